@@ -1,0 +1,149 @@
+"""Writes the generated JSON files of the config.
+
+yolo/config/transforms.json  names, types and ranges of the arguments of the allowed Albumentations
+                             transforms, read from Albumentations' own checks
+configs/schema.json          the config's schema for editors
+
+    python scripts/make_schema.py            write both
+    python scripts/make_schema.py --check    exit 1 where one is not current
+"""
+
+import argparse
+import inspect
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its newest version
+
+import albumentations
+from pydantic import AfterValidator
+
+from yolo.config.editor_schema import SCHEMA_FILE, editor_schema
+from yolo.config.schema.transforms import ALLOWED, TRANSFORMS_FILE
+
+# Detection has no masks; three channels, the size of Resize and strictness are the framework's.
+NOT_FOR_USERS = {
+    "": {"strict", "fill_mask", "mask_interpolation"},
+    "ToGray": {"num_output_channels"},
+    "Resize": {"height", "width"},
+}
+FRAMEWORK_DEFAULTS = {"fill": [124, 116, 104], "area_for_downscale": "image"}
+BORDER_MODES = [0, 1]  # one colour, the edge's colours: the others repeat objects without boxes
+
+
+def transforms() -> dict[str, Any]:
+    """Name -> JSON schema of the transform's entry in a config."""
+    return {name: transform(name) for name in ALLOWED}
+
+
+def transform(name: str) -> dict[str, Any]:
+    """Reads the arguments of one transform from its InitSchema and its signature."""
+    cls = getattr(albumentations, name)
+    schema = cls.InitSchema.model_json_schema()
+    defaults = inspect.signature(cls.__init__).parameters
+    properties: dict[str, Any] = {"type": {"const": name, "description": summary(name)}}
+    required = ["type"]
+    for argument, field in cls.InitSchema.model_fields.items():
+        if argument in NOT_FOR_USERS[""] | NOT_FOR_USERS.get(name, set()):
+            continue
+        properties[argument] = plain(schema["properties"][argument], bounds(field.metadata))
+        if argument == "border_mode":
+            properties[argument]["enum"] = BORDER_MODES
+        if argument in FRAMEWORK_DEFAULTS:
+            properties[argument]["default"] = FRAMEWORK_DEFAULTS[argument]
+        elif defaults[argument].default is inspect.Parameter.empty:
+            required.append(argument)
+        else:
+            properties[argument]["default"] = defaults[argument].default
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def summary(name: str) -> str:
+    """The first sentence of the class' docstring, on one line."""
+    if name == "Resize":
+        return "Stretch the image to data.image_size instead of letterboxing it."
+    paragraph = (inspect.getdoc(getattr(albumentations, name)) or "").split("\n\n")[0]
+    return " ".join(paragraph.split()).split(". ")[0]
+
+
+def bounds(metadata: list[Any]) -> dict[str, Any]:
+    """JSON schema keywords for the ranges that Albumentations checks by functions of its own.
+
+    They are closures of `check_range_bounds`, and the function `nondecreasing`.
+    """
+    found: dict[str, Any] = {}
+    for check in (item.func for item in metadata if isinstance(item, AfterValidator)):
+        values = inspect.getclosurevars(check).nonlocals
+        if check.__name__ == "nondecreasing":
+            found["nondecreasing"] = True
+        if "check_range_bounds" in check.__qualname__:
+            found.update(range_keywords(**values))
+    return found
+
+
+def range_keywords(
+    *, min_val: float, max_val: float | None, min_inclusive: bool, max_inclusive: bool = True
+) -> dict[str, Any]:
+    """The arguments of one `check_range_bounds` as keywords."""
+    low = "minimum" if min_inclusive else "exclusiveMinimum"
+    high = "maximum" if max_inclusive else "exclusiveMaximum"
+    return {low: min_val} | ({} if max_val is None else {high: max_val})
+
+
+def plain(schema: Any, limits: dict[str, Any]) -> Any:
+    """Drops titles, writes [a, b] by `items`, which every editor knows, and puts limits in."""
+    schema = {key: value for key, value in schema.items() if key != "title"}
+    if "prefixItems" in schema:
+        schema["items"] = schema.pop("prefixItems")[0]
+    if "anyOf" in schema:
+        schema["anyOf"] = distinct([plain(option, limits) for option in schema["anyOf"]])
+    for inner in ("items", "additionalProperties"):
+        if inner in schema:
+            schema[inner] = plain(schema[inner], limits)
+    if schema.get("type") in ("number", "integer"):
+        schema |= {key: value for key, value in limits.items() if key != "nondecreasing"}
+    if schema.get("type") == "array" and "nondecreasing" in limits:
+        schema["nondecreasing"] = True
+    return schema
+
+
+def distinct(options: list[Any]) -> list[Any]:
+    """Leaves out an option of whole numbers beside the same option of any numbers."""
+    wider = [json.loads(json.dumps(option).replace('"integer"', '"number"')) for option in options]
+    return [
+        option
+        for option, wide in zip(options, wider, strict=True)
+        if wide == option or wide not in options
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="only tell whether they are current")
+    check = parser.parse_args().check
+    table = transforms()
+    stale = []
+    for file, content in ((TRANSFORMS_FILE, table), (SCHEMA_FILE, editor_schema(table))):
+        text = json.dumps(content, indent=1) + "\n"
+        if file.exists() and file.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(file.relative_to(ROOT))
+        if not check:
+            file.write_text(text, encoding="utf-8")
+    for name in stale:
+        print(f"{name} is not current: run 'make schema'" if check else f"{name} written")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,97 @@
+"""The command line of main.py."""
+
+from pathlib import Path
+
+import pytest
+
+from yolo.config.command_line import DEFAULT_CONFIG, TrainArguments, parse_train_arguments
+
+
+def test_defaults():
+    assert parse_train_arguments([]) == TrainArguments(
+        config=DEFAULT_CONFIG, devices="auto", resume=None, name=None, overrides=()
+    )
+    assert DEFAULT_CONFIG.is_file()
+
+
+def test_options_and_overrides_in_any_order():
+    given = parse_train_arguments(
+        ["a.b=1", "--gpu", "0", "c=-2", "--config", "x.yaml", "d=[1, 2]", "--name", "try 1"]
+    )
+    assert given.config == Path("x.yaml")
+    assert given.devices == ["cuda:0"]
+    assert given.name == "try 1"
+    assert given.overrides == ("a.b=1", "c=-2", "d=[1, 2]")
+
+
+@pytest.mark.parametrize("path", ["run", "run/", "run/last.pt"])
+def test_a_resumed_run_has_its_own_config(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    given = parse_train_arguments(["--resume", path, "training.steps=9"])
+    assert given.resume == Path("run")
+    assert given.config == Path("run/config.yaml")
+    assert given.overrides == ("training.steps=9",)
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ("auto", "auto"),
+        ("cpu", ["cpu"]),
+        ("cpu,cpu", ["cpu", "cpu"]),
+        ("3", ["cuda:3"]),
+        ("0,1", ["cuda:0", "cuda:1"]),
+        ("0, 1", ["cuda:0", "cuda:1"]),
+    ],
+)
+def test_devices(text, devices):
+    assert parse_train_arguments(["--gpu", text]).devices == devices
+
+
+GPU = "must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, or auto"
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--gpu", "cuda"], f"argument --gpu: 'cuda' {GPU}"),
+        (["--gpu", "0,cpu"], f"argument --gpu: '0,cpu' {GPU}"),
+        (["--gpu", ""], f"argument --gpu: '' {GPU}"),
+        (["--gpu=-1"], f"argument --gpu: '-1' {GPU}"),
+        (["--gpu", "0,0"], "argument --gpu: '0,0' must not name a GPU twice"),
+        (["--gpu"], "argument --gpu: expected one argument"),
+        (["--name", "../x"], "argument --name: '../x' must be a folder's name without a path"),
+        (["--name", ".."], "argument --name: '..' must be a folder's name without a path"),
+        (["--name", ""], "argument --name: '' must be a folder's name without a path"),
+        (["--congif", "x"], "unknown option '--congif' (did you mean '--config'?)"),
+        (
+            ["--resume", "no/run"],
+            "--resume no/run: not the folder of a run: it has no config.yaml",
+        ),
+        (
+            ["--resume", "logs/a", "--name", "b"],
+            "--resume goes on with a run's own folder and config: drop --name",
+        ),
+        (
+            ["--resume", "logs/a", "--config", "b"],
+            "--resume goes on with a run's own folder and config: drop --config",
+        ),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_exit_code_2(argv, sentence, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    with pytest.raises(SystemExit) as stopped:
+        parse_train_arguments(argv)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"main.py: {sentence} (see --help)\n"
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_train_arguments(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "python main.py --config configs/yolov3/darknet53_coco.yaml" in text
+    assert "training.batch_size=16" in text

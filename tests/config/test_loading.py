@@ -1,0 +1,224 @@
+"""What is read, merged, made absolute and remembered."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from yolo.config import (
+    REPOSITORY_ROOT,
+    Config,
+    config_from_dict,
+    load_config,
+    resolved_yaml,
+)
+from yolo.config.reading import read_yaml
+from yolo.config.schema import TASKS
+
+CONFIGS = REPOSITORY_ROOT / "configs"
+EXPERIMENTS = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "base" not in path.parts]
+
+
+def test_some_experiments_were_found():
+    assert len(EXPERIMENTS) >= 11
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_experiment_loads(path):
+    resolved = load_config(path)
+    assert isinstance(resolved.config, Config)
+    assert resolved.config == config_from_dict(resolved.data)
+
+
+def test_every_base_is_extended_by_an_experiment():
+    used = {origin for path in EXPERIMENTS for origin in load_config(path).origins.values()}
+    bases = {path.relative_to(REPOSITORY_ROOT).as_posix() for path in CONFIGS.glob("base/*.yaml")}
+    assert bases and bases <= used
+
+
+def test_settings_of_the_reference_run():
+    for encoder in ("darknet53", "mobilenet_v3_large", "mobilenet_v3_small"):
+        config = load_config(CONFIGS / "yolov3" / f"{encoder}_coco.yaml").config
+        training = config.training
+        assert config.model.encoder.type == encoder
+        assert (config.data.image_size, training.batch_size, training.steps) == (416, 64, 150_000)
+        assert training.optimizer.model_dump() == {
+            "type": "adam",
+            "learning_rate": 1e-4,
+            "weight_decay": 1e-4,
+            "betas": (0.9, 0.999),
+        }
+        assert training.schedule.model_dump() == {
+            "type": "step",
+            "milestones": (75_000, 100_000, 125_000),
+            "factors": (1, 0.5, 0.1, 0.05),
+            "warmup_steps": 1000,
+        }
+        assert config.evaluation.every == 5000
+        for t_mult in (1, 2):
+            file = CONFIGS / "yolov3" / f"{encoder}_coco_cosine_t{t_mult}.yaml"
+            variant = load_config(file).config
+            assert variant.training.schedule.model_dump() == {
+                "type": "cosine_restarts",
+                "t_0": 10_000,
+                "t_mult": t_mult,
+                "eta_min": 1e-6,
+                "warmup_steps": 1000,
+            }
+            schedule = {"schedule": training.schedule}
+            assert variant.training.model_copy(update=schedule) == training
+
+
+def test_later_bases_win_and_mappings_merge(write):
+    write("training: {steps: 500, patience: 3, optimizer: {learning_rate: 0.5}}", name="a.yaml")
+    write("training: {steps: 700}\ndata: {class_names: [x, y]}", name="b/b.yaml", whole=True)
+    file = write("extends: [a.yaml, b/b.yaml]\ndata: {class_names: [z]}", whole=True)
+    resolved = load_config(file, ["training.patience=4"])
+    training = resolved.config.training
+    assert (training.steps, training.patience) == (700, 4)
+    assert training.optimizer.learning_rate == 0.5
+    assert resolved.config.data.class_names == ("z",)
+    folder = file.parent
+    origins = resolved.origins
+    assert origins["training.steps"] == f"{folder}/b/b.yaml"
+    assert origins["training.patience"] == "command line"
+    assert origins["training.optimizer.learning_rate"] == f"{folder}/a.yaml"
+    assert origins["training.optimizer.type"] == "configs/quickstart.yaml"
+    assert origins["training.optimizer.weight_decay"] == "default"
+    assert origins["data.class_names"] == f"{folder}/test.yaml"
+
+
+def test_another_type_replaces_the_mapping(write):
+    file = write("training: {optimizer: {type: sgd, learning_rate: 0.1}}")
+    assert load_config(file).config.training.optimizer.momentum == 0.9
+    # In any order: all overrides together are laid over the file.
+    overrides = ["model.encoder.weights=imagenet", "model.encoder.type=mobilenet_v3_small"]
+    assert load_config(file, overrides).data["model"]["encoder"] == {
+        "type": "mobilenet_v3_small",
+        "weights": "imagenet",
+    }
+
+
+def test_relative_paths_start_from_where_they_are_written(write):
+    write("data: {train: {root: ../drawn}}", name="sub/base.yaml")
+    file = write("extends: sub/base.yaml\ndata: {val: {root: /tmp/drawn}}", whole=True)
+    resolved = load_config(file, ["logging.directory=runs/here"])
+    config = resolved.config
+    assert config.data.train.root == file.parent / "drawn"
+    assert config.data.val.root == Path("/tmp/drawn")
+    assert config.data.test.root == REPOSITORY_ROOT / "data" / "shapes"
+    assert config.logging.directory == REPOSITORY_ROOT / "runs" / "here"
+    assert resolved.data["data"]["train"]["root"] == str(file.parent / "drawn")
+
+
+def test_working_directory_does_not_matter(tmp_path, monkeypatch):
+    here = load_config(CONFIGS / "yolov3" / "darknet53_coco.yaml", ["data.train.images=x"])
+    monkeypatch.chdir(tmp_path)
+    assert here == load_config(CONFIGS / "yolov3" / "darknet53_coco.yaml", ["data.train.images=x"])
+    assert here.config.data.train.images == REPOSITORY_ROOT / "x"
+    assert here.config.data.val.images == REPOSITORY_ROOT / "data" / "coco" / "val2017"
+
+
+@pytest.mark.parametrize("value", ["imagenet", None, "weights/mine.pth"])
+def test_weights_of_a_mobilenet(value):
+    override = f"model.encoder.weights={'null' if value is None else value}"
+    resolved = load_config(CONFIGS / "yolov3" / "mobilenet_v3_small_coco.yaml", [override])
+    weights = resolved.config.model.encoder.weights
+    assert weights == (REPOSITORY_ROOT / value if value and "/" in value else value)
+
+
+def test_values_of_overrides_are_yaml(write):
+    overrides = [
+        "training.optimizer.learning_rate=1e-3",
+        "training.ema={decay: 0.99}",
+        "data.limit=[3, 5]",
+        "data.class_names=[yes, no, 1e, '2']",
+        "training.gradient_clip=",
+    ]
+    config = load_config(write("training: {gradient_clip: 1}"), overrides).config
+    assert config.training.optimizer.learning_rate == 1e-3
+    assert config.training.ema.decay == 0.99
+    assert config.data.limit == (3, 5)
+    assert config.data.class_names == ("yes", "no", "1e", "2")
+    assert config.training.gradient_clip is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("5E3", 5000.0),
+        ("-1.5e+2", -150.0),
+        (".5", 0.5),
+        ("1_000", 1000),
+        ("010", 10),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("1:30", "1:30"),
+        ("no", "no"),
+        ("2020-01-01", "2020-01-01"),
+        ("TRUE", True),
+        ("~", None),
+        ("e5", "e5"),
+        ("{on: 1, 2: x}", {"on": 1, "2": "x"}),
+        ("{a: &a {b: 1}, c: {<<: *a, d: 2}}", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text, value):
+    read = read_yaml(text, "text")
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_resolved_yaml_loads_to_the_same_config(write):
+    names = ["1e-4", "null", "a: b", "tür # 2", "true", "012", "line\nbreak", "'", "日本", ""]
+    values = {"data": {"class_names": names}, "loss": {"class_weights": {"1": 2, "x.y": 3}}}
+    extending = {"extends": str(CONFIGS / "quickstart.yaml"), **values}
+    before = load_config(write(json.dumps(extending), whole=True))
+    assert before.config.data.class_names == tuple(names)
+    saved = resolved_yaml(before)
+    again = load_config(write(saved, name="run/config.yaml", whole=True))
+    assert again.config == before.config
+    assert again.data == before.data
+    assert yaml.safe_load(saved).keys() == before.data.keys()
+
+
+def test_resolved_yaml_tells_the_origin_of_each_value():
+    lines = resolved_yaml(load_config(CONFIGS / "quickstart.yaml", ["seed=7"])).splitlines()
+    assert "seed: 7  # command line" in lines
+    assert "    t_0: 1200  # configs/quickstart.yaml" in lines
+    assert "  compile: false  # default" in lines
+    assert "  augment:  # configs/quickstart.yaml" in lines
+    assert "    - {type: HorizontalFlip, p: 0.5}" in lines
+    commented = [line for line in lines if "  # " in line]
+    assert len(commented) == len(load_config(CONFIGS / "quickstart.yaml").origins)
+
+
+def test_config_is_frozen():
+    config = load_config(CONFIGS / "quickstart.yaml").config
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3
+
+
+def test_every_field_has_a_description():
+    for model in TASKS.values():
+        schema = model.model_json_schema()
+        sections = {"": schema, **schema["$defs"]}
+        del sections["Transform"]
+        for name, section in sections.items():
+            for field, inner in section["properties"].items():
+                assert inner.get("description"), f"{name}.{field}"
+
+
+def test_no_torch_is_imported():
+    code = (
+        "import sys, yolo.config, yolo.config.command_line\n"
+        "yolo.config.load_config(sys.argv[1])\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'albumentations'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    command = [sys.executable, "-c", code, str(CONFIGS / "quickstart.yaml")]
+    done = subprocess.run(command, cwd=REPOSITORY_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,78 @@
+"""The generated JSON files: current, and of one mind with the loader."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.config.editor_schema import SCHEMA_FILE
+from yolo.config.reading import read_yaml_file
+from yolo.config.schema import Config
+from yolo.config.schema.transforms import ALLOWED, transforms
+
+FILES = sorted((REPOSITORY_ROOT / "configs").rglob("*.yaml"))
+EXPERIMENTS = [path for path in FILES if "base" not in path.parts]
+
+
+@pytest.fixture(scope="module")
+def editor() -> Draft202012Validator:
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def test_generated_files_are_current():
+    command = [sys.executable, "scripts/make_schema.py", "--check"]
+    done = subprocess.run(command, cwd=REPOSITORY_ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_editors_accept_every_file_and_find_their_schema(path, editor):
+    assert not list(editor.iter_errors(read_yaml_file(path, path.name)))
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    start = "# yaml-language-server: $schema="
+    assert first.startswith(start)
+    assert (path.parent / first.removeprefix(start)).resolve() == SCHEMA_FILE
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)
+def test_json_schema_accepts_every_resolved_config(path, editor):
+    data = load_config(path).data
+    assert not list(editor.iter_errors(data))
+    assert not list(Draft202012Validator(Config.model_json_schema()).iter_errors(data))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training: {stepz: 3}",
+        "training: {steps: many}",
+        "model: {encoder: {type: darknet35}}",
+        "data: {augment: [{type: Affine, scal: 1}]}",
+        "data: {augment: [{type: RandomCrop, height: 32}]}",
+        "extends: {a: b}",
+    ],
+)
+def test_editors_mark_what_is_wrong(text, editor):
+    assert list(editor.iter_errors(yaml.safe_load(text)))
+
+
+def test_transforms_of_the_list_and_no_others():
+    assert tuple(transforms()) == ALLOWED
+    assert len(ALLOWED) == 17
+
+
+def test_default_transforms():
+    resolved = load_config(REPOSITORY_ROOT / "configs" / "yolov3" / "darknet53_coco.yaml")
+    chances = {item["type"]: item["p"] for item in resolved.data["data"]["augment"]}
+    rare = {"ToGray": 0.05, "HorizontalFlip": 0.5, "Affine": 1, "RandomFog": 0.01}
+    common = (
+        "MultiplicativeNoise CLAHE Posterize RandomBrightnessContrast RGBShift ColorJitter "
+        "GaussNoise Resize"
+    )
+    assert chances == {**dict.fromkeys(common.split(), 0.1), **rare}

@@ -1,0 +1,33 @@
+"""Fixtures of every test."""
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks the network for its newest version otherwise
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers whichever tests ran before; torch only where a test uses it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries under test draw from the global generator
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with coco-mini/, bccd/ and voc-sample/."""
+    folder = os.environ.get("YOLO_TEST_DATA")
+    if not folder:
+        pytest.skip("YOLO_TEST_DATA does not name a folder with coco-mini, bccd and voc-sample")
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        pytest.fail(f"YOLO_TEST_DATA names {path}, which is no folder")
+    return path

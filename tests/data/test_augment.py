@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from yolo.data.augment import COLOUR, TRANSFORMS, Augment, letterbox_sample
+from yolo.errors import UserError
+from yolo.letterbox import FILL_COLOUR_RGB
+from yolo.records import Sample
+
+RED = (255, 0, 0)
+GEOMETRY: list[dict[str, Any]] = [
+    {"type": "HorizontalFlip", "p": 1},
+    {"type": "Affine", "p": 1, "translate_px": {"x": 17, "y": -9}},
+    {"type": "Affine", "p": 1, "scale": [0.6, 0.7]},
+    {"type": "Affine", "p": 1, "scale": {"x": 0.7, "y": 1.1}, "translate_percent": 0.05},
+    {"type": "Affine", "p": 1, "rotate": 30},
+    {"type": "Affine", "p": 1, "rotate": -12, "shear": [5, 8], "scale": 0.8},
+    {"type": "Affine", "p": 1, "rotate": 45, "fit_output": True},
+    {"type": "Rotate", "p": 1, "limit": [20, 20]},
+    {"type": "Rotate", "p": 1, "limit": [10, 10], "crop_border": True},
+    {"type": "RandomCrop", "p": 1, "height": 190, "width": 200},
+    {"type": "RandomCrop", "p": 1, "height": 240, "width": 300, "pad_if_needed": True},
+    {"type": "Resize", "p": 1},
+]
+
+
+def sample(
+    boxes: list[list[float]] | np.ndarray,
+    *,
+    size_hw: tuple[int, int] = (300, 400),
+    ignored: list[bool] | None = None,
+) -> Sample:
+    """A grey image with red boxes painted on it, at whole pixels."""
+    image = np.full((*size_hw, 3), 60, np.uint8)
+    for x0, y0, x1, y1 in np.asarray(boxes, int).tolist():
+        image[y0:y1, x0:x1] = RED
+    return Sample(
+        image=image,
+        boxes_xyxy_px=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.arange(len(boxes), dtype=np.int64),
+        ignored=np.array(ignored or [False] * len(boxes), bool),
+        image_id=5,
+        original_size_hw=size_hw,
+    )
+
+
+def red_box(image: np.ndarray) -> np.ndarray:
+    """The rectangle around the red area, to a fraction of a pixel: its soft edges are weighed."""
+    redness = (image[..., 0].astype(float) - image[..., 1]) / 255
+    columns, rows = redness.max(axis=0), redness.max(axis=1)
+    return np.array([*_span(columns), *_span(rows)])[[0, 2, 1, 3]]
+
+
+def _span(profile: np.ndarray) -> tuple[float, float]:
+    """Where the profile first and last passes a half, between the centres of two pixels."""
+    place = np.flatnonzero(profile >= 0.5)
+    first, last = int(place[0]), int(place[-1])
+    padded = np.concatenate([[0.0], profile, [0.0]])
+    low = first + 0.5 - (profile[first] - 0.5) / (profile[first] - padded[first])
+    high = last + 0.5 + (profile[last] - 0.5) / (profile[last] - padded[last + 2])
+    return low, high
+
+
+def ids(settings: dict[str, Any]) -> str:
+    return "-".join(str(value) for value in settings.values())
+
+
+@pytest.mark.parametrize("settings", GEOMETRY, ids=ids)
+def test_boxes_move_with_the_pixels(settings: dict[str, Any]) -> None:
+    augment = Augment(transforms=[settings])
+    for seed in range(6):
+        result = augment(sample([[150, 110, 250, 170]]), size_px=256, seed=(seed, 0, 0))
+        assert result.image.shape == (256, 256, 3)
+        turned = any(key in settings for key in ("rotate", "limit"))
+        tolerance = 1.2 if turned else 0.51  # a corner of less than half a pixel is not seen
+        np.testing.assert_allclose(result.boxes_xyxy_px[0], red_box(result.image), atol=tolerance)
+        assert not result.ignored[0]
+
+
+def test_a_chain_of_transforms_keeps_box_and_pixels_together() -> None:
+    chain = [
+        {"type": "HorizontalFlip", "p": 0.5},
+        {"type": "Affine", "p": 1, "scale": [0.7, 1.1], "translate_percent": [-0.1, 0.1]},
+        {"type": "RandomCrop", "p": 0.5, "height": 230, "width": 240},
+        {"type": "Resize", "p": 0.5},
+    ]
+    augment = Augment(transforms=chain)
+    for seed in range(20):
+        result = augment(sample([[180, 120, 220, 180]]), size_px=256, seed=(seed,))
+        np.testing.assert_allclose(result.boxes_xyxy_px[0], red_box(result.image), atol=0.75)
+
+
+def test_half_a_turn_of_the_flip_by_hand() -> None:
+    augment = Augment(transforms=[{"type": "HorizontalFlip", "p": 1}])
+    result = augment(
+        sample([[0, 0, 30, 20], [70, 50, 100, 100]], size_hw=(100, 100)), size_px=100, seed=(0,)
+    )
+    assert result.boxes_xyxy_px.tolist() == [[70, 0, 100, 20], [0, 50, 30, 100]]
+
+
+def test_an_ellipse_encloses_less_than_a_rectangle_when_turned() -> None:
+    sizes = []
+    for method in ("largest_box", "ellipse"):
+        turn = {"type": "Rotate", "p": 1, "limit": [45, 45], "rotate_method": method}
+        box = Augment(transforms=[turn])(sample([[150, 100, 250, 200]]), size_px=400, seed=(0,))
+        sizes.append(box.boxes_xyxy_px[0, 2] - box.boxes_xyxy_px[0, 0])
+    np.testing.assert_allclose(sizes, [100 * np.sqrt(2), 100], rtol=1e-4)
+
+
+def test_cut_boxes_become_ignored_and_vanished_ones_are_dropped() -> None:
+    shift = {"type": "Affine", "p": 1, "translate_px": {"x": -100, "y": 0}}
+    boxes = [
+        [0, 0, 99, 50],  # gone
+        [50, 0, 110, 50],  # a sixth is left
+        [90, 0, 200, 50],  # ten elevenths are left
+        [100, 60, 150, 90],  # whole
+        [80, 60, 100.5, 90],  # half a pixel: gone
+        [200, 100, 240, 140],  # was ignored before
+    ]
+    ignored = [False] * 5 + [True]
+    settings = {"transforms": [shift], "min_visibility": 0.2}
+    result = Augment(**settings)(
+        sample(boxes, size_hw=(400, 400), ignored=ignored), size_px=400, seed=(0,)
+    )
+    assert result.labels.tolist() == [1, 2, 3, 5]
+    assert result.ignored.tolist() == [True, False, False, True]
+    assert result.boxes_xyxy_px[0].tolist() == [0, 0, 10, 50]
+
+
+def test_what_a_crop_cuts_off_stays_cut_off_in_the_letterbox_round_it() -> None:
+    crop = {"type": "RandomCrop", "p": 1, "height": 200, "width": 400}
+    boxes = [[0, 0, 400, 400]]
+    result = Augment(transforms=[crop], min_visibility=0.6)(
+        sample(boxes, size_hw=(400, 400)), size_px=400, seed=(0,)
+    )
+    assert result.boxes_xyxy_px.tolist() == [[0, 100, 400, 300]]
+    assert result.ignored.tolist() == [True]
+    assert result.image[50, 200].tolist() == list(FILL_COLOUR_RGB)
+
+
+def test_empty_areas_are_filled_with_the_mean_colour() -> None:
+    for settings in (
+        {"type": "Affine", "p": 1, "scale": 0.5},
+        {"type": "Rotate", "p": 1, "limit": [45, 45]},
+        {"type": "RandomCrop", "p": 1, "height": 600, "width": 600, "pad_if_needed": True},
+    ):
+        result = Augment(transforms=[settings])(
+            sample([], size_hw=(400, 400)), size_px=400, seed=(0,)
+        )
+        assert result.image[0, 0].tolist() == list(FILL_COLOUR_RGB), settings
+    drop = {"type": "CoarseDropout", "p": 1}
+    result = Augment(transforms=[drop])(sample([], size_hw=(400, 400)), size_px=400, seed=(0,))
+    assert (result.image == FILL_COLOUR_RGB).all(axis=-1).any()
+
+
+def photo() -> Sample:
+    """Smooth colours with some noise, and two boxes."""
+    generator = np.random.default_rng(0)
+    image = cv2.resize(generator.integers(0, 256, (6, 8, 3), np.uint8), (400, 300))
+    image = np.clip(image.astype(int) + generator.integers(-9, 10, image.shape), 0, 255)
+    boxes = np.array([[10, 10, 60, 90], [200, 50, 390, 290]], np.float32)
+    return Sample(image.astype(np.uint8), boxes, np.array([0, 1]), np.zeros(2, bool), 1, (300, 400))
+
+
+def arguments(name: str) -> dict[str, Any]:
+    return {"height": 100, "width": 100} if name == "RandomCrop" else {}
+
+
+def test_every_transform_is_a_function_of_the_seed_and_spares_its_input() -> None:
+    everything = [{"type": name, "p": 0.6, **arguments(name)} for name in TRANSFORMS]
+    augment = Augment(transforms=everything)
+    untouched = photo()
+    first = [augment(untouched, size_px=160, seed=(1, 0, i)) for i in range(12)]
+    assert (untouched.image == photo().image).all()
+    np.random.seed(99)  # noqa: NPY002 - that a library might draw from
+    cv2.setRNGSeed(99)
+    again = [Augment(transforms=everything)(photo(), size_px=160, seed=(1, 0, i)) for i in (11, 3)]
+    for expected, result in zip((first[11], first[3]), again, strict=True):
+        assert (expected.image == result.image).all()
+        assert (expected.boxes_xyxy_px == result.boxes_xyxy_px).all()
+    other = augment(photo(), size_px=160, seed=(1, 1, 11))
+    assert (other.image != first[11].image).any()
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_colour_changes_pixels_and_no_box(name: str) -> None:
+    augment = Augment(transforms=[{"type": name, "p": 1}])
+    plain = letterbox_sample(photo(), 128)
+    results = [augment(photo(), size_px=128, seed=(i,)) for i in range(4)]
+    assert any((result.image != plain.image).any() for result in results)
+    for result in results:
+        assert (result.image.dtype, result.image.shape) == (np.uint8, (128, 128, 3))
+        np.testing.assert_allclose(result.boxes_xyxy_px, plain.boxes_xyxy_px)
+        assert result.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_no_boxes(name: str) -> None:
+    augment = Augment(transforms=[{"type": name, "p": 1, **arguments(name)}])
+    result = augment(sample([]), size_px=128, seed=(0,))
+    assert result.boxes_xyxy_px.shape == (0, 4)
+    assert result.image.shape == (128, 128, 3)
+
+
+def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
+    result = Augment(transforms=[])(photo(), size_px=128, seed=(0,))
+    plain = letterbox_sample(photo(), 128)
+    assert (result.image == plain.image).all()
+    assert (result.boxes_xyxy_px == plain.boxes_xyxy_px).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"type": "Flip"}, r"there is no transform 'Flip'; choose among Resize, HorizontalFlip"),
+        ({"type": "Colorjitter"}, r"there is no transform 'Colorjitter' \(did you mean 'ColorJi"),
+        (
+            {"type": "CLAHE", "clip_limits": 4},
+            r"CLAHE has no argument 'clip_limits' \(did you mean 'clip_limit'\?\); it takes",
+        ),
+        ({"type": "CLAHE", "strict": True}, "CLAHE has no argument 'strict'"),
+        ({"type": "Resize", "height": 9}, "Resize has no argument 'height'; it takes"),
+        ({"type": "Blur", "p": 2}, r"Blur: p = 2: Input should be less than or equal to 1"),
+        ({"type": "Posterize", "num_bits": "few"}, "Posterize: num_bits = 'few': Input should be"),
+        ({"type": "Rotate", "border_mode": 4}, "Rotate: border_mode 4 repeats objects without"),
+        ({"type": "RandomCrop", "height": 5}, "RandomCrop: .*width"),
+        (
+            {"type": "Affine", "translate_px": 1, "translate_percent": 0.1},
+            "Affine: .*either translate_percent or translate_px",
+        ),
+    ],
+)
+def test_wrong_settings_are_told(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=r"data\.augment: " + sentence):
+        Augment(transforms=[settings])
+
+
+def test_a_crop_larger_than_the_image() -> None:
+    augment = Augment(transforms=[{"type": "RandomCrop", "p": 1, "height": 500, "width": 400}])
+    sentence = r"RandomCrop cuts 400x500 px from an image of 416x416 px; .*pad_if_needed: true"
+    with pytest.raises(UserError, match=sentence):
+        augment(photo(), size_px=416, seed=(0,))

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from yolo.data.augment import Augment
+from yolo.data.loader import EvaluationBatches, TrainingBatches, lost_worker
+from yolo.data.sampling import SampleOrder
+from yolo.errors import UserError
+from yolo.records import Batch, Sample
+
+TRANSFORMS = [
+    {"type": "MultiplicativeNoise", "p": 0.5, "elementwise": True},
+    {"type": "GaussNoise", "p": 0.5},
+    {"type": "ColorJitter", "p": 0.5},
+    {"type": "HorizontalFlip", "p": 0.5},
+    {"type": "Affine", "p": 1, "scale": [0.8, 1.2], "rotate": [-9, 9]},
+    {"type": "Resize", "p": 0.3},
+]
+
+
+class Noise:
+    """A data set of noise; image ``broken`` cannot be loaded, image ``deadly`` ends the process."""
+
+    def __init__(self, length: int = 10, broken: int = -1, deadly: int = -1) -> None:
+        self._length = length
+        self._broken = broken
+        self._deadly = deadly
+
+    def __len__(self) -> int:
+        return self._length
+
+    def load(self, index: int) -> Sample:
+        if index == self._broken:
+            raise UserError(f"the image {index}.jpg cannot be decoded.")
+        if index == self._deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        generator = np.random.default_rng(index)
+        size = (40 + index, 60)
+        count = index % 3
+        low = generator.uniform(0, 20, (count, 2))
+        return Sample(
+            image=generator.integers(0, 256, (*size, 3), np.uint8),
+            boxes_xyxy_px=np.concatenate([low, low + 15], axis=1).astype(np.float32),
+            labels=np.arange(count),
+            ignored=np.zeros(count, bool),
+            image_id=100 + index,
+            original_size_hw=size,
+        )
+
+
+def training(dataset: Noise | None = None, **settings: Any) -> TrainingBatches:
+    dataset = dataset or Noise()
+    defaults = {"image_size_px": 64, "batch_size": 8, "micro_batch_size": 3, "seed": 5}
+    return TrainingBatches(
+        dataset=dataset,
+        augment=Augment(transforms=TRANSFORMS),
+        order=SampleOrder(length=len(dataset), seed=5),
+        **(defaults | settings),
+    )
+
+
+def take(batches: TrainingBatches, steps: int, start: int = 0) -> list[Batch]:
+    taken = list(islice(batches.from_step(start), steps * batches.micro_batches_per_step))
+    batches.close()
+    return taken
+
+
+def digest(batches: Iterable[Batch]) -> list[str]:
+    """One hash per image over its id, size, pixels and boxes."""
+    found = []
+    for batch in batches:
+        for place, image_id in enumerate(batch.image_ids.tolist()):
+            mine = batch.targets.image_index == place
+            parts = (
+                batch.images[place],
+                batch.targets.boxes_cxcywh_norm[mine],
+                batch.targets.labels[mine],
+                batch.targets.ignored[mine],
+                batch.original_sizes_hw[place],
+            )
+            content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
+            found.append(f"{image_id} {hashlib.sha256(content).hexdigest()}")
+    return found
+
+
+def test_training_is_the_same_for_any_number_of_workers() -> None:
+    alone = take(training(), steps=4)
+    assert [len(batch) for batch in alone[:3]] == [3, 3, 2]
+    assert alone[0].images.shape == (3, 3, 64, 64)
+    assert alone[0].images.dtype == torch.uint8
+    for workers in (1, 2):
+        others = take(training(workers=workers), steps=4)
+        assert digest(others) == digest(alone)
+        assert others[0].images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_an_image_looks_different_in_each_epoch() -> None:
+    seen = digest(take(training(), steps=5))
+    assert len(set(seen)) == len(seen) == 40
+
+
+def test_two_ranks_share_the_images_of_each_step() -> None:
+    alone = take(training(), steps=3)
+    ranks = [take(training(rank=rank, world_size=2), steps=3) for rank in (0, 1)]
+    for step in range(3):
+        together = digest(batch for rank in ranks for batch in rank[2 * step : 2 * step + 2])
+        assert together == digest(alone[3 * step : 3 * step + 3])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_from_step_gives_the_tail(workers: int) -> None:
+    batches = training(workers=workers)
+    assert digest(take(batches, steps=2, start=3)) == digest(take(training(), steps=5)[9:])
+    assert digest(take(batches, steps=1)) == digest(take(training(), steps=1))
+
+
+def test_loading_leaves_the_global_random_numbers_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    take(training(), steps=1)
+    assert (torch.rand(3) == expected).all()
+
+
+def test_close_ends_the_workers() -> None:
+    batches = training(workers=1)
+    next(batches.from_step(0))
+    children = _children()
+    assert children
+    batches.close()
+    deadline = time.monotonic() + 10
+    while set(children) & set(_children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not set(children) & set(_children())
+    batches.close()
+
+
+def _children() -> list[int]:
+    return [child.pid for child in multiprocessing.active_children()]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_image_is_the_same_sentence_with_and_without_workers(workers: int) -> None:
+    with pytest.raises(UserError) as caught:
+        take(training(Noise(broken=4), workers=workers), steps=2)
+    assert str(caught.value) == "the image 4.jpg cannot be decoded."
+    evaluation = EvaluationBatches(
+        dataset=Noise(broken=4), image_size_px=64, batch_size=3, workers=workers
+    )
+    with pytest.raises(UserError, match=r"^the image 4.jpg cannot be decoded.$"):
+        list(evaluation)
+
+
+def test_a_killed_worker_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"a data loading process was lost .*data\.workers lower"):
+        take(training(Noise(deadly=4), workers=1), steps=2)
+    assert lost_worker(RuntimeError("CUDA error")) is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_sees_every_image_once_in_order(workers: int) -> None:
+    batches = EvaluationBatches(dataset=Noise(), image_size_px=64, batch_size=4, workers=workers)
+    taken = list(batches)
+    assert len(batches) == len(taken) == 3
+    assert [batch.image_ids.tolist() for batch in taken] == [
+        [100, 101, 102, 103],
+        [104, 105, 106, 107],
+        [108, 109],
+    ]
+    assert taken[0].original_sizes_hw[1].tolist() == [41, 60]
+    assert digest(batches) == digest(taken)
+    assert batches.number_of_images == 10
+
+
+def test_ranks_take_whole_batches_in_turn() -> None:
+    alone = list(EvaluationBatches(dataset=Noise(), image_size_px=64, batch_size=4))
+    for rank, places in ((0, [0, 2]), (1, [1])):
+        batches = EvaluationBatches(
+            dataset=Noise(), image_size_px=64, batch_size=4, rank=rank, world_size=2
+        )
+        assert len(batches) == len(places)
+        assert batches.number_of_images == 10
+        assert [digest([batch]) for batch in batches] == [digest([alone[i]]) for i in places]
+    idle = EvaluationBatches(
+        dataset=Noise(), image_size_px=64, batch_size=16, rank=1, world_size=2, workers=2
+    )
+    assert list(idle) == []

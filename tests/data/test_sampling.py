@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, islice
+
+import numpy as np
+import pytest
+
+from yolo.data.annotations import Annotations
+from yolo.data.sampling import SampleKey, SampleOrder, StepSampler, repeat_factors
+from yolo.errors import UserError
+
+
+def flat(lists: Iterable[list[SampleKey]]) -> list[SampleKey]:
+    return list(chain.from_iterable(lists))
+
+
+def steps(count: int, **settings: int) -> list[list[SampleKey]]:
+    """The images of each of ``count`` steps, over all micro-batches of one rank."""
+    order = SampleOrder(length=settings.pop("length", 10), seed=3)
+    sampler = StepSampler(
+        order=order, **({"micro_batch_size": 3, "image_size_px": 64, "batch_size": 8} | settings)
+    )
+    batches = iter(sampler)
+    per_step = sampler.micro_batches_per_step
+    return [flat(islice(batches, per_step)) for _ in range(count)]
+
+
+def test_each_epoch_holds_every_image_once_in_an_order_of_its_own() -> None:
+    order = SampleOrder(length=50, seed=1)
+    stream = [order.at(position) for position in range(150)]
+    epochs = [[i for e, i in stream if e == epoch] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert [e for e, _ in stream] == [0] * 50 + [1] * 50 + [2] * 50
+
+
+def test_the_order_is_a_function_of_seed_and_position() -> None:
+    order = SampleOrder(length=7, seed=1)
+    stream = [order.at(position) for position in range(70)]
+    backwards = [SampleOrder(length=7, seed=1).at(position) for position in reversed(range(70))]
+    assert backwards[::-1] == stream
+    assert [SampleOrder(length=7, seed=2).at(position) for position in range(70)] != stream
+
+
+def test_known_order() -> None:
+    # numpy promises that PCG64's stream stays; a change here would break resuming older runs.
+    assert SampleOrder(length=8, seed=0).of_epoch(0).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
+
+
+def test_repeats_come_as_often_as_their_factor_on_average() -> None:
+    factors = np.array([1.0, 1.25, 2.0, 3.5])
+    order = SampleOrder(length=4, seed=0, repeat_factors=factors)
+    counts = np.array([np.bincount(order.of_epoch(e), minlength=4) for e in range(2000)])
+    assert (counts >= np.floor(factors)).all()
+    assert (counts <= np.ceil(factors)).all()
+    np.testing.assert_allclose(counts.mean(axis=0), factors, atol=0.05)
+
+
+def test_repeats_of_varying_epochs_are_still_a_function_of_the_position() -> None:
+    factors = np.array([1.0, 1.5, 1.5, 2.5])
+    order = SampleOrder(length=4, seed=0, repeat_factors=factors)
+    expected = [(e, int(i)) for e in range(40) for i in order.of_epoch(e)]
+    assert [order.at(position) for position in range(len(expected))] == expected
+    fresh = SampleOrder(length=4, seed=0, repeat_factors=factors)
+    assert fresh.at(len(expected) - 1) == expected[-1]
+    assert fresh.at(3) == expected[3]
+
+
+def test_repeat_factors_by_hand() -> None:
+    # Class 0 in 4 of 4 images, class 1 in 1 of 4 (twice there), class 2 only as a crowd.
+    annotations = Annotations.pack(
+        image_ids=np.arange(4),
+        file_names=list("abcd"),
+        sizes_hw=np.full((4, 2), 9),
+        image_index=np.array([0, 1, 2, 3, 3, 3, 0]),
+        boxes_xyxy_px=np.ones((7, 4)),
+        labels=np.array([0, 0, 0, 0, 1, 1, 2]),
+        ignored=np.array([False] * 6 + [True]),
+    )
+    np.testing.assert_allclose(repeat_factors(annotations, 0.64), [1, 1, 1, 1.6])
+    assert repeat_factors(annotations, 0.001).tolist() == [1, 1, 1, 1]
+    assert repeat_factors(annotations.subset([]), 0.1).tolist() == []
+
+
+def test_batches_span_epochs_and_drop_nothing() -> None:
+    keys = flat(steps(5))
+    assert [key.epoch for key in keys] == [0] * 10 + [1] * 10 + [2] * 10 + [3] * 10
+    assert sorted(key.index for key in keys) == sorted(list(range(10)) * 4)
+    assert {key.size_px for key in keys} == {64}
+
+
+def test_a_data_set_smaller_than_a_batch() -> None:
+    (step,) = steps(1, length=3)
+    assert [key.epoch for key in step] == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_micro_batches_are_cut_from_the_rank_share() -> None:
+    order = SampleOrder(length=10, seed=0)
+    sampler = StepSampler(order=order, batch_size=8, micro_batch_size=3, image_size_px=64)
+    assert [len(batch) for batch in islice(sampler, 6)] == [3, 3, 2, 3, 3, 2]
+    large = StepSampler(order=order, batch_size=8, micro_batch_size=99, image_size_px=64)
+    assert [len(batch) for batch in islice(large, 2)] == [8, 8]
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_the_ranks_together_take_what_one_takes(world_size: int) -> None:
+    alone = steps(4)
+    ranks = [steps(4, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in range(4):
+        assert flat(rank[step] for rank in ranks) == alone[step]
+        sizes = [len(rank[step]) for rank in ranks]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_resuming_gives_the_tail() -> None:
+    assert steps(3, start_step=4) == steps(7)[4:]
+
+
+def test_fewer_images_than_ranks() -> None:
+    with pytest.raises(UserError, match=r"training.batch_size is 2, less than one image for each"):
+        steps(1, batch_size=2, world_size=3)

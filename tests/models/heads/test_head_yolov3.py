@@ -1,0 +1,34 @@
+import torch
+
+from yolo.models.heads.yolov3 import OBJECTNESS, YOLOv3Head
+
+
+def test_channels_hold_one_anchor_after_the_other():
+    head = YOLOv3Head(in_channels=(8, 16, 32), anchors_per_cell=3, classes=4)
+    for scale in (head.stride8, head.stride16, head.stride32):
+        torch.nn.init.zeros_(scale.output.weight)
+        scale.output.bias.data = torch.arange(27.0)
+    maps = tuple(torch.randn(2, c, n, n + 1) for c, n in ((8, 4), (16, 2), (32, 1)))
+    raw = head(maps)
+    assert [tuple(r.shape) for r in raw] == [(2, 3, 4, 5, 9), (2, 3, 2, 3, 9), (2, 3, 1, 2, 9)]
+    for r in raw:
+        expected = torch.arange(27.0).view(1, 3, 1, 1, 9).expand_as(r)
+        assert torch.equal(r, expected)
+
+
+def test_cells_stay_in_their_place_without_a_copy():
+    head = YOLOv3Head(in_channels=(8, 16, 32), anchors_per_cell=3, classes=4).stride8.eval()
+    x = torch.randn(1, 8, 4, 6).to(memory_format=torch.channels_last)
+    raw = head(x)
+    channels = head.output(head.conv(x))
+    assert torch.equal(raw[0, 1, 2, 3, 5], channels[0, 9 + 5, 2, 3])
+    assert raw.stride()[-1] == 1, "a view of channels-last memory"
+
+
+def test_training_starts_with_hardly_an_object():
+    head = YOLOv3Head(in_channels=(8, 16, 32), anchors_per_cell=3, classes=4)
+    raw = head(tuple(torch.randn(2, c, 8, 8) for c in (8, 16, 32)))
+    for r in raw:
+        objectness = r[..., OBJECTNESS].sigmoid()
+        assert objectness.min() > 0.005 and objectness.max() < 0.02
+        assert r[..., :OBJECTNESS].abs().max() < 0.6

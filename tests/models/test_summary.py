@@ -1,0 +1,81 @@
+import copy
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from yolo.models.encoders import ENCODERS
+from yolo.models.summary import dry_run, summarise
+from yolo.models.yolov3 import yolov3
+
+
+def build(name, **settings):
+    return yolov3(encoder=ENCODERS[name](**settings), classes=4, neck_width="scaled")
+
+
+def kept_for_backward(model, images):
+    """Bytes per image that a real forward pass leaves for the backward pass."""
+    weights = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(images)
+    del output
+    return sum(kept.values()) // len(images)
+
+
+@pytest.mark.parametrize("name", ["darknet_tiny", "mobilenet_v3_small"])
+def test_totals_against_torchs_own_counts(name):
+    model = build(name)
+    summary = dry_run(model, 96)
+    total = sum(p.numel() for p in model.parameters())
+    assert summary.parameters == summary.trainable == total
+    assert sum(row.parameters for row in summary.rows) == total
+    images = torch.zeros(2, 3, 96, 96, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        kept = kept_for_backward(model, images)
+    assert summary.multiply_adds * 2 * len(images) == counter.get_total_flops()
+    assert summary.activation_bytes == kept
+
+
+def test_darknet53_works_as_hard_as_darknet_says():
+    model = yolov3(encoder=ENCODERS["darknet53"](), classes=80)
+    billions = 2 * dry_run(model, 416).multiply_adds / 1e9
+    assert abs(billions - 65.86) < 0.05  # what Darknet prints for yolov3.cfg at 416, and its site
+
+
+def test_the_model_stays_as_it_was():
+    model = build("darknet_tiny", width=0.25)
+    model.encoder.eval()
+    before = copy.deepcopy(model.state_dict())
+    summarise(model, 64)
+    assert not model.encoder.training and model.neck.training
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(p.device.type == "cpu" and p.grad is None for p in model.parameters())
+
+
+def test_the_table_shows_each_layer_on_one_line():
+    model = build("darknet_tiny", width=0.5)
+    model.encoder.requires_grad_(False)
+    lines = summarise(model, 416).splitlines()
+    stem = next(line.split() for line in lines if line.startswith("encoder.convs.1 "))
+    assert stem == [
+        "encoder.convs.1", "ConvBlock", "3x3/1", "8x208x208", "16x208x208",
+        "1,184", "no", "49,840,128",
+    ]  # fmt: skip
+    assert any(line.split()[-2:] == ["yes", "11,075,584"] for line in lines)
+    assert max(map(len, lines)) <= 140
+    frozen = sum(p.numel() for p in model.encoder.parameters())
+    assert any(f"{frozen:,} frozen" in line for line in lines)
+
+
+def test_the_widest_table_fits_140_columns():
+    model = yolov3(encoder=ENCODERS["mobilenet_v3_large"](), classes=80)
+    assert max(map(len, summarise(model, 608).splitlines())) <= 140

@@ -1,0 +1,289 @@
+"""The downloader and scripts/download_coco.py against a server on loopback."""
+
+import hashlib
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from yolo.downloads import download, readable_size, remote_size
+from yolo.errors import UserError
+
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts/download_coco.py"
+
+
+@dataclass
+class Site:
+    """What the server holds and how it misbehaves."""
+
+    files: dict[str, bytes] = field(default_factory=lambda: {"/a.bin": CONTENT})
+    version: str = '"1"'
+    ranges: bool = True
+    break_after: list[int] = field(default_factory=list)  # bytes, one entry per answer
+    statuses: list[int] = field(default_factory=list)  # answered first, one per request
+    requests: list[tuple[str, str | None]] = field(default_factory=list)
+    url: str = ""
+
+    def ranges_asked(self) -> list[str | None]:
+        return [asked for method, asked in self.requests if method == "GET"]
+
+
+class Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        site = self.site
+        asked = self.headers.get("Range")
+        site.requests.append((self.command, asked))
+        if site.statuses:
+            return self.send_error(site.statuses.pop(0))
+        if self.path not in site.files:
+            return self.send_error(404)
+        content = site.files[self.path]
+        start = 0
+        if asked and site.ranges:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked).group(1))
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("ETag", site.version)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.command == "GET":
+            body = content[start:]
+            self.wfile.write(body[: site.break_after.pop(0)] if site.break_after else body)
+        return None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"site": site}))
+    site.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield site
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_whole_file_lands_under_its_name_with_nothing_beside_it(site: Site, tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.bin"
+    checksum = hashlib.sha256(CONTENT).hexdigest()
+    assert download(f"{site.url}/a.bin", target, size=len(CONTENT), sha256=checksum) == target
+    assert target.read_bytes() == CONTENT
+    assert leftovers(target.parent) == ["a.bin"]
+
+
+def test_a_file_that_is_there_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"mine")
+    download(f"{site.url}/a.bin", target)
+    download(f"{site.url}/a.bin", target, size=4)
+    assert target.read_bytes() == b"mine"
+    assert site.requests == []
+    with pytest.raises(UserError, match=r"there already, but has 4 bytes where 5 .* remove it"):
+        download(f"{site.url}/a.bin", target, size=5)
+    assert target.read_bytes() == b"mine"
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(site: Site, tmp_path: Path) -> None:
+    site.break_after = [300_000, 200_000]
+    target = download(f"{site.url}/a.bin", tmp_path / "a.bin", tries=2, pause_s=0)
+    assert target.read_bytes() == CONTENT
+    assert site.ranges_asked() == [None, "bytes=300000-", "bytes=500000-"]
+    assert leftovers(tmp_path) == ["a.bin"]
+
+
+def test_a_later_call_continues_what_an_earlier_one_left(site: Site, tmp_path: Path) -> None:
+    site.break_after = [300_000]
+    with pytest.raises(UserError, match=r"broke after 300000 of 1048576 .* \(300\.0 kB\) is kept"):
+        download(f"{site.url}/a.bin", tmp_path / "a.bin", tries=1)
+    assert not (tmp_path / "a.bin").exists()
+    assert (tmp_path / "a.bin.part").read_bytes() == CONTENT[:300_000]
+    download(f"{site.url}/a.bin", tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert site.ranges_asked() == [None, "bytes=300000-"]
+
+
+def test_a_part_that_is_already_whole_is_taken(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "a.bin.part").write_bytes(CONTENT)
+    download(f"{site.url}/a.bin", tmp_path / "a.bin")  # 416: there is nothing behind its end
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_parts_of_two_versions_are_never_joined(site: Site, tmp_path: Path) -> None:
+    site.break_after = [300_000]
+    with pytest.raises(UserError):
+        download(f"{site.url}/a.bin", tmp_path / "a.bin", tries=1)
+    site.files["/a.bin"], site.version = CONTENT[::-1], '"2"'
+    download(f"{site.url}/a.bin", tmp_path / "a.bin", pause_s=0)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT[::-1]
+
+
+def test_a_server_that_does_not_resume_is_asked_for_the_whole(site: Site, tmp_path: Path) -> None:
+    site.ranges = False
+    site.break_after = [300_000]
+    download(f"{site.url}/a.bin", tmp_path / "a.bin", pause_s=0)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert site.ranges_asked() == [None, "bytes=300000-"]
+
+
+def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
+    site.statuses = [503, 429]
+    download(f"{site.url}/a.bin", tmp_path / "a.bin", pause_s=0)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_no_such_file_is_told_at_once(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"/b\.bin: the server answers 404"):
+        download(f"{site.url}/b.bin", tmp_path / "b.bin")
+    assert len(site.requests) == 1
+    assert leftovers(tmp_path) == []
+
+
+def test_another_size_is_refused_before_the_first_byte(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has 1048576 bytes where 7 were expected"):
+        download(f"{site.url}/a.bin", tmp_path / "a.bin", size=7)
+    assert leftovers(tmp_path) == []
+
+
+def test_another_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="SHA-256"):
+        download(f"{site.url}/a.bin", tmp_path / "a.bin", sha256="0" * 64)
+    assert leftovers(tmp_path) == []
+
+
+def test_offline_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/a.bin"
+        with pytest.raises(UserError, match=r"no connection \(.*refused.*check the connection"):
+            download(url, tmp_path / "a.bin", tries=2, pause_s=0)
+        with pytest.raises(UserError, match="check the connection"):
+            remote_size(url)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "a.bin", "http://a b/c"])
+def test_an_address_that_is_none(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"http:// or https://|not a valid address"):
+        download(url, tmp_path / "a.bin")
+
+
+def test_too_little_space_is_told_before_the_first_byte(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 0, 1000))
+    with pytest.raises(UserError, match=r"needs 1\.0 MB, 1\.0 kB are free"):
+        download(f"{site.url}/a.bin", tmp_path / "a.bin")
+
+
+def test_a_disk_that_fills_up_is_one_sentence(site: Site, tmp_path: Path) -> None:
+    if not os.access("/dev/full", os.W_OK):
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "a.bin.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"no space left .* make room"):
+        download(f"{site.url}/a.bin", tmp_path / "a.bin")
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file/a\.bin"):
+        download(f"{site.url}/a.bin", tmp_path / "file" / "a.bin")
+
+
+def test_progress_without_a_terminal_is_plain_lines(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    download(f"{site.url}/a.bin", tmp_path / "a.bin")
+    captured = capsys.readouterr()
+    assert captured.err == "a.bin: 1.0 MB of 1.0 MB\n"
+    assert captured.out == ""
+
+
+def test_readable_size() -> None:
+    sizes = [readable_size(size) for size in (999, 1000, 1_234_567, 19.34e9)]
+    assert sizes == ["999 B", "1.0 kB", "1.2 MB", "19.3 GB"]
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def fetch_coco(site: Site, root: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--root", str(root), "--base-url", site.url]
+    return subprocess.run(
+        [*command, "--splits", "val", *more], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def coco_site(site: Site) -> Site:
+    site.files = {
+        "/annotations/annotations_trainval2017.zip": zipped({"annotations/val.json": b"{}"}),
+        "/zips/val2017.zip": zipped({"val2017/1.jpg": b"one", "val2017/2.jpg": b"two"}),
+    }
+    return site
+
+
+def test_coco_is_fetched_and_unpacked_once(coco_site: Site, tmp_path: Path) -> None:
+    root = tmp_path / "coco"
+    first = fetch_coco(coco_site, root, "--delete-zips")
+    assert (first.returncode, first.stderr.count("error")) == (0, 0)
+    files = [str(path.relative_to(root)) for path in sorted(root.glob("*/*"))]
+    assert files == ["annotations/val.json", "val2017/1.jpg", "val2017/2.jpg"]
+    assert list(root.glob("*.zip")) == []
+    coco_site.requests.clear()
+    assert fetch_coco(coco_site, root).returncode == 0
+    assert coco_site.requests == []
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(zipped({"../out.txt": b"x"}), "leads out of"), (b"no zip", "is broken")],
+)
+def test_coco_refuses_a_bad_archive(
+    coco_site: Site, tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    coco_site.files["/zips/val2017.zip"] = content
+    result = fetch_coco(coco_site, tmp_path / "coco")
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out.txt").exists()

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+
+from yolo.boxes import cxcywh_to_xyxy
+from yolo.records import Batch, Detections, Sample, Targets
+
+
+def sample(image_id: int, boxes: list[list[float]], *, ignored: bool = False) -> Sample:
+    """An image of 40 x 40 in a colour of its own."""
+    return Sample(
+        image=np.full((40, 40, 3), (image_id, 10, 20), np.uint8),
+        boxes_xyxy_px=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.arange(len(boxes)) + image_id,
+        ignored=np.full(len(boxes), ignored),
+        image_id=image_id,
+        original_size_hw=(30 + image_id, 90),
+    )
+
+
+SAMPLES = [
+    sample(7, [[0, 0, 40, 40], [10, 20, 14, 30]]),
+    sample(8, []),
+    sample(9, [[4, 8, 12, 16]], ignored=True),
+]
+
+
+def test_targets_are_packed_in_the_order_of_the_images() -> None:
+    targets = Targets.from_samples(SAMPLES)
+    assert len(targets) == 3 and targets.max_per_image == 2
+    expected = torch.tensor([[0.5, 0.5, 1, 1], [0.3, 0.625, 0.1, 0.25], [0.2, 0.3, 0.2, 0.2]])
+    torch.testing.assert_close(targets.boxes_cxcywh_norm, expected)
+    assert targets.labels.tolist() == [7, 8, 9]
+    assert targets.image_index.tolist() == [0, 0, 2]
+    assert targets.ignored.tolist() == [False, False, True]
+    back = cxcywh_to_xyxy(targets.boxes_cxcywh_norm) * 40
+    torch.testing.assert_close(back[2].numpy(), SAMPLES[2].boxes_xyxy_px[0])
+
+
+def test_the_frame_of_a_box_is_its_own_image() -> None:
+    wide = Sample(
+        image=np.zeros((10, 100, 3), np.uint8),
+        boxes_xyxy_px=np.array([[50, 5, 100, 10]], np.float32),
+        labels=np.array([0]),
+        ignored=np.array([False]),
+        image_id=1,
+        original_size_hw=(20, 200),
+    )
+    targets = Targets.from_samples([wide])
+    assert targets.boxes_cxcywh_norm.tolist() == [[0.75, 0.75, 0.5, 0.5]]
+
+
+def test_no_boxes_at_all() -> None:
+    targets = Targets.from_samples([sample(1, []), sample(2, [])])
+    assert len(targets) == 0 and targets.max_per_image == 0
+    assert targets.boxes_cxcywh_norm.shape == (0, 4)
+    assert targets.labels.dtype == targets.image_index.dtype == torch.int64
+    assert targets.ignored.dtype == torch.bool
+
+
+def test_a_batch_is_channels_last_and_shares_its_pixels() -> None:
+    batch = Batch.from_samples(SAMPLES)
+    assert batch.images.shape == (3, 3, 40, 40) and batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.images[2, :, 5, 5].tolist() == [9, 10, 20]
+    assert batch.image_ids.tolist() == [7, 8, 9]
+    assert batch.original_sizes_hw.tolist() == [[37, 90], [38, 90], [39, 90]]
+    assert len(batch) == 3
+
+
+def test_everything_moves_to_the_device_but_what_the_host_needs() -> None:
+    batch = Batch.from_samples(SAMPLES).to(torch.device("meta"))
+    moved = (batch.images, batch.targets.boxes_cxcywh_norm, batch.targets.labels)
+    moved += (batch.targets.image_index, batch.targets.ignored)
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    assert {batch.image_ids.device.type, batch.original_sizes_hw.device.type} == {"cpu"}
+    assert batch.targets.max_per_image == 2
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.5, 2), (0.51, 1), (0.95, 0)])
+def test_above_keeps_scores_of_at_least_the_threshold(threshold: float, count: int) -> None:
+    found = Detections(
+        torch.arange(12.0).view(3, 4), torch.tensor([0.9, 0.5, 0.1]), torch.arange(3)
+    )
+    kept = found.above(threshold)
+    assert len(kept) == len(kept.boxes_xyxy_px) == count
+    assert kept.labels.tolist() == list(range(count))

@@ -1,0 +1,1 @@
+"""Which truth owns which anchor or cell: pure functions, no gradients."""

@@ -1,0 +1,110 @@
+"""YOLOv3's assignment: a truth is owned by the one anchor that fits its shape best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from yolo.boxes import pairwise_shape_iou
+from yolo.records import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Where each of T truths lives; row t of every tensor belongs to truth t.
+
+    Attributes:
+        level: int64 (T,), index of the raw map.
+        anchor: int64 (T,), index of the anchor within its level.
+        row, column: int64 (T,), the cell that holds the truth's centre.
+        owns: bool (T,). False for ignored truths, and where a later truth took the same anchor
+            of the same cell.
+        owner: int64 (T,), the truth that finally holds this truth's anchor (itself if it owns);
+            T for an ignored truth.
+        owned: per level bool (B, A, H, W), the anchors that some truth owns.
+    """
+
+    level: Tensor
+    anchor: Tensor
+    row: Tensor
+    column: Tensor
+    owns: Tensor
+    owner: Tensor
+    owned: list[Tensor]
+
+
+@torch.no_grad()
+def assign_best_anchor(
+    targets: Targets,
+    boxes_cxcywh_px: Tensor,
+    *,
+    anchors_px: Tensor,
+    grids_hw: Sequence[tuple[int, int]],
+    stride_px: Sequence[int],
+    images: int,
+) -> Assignment:
+    """Give every truth the best of all anchors by shape IoU, in the cell of its centre.
+
+    Source: Darknet ``yolo_layer.c``, forward pass; YOLOv3 section 2.1. No loop over images or
+    boxes, and no shape depends on a value: nothing waits for the device.
+
+    Args:
+        targets: the truth of a batch of B images, T boxes in all.
+        boxes_cxcywh_px: float32 (T, 4), the same boxes in pixels of the network's input.
+        anchors_px: float32 (L, A, 2), width and height in pixels of the network's input.
+        grids_hw: height and width of each of the L raw maps.
+        stride_px: pixels per cell of each level.
+        images: B.
+
+    Returns:
+        The assignment of the T truths.
+    """
+    levels, anchors_per_cell, _ = anchors_px.shape
+    device = targets.labels.device
+    truth_wh_px = boxes_cxcywh_px[:, 2:]  # (T, 2)
+    best = pairwise_shape_iou(truth_wh_px, anchors_px.reshape(-1, 2)).argmax(dim=1)  # (T,)
+    level, anchor = best // anchors_per_cell, best % anchors_per_cell
+
+    grid_h = _of_level(level, [height for height, _ in grids_hw])  # (T,)
+    grid_w = _of_level(level, [width for _, width in grids_hw])
+    stride = _of_level(level, stride_px)
+    column = _cell(boxes_cxcywh_px[:, 0], stride, grid_w)
+    row = _cell(boxes_cxcywh_px[:, 1], stride, grid_h)
+
+    sizes = [images * anchors_per_cell * h * w for h, w in grids_hw]
+    starts = _of_level(level, [sum(sizes[:i]) for i in range(levels)])
+    flat = ((targets.image_index * anchors_per_cell + anchor) * grid_h + row) * grid_w + column
+    total = sum(sizes)
+    flat = torch.where(targets.ignored, total, starts + flat)  # ignored: a place of their own
+
+    truth = torch.arange(len(targets), device=device)
+    owner_of = torch.full((total + 1,), -1, device=device, dtype=torch.int64)
+    owner_of = owner_of.scatter_reduce(0, flat, truth, reduce="amax")  # the later truth wins
+    owner = torch.where(targets.ignored, len(targets), owner_of[flat])
+    shapes = [(images, anchors_per_cell, h, w) for h, w in grids_hw]
+    maps = (owner_of[:-1] >= 0).split(sizes)
+    return Assignment(
+        level=level,
+        anchor=anchor,
+        row=row,
+        column=column,
+        owns=owner == truth,
+        owner=owner,
+        owned=[flags.view(shape) for flags, shape in zip(maps, shapes, strict=True)],
+    )
+
+
+def _of_level(level: Tensor, values: Sequence[int]) -> Tensor:
+    """``values[level]`` without a table on the device, whose making would wait for it. (T,)."""
+    result = torch.zeros_like(level)
+    for index, value in enumerate(values):
+        result += (level == index) * value
+    return result
+
+
+def _cell(centre_px: Tensor, stride: Tensor, cells: Tensor) -> Tensor:
+    """The cell of a centre; one on the far border belongs to the last cell. (T,)."""
+    return torch.minimum((centre_px / stride).long().clamp(min=0), cells - 1)

@@ -1,0 +1,1 @@
+"""The composition root: a config becomes objects here, nowhere else, and is not changed."""

@@ -1,0 +1,108 @@
+"""Data sets and their batches from a config."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from yolo.config import Config
+from yolo.config.schema.data import Dataset, ShapesDatasetConfig
+from yolo.data.augment import Augment
+from yolo.data.datasets.coco import CocoDataset
+from yolo.data.datasets.shapes import ShapesDataset
+from yolo.data.loader import EvaluationBatches, TrainingBatches
+from yolo.data.sampling import SampleOrder, repeat_factors
+from yolo.engine.distributed import Ranks
+from yolo.errors import UserError
+
+Split = Literal["train", "val", "test"]
+
+
+def build_dataset(config: Config, split: Split) -> CocoDataset:
+    """A data set, cut down as ``data.limit`` and, in training, ``data.train_share`` say.
+
+    Raises:
+        UserError: the config names no such data set, or its files are at fault.
+    """
+    spec = getattr(config.data, split)
+    if spec is None:
+        raise UserError(f"data.{split} is not set in the config; set it, or choose another split")
+    dataset = _open(spec, config)
+    if config.data.limit is not None and split != "test":
+        dataset = dataset.limit(config.data.limit)
+    if split == "train" and config.data.train_share < 1:
+        dataset = dataset.share(config.data.train_share, seed=config.seed)
+    return dataset
+
+
+def _open(spec: Dataset, config: Config) -> CocoDataset:
+    if isinstance(spec, ShapesDatasetConfig):
+        return ShapesDataset(root=spec.root, split=spec.split, images=spec.images, seed=spec.seed)
+    return CocoDataset(
+        annotations=spec.annotations, images=spec.images, class_names=config.data.class_names
+    )
+
+
+def check_same_classes(train: CocoDataset, other: CocoDataset, split: Split) -> None:
+    """A label must mean the same class in every split.
+
+    Raises:
+        UserError: the class names or their order differ.
+    """
+    if train.class_names != other.class_names or train.category_ids != other.category_ids:
+        different = sorted(set(train.class_names) ^ set(other.class_names))
+        raise UserError(
+            f"data.train and data.{split} define different categories "
+            f"({', '.join(different) or 'the same names with other ids'}); "
+            "both must list the same categories with the same ids"
+        )
+
+
+def build_training_batches(config: Config, dataset: CocoDataset, ranks: Ranks) -> TrainingBatches:
+    """The endless stream of this rank's augmented micro-batches."""
+    data, factors = config.data, None
+    if data.sampling == "repeat_factor":
+        factors = repeat_factors(dataset.annotations, data.repeat_factor_threshold)
+    return TrainingBatches(
+        dataset=dataset,
+        augment=Augment(
+            transforms=[transform.model_dump() for transform in data.augment],
+            min_visibility=data.min_visibility,
+        ),
+        order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
+        image_size_px=data.image_size,
+        batch_size=config.training.batch_size,
+        micro_batch_size=config.training.micro_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        workers=count_workers(config, ranks),
+        seed=config.seed,
+        pin_memory=ranks.device.type == "cuda",
+    )
+
+
+def build_evaluation_batches(
+    config: Config, dataset: CocoDataset, ranks: Ranks, *, image_size_px: int | None = None
+) -> EvaluationBatches:
+    """This rank's letterboxed batches of a whole data set."""
+    return EvaluationBatches(
+        dataset=dataset,
+        image_size_px=image_size_px or config.data.image_size,
+        batch_size=config.evaluation.batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        workers=count_workers(config, ranks),
+        pin_memory=ranks.device.type == "cuda",
+    )
+
+
+def count_workers(config: Config, ranks: Ranks) -> int:
+    """Loader processes of this rank; ``auto`` shares the cores among the ranks, at most 8 each.
+
+    On a CPU the network itself uses all cores, and one process is enough to keep up with it.
+    """
+    if config.data.workers != "auto":
+        return config.data.workers
+    if ranks.device.type == "cpu":
+        return 1
+    return max(1, min(8, len(os.sched_getaffinity(0)) // ranks.world_size))

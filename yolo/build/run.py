@@ -1,0 +1,57 @@
+"""A run's folder: where it lies, what it is called, which one is the newest."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+from yolo.errors import UserError
+
+
+def create_run_folder(directory: Path, *, name: str | None, config_name: str) -> Path:
+    """Make ``<directory>/<date>-<time>_<config name>``, or ``<directory>/<name>``.
+
+    Raises:
+        UserError: a run of that name exists, or the folder cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            (directory / name).mkdir()
+            return directory / name
+        return _dated_folder(directory, config_name)
+    except FileExistsError as error:
+        raise UserError(
+            f"{directory / (name or '')}: exists already; choose another --name, or go on with "
+            f"--resume {directory / (name or '')}"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{directory}: no run can be written here ({error.strerror})") from error
+
+
+def _dated_folder(directory: Path, config_name: str) -> Path:
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{config_name}"
+    for number in itertools.count(1):
+        folder = directory / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            continue
+    raise AssertionError("unreachable")
+
+
+def newest_checkpoint(directory: Path) -> Path:
+    """``best.pt`` of the run that wrote one last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = list(directory.glob("*/best.pt"))
+    if not found:
+        raise UserError(
+            f"{directory}: no run has a best.pt yet; train one with `python main.py`, or name a "
+            "checkpoint"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)

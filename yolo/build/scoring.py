@@ -1,0 +1,210 @@
+"""Scoring a checkpoint: the detector, its data and its settings come from the file alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolo.build.data import Split, build_dataset, build_evaluation_batches
+from yolo.build.detector import build_coder, build_detector, build_postprocess
+from yolo.config import Config, config_from_dict
+from yolo.data.datasets.coco import CocoDataset
+from yolo.engine.checkpoint import load_checkpoint
+from yolo.engine.detection_evaluator import DetectionEvaluator, Found
+from yolo.engine.distributed import Ranks, join
+from yolo.engine.precision import Precision
+from yolo.errors import UserError
+from yolo.metrics.coco import CocoMetric
+from yolo.models.detector import Detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """A trained detector and its evaluator.
+
+    Attributes:
+        detector: on its device, in evaluation mode.
+        evaluator: over the chosen split.
+        config: the checkpoint's.
+        step: of the checkpoint.
+        category_ids: label -> category id.
+        images: to be scored.
+    """
+
+    detector: Detector
+    evaluator: DetectionEvaluator
+    config: Config
+    step: int
+    category_ids: Sequence[int]
+    images: int
+
+
+def score_checkpoint(
+    path: Path,
+    *,
+    devices: Sequence[str] | None,
+    confs: Sequence[float] | None,
+    split: Split,
+    image_size_px: int | None,
+    per_class: bool,
+    say: Callable[[str], None],
+    detections_path: Path | None = None,
+) -> dict[str, Any]:
+    """Run the network once and score it at each confidence.
+
+    Args:
+        path: the checkpoint.
+        devices: see ``join``.
+        confs: confidence thresholds; None for the training's own.
+        split, image_size_px, per_class: see ``build_scoring``.
+        say: prints lines.
+        detections_path: where to write the boxes as COCO results, if anywhere.
+
+    Returns:
+        ``{"results": [{"confidence", "found_boxes", "stats"}, ...], ...}``.
+
+    Raises:
+        UserError: as ``build_scoring``; or the results cannot be written.
+    """
+    ranks = join(devices)
+    scoring = build_scoring(
+        path,
+        ranks,
+        split=split,
+        image_size_px=image_size_px,
+        lowest_conf=None if confs is None else min(confs),
+        per_class=per_class,
+    )
+    say(f"{path} (step {scoring.step}): {scoring.images:,} images of data.{split}, {ranks.device}")
+    found = scoring.evaluator.find(scoring.detector, lambda: False)
+    assert found is not None
+    results = []
+    for conf in confs or [scoring.config.evaluation.conf]:
+        kept = found.above(conf)
+        result = scoring.evaluator.score(kept)
+        say(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
+        say(scoring.evaluator.table(result))
+        results.append({"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats})
+    speed = {
+        "network": found.images / found.network_seconds,
+        "network_and_postprocessing": found.images / found.total_seconds,
+    }
+    say(
+        f"\n{speed['network']:.1f} images/s network, "
+        f"{speed['network_and_postprocessing']:.1f} images/s network and post-processing"
+    )
+    if detections_path is not None:
+        _write_detections(detections_path, found, scoring.category_ids)
+    return {
+        "checkpoint": str(path),
+        "step": scoring.step,
+        "split": split,
+        "results": results,
+        "images_per_second": speed,
+    }
+
+
+def _write_detections(path: Path, found: Found, category_ids: Sequence[int]) -> None:
+    """COCO's results format: a list of image_id, category_id, bbox (x, y, w, h), score."""
+    rows = [
+        {
+            "image_id": int(image),
+            "category_id": category_ids[label],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        for image, label, (x1, y1, x2, y2), score in zip(
+            found.image_ids,
+            found.labels,
+            found.boxes_xyxy_px.tolist(),
+            found.scores.tolist(),
+            strict=True,
+        )
+    ]
+    try:
+        path.write_text(json.dumps(rows))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def build_scoring(
+    path: Path,
+    ranks: Ranks,
+    *,
+    split: Split = "val",
+    image_size_px: int | None = None,
+    lowest_conf: float | None = None,
+    per_class: bool = False,
+) -> Scoring:
+    """Read a checkpoint and prepare its scoring with the settings it was trained with.
+
+    Args:
+        path: the checkpoint.
+        ranks: where to compute.
+        split: ``train``, ``val`` or ``test`` of the checkpoint's config.
+        image_size_px: another input size; None for the training's.
+        lowest_conf: the confidence threshold; None for the training's.
+        per_class: list each class too.
+
+    Raises:
+        UserError: the checkpoint or the data cannot be read, or do not belong together.
+    """
+    checkpoint = load_checkpoint(path)
+    config = config_from_dict(checkpoint["config"])
+    dataset = build_dataset(config, split)
+    _check_classes(path, checkpoint, dataset, split)
+    if split == "val":
+        dataset = dataset.share(config.evaluation.share, seed=config.seed)
+    changes = {} if lowest_conf is None else {"conf": lowest_conf}
+    evaluator = DetectionEvaluator(
+        batches=build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px),
+        images=len(dataset),
+        metric=CocoMetric(ground_truth=dataset.ground_truth(), backend=config.evaluation.backend),
+        category_ids=checkpoint["category_ids"],
+        class_names=checkpoint["class_names"],
+        monitor=config.evaluation.monitor,
+        coder=build_coder(config).to(ranks.device),
+        postprocess=build_postprocess(config, **changes),
+        loss=None,
+        precision=Precision(**checkpoint["precision"]),
+        ranks=ranks,
+        per_class=per_class or config.evaluation.per_class,
+    )
+    return Scoring(
+        detector=load_detector(path, checkpoint, config).to(ranks.device),
+        evaluator=evaluator,
+        config=config,
+        step=checkpoint["progress"]["step"],
+        category_ids=checkpoint["category_ids"],
+        images=len(dataset),
+    )
+
+
+def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
+    """The checkpoint's detector: averaged weights if it has them, with the trained statistics."""
+    detector = build_detector(config, checkpoint["class_names"], pretrained=False)
+    state = dict(checkpoint["model"])
+    if checkpoint["ema"] is not None:
+        for name, _ in detector.named_parameters():
+            state[name] = checkpoint["ema"][f"module.{name}"]
+    try:
+        detector.load_state_dict(state)
+    except (RuntimeError, KeyError) as error:
+        raise UserError(
+            f"{path}: its weights do not fit the model that its config describes; "
+            "it was written by another version of this code"
+        ) from error
+    return detector.eval()
+
+
+def _check_classes(
+    path: Path, checkpoint: Mapping[str, Any], dataset: CocoDataset, split: Split
+) -> None:
+    if list(dataset.category_ids) != list(checkpoint["category_ids"]):
+        raise UserError(
+            f"{path}: trained with {len(checkpoint['category_ids'])} categories, but data.{split} "
+            f"defines {len(dataset.category_ids)} or other ids; score it on data with the same ones"
+        )

@@ -1,0 +1,158 @@
+"""The command line of main.py, and the pieces that the other commands share. Imports no torch."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from yolo.config.describing import did_you_mean
+from yolo.config.loading import REPOSITORY_ROOT
+
+DEFAULT_CONFIG = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
+
+Devices = list[str] | Literal["auto"]
+
+EXAMPLES = """examples:
+  python main.py
+  python main.py --config configs/yolov3/darknet53_coco.yaml --gpu 0 training.batch_size=32
+  python main.py --gpu 0,1 --name first_try model.encoder.weights=null
+  python main.py --resume logs/first_try
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What main.py was asked for.
+
+    Attributes:
+        config: the YAML file; with `resume` the one that the run saved.
+        devices: names for `torch.device`, one per process, or "auto".
+        resume: the run's folder to go on with.
+        name: the run's folder under logs/; None for date, time and config name.
+        overrides: `key=value` each, unchecked.
+    """
+
+    config: Path
+    devices: Devices
+    resume: Path | None
+    name: str | None
+    overrides: tuple[str, ...]
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that tells of bad usage in one sentence, and exits with 2."""
+
+    def __init__(self, *, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parses options and positional arguments in any order."""
+        arguments, unknown = self.parse_known_intermixed_args(argv)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            near = did_you_mean(unknown[0].split("=")[0], known)
+            self.error(f"unknown option {unknown[0]!r}{near}")
+        return arguments
+
+
+def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
+    """Parses the command line of main.py; `argv` defaults to the process' own.
+
+    Raises:
+        SystemExit: 2 after one sentence on bad usage, 0 after --help.
+    """
+    parser = train_parser()
+    given = parser.parse(argv)
+    for option, value in (("--config", given.config), ("--name", given.name)):
+        if given.resume is not None and value is not None:
+            parser.error(f"--resume goes on with a run's own folder and config: drop {option}")
+    resume = given.resume
+    if resume is not None:
+        resume = resume.parent if resume.suffix == ".pt" else resume
+        if not (resume / "config.yaml").is_file():
+            parser.error(f"--resume {resume}: not the folder of a run: it has no config.yaml")
+    return TrainArguments(
+        config=given.config or (resume / "config.yaml" if resume else DEFAULT_CONFIG),
+        devices=given.gpu,
+        resume=resume,
+        name=given.name,
+        overrides=tuple(given.overrides),
+    )
+
+
+def train_parser() -> Parser:
+    """The options of main.py."""
+    parser = Parser(description="Train a detector from one YAML file.", epilog=EXAMPLES)
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="what to train (configs/quickstart.yaml)"
+    )
+    add_gpu_option(parser)
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with a run: logs/<name> or its last.pt"
+    )
+    parser.add_argument(
+        "--name", type=run_name, help="name of the run's folder (date, time and config name)"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="set a value of the config, such as training.batch_size=16 or data.train.root=x",
+    )
+    return parser
+
+
+def add_gpu_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --gpu, parsed to `Devices`."""
+    parser.add_argument(
+        "--gpu",
+        type=parse_devices,
+        default="auto",
+        help="an index (0), a list for several processes (0,1 or cpu,cpu), cpu, or auto",
+    )
+
+
+def parse_devices(text: str) -> Devices:
+    """Reads the value of --gpu.
+
+    Returns:
+        "auto", or names for `torch.device`: ["cuda:0", "cuda:1"], ["cpu"], ["cpu", "cpu"].
+
+    Raises:
+        argparse.ArgumentTypeError: anything else, in one sentence.
+    """
+    if text == "auto":
+        return "auto"
+    names = [name.strip() for name in text.split(",")]
+    if all(name == "cpu" for name in names):
+        return names
+    if not all(name.isascii() and name.isdigit() for name in names):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, or auto"
+        )
+    devices = [f"cuda:{int(name)}" for name in names]
+    if len(set(devices)) < len(devices):
+        raise argparse.ArgumentTypeError(f"{text!r} must not name a GPU twice")
+    return devices
+
+
+def run_name(text: str) -> str:
+    """Checks the value of --name: one folder's name.
+
+    Raises:
+        argparse.ArgumentTypeError: it would lead out of the folder of the runs.
+    """
+    if not text.strip() or text in (".", "..") or any(c in "/\\" or ord(c) < 32 for c in text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a folder's name without a path")
+    return text

@@ -1,0 +1,201 @@
+"""YAML files and overrides -> one validated config that knows where each value came from."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolo.config.checking import config_from_dict, dotted, validate
+from yolo.config.describing import did_you_mean, show
+from yolo.config.errors import ConfigError
+from yolo.config.merging import Key, Source, Tree, merge, sources_of, tree_of, values_of
+from yolo.config.reading import read_yaml, read_yaml_file
+from yolo.config.schema import Config
+
+REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = Source(label="default", folder=REPOSITORY_ROOT)
+COMMAND_LINE = Source(label="command line", folder=REPOSITORY_ROOT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A config with nothing left to look up.
+
+    Attributes:
+        config: validated; every path is absolute.
+        data: the same as nested dicts, lists and scalars; `config_from_dict(data) == config`.
+        origins: dotted key of each value (a list counts as one) -> "default", the YAML's path
+            (from the repository's root where it lies under it), or "command line".
+        path: the YAML file that was asked for.
+    """
+
+    config: Config
+    data: dict[str, Any]
+    origins: dict[str, str]
+    path: Path
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Reads a YAML file with all that it extends, and lays the overrides over it.
+
+    Relative paths start from the folder of the YAML they stand in, in overrides and defaults from
+    the repository's root.
+
+    Args:
+        path: the YAML file, relative to the working directory.
+        overrides: each `dotted.key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems: list[str] = []
+    file = _absolute(Path(path), Path.cwd())
+    tree = merge(_read_tree(file, (), problems), _override_tree(overrides, problems))
+    if problems:
+        raise ConfigError(problems)
+    values, sources = values_of(tree), dict(sources_of(tree))
+    config = validate(values, lambda key: _file_of(key, sources, label_of(file)))
+    data = dict(_plain_items(config.model_dump(), (), sources))
+    return Resolved(
+        config=config_from_dict(data),
+        data=data,
+        origins={dotted(key): sources.get(key, DEFAULT).label for key in leaf_keys(data)},
+        path=file,
+    )
+
+
+def label_of(file: Path) -> str:
+    """A file's name in messages: from the repository's root where it lies under it."""
+    under = file.is_relative_to(REPOSITORY_ROOT)
+    return file.relative_to(REPOSITORY_ROOT).as_posix() if under else str(file)
+
+
+def leaf_keys(data: Mapping[str, Any], above: Key = ()) -> Iterator[Key]:
+    """Yields the keys of all values that are no mappings, or empty ones."""
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaf_keys(value, (*above, name))
+        else:
+            yield (*above, name)
+
+
+def _read_tree(file: Path, extended_by: tuple[Path, ...], problems: list[str]) -> Tree:
+    """Reads a file over everything that it extends.
+
+    Args:
+        file: absolute.
+        extended_by: the files that led here, from the outermost.
+        problems: what is wrong is added here.
+    """
+    chain = (*extended_by, file)
+    if file in extended_by:
+        names = " -> ".join(label_of(link) for link in chain[chain.index(file) :])
+        problems.append(f"{label_of(extended_by[-1])}: extends: makes a circle: {names}")
+        return {}
+    values = _read_mapping(file, extended_by, problems)
+    tree: Tree = {}
+    for base in _bases(values.pop("extends", []), file, problems):
+        tree = merge(tree, _read_tree(base, chain, problems))
+    return merge(tree, tree_of(values, Source(label=label_of(file), folder=file.parent)))
+
+
+def _read_mapping(
+    file: Path, extended_by: tuple[Path, ...], problems: list[str]
+) -> dict[str, object]:
+    label = label_of(file)
+    try:
+        values = read_yaml_file(file, label)
+    except ConfigError as error:
+        if not file.exists():
+            by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
+            problems.append(f"{label}: no such file{by}{_near_file(file)}")
+        else:
+            problems.extend(error.problems)
+        return {}
+    if not isinstance(values, dict):
+        what = "is empty" if values is None else f"holds {show(values)}"
+        problems.append(f"{label}: {what}, but must be a mapping such as 'training: {{...}}'")
+        return {}
+    return values
+
+
+def _near_file(file: Path) -> str:
+    neighbours = sorted(file.parent.glob("*.yaml")) if file.parent.is_dir() else []
+    return did_you_mean(file.name, [neighbour.name for neighbour in neighbours])
+
+
+def _bases(extends: object, file: Path, problems: list[str]) -> list[Path]:
+    names = [extends] if isinstance(extends, str) else extends
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        problems.append(
+            f"{label_of(file)}: extends: {show(extends)}: must be a path or a list of paths"
+        )
+        return []
+    return [_absolute(Path(name), file.parent) for name in names]
+
+
+def _override_tree(overrides: Sequence[str], problems: list[str]) -> Tree:
+    """Merges all overrides with each other, so that their order matters for equal keys only."""
+    tree: Tree = {}
+    for override in overrides:
+        try:
+            tree = merge(tree, _parse_override(override))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return tree
+
+
+def _parse_override(override: str) -> Tree:
+    label = COMMAND_LINE.label
+    dotted_key, equals, text = override.partition("=")
+    parts = dotted_key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(
+            [
+                f"{label}: {show(override)}: an override is written key=value, "
+                "for example training.batch_size=16"
+            ]
+        )
+    if parts == ["extends"]:
+        raise ConfigError([f"{label}: extends: can only stand in a file"])
+    tree = tree_of({parts[-1]: read_yaml(text, f"{label}: {dotted_key.strip()}")}, COMMAND_LINE)
+    for part in reversed(parts[:-1]):
+        tree = {part: tree}
+    return tree
+
+
+def _file_of(key: Key, sources: Mapping[Key, Source], file: str) -> str:
+    """Names the file to look into for a wrong, unknown or missing key."""
+    for length in range(len(key), 0, -1):
+        if key[:length] in sources:
+            return sources[key[:length]].label
+    inside = [source.label for leaf, source in sources.items() if leaf[: len(key)] == key]
+    if inside and key:
+        return inside[-1]
+    for length in range(len(key), 0, -1):  # missing: who chose the component, wants it
+        if (*key[:length], "type") in sources:
+            return sources[(*key[:length], "type")].label
+    return file
+
+
+def _plain_items(
+    values: Mapping[str, Any], above: Key, sources: Mapping[Key, Source]
+) -> Iterator[tuple[str, Any]]:
+    """Yields the items of a dumped model: paths absolute and as text, tuples as lists."""
+    for name, value in values.items():
+        key = (*above, name)
+        if isinstance(value, Mapping):
+            yield name, dict(_plain_items(value, key, sources))
+        elif isinstance(value, Path):
+            yield name, str(_absolute(value, sources.get(key, DEFAULT).folder))
+        else:
+            yield name, _plain_list(value)
+
+
+def _plain_list(value: Any) -> Any:
+    return [_plain_list(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _absolute(path: Path, folder: Path) -> Path:
+    return Path(os.path.normpath(folder / path.expanduser()))

@@ -1,0 +1,157 @@
+"""YAML text -> plain values, as YAML 1.2 reads them, refusing what a config cannot mean."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from yolo.config.errors import ConfigError
+
+LARGEST_FILE_BYTES = 1_000_000
+LARGEST_NUMBER_OF_VALUES = 100_000
+"""After aliases are expanded: ten nested lines of aliases can stand for billions of values."""
+
+_TAG = "tag:yaml.org,2002:"
+_TAGS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+_RESOLVERS = (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("merge", r"<<", "<"),
+)
+
+
+class CoreLoader(yaml.SafeLoader):
+    """`yaml.SafeLoader` with the scalars of YAML 1.2's core schema.
+
+    SafeLoader follows YAML 1.1, where `1e-4` is text, `no` is false, `1:30` is 90 and `010` is 8.
+    Keys are always text.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, object]:
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+
+
+def _construct_int(loader: CoreLoader, node: yaml.ScalarNode) -> int:
+    text = node.value.replace("_", "")
+    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+for _name, _pattern, _first in _RESOLVERS:
+    _starts = ["" if character == "\0" else character for character in _first]
+    CoreLoader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _starts)
+CoreLoader.add_constructor(_TAG + "int", _construct_int)
+
+
+def read_yaml_file(path: Path, label: str) -> object:
+    """Reads a YAML file into dicts, lists, text, numbers, booleans and None.
+
+    Args:
+        path: the file.
+        label: its name in messages.
+
+    Raises:
+        ConfigError: the file cannot be read or is not plain YAML.
+    """
+    try:
+        if path.is_dir():
+            raise ConfigError([f"{label}: is a folder, not a YAML file"])
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise ConfigError([f"{label}: is too large for a config (over 1 MB)"])
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError([f"{label}: no such file"]) from error
+    except OSError as error:
+        raise ConfigError([f"{label}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{label}: is not text (UTF-8)"]) from error
+    return read_yaml(text, label)
+
+
+def read_yaml(text: str, label: str) -> object:
+    """Reads YAML text; `read_yaml_file` tells of the arguments and errors."""
+    try:
+        loader = CoreLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_nodes(node, label)
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        place = f"{label}: {_place(error.problem_mark)}: " if error.problem_mark else f"{label}: "
+        raise ConfigError([f"{place}is not YAML: {error.problem or error.context}"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{label}: is nested too deeply"]) from error
+    except (yaml.YAMLError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([f"{label}: is not YAML: {reason}"]) from error
+
+
+def _place(mark: yaml.Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _check_nodes(root: yaml.Node, label: str) -> None:
+    """Raises ConfigError for tags, repeated or compound keys, and aliases out of hand."""
+    problems: list[str] = []
+    if _count_values(root, label, {}, problems) > LARGEST_NUMBER_OF_VALUES:
+        problems.append(
+            f"{label}: its aliases stand for more than {LARGEST_NUMBER_OF_VALUES:,} values"
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _count_values(node: yaml.Node, label: str, counts: dict[int, int], problems: list[str]) -> int:
+    """Counts the values under a node, each alias as often as it is used.
+
+    Args:
+        node: where to start.
+        label: the file's name in messages.
+        counts: the nodes counted before, 0 for those being counted; filled in.
+        problems: what else is wrong with the nodes; filled in.
+    """
+    if id(node) in counts:
+        if not counts[id(node)]:
+            raise ConfigError([f"{label}: {_place(node.start_mark)}: holds an alias of itself"])
+        return counts[id(node)]
+    counts[id(node)] = 0
+    if node.tag not in _TAGS:
+        tag = node.tag.replace(_TAG, "!!")
+        problems.append(
+            f"{label}: {_place(node.start_mark)}: the tag {tag} is not allowed in a config"
+        )
+    total = 1 + sum(
+        _count_values(child, label, counts, problems) for child in _children(node, label, problems)
+    )
+    counts[id(node)] = total
+    return total
+
+
+def _children(node: yaml.Node, label: str, problems: list[str]) -> list[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            problems.append(f"{label}: {_place(key.start_mark)}: a key must be text")
+        elif key.value in lines:
+            problems.append(
+                f"{label}: {key.value}: stands twice in one mapping, in lines "
+                f"{lines[key.value]} and {line}: keep one"
+            )
+        else:
+            lines[key.value] = line
+    return [value for _, value in node.value]

@@ -1,0 +1,41 @@
+"""What all sections of the config share: strictness, paths, and rules between fields."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+RULE = "rule"
+
+FilePath = Annotated[Path, WithJsonSchema({"type": "string", "format": "path"})]
+"""A path: `load_config` makes it absolute, from the place where it was written."""
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A mapping of the config: immutable, without unknown keys, without silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def broken_rules(rules: list[tuple[str, str]]) -> PydanticCustomError:
+    """The error of a validator that checks more than one field's type and range.
+
+    Args:
+        rules: for each broken rule the dotted key, relative to the validated field or model and
+            "" for itself, and the words that follow the value in the message.
+    """
+    context: dict[str, Any] = {"rules": rules}
+    return PydanticCustomError(RULE, "a rule between fields is broken", context)
+
+
+def broken_rule(text: str, key: str = "") -> PydanticCustomError:
+    """`broken_rules` for a single rule."""
+    return broken_rules([(key, text)])

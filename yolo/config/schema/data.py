@@ -1,0 +1,144 @@
+"""The section `data`: which images, in which order, changed how."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from yolo.config.schema.base import (
+    AtLeastOne,
+    FilePath,
+    Fraction,
+    NotNegative,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    broken_rule,
+)
+from yolo.config.schema.transforms import Transform
+
+# Geometry comes first, while the colour transforms still have less to compute. Ranges are given
+# where Albumentations' own are meant for robustness, not for photographs of objects: its noise has
+# a standard deviation of up to 112 of 255, its hue goes all the way round. Rotating widens the
+# boxes, by 3% of the other side per 2 degrees: hence so little of it.
+DEFAULT_AUGMENT: tuple[dict[str, Any], ...] = (
+    {"type": "Resize", "p": 0.1},
+    {"type": "HorizontalFlip", "p": 0.5},
+    {
+        "type": "Affine",
+        "p": 1.0,
+        "scale": [0.8, 1.2],
+        "translate_percent": [-0.1, 0.1],
+        "rotate": [-2.0, 2.0],
+        "keep_ratio": True,
+    },
+    {"type": "MultiplicativeNoise", "p": 0.1, "multiplier": [0.9, 1.1]},
+    {"type": "CLAHE", "p": 0.1, "clip_limit": 4.0},
+    {"type": "Posterize", "p": 0.1, "num_bits": 4},
+    {"type": "ToGray", "p": 0.05},
+    {
+        "type": "RandomBrightnessContrast",
+        "p": 0.1,
+        "brightness_limit": [-0.2, 0.2],
+        "contrast_limit": [-0.2, 0.2],
+    },
+    {
+        "type": "RGBShift",
+        "p": 0.1,
+        "r_shift_limit": [-20.0, 20.0],
+        "g_shift_limit": [-20.0, 20.0],
+        "b_shift_limit": [-20.0, 20.0],
+    },
+    {
+        "type": "ColorJitter",
+        "p": 0.1,
+        "brightness": [0.8, 1.2],
+        "contrast": [0.8, 1.2],
+        "saturation": [0.5, 1.5],
+        "hue": [-0.1, 0.1],
+    },
+    {"type": "GaussNoise", "p": 0.1, "std_range": [0.02, 0.1]},
+    {"type": "RandomFog", "p": 0.01},
+)
+
+
+def default_augment() -> tuple[Transform, ...]:
+    """The transforms of a config that names none."""
+    return tuple(Transform.model_validate(transform) for transform in DEFAULT_AUGMENT)
+
+
+class CocoDatasetConfig(Section):
+    """Any data set in COCO's format."""
+
+    type: Literal["coco"] = Field(description="A COCO json and a folder of images.")
+    annotations: FilePath = Field(description="The json with images, annotations, categories.")
+    images: FilePath = Field(description="The folder that the json's file names start from.")
+
+
+class ShapesDatasetConfig(Section):
+    """The embedded data set."""
+
+    type: Literal["shapes"] = Field(description="Drawn objects, generated on first use.")
+    root: FilePath = Field(Path("data/shapes"), description="Folder to generate into.")
+    images: AtLeastOne = Field(description="Number of images.")
+    split: Literal["train", "val", "test"] = Field(
+        description="Which of the disjoint parts; each is generated on its own."
+    )
+    seed: Seed = Field(0, description="Another seed draws other images.")
+
+
+Dataset = Annotated[CocoDatasetConfig | ShapesDatasetConfig, Field(discriminator="type")]
+
+
+class DataConfig(Section):
+    """Data sets, and what happens to their images on the way to the model."""
+
+    train: Dataset = Field(description="The data set to train on.")
+    val: Dataset = Field(description="The data set to evaluate on while training.")
+    test: Dataset | None = Field(None, description="The data set of `--split test`, if any.")
+    class_names: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Order and choice of the classes; null takes the data set's own.",
+    )
+    image_size: int = Field(
+        416, ge=32, le=2048, multiple_of=32, description="Side of the model's input in pixels."
+    )
+    limit: AtLeastOne | Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Use only the first N images of train and of val, or only the images with "
+        "the listed ids; null uses all.",
+    )
+    train_share: Share = Field(1.0, description="Share of the training images to use.")
+    sampling: Literal["uniform", "repeat_factor"] = Field(
+        "uniform",
+        description="'uniform' shows every image once per epoch, 'repeat_factor' those with rare "
+        "classes more often (LVIS, Gupta et al. 2019).",
+    )
+    repeat_factor_threshold: Positive = Field(
+        0.001,
+        description="Classes in a smaller share of the images than this are repeated "
+        "(LVIS, Gupta et al. 2019, appendix B).",
+    )
+    augment: tuple[Transform, ...] = Field(
+        default_factory=default_augment,
+        description="Training transforms in order, each {type, p, arguments of Albumentations}. "
+        "Empty areas get the mean colour (124, 116, 104); Resize stretches to image_size instead "
+        "of letterboxing.",
+    )
+    min_visibility: Fraction = Field(
+        0.1,
+        description="A box of which a transform leaves a smaller share becomes an ignored region.",
+    )
+    workers: NotNegative | Literal["auto"] = Field(
+        "auto", description="Loader processes per device; 0 loads in the training process."
+    )
+
+    @field_validator("class_names")
+    @classmethod
+    def _without_repeats(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        repeated = sorted({name for name in names or () if (names or ()).count(name) > 1})
+        if repeated:
+            raise broken_rule(f"must not repeat a class: {', '.join(repeated)}")
+        return names

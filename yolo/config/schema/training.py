@@ -1,0 +1,199 @@
+"""The sections `training`, `evaluation` and `logging`: how long, how fast, how judged."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from yolo.config.schema.base import (
+    AtLeastOne,
+    FilePath,
+    Fraction,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    broken_rule,
+)
+
+NotNegativeFloat = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamConfig(Section):
+    """Kingma & Ba 2015."""
+
+    type: Literal["adam"] = Field(description="Adam; its weight decay is an L2 term.")
+    learning_rate: Positive = Field(description="Learning rate before the schedule's factor.")
+    weight_decay: NotNegativeFloat = Field(0.0, description="Not on norms and biases.")
+    betas: tuple[BelowOne, BelowOne] = Field(
+        (0.9, 0.999), description="Decay of the running means of gradient and squared gradient."
+    )
+
+
+class AdamWConfig(Section):
+    """Loshchilov & Hutter 2019."""
+
+    type: Literal["adamw"] = Field(description="Adam with decoupled weight decay.")
+    learning_rate: Positive = Field(description="Learning rate before the schedule's factor.")
+    weight_decay: NotNegativeFloat = Field(0.0, description="Not on norms and biases.")
+    betas: tuple[BelowOne, BelowOne] = Field(
+        (0.9, 0.999), description="Decay of the running means of gradient and squared gradient."
+    )
+
+
+class SGDConfig(Section):
+    """Stochastic gradient descent."""
+
+    type: Literal["sgd"] = Field(description="SGD with momentum.")
+    learning_rate: Positive = Field(description="Learning rate before the schedule's factor.")
+    momentum: BelowOne = Field(0.9, description="Share of the last update that is kept.")
+    nesterov: bool = Field(False, description="Nesterov's momentum; needs a momentum above 0.")
+    weight_decay: NotNegativeFloat = Field(0.0, description="Not on norms and biases.")
+
+    @field_validator("nesterov")
+    @classmethod
+    def _needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise broken_rule("must be false where momentum is 0")
+        return nesterov
+
+
+Optimizer = Annotated[AdamConfig | AdamWConfig | SGDConfig, Field(discriminator="type")]
+
+
+class StepScheduleConfig(Section):
+    """A factor on the learning rate that changes at milestones."""
+
+    type: Literal["step"] = Field(description="A constant factor between milestones.")
+    milestones: tuple[AtLeastOne, ...] = Field(
+        description="Steps at which the factor changes, increasing."
+    )
+    factors: tuple[NotNegativeFloat, ...] = Field(
+        description="Factor on the learning rate before the first milestone, then after each: "
+        "one more than milestones."
+    )
+    warmup_steps: NotNegative = Field(
+        0, description="Steps over which the rate rises with the fourth power of the step."
+    )
+
+    @field_validator("milestones")
+    @classmethod
+    def _increasing(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(milestones)):
+            raise broken_rule("must increase from each to the next")
+        return milestones
+
+    @field_validator("factors")
+    @classmethod
+    def _one_more_than_milestones(
+        cls, factors: tuple[float, ...], info: ValidationInfo
+    ) -> tuple[float, ...]:
+        milestones = info.data.get("milestones")
+        if milestones is not None and len(factors) != len(milestones) + 1:
+            raise broken_rule(
+                f"must be {len(milestones) + 1} numbers for {len(milestones)} milestones (one "
+                f"before the first, then one after each), not {len(factors)}"
+            )
+        return factors
+
+
+class CosineRestartsConfig(Section):
+    """SGDR (Loshchilov & Hutter 2017)."""
+
+    type: Literal["cosine_restarts"] = Field(description="Cosine annealing with warm restarts.")
+    t_0: AtLeastOne = Field(description="Steps of the first cycle.")
+    t_mult: AtLeastOne = Field(1, description="Factor on the length from cycle to cycle.")
+    eta_min: NotNegativeFloat = Field(0.0, description="Learning rate at the end of a cycle.")
+    warmup_steps: NotNegative = Field(
+        0, description="Steps over which the rate rises with the fourth power of the step."
+    )
+
+
+Schedule = Annotated[StepScheduleConfig | CosineRestartsConfig, Field(discriminator="type")]
+
+
+class EMAConfig(Section):
+    """Exponential moving average of the weights, used for evaluation."""
+
+    decay: Fraction = Field(0.9998, description="Share of the average kept at each step.")
+
+
+class TrainingConfig(Section):
+    """The loop."""
+
+    steps: AtLeastOne = Field(description="Optimizer steps.")
+    batch_size: AtLeastOne = Field(
+        64, description="Images per optimizer step over all devices; independent of the hardware."
+    )
+    micro_batch_size: AtLeastOne = Field(
+        16,
+        validate_default=True,  # against a batch_size that was given
+        description="Images per forward pass and device; gradients are accumulated up to "
+        "batch_size. Lower it where memory is short.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="'auto' is the fastest that the device runs natively."
+    )
+    optimizer: Optimizer = Field(description="What turns gradients into updates.")
+    schedule: Schedule = Field(description="The learning rate over the steps.")
+    gradient_clip: Positive | None = Field(
+        None, description="Largest norm of the gradient; null does not clip."
+    )
+    ema: EMAConfig | None = Field(None, description="Averaging of the weights; null is off.")
+    patience: AtLeastOne | None = Field(
+        None,
+        description="Stop when the monitored figure has not risen for this many evaluations; "
+        "null never stops early.",
+    )
+    checkpoint_every: AtLeastOne = Field(
+        1000, description="Steps between two writings of last.pt; each evaluation writes it too."
+    )
+    compile: bool = Field(False, description="Compile the model with torch.compile.")
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _divides_batch(cls, micro: int, info: ValidationInfo) -> int:
+        batch = info.data.get("batch_size")
+        if batch is not None and micro < batch and batch % micro:
+            fitting = max(size for size in range(1, micro) if batch % size == 0)
+            raise broken_rule(
+                f"must divide training.batch_size ({batch}), for example {fitting}, or be at "
+                "least as large"
+            )
+        return micro
+
+
+class EvaluationConfig(Section):
+    """Scoring with the COCO metric."""
+
+    every: AtLeastOne = Field(description="Steps between evaluations; one more at the end.")
+    share: Share = Field(1.0, description="Share of the validation images to evaluate on.")
+    backend: Literal["hotcoco", "pycocotools"] = Field(
+        "hotcoco", description="Who computes the metric: equal figures, hotcoco is faster."
+    )
+    conf: Fraction = Field(0.01, description="Boxes of a lower score are dropped.")
+    iou: Fraction = Field(
+        0.45, description="Non-maximum suppression drops boxes of one class that overlap more."
+    )
+    max_detections: AtLeastOne = Field(300, description="Boxes per image that are kept.")
+    max_candidates: AtLeastOne = Field(
+        4096, description="Boxes per image that enter non-maximum suppression."
+    )
+    labels: Literal["best_class", "all_classes"] = Field(
+        "best_class", description="One label per box, or every class that passes `conf`."
+    )
+    monitor: Literal[
+        "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"
+    ] = Field("AP50", description="The figure that chooses best.pt.")
+    batch_size: AtLeastOne = Field(16, description="Images per forward pass.")
+    per_class: bool = Field(False, description="Report AP for each class too.")
+    pictures: NotNegative = Field(8, description="Images drawn with predictions and truth.")
+
+
+class LoggingConfig(Section):
+    """What a run tells, and where."""
+
+    every: AtLeastOne = Field(20, description="Steps between two lines of progress.")
+    directory: FilePath = Field(Path("logs"), description="Folder that holds the runs.")

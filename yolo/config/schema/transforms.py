@@ -1,0 +1,111 @@
+"""One training transform: an Albumentations class by name, with that class' arguments.
+
+The names, types and ranges of the arguments stand in transforms.json, generated from
+Albumentations by scripts/make_schema.py, so that checking a config imports no Albumentations.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from yolo.config.describing import describe, did_you_mean, one_of
+from yolo.config.schema.base import Fraction, Section, broken_rules
+
+ALLOWED = (
+    "Affine",
+    "Blur",
+    "CLAHE",
+    "ChannelShuffle",
+    "CoarseDropout",
+    "ColorJitter",
+    "GaussNoise",
+    "HorizontalFlip",
+    "MultiplicativeNoise",
+    "Posterize",
+    "RGBShift",
+    "RandomBrightnessContrast",
+    "RandomCrop",
+    "RandomFog",
+    "Resize",
+    "Rotate",
+    "ToGray",
+)
+TRANSFORMS_FILE = Path(__file__).parent.parent / "transforms.json"
+
+
+@cache
+def transforms() -> dict[str, Any]:
+    """Name of each allowed transform -> JSON schema of its arguments."""
+    return dict(json.loads(TRANSFORMS_FILE.read_text(encoding="utf-8")))
+
+
+def _nondecreasing(
+    validator: Any, wanted: bool, value: object, schema: Mapping[str, Any]
+) -> Iterator[ValidationError]:
+    """The keyword of transforms.json for ranges [from, to]."""
+    if wanted and isinstance(value, list) and value != sorted(value):
+        yield ValidationError("not in order")
+
+
+ArgumentValidator = extend(Draft202012Validator, {"nondecreasing": _nondecreasing})
+
+
+class Transform(Section):
+    """A transform by `type`; its arguments are kept as further keys, in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="The Albumentations class.")
+    p: Fraction = Field(description="Probability of applying it to an image.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_arguments(cls, given: Any) -> Any:
+        """Reports every wrong argument and fills in Albumentations' own default of `p`."""
+        if not isinstance(given, Mapping):
+            return given
+        rules = list(broken_arguments(given))
+        if rules:
+            raise broken_rules(rules)
+        return {"p": transforms()[given["type"]]["properties"]["p"]["default"], **given}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return transform_schema(transforms())
+
+
+def transform_schema(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of one entry of `data.augment`, from the schemas of all transforms."""
+    return {"title": "Transform", "anyOf": list(table.values())}
+
+
+def broken_arguments(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields (key, words) for each thing wrong with a transform, "" being the whole of it."""
+    name = given.get("type")
+    if not isinstance(name, str) or name not in ALLOWED:
+        names = list(ALLOWED)
+        missing = "" if "type" in given else "missing: "
+        yield "type", f"{missing}must be {one_of(names)}{did_you_mean(name, names)}"
+        return
+    schema = transforms()[name]
+    properties = schema["properties"]
+    for key, value in given.items():
+        if key not in properties:
+            allowed = [key for key in properties if key != "type"]
+            words = f"unknown argument of {name}, which takes {', '.join(allowed)}"
+            yield key, words + did_you_mean(key, allowed)
+        elif not ArgumentValidator(properties[key]).is_valid(value):
+            yield key, f"must be {describe(properties[key])}"
+    for key in schema["required"]:
+        if key not in given:
+            yield key, f"missing: {name} needs {describe(properties[key])}"

@@ -1,0 +1,1 @@
+"""Data set formats: each one yields `Sample`s and the packed `Annotations` behind them."""

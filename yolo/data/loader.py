@@ -1,0 +1,243 @@
+"""Batches for training and for evaluation, made by worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from yolo.data.augment import Augment, letterbox_sample
+from yolo.data.sampling import SampleKey, SampleOrder, StepSampler
+from yolo.errors import UserError
+from yolo.records import Batch, Sample
+
+PREFETCHED_BATCHES = 4
+"""Batches that each worker keeps ready."""
+
+
+class ImageData(Protocol):
+    """What a loader needs of a data set."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Sample:
+        """The image at its full size, with its truth."""
+        ...
+
+
+class TrainingBatches:
+    """The endless micro-batches of one rank, from any step on.
+
+    What comes out depends on the seed, the order and the sizes alone: not on the number of
+    workers, and of the ranks only in how a step's images are shared out.
+
+    Args:
+        dataset: the images.
+        augment: makes the square variants.
+        order: the stream of samples.
+        image_size_px: side of the square.
+        batch_size: images per optimizer step, over all ranks.
+        micro_batch_size: the most images in one batch that comes out.
+        rank, world_size: this process among all.
+        workers: processes; 0 does the work in this one.
+        seed: of the augmentation.
+        pin_memory: put batches in page-locked memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: ImageData,
+        augment: Augment,
+        order: SampleOrder,
+        image_size_px: int,
+        batch_size: int,
+        micro_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._samples = _Samples(_TrainingSample(dataset, augment, seed))
+        self._workers = workers
+        self._pin_memory = pin_memory
+        self._running: Generator[Batch, None, None] | None = None
+
+        def sampler(start_step: int) -> StepSampler:
+            return StepSampler(
+                order=order,
+                batch_size=batch_size,
+                micro_batch_size=micro_batch_size,
+                rank=rank,
+                world_size=world_size,
+                image_size_px=image_size_px,
+                start_step=start_step,
+            )
+
+        self._sampler = sampler
+        self.micro_batches_per_step = sampler(0).micro_batches_per_step
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """The micro-batches from the first one of ``step`` on; ends those given out before.
+
+        Raises:
+            UserError: (while iterating) an image cannot be loaded, or a worker is lost.
+        """
+        self.close()
+        self._running = _batches(
+            self._samples, self._sampler(step), workers=self._workers, pin_memory=self._pin_memory
+        )
+        return self._running
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+
+class EvaluationBatches:
+    """All images once, letterboxed, in the data set's order.
+
+    Batches are cut before they are dealt out to the ranks (rank r gets batches r, r + W, ...), so
+    that what stands in a batch does not depend on the number of ranks.
+
+    Args:
+        dataset: the images.
+        image_size_px: side of the square.
+        batch_size: images per batch; the last one of all may be smaller.
+        rank, world_size: this process among all.
+        workers: processes, started for each pass; 0 does the work in this one.
+        pin_memory: put batches in page-locked memory.
+
+    Attributes:
+        number_of_images: over all ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        dataset: ImageData,
+        image_size_px: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.number_of_images = len(dataset)
+        self._samples = _Samples(_EvaluationSample(dataset, image_size_px))
+        starts = range(0, len(dataset), batch_size)[rank::world_size]
+        self._cuts = [list(range(a, min(a + batch_size, len(dataset)))) for a in starts]
+        self._workers = min(workers, len(self._cuts))
+        self._pin_memory = pin_memory
+
+    def __len__(self) -> int:
+        return len(self._cuts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _batches(
+            self._samples, self._cuts, workers=self._workers, pin_memory=self._pin_memory
+        )
+
+
+def lost_worker(error: RuntimeError) -> UserError | None:
+    """The sentence for a worker that died, or None for any other error.
+
+    PyTorch raises such an error wherever the main process happens to be, not only where it waits
+    for a batch: whoever catches errors at the top should ask here too.
+    """
+    told = str(error)
+    if "DataLoader worker" not in told or not ("killed by" in told or "exited" in told):
+        return None
+    return UserError(
+        f"a data loading process was lost ({told.splitlines()[0].rstrip('. ')}): most often the "
+        f"memory, or the shared memory in /dev/shm, was used up; set data.workers lower, or to 0."
+    )
+
+
+class _TrainingSample:
+    def __init__(self, dataset: ImageData, augment: Augment, seed: int) -> None:
+        self._dataset = dataset
+        self._augment = augment
+        self._seed = seed
+
+    def __call__(self, key: SampleKey) -> Sample:
+        sample = self._dataset.load(key.index)
+        seed = (self._seed, key.epoch, key.index)
+        return self._augment(sample, size_px=key.size_px, seed=seed)
+
+
+class _EvaluationSample:
+    def __init__(self, dataset: ImageData, image_size_px: int) -> None:
+        self._dataset = dataset
+        self._image_size_px = image_size_px
+
+    def __call__(self, index: int) -> Sample:
+        return letterbox_sample(self._dataset.load(index), self._image_size_px)
+
+
+class _Samples(Dataset):
+    """A function from keys to samples as PyTorch's loader wants it.
+
+    A user's mistake travels as a value: raised in a worker, it would arrive as a traceback.
+    """
+
+    def __init__(self, make: Callable[[Any], Sample]) -> None:
+        self._make = make
+
+    def __getitems__(self, keys: Sequence[Any]) -> list[Sample] | UserError:
+        try:
+            return [self._make(key) for key in keys]
+        except UserError as error:
+            return error
+
+
+def _collate(samples: list[Sample] | UserError) -> Batch | str:
+    return str(samples) if isinstance(samples, UserError) else Batch.from_samples(samples)
+
+
+def _batches(
+    samples: _Samples, sampler: Iterable[list[Any]], *, workers: int, pin_memory: bool
+) -> Generator[Batch, None, None]:
+    """Batches in the sampler's order; closing the generator ends the workers."""
+    if workers > 0:
+        # Before the fork: the children inherit an OpenCV without a thread pool to wait for.
+        cv2.setNumThreads(0)
+    loader = DataLoader(
+        samples,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker if workers > 0 else None,
+        prefetch_factor=PREFETCHED_BATCHES if workers > 0 else None,
+        multiprocessing_context=_start_method() if workers > 0 else None,
+        generator=torch.Generator(),  # leaves the global one, and so a run's dropout, alone
+    )
+    try:
+        for batch in loader:
+            if isinstance(batch, str):
+                raise UserError(batch)
+            yield batch
+    except RuntimeError as error:
+        raise lost_worker(error) or error from None
+
+
+def _start_worker(worker: int) -> None:
+    del worker
+    cv2.setNumThreads(0)  # under spawn nothing is inherited
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process' to answer
+
+
+def _start_method() -> str:
+    """Fork where it is safe: it shares the annotations' memory and imports nothing again."""
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if sys.platform == "linux" and "fork" in methods else "spawn"

@@ -1,0 +1,161 @@
+"""Which sample comes when: pure functions of the seed, for any number of ranks and workers."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from yolo.data.annotations import Annotations
+from yolo.errors import UserError
+
+KEPT_EPOCHS = 3
+"""A batch may span two epochs, and a small data set several: this many orders are cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleKey:
+    """What the loader needs to make one training sample.
+
+    Attributes:
+        index: of the image in the data set.
+        epoch: the pass over the data that it belongs to; part of the augmentation's seed.
+        size_px: side of the square image to make.
+    """
+
+    index: int
+    epoch: int
+    size_px: int
+
+
+class SampleOrder:
+    """The endless stream of samples: epoch after epoch, each in an order of its own.
+
+    Args:
+        length: images in the data set.
+        seed: of the run.
+        repeat_factors: float (length,), at least 1: how often an image comes per epoch on average.
+            The fraction is rounded up or down at random in each epoch, so that epochs differ in
+            length. None: once each.
+    """
+
+    def __init__(self, *, length: int, seed: int, repeat_factors: np.ndarray | None = None) -> None:
+        assert length > 0
+        assert repeat_factors is None or repeat_factors.shape == (length,)
+        self._length = length
+        self._seed = seed
+        self._repeat_factors = repeat_factors
+        self._starts = [0]  # position of each epoch's first sample, as far as it was asked for
+        self._orders: dict[int, np.ndarray] = {}
+
+    def at(self, position: int) -> tuple[int, int]:
+        """The (epoch, index) at a position of the stream, 0 or more."""
+        if self._repeat_factors is None:
+            epoch, place = divmod(position, self._length)
+            return epoch, int(self.of_epoch(epoch)[place])
+        while self._starts[-1] <= position:
+            self._starts.append(self._starts[-1] + len(self.of_epoch(len(self._starts) - 1)))
+        epoch = bisect_right(self._starts, position) - 1
+        return epoch, int(self.of_epoch(epoch)[position - self._starts[epoch]])
+
+    def of_epoch(self, epoch: int) -> np.ndarray:
+        """The indices of an epoch in their order, int64."""
+        if epoch not in self._orders:
+            if len(self._orders) == KEPT_EPOCHS:
+                del self._orders[next(iter(self._orders))]
+            self._orders[epoch] = self._permuted(epoch)
+        return self._orders[epoch]
+
+    def _permuted(self, epoch: int) -> np.ndarray:
+        generator = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence((self._seed, epoch)))
+        )
+        if self._repeat_factors is None:
+            return generator.permutation(self._length)
+        fraction, whole = np.modf(self._repeat_factors)
+        repeats = whole.astype(np.int64) + (generator.random(self._length) < fraction)
+        return generator.permutation(np.repeat(np.arange(self._length), repeats))
+
+
+def repeat_factors(annotations: Annotations, threshold: float) -> np.ndarray:
+    """How often to repeat each image so that rare classes are seen more often.
+
+    Repeat factor sampling (Gupta et al., "LVIS", 2019): a class in the share f of all images gets
+    max(1, sqrt(threshold / f)), an image the largest of its classes. Ignored regions do not
+    count; images without boxes get 1.
+
+    Returns:
+        float64 (I,), at least 1.
+    """
+    owned = ~annotations.ignored
+    image, label = annotations.image_index()[owned], annotations.labels[owned].astype(np.int64)
+    classes = int(label.max(initial=-1)) + 1
+    pairs = np.unique(image * max(classes, 1) + label)  # each class once per image
+    image, label = np.divmod(pairs, max(classes, 1))
+    share = np.bincount(label, minlength=classes) / max(len(annotations), 1)
+    by_class = np.sqrt(threshold / share.clip(min=np.finfo(float).tiny)).clip(min=1.0)
+    factors = np.ones(len(annotations))
+    np.maximum.at(factors, image, by_class[label])
+    return factors
+
+
+class StepSampler:
+    """The micro-batches of one rank, optimizer step after optimizer step, without an end.
+
+    Step s takes the positions s*B..(s+1)*B-1 of the stream, whatever the number of ranks. The
+    ranks get contiguous shares, as even as possible; each is cut into micro-batches.
+
+    Args:
+        order: the stream.
+        batch_size: B, images per step over all ranks.
+        micro_batch_size: the most images in one micro-batch.
+        rank, world_size: this process among all.
+        image_size_px: side of the square images.
+        start_step: the first step to yield.
+
+    Raises:
+        UserError: fewer images in a batch than ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: SampleOrder,
+        batch_size: int,
+        micro_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        image_size_px: int,
+        start_step: int = 0,
+    ) -> None:
+        if batch_size < world_size:
+            raise UserError(
+                f"training.batch_size is {batch_size}, less than one image for each of the "
+                f"{world_size} devices: raise it or use fewer devices."
+            )
+        self._order = order
+        self._batch_size = batch_size
+        self._image_size_px = image_size_px
+        self._start_step = start_step
+        low, high = (batch_size * place // world_size for place in (rank, rank + 1))
+        cuts = [*range(low, high, micro_batch_size), high]
+        self._micro_batches = [range(a, b) for a, b in pairwise(cuts)]
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """How many micro-batches of this rank make a step."""
+        return len(self._micro_batches)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        step = self._start_step
+        while True:
+            for places in self._micro_batches:
+                yield [self._key(step * self._batch_size + place) for place in places]
+            step += 1
+
+    def _key(self, position: int) -> SampleKey:
+        epoch, index = self._order.at(position)
+        return SampleKey(index=index, epoch=epoch, size_px=self._image_size_px)

@@ -1,0 +1,1 @@
+"""The loop: training, evaluation, checkpoints, several devices. It receives built objects."""

@@ -1,0 +1,147 @@
+"""Several devices: which one is mine, who else is there, and starting the others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser, run
+
+from yolo.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among all that train one model together.
+
+    Attributes:
+        rank: 0 writes the files and speaks.
+        world_size: number of processes; with 1, every exchange is a no-op.
+        device: where this process computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def any(self, flag: bool | torch.Tensor) -> bool:
+        """Whether a flag, a bool or bool tensor, is set on any rank: waits for the device."""
+        if self.world_size == 1:
+            return bool(flag)
+        value = torch.as_tensor(flag, device=self.device).to(torch.int32)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over the ranks."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in the order of the ranks, on all of them."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value on all ranks."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Give all ranks rank 0's buffers: batch norm's statistics are gathered rank by rank."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def leave(self) -> None:
+        """End the exchange with the other ranks."""
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def is_rank() -> bool:
+    """Whether a launcher (torchrun, or ``launch`` below) started this process as one of several."""
+    return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+def join(devices: Sequence[str] | None) -> Ranks:
+    """Find this process's device and, under a launcher, meet the other ranks.
+
+    Args:
+        devices: names for ``torch.device``, one for each local rank (or ``["cpu"]`` for all);
+            None for the best there is.
+
+    Raises:
+        UserError: a device that this machine lacks.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0)) if is_rank() else 0
+    if devices is None:
+        devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    device = _device(devices[local_rank % len(devices)])
+    if not is_rank() or int(os.environ["WORLD_SIZE"]) == 1:
+        return Ranks(rank=0, world_size=1, device=device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise UserError(f"--gpu {device.index}: {_found(count)}")
+        torch.cuda.set_device(device)
+    return device
+
+
+def _found(count: int) -> str:
+    if count == 0:
+        return "this machine has no GPU that PyTorch can use; train with --gpu cpu"
+    return f"this machine has {count} GPU(s), numbered from 0; name one of them, or --gpu cpu"
+
+
+def launch(script: Path, arguments: Sequence[str], *, processes: int) -> int:
+    """Run a script once for each device through torch's own launcher.
+
+    Returns:
+        The exit code: 0, that of the first rank to fail, or 128 + signal.
+    """
+    cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    command = ["--standalone", f"--nproc-per-node={processes}", str(script), *arguments]
+    try:
+        run(get_args_parser().parse_args(command))
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        code = failure.exitcode
+        print(f"error: rank {rank} ended with {_ending(code)}", file=sys.stderr)
+        return code if code > 0 else 128 - code
+    return 0
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

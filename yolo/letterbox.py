@@ -1,0 +1,95 @@
+"""The one resize-and-pad geometry and its inverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+
+FILL_COLOUR_RGB = (124, 116, 104)
+"""The mean colour of ImageNet: what empty areas are filled with, in training and in validation."""
+
+Boxes = TypeVar("Boxes", np.ndarray, torch.Tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """An image scaled to fit a square, its shape kept, and centred in it.
+
+    Sizes are rounded to whole pixels; boxes use the scale that results from that, per axis, so
+    that ``undo`` is the exact inverse of what happened to the pixels.
+
+    Attributes:
+        source_hw: height and width of the image, in pixels.
+        size_px: side of the square.
+        scaled_hw: height and width of the image inside the square.
+        pad_top, pad_left: empty rows above and columns left of it.
+    """
+
+    source_hw: tuple[int, int]
+    size_px: int
+    scaled_hw: tuple[int, int]
+    pad_top: int
+    pad_left: int
+
+    @classmethod
+    def fit(cls, source_hw: tuple[int, int], size_px: int) -> Letterbox:
+        """The letterbox of an image of ``source_hw`` in a square of ``size_px``."""
+        height, width = source_hw
+        scale = size_px / max(height, width)
+        scaled_h = min(size_px, max(1, round(height * scale)))
+        scaled_w = min(size_px, max(1, round(width * scale)))
+        return cls(
+            source_hw=(height, width),
+            size_px=size_px,
+            scaled_hw=(scaled_h, scaled_w),
+            pad_top=(size_px - scaled_h) // 2,
+            pad_left=(size_px - scaled_w) // 2,
+        )
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """Resize and pad uint8 (H, W, 3) -> (S, S, 3)."""
+        height, width = self.scaled_hw
+        if image.shape[:2] != self.scaled_hw:
+            shrinks = height < image.shape[0]
+            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            image = cv2.resize(image, (width, height), interpolation=interpolation)
+        if self.scaled_hw == (self.size_px, self.size_px):
+            return image
+        bottom = self.size_px - height - self.pad_top
+        right = self.size_px - width - self.pad_left
+        return cv2.copyMakeBorder(
+            image,
+            self.pad_top,
+            bottom,
+            self.pad_left,
+            right,
+            cv2.BORDER_CONSTANT,
+            value=FILL_COLOUR_RGB,
+        )
+
+    def boxes(self, boxes_xyxy_px: Boxes) -> Boxes:
+        """Boxes (N, 4) of the image -> boxes of the square."""
+        scale, pad = self._scale_and_pad(boxes_xyxy_px)
+        return boxes_xyxy_px * scale + pad
+
+    def undo(self, boxes_xyxy_px: Boxes) -> Boxes:
+        """Boxes (N, 4) of the square -> boxes of the image, clipped to it."""
+        scale, pad = self._scale_and_pad(boxes_xyxy_px)
+        height, width = self.source_hw
+        boxes = (boxes_xyxy_px - pad) / scale
+        boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
+        boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
+        return boxes
+
+    def _scale_and_pad(self, like: Boxes) -> tuple[Boxes, Boxes]:
+        scale_x = self.scaled_hw[1] / self.source_hw[1]
+        scale_y = self.scaled_hw[0] / self.source_hw[0]
+        scale = (scale_x, scale_y, scale_x, scale_y)
+        pad = (self.pad_left, self.pad_top, self.pad_left, self.pad_top)
+        if isinstance(like, torch.Tensor):
+            return like.new_tensor(scale), like.new_tensor(pad)
+        return np.array(scale, like.dtype), np.array(pad, like.dtype)

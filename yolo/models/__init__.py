@@ -1,0 +1,1 @@
+"""Networks: encoder -> neck -> head, joined by the detector. They never see the truth."""

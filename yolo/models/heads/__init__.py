@@ -1,0 +1,1 @@
+"""Heads: turn a neck's maps into the raw predictions that a coder decodes."""

@@ -1,0 +1,103 @@
+"""The layers that all networks share: input normalisation and Darknet's convolution block."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.1
+"""Darknet's ``leaky`` activation (YOLOv1 paper, equation 2)."""
+
+
+class Preprocessing(NamedTuple):
+    """What an encoder expects of its input, per channel in RGB order, on the scale 0..1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+UNIT_RANGE = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+"""RGB / 255, Darknet's input."""
+
+IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""The statistics of ImageNet, which torchvision's weights were trained with."""
+
+
+class Normalise(nn.Module):
+    """The first layer of every network: pixels 0..255 to (pixels / 255 - mean) / std.
+
+    Mean and std are buffers, so they travel with the checkpoint and into an export, and the rest of
+    the program handles uint8 images only.
+    """
+
+    def __init__(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise in one pass over the image.
+
+        Args:
+            images: uint8 (B, 3, H, W), RGB.
+
+        Returns:
+            (B, 3, H, W), channels-last, in the precision of the buffers: float32 also under
+            autocast, whose first convolution casts it.
+        """
+        pixels = images.to(self.mean.dtype, memory_format=torch.channels_last)
+        return torch.addcmul(-self.mean / self.std, pixels, 1 / (255 * self.std))
+
+
+class ConvBlock(nn.Module):
+    """Darknet's ``[convolutional]`` layer: convolution, batch norm, activation.
+
+    ``conv``, ``norm`` and ``activation`` are what one Darknet layer record is made of. The padding
+    keeps the size (``pad=1`` in a cfg means ``size / 2``).
+
+    Batch norm is Darknet's GPU one, with its epsilon of 1e-5 under the root (its CPU code adds 1e-6
+    outside). Its running averages keep 0.99 of their past at each step; here it is PyTorch's 0.9,
+    so that they are worth using after some tens of steps.
+
+    Weights start from He's normal distribution over the fan-in, as in Darknet, with the gain of the
+    leaky activation (He et al. 2015, section 2.2; Darknet leaves the slope out, which is 0.5%).
+
+    Args:
+        activation: the leaky one unless given; it should work in place where its backward pass
+            allows, for then its input need not be stored.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            bias=False,
+        )
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.1)
+        self.activation = activation or nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+        nn.init.kaiming_normal_(self.conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
+        return self.activation(self.norm(self.conv(x)))
+
+
+def scale_channels(channels: int, factor: float, *, at_least: int) -> int:
+    """Multiply a number of channels and round it to a multiple of 8, which devices prefer."""
+    return max(at_least, round(channels * factor / 8) * 8)

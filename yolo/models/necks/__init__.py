@@ -1,0 +1,1 @@
+"""Necks: mix an encoder's maps across scales."""

@@ -1,0 +1,181 @@
+"""What travels between the parts: samples, batches, targets and detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with its truth.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        boxes_xyxy_px: float32 (N, 4), in pixels of ``image``.
+        labels: int64 (N,), contiguous class indices.
+        ignored: bool (N,), regions that own nothing and punish nothing (COCO crowd, VOC difficult).
+        image_id: the data set's id of the image.
+        original_size_hw: height and width of the image on disk, in pixels.
+    """
+
+    image: np.ndarray
+    boxes_xyxy_px: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+    image_id: int
+    original_size_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The truth of a batch, packed over its images in their order.
+
+    Attributes:
+        boxes_cxcywh_norm: float32 (N, 4), relative to the network's input, 0..1.
+        labels: int64 (N,).
+        image_index: int64 (N,), the image of the batch that a box lies in, ascending.
+        ignored: bool (N,).
+        max_per_image: the largest number of boxes in one image; known on the host, so that
+            padding to it on a GPU needs no synchronisation.
+    """
+
+    boxes_cxcywh_norm: Tensor
+    labels: Tensor
+    image_index: Tensor
+    ignored: Tensor
+    max_per_image: int
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[Sample]) -> Targets:
+        """Pack the truth of ``samples``; the frame is each sample's own image."""
+        counts = [len(sample.labels) for sample in samples]
+        boxes = np.zeros((sum(counts), 4), dtype=np.float32)
+        start = 0
+        for sample, count in zip(samples, counts, strict=True):
+            height, width = sample.image.shape[:2]
+            xyxy = sample.boxes_xyxy_px / np.array([width, height, width, height], np.float32)
+            boxes[start : start + count, :2] = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+            boxes[start : start + count, 2:] = xyxy[:, 2:] - xyxy[:, :2]
+            start += count
+        return cls(
+            boxes_cxcywh_norm=torch.from_numpy(boxes),
+            labels=torch.from_numpy(np.concatenate([s.labels for s in samples]).astype(np.int64)),
+            image_index=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
+            ignored=torch.from_numpy(np.concatenate([s.ignored for s in samples]).astype(bool)),
+            max_per_image=max(counts, default=0),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Targets:
+        """Copy to a device."""
+        return Targets(
+            boxes_cxcywh_norm=self.boxes_cxcywh_norm.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            image_index=self.image_index.to(device, non_blocking=non_blocking),
+            ignored=self.ignored.to(device, non_blocking=non_blocking),
+            max_per_image=self.max_per_image,
+        )
+
+    def pin_memory(self) -> Targets:
+        """Move to page-locked memory, for copies that overlap with computing."""
+        return Targets(
+            boxes_cxcywh_norm=self.boxes_cxcywh_norm.pin_memory(),
+            labels=self.labels.pin_memory(),
+            image_index=self.image_index.pin_memory(),
+            ignored=self.ignored.pin_memory(),
+            max_per_image=self.max_per_image,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of one size with their truth, as the network gets them.
+
+    Attributes:
+        images: uint8 (B, 3, S, S), RGB, in channels-last memory.
+        targets: the truth of all images.
+        image_ids: int64 (B,), the data set's ids; they stay on the host.
+        original_sizes_hw: int64 (B, 2), pixels on disk, for undoing the letterbox; on the host.
+    """
+
+    images: Tensor
+    targets: Targets
+    image_ids: Tensor
+    original_sizes_hw: Tensor
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[Sample]) -> Batch:
+        """Stack samples whose images share one size.
+
+        The stacked (B, H, W, 3) array is only viewed as (B, 3, H, W): channels-last for nothing.
+        """
+        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        return cls(
+            images=images.permute(0, 3, 1, 2),  # (B, H, W, 3) -> (B, 3, H, W)
+            targets=Targets.from_samples(samples),
+            image_ids=torch.tensor([sample.image_id for sample in samples]),
+            original_sizes_hw=torch.tensor([sample.original_size_hw for sample in samples]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy what the network and the loss need; asynchronously from page-locked memory."""
+        return Batch(
+            images=self.images.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            image_ids=self.image_ids,
+            original_sizes_hw=self.original_sizes_hw,
+        )
+
+    def pin_memory(self) -> Batch:
+        """Move to page-locked memory (called by the loader)."""
+        return Batch(
+            images=self.images.pin_memory(),
+            targets=self.targets.pin_memory(),
+            image_ids=self.image_ids,
+            original_sizes_hw=self.original_sizes_hw,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What was found in one image, the best score first.
+
+    Attributes:
+        boxes_xyxy_px: float32 (N, 4), in pixels of the image named by the producer.
+        scores: float32 (N,), objectness times class probability.
+        labels: int64 (N,).
+    """
+
+    boxes_xyxy_px: Tensor
+    scores: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to(self, device: torch.device | str) -> Detections:
+        """Copy to a device."""
+        return Detections(
+            boxes_xyxy_px=self.boxes_xyxy_px.to(device),
+            scores=self.scores.to(device),
+            labels=self.labels.to(device),
+        )
+
+    def above(self, threshold: float) -> Detections:
+        """Keep the scores of at least ``threshold``."""
+        count = int((self.scores >= threshold).sum())
+        return Detections(
+            boxes_xyxy_px=self.boxes_xyxy_px[:count],
+            scores=self.scores[:count],
+            labels=self.labels[:count],
+        )
