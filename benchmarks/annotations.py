@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from benchmarks.figures import Figure, Goal, Settings
-from benchmarks.memory import MB, in_fresh_process, proportional_bytes
+from benchmarks.memory import MB, in_fresh_process, proportional_bytes, trim_heap
 from yolo.data.annotations import Annotations
 from yolo.data.augment import Augment
 from yolo.data.loader import TrainingBatches
@@ -125,6 +125,7 @@ def _memory(annotations: Annotations, workers: int) -> float:
         micro_batch_size=1,
         workers=workers,
     )
+    trim_heap()  # what making the set has left behind is not its cost
     found = []
     for _ in range(REPEATS):
         one_from_each = max(1, workers)

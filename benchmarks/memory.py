@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import resource
 import sys
@@ -57,6 +58,13 @@ def proportional_bytes(processes: Iterable[int]) -> int:
     """
     rollups = (Path(f"/proc/{process}/smaps_rollup") for process in processes)
     return sum(_kilobytes(rollup, "Pss_Anon") for rollup in rollups) * 1024
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system, where the C library (glibc) can be told to."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _kilobytes(path: Path, field: str) -> int:

@@ -138,7 +138,7 @@ def _memory(training: Training, settings: Settings, auto: Precision) -> Iterator
     yield Figure(f"{what}, {MEMORY_STEPS} steps in {auto.name}", peak / GB, "GB", goal)
     if on_cpu:
         peak = in_fresh_process(peak_of_steps, training, settings, None)
-        yield Figure(f"{what} that chose the format before", peak / GB, "GB")
+        yield Figure(f"{what} that chose the format before", peak / GB, "GB", goal)
 
 
 def peak_of_steps(training: Training, settings: Settings, precision: Precision | None) -> int:

@@ -12,9 +12,11 @@ from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.distributed import Ranks
 from yolo.engine.evaluation import Evaluation
 from yolo.engine.interruption import Interrupted
+from yolo.engine.learner import Learner
 from yolo.engine.logging import SilentLog
 from yolo.engine.precision import Precision
-from yolo.engine.trainer import Plan, Progress, Trainer
+from yolo.engine.progress import Plan, Progress
+from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
 from yolo.optim.optimizers import adam, sgd
 from yolo.records import Batch, Targets
@@ -164,25 +166,35 @@ PLAN = {
 }
 
 
+LEARNER = ("images_per_step", "gradient_clip", "ema_decay", "seed")
+
+
 def trainer(folder: Path, **parts) -> Trainer:
     """A training whose parts a test replaces; entries of the plan are parts too."""
-    plan = Plan(
-        **{name: parts.pop(name, value) for name, value in PLAN.items()}, **parts.pop("more", {})
-    )
+    numbers = {name: parts.pop(name, value) for name, value in PLAN.items()}
+    numbers |= parts.pop("more", {})
     model = parts.pop("model", None) or ToyNet()
+    ranks = parts.pop("ranks", ALONE)
     folder.mkdir(exist_ok=True)
+    learner = Learner(
+        model=model,
+        loss=parts.pop("loss", None) or ToyLoss(),
+        optimizer=parts.pop("optimizer", None)
+        or adam(model, learning_rate=0.01, weight_decay=0.01),
+        schedule=parts.pop("schedule", lambda step: 1 / (1 + step)),
+        precision=parts.pop("precision", Precision("fp32")),
+        ranks=ranks,
+        **{name: numbers.pop(name) for name in LEARNER if name in numbers},
+    )
     defaults = {
-        "loss": ToyLoss(),
         "batches": ToyBatches(),
         "evaluator": ToyEvaluator(),
-        "optimizer": adam(model, learning_rate=0.01, weight_decay=0.01),
-        "schedule": lambda step: 1 / (1 + step),
-        "precision": Precision("fp32"),
-        "ranks": ALONE,
         "log": Notes(),
         "card": {"micro_batch_size": 2, "image_size_px": 8},
     }
-    return Trainer(model=model, plan=plan, folder=folder, **{**defaults, **parts})
+    return Trainer(
+        learner=learner, plan=Plan(**numbers), ranks=ranks, folder=folder, **{**defaults, **parts}
+    )
 
 
 def differences(a, b, where: str = "") -> list[str]:
@@ -412,9 +424,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path)
 def test_training_goes_on_after_a_skipped_step(tmp_path: Path) -> None:
     run = trainer(tmp_path, batches=ToyBatches(change=spoil(1)), log_every=3)
     assert run.fit().skipped_steps == 1
-    assert all(p.isfinite().all() for p in run.model.parameters())
+    assert all(p.isfinite().all() for p in run.learner.model.parameters())
     assert all(figures["loss"] < 10 for _, figures in run.log.trained)
-    assert run.optimizer.state[run.model.out.weight]["step"].item() == STEPS - 1
+    assert run.learner.optimizer.state[run.learner.model.out.weight]["step"].item() == STEPS - 1
 
 
 def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Path) -> None:
@@ -425,11 +437,14 @@ def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Pa
 
     parts = {"loss": Loud(), "precision": Precision("fp16")}
     whole = trainer(tmp_path / "whole", **parts)
-    start = whole.scaler.get_scale()
+    start = whole.learner.scaler.get_scale()
     progress = whole.fit()
     assert progress.scaler_backoffs > 0 and progress.skipped_steps == 0
-    assert whole.scaler.get_scale() == start / 2**progress.scaler_backoffs
-    assert whole.optimizer.state[whole.model.out.weight]["step"] == STEPS - progress.scaler_backoffs
+    assert whole.learner.scaler.get_scale() == start / 2**progress.scaler_backoffs
+    assert (
+        whole.learner.optimizer.state[whole.learner.model.out.weight]["step"]
+        == STEPS - progress.scaler_backoffs
+    )
     assert progress.scaler_backoffs < STEPS
 
     stopped = trainer(tmp_path / "b", batches=ToyBatches(before=signal_at(2, 1)), **parts)

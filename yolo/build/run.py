@@ -18,16 +18,20 @@ def create_run_folder(directory: Path, *, name: str | None, config_name: str) ->
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if name is not None:
-            (directory / name).mkdir()
-            return directory / name
+            return _named_folder(directory / name)
         return _dated_folder(directory, config_name)
-    except FileExistsError as error:
-        raise UserError(
-            f"{directory / (name or '')}: exists already; choose another --name, or go on with "
-            f"--resume {directory / (name or '')}"
-        ) from error
     except OSError as error:
         raise UserError(f"{directory}: no run can be written here ({error.strerror})") from error
+
+
+def _named_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir()
+    except FileExistsError as error:
+        raise UserError(
+            f"{folder}: exists already; choose another --name, or go on with --resume {folder}"
+        ) from error
+    return folder
 
 
 def _dated_folder(directory: Path, config_name: str) -> Path:

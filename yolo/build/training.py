@@ -24,9 +24,11 @@ from yolo.data.datasets.coco import CocoDataset
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.detection_evaluator import DetectionEvaluator
 from yolo.engine.distributed import Ranks
+from yolo.engine.learner import Learner
 from yolo.engine.logging import FolderLog, RunLog, SilentLog
 from yolo.engine.precision import Precision, choose_precision
-from yolo.engine.trainer import Plan, Trainer
+from yolo.engine.progress import Plan
+from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
 from yolo.metrics.coco import CocoMetric
 from yolo.models.detector import Detector
@@ -149,6 +151,11 @@ def _assemble(run: _Run, detector: Detector, *, precision: Precision | None) -> 
     """Put the parts together; a resumed run brings the precision that was chosen at its start."""
     config, ranks = run.config, run.ranks
     training = config.training
+    if training.batch_size < ranks.world_size:
+        raise UserError(
+            f"training.batch_size: {training.batch_size} images cannot be shared among "
+            f"{ranks.world_size} processes; use fewer devices or a larger batch"
+        )
     coder = build_coder(config).to(ranks.device)
     loss = build_loss(config, coder, run.train.class_names).to(ranks.device)
     detector = detector.to(ranks.device)
@@ -159,15 +166,23 @@ def _assemble(run: _Run, detector: Detector, *, precision: Precision | None) -> 
         detector.compile()
     optimizer, schedule = build_optimizer(config, detector)
     _introduce(run, detector, precision, micro_batch)
-    return Trainer(
+    learner = Learner(
         model=detector,
         loss=loss,
-        batches=build_training_batches(config, run.train, ranks),
-        evaluator=_build_evaluator(run, coder, loss, precision),
         optimizer=optimizer,
         schedule=schedule,
-        plan=_build_plan(config),
         precision=precision,
+        ranks=ranks,
+        images_per_step=training.batch_size,
+        gradient_clip=training.gradient_clip,
+        ema_decay=None if training.ema is None else training.ema.decay,
+        seed=config.seed,
+    )
+    return Trainer(
+        learner=learner,
+        batches=build_training_batches(config, run.train, ranks),
+        evaluator=_build_evaluator(run, coder, loss, precision),
+        plan=_build_plan(config),
         ranks=ranks,
         folder=run.folder,
         log=run.log,
@@ -241,14 +256,10 @@ def _build_plan(config: Config) -> Plan:
     training = config.training
     return Plan(
         steps=training.steps,
-        images_per_step=training.batch_size,
         evaluate_every=config.evaluation.every,
         checkpoint_every=training.checkpoint_every,
         log_every=config.logging.every,
-        gradient_clip=training.gradient_clip,
-        ema_decay=None if training.ema is None else training.ema.decay,
         patience=training.patience,
-        seed=config.seed,
     )
 
 

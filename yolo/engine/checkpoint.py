@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         torch.save({"version": VERSION, **content}, temporary)
         _seal(temporary)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _sync(path.parent)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise UserError(
@@ -56,9 +56,10 @@ def link_checkpoint(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:  # a file system without hard links
             shutil.copyfile(source, temporary)
+            _sync(temporary)
         os.replace(temporary, target)
         temporary.unlink(missing_ok=True)  # between two names of one file, rename does nothing
-        _sync_folder(target.parent)
+        _sync(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"{target}: the checkpoint cannot be written ({error})") from error
@@ -68,12 +69,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU, after checking it.
 
     Raises:
-        UserError: no such file, not a checkpoint of this project, damaged, or of a version that
-            this code does not know.
+        UserError: no such file, not a checkpoint of this project, unreadable, damaged, or of a
+            version that this code does not know.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint file")
-    _check(path)
+    try:
+        _check(path)
+    except OSError as error:
+        raise UserError(f"{path}: the checkpoint cannot be read ({error})") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -128,8 +132,8 @@ def _digest(file: Any, size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

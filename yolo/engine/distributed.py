@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -128,6 +129,7 @@ def launch(script: Path, arguments: Sequence[str], *, processes: int) -> int:
     Returns:
         The exit code: 0, that of the first rank to fail, or 128 + signal.
     """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # told below
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     command = ["--standalone", f"--nproc-per-node={processes}", str(script), *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -112,6 +113,8 @@ class FolderLog:
 
     def _write(self, phase: str, step: int, figures: Mapping[str, float]) -> None:
         record: dict[str, Any] = {"phase": phase, "step": step, **figures}
+        for name, value in figures.items():
+            record[name] = value if math.isfinite(value) else None  # JSON knows no NaN
         try:
             with self._path.open("a") as file:
                 file.write(json.dumps(record) + "\n")

@@ -12,6 +12,12 @@ from typing import Literal
 import torch
 from torch import nn
 
+TIMED_PIXELS = 2 * 416 * 416
+"""In a timed batch: enough to keep a CPU busy, without the memory of a whole micro-batch."""
+
+WORTHWHILE = 1.1
+"""How much faster bf16 must prove: below it is the noise of a busy machine."""
+
 Format = Literal["fp32", "bf16", "fp16"]
 
 _DTYPES: dict[Format, torch.dtype] = {
@@ -70,9 +76,10 @@ def choose_precision(
         return Precision("fp16", "this GPU computes it natively and has no native bf16")
     if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return Precision("fp32", "this CPU has no native bf16 (AMX or AVX512-bf16)")
-    speed = _time_training(model, ("fp32", "bf16"), images=min(images, 8), size_px=size_px)
-    ratio = speed["fp32"] / speed["bf16"]
-    name: Format = "bf16" if ratio > 1 else "fp32"
+    images = max(1, min(images, TIMED_PIXELS // size_px**2))
+    seconds = _time_training(model, ("fp32", "bf16"), images=images, size_px=size_px)
+    ratio = seconds["fp32"] / seconds["bf16"]
+    name: Format = "bf16" if ratio > WORTHWHILE else "fp32"
     return Precision(name, f"measured: bf16 trains {ratio:.2f} times as fast as fp32 here")
 
 
@@ -85,10 +92,10 @@ def _time_training(
     """
     model = copy.deepcopy(model).train()
     device = torch.device("cpu")
-    batch = torch.randint(0, 256, (images, 3, size_px, size_px), dtype=torch.uint8)
-    batch = batch.to(memory_format=torch.channels_last)
     seconds: dict[Format, list[float]] = {name: [] for name in formats}
     with torch.random.fork_rng(devices=[]):
+        batch = torch.randint(0, 256, (images, 3, size_px, size_px), dtype=torch.uint8)
+        batch = batch.to(memory_format=torch.channels_last)
         for _ in range(rounds + 1):
             for name in formats:
                 start = time.perf_counter()

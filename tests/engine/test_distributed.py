@@ -1,0 +1,189 @@
+"""Two real processes, started once by the launcher under test; this file is the script they run.
+
+Each assertion in ``main`` and below runs in the ranks: one that fails ends its rank with code 1.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from yolo.engine.checkpoint import load_checkpoint
+from yolo.engine.distributed import Ranks, is_rank, join, launch
+from yolo.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE_OF_RANK_1 = 7
+
+
+def test_two_ranks_are_one_training(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        code = launch(Path(__file__).resolve(), [str(tmp_path)], processes=2)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    told = capfd.readouterr().err
+    assert code == CODE_OF_RANK_1, told
+    assert f"error: rank 1 ended with exit code {CODE_OF_RANK_1}" in told
+    assert sorted(path.name for path in tmp_path.glob("done_*")) == ["done_0", "done_1"], told
+
+
+def test_alone_every_exchange_is_nothing() -> None:
+    ranks = join(["cpu"])
+    assert ranks == Ranks(rank=0, world_size=1, device=torch.device("cpu")) and ranks.is_main
+    assert not is_rank()
+    assert ranks.any(True) and not ranks.any(torch.tensor(False))
+    assert ranks.sum(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
+    assert ranks.gather("mine") == ["mine"] and ranks.broadcast("mine") == "mine"
+    ranks.leave()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "has no GPU that PyTorch can use; train with --gpu cpu"), (2, "has 2 GPU")],
+)
+def test_a_gpu_that_is_not_there(monkeypatch, count: int, text: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(UserError, match=f"--gpu 3: this machine {text}"):
+        join(["cuda:3"])
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    ranks = join(["cpu"])
+    assert is_rank() and ranks.world_size == 2
+    assert ranks.rank == int(os.environ["RANK"]) and ranks.is_main == (ranks.rank == 0)
+    check_exchanges(ranks)
+    check_training(ranks, folder)
+    check_stopping(ranks, folder)
+    check_evaluation(ranks)
+    (folder / f"done_{ranks.rank}").touch()
+    ranks.gather(None)  # both are done before one ends with an error
+    ranks.leave()
+    sys.exit(CODE_OF_RANK_1 if ranks.rank else 0)
+
+
+def check_exchanges(ranks: Ranks) -> None:
+    rank = ranks.rank
+    assert ranks.sum(torch.tensor([1.0 + rank, 10.0])).tolist() == [3, 20]
+    for flags in ((False, False), (True, False), (False, True), (True, True)):
+        assert ranks.any(flags[rank]) == any(flags)
+        assert ranks.any(torch.tensor(flags[rank])) == any(flags)
+    assert ranks.gather({"rank": rank, "list": [rank] * rank}) == [
+        {"rank": 0, "list": []},
+        {"rank": 1, "list": [1]},
+    ]
+    assert ranks.broadcast(f"of {rank}") == "of 0"
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean.fill_(rank + 5)
+    ranks.broadcast_buffers(norm)
+    assert norm.running_mean.tolist() == [5, 5]
+
+
+def check_training(ranks: Ranks, folder: Path) -> None:
+    """The same global batches give the same weights; a step that fails on one rank fails on all."""
+    from test_trainer import ALONE, Notes, ToyBatches, ToyLoss, ToyNet, differences, trainer
+
+    from yolo.optim.optimizers import sgd
+
+    class OnceNaN(ToyLoss):
+        """A loss that is no number in step 3 on rank 1, though its gradient is finite."""
+
+        calls = 0
+
+        def forward(self, outputs, targets, images_in_step):
+            terms = super().forward(outputs, targets, images_in_step)
+            self.calls += 1
+            wrong = self.calls == 4 and ranks.rank == 1
+            return {"xy": terms["xy"] + (torch.nan if wrong else 0), "wh": terms["wh"]}
+
+    def run(name: str, ranks: Ranks, *, loss: ToyLoss | None = None, **batches):
+        model = ToyNet(plain=True).double()
+        log = Notes()
+        done = trainer(
+            folder / name,
+            model=model,
+            ranks=ranks,
+            log=log,
+            loss=loss or ToyLoss(),
+            optimizer=sgd(model, learning_rate=0.1, momentum=0.9, weight_decay=0.01),
+            batches=ToyBatches(ranks=ranks, **batches),
+            more={"gradient_clip": 0.3},
+        )
+        done.fit()
+        return done
+
+    for micro_batches in (1, 2):
+        both = run(f"both_{micro_batches}", ranks, micro_batches=micro_batches)
+        alone = run(f"alone_{ranks.rank}", ALONE, micro_batches=2)
+        pairs = zip(both.learner.model.parameters(), alone.learner.model.parameters(), strict=True)
+        for ours, theirs in pairs:
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+        assert both.progress.step == alone.progress.step
+        assert len(both.log.trained) == len(alone.log.trained) > 0
+        for (_, ours), (_, theirs) in zip(both.log.trained, alone.log.trained, strict=True):
+            np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
+    spoiled = run("spoiled", ranks, micro_batches=1, loss=OnceNaN())
+    assert spoiled.progress.skipped_steps == 1
+    states = ranks.gather(spoiled.learner.model.state_dict())
+    assert differences(states[0], states[1]) == []
+    assert all(value.isfinite().all() for value in states[0].values())
+
+
+def check_stopping(ranks: Ranks, folder: Path) -> None:
+    """With batch norm and dropout: a signal to rank 1 alone stops both, and both resume exactly."""
+    from test_trainer import ToyBatches, differences, signal_at, trainer
+
+    from yolo.engine.interruption import Interrupted
+
+    def run(name: str, **batches):
+        return trainer(folder / name, ranks=ranks, batches=ToyBatches(ranks=ranks, **batches))
+
+    whole = run("whole")
+    whole.fit()
+    seen = ranks.gather(whole.evaluator.seen)  # the averaged weights and rank 0's statistics
+    assert len(seen[0]) == 2 and differences(seen[0], seen[1]) == []
+    before = {"before": signal_at(3, 0)} if ranks.rank == 1 else {}
+    with pytest.raises(Interrupted) as caught:
+        run("stopped", **before).fit()
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    ranks.gather(None)  # rank 0 has written
+    checkpoint = load_checkpoint(folder / "stopped" / "last.pt")
+    assert checkpoint["progress"]["step"] == 4  # the step is finished: the other is in it already
+    resumed = run("stopped")
+    resumed.load_state_dict(checkpoint)
+    resumed.fit()
+    ranks.gather(None)
+    for name in ("last.pt", "best.pt"):
+        files = [load_checkpoint(folder / run / name) for run in ("whole", "stopped")]
+        assert differences(*files) == [], name
+
+
+def check_evaluation(ranks: Ranks) -> None:
+    """Five batches on two ranks give what one rank finds, in the same order."""
+    from test_detection_evaluator import ALONE, NoiseNet, batches, evaluator, never, same
+
+    mine = batches(size=1)[ranks.rank :: ranks.world_size]
+    both = evaluator(batches=mine, ranks=ranks, metric=None).find(NoiseNet(), never)
+    alone = evaluator(batches=batches(size=1), ranks=ALONE).find(NoiseNet(), never)
+    assert both is not None and alone is not None
+    assert same(both, alone) and len(alone.scores) > 100 and both.images == 5
+    for name, loss in alone.losses.items():
+        np.testing.assert_allclose(both.losses[name], loss, rtol=1e-6)
+    result = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), never)
+    assert result is not None
+    assert ranks.gather(result.figures)[0] == result.figures
+    stopped = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), lambda: ranks.rank == 1)
+    assert stopped is None  # on both
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
