@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -230,18 +231,22 @@ def signal_in_evaluation(number: int) -> Callable[[], None]:
     return lambda: signal.raise_signal(signal.SIGTERM) if next(calls) == number else None
 
 
-def stops() -> list[tuple[str, Callable[[], dict], int]]:
+def stopping_in_step(step: int, index: int) -> dict[str, Any]:
+    return {"batches": ToyBatches(before=signal_at(step, index))}
+
+
+def stopping_in_evaluation(number: int) -> dict[str, Any]:
+    return {"evaluator": ToyEvaluator(before=signal_in_evaluation(number))}
+
+
+def stops() -> Iterator[tuple[str, dict[str, Any], int]]:
     """Every place where a signal can come, and the step whose checkpoint it leaves."""
-    found = []
     for step in range(STEPS):
         for index in (0, 1):  # of two: the first one leaves a step unfinished
-            name = f"step {step}, micro-batch {index}"
-            make = lambda s=step, i=index: {"batches": ToyBatches(before=signal_at(s, i))}  # noqa: E731
-            found.append((name, make, step + index))
+            yield f"{step}, micro-batch {index}", stopping_in_step(step, index), step + index
     for number in (1, 2):
-        make = lambda n=number: {"evaluator": ToyEvaluator(before=signal_in_evaluation(n))}  # noqa: E731
-        found.append((f"evaluation {number}", make, number * PLAN["evaluate_every"]))
-    return found
+        step = number * PLAN["evaluate_every"]
+        yield f"evaluation {number}", stopping_in_evaluation(number), step
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -252,7 +257,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tmp_path: Path, precisi
     assert expected["last.pt"]["progress"]["skipped_steps"] == 0
     for name, parts, step in stops():
         folder = tmp_path / name
-        stopped = trainer(folder, precision=Precision(precision), **parts())
+        stopped = trainer(folder, precision=Precision(precision), **parts)
         with pytest.raises(Interrupted) as caught:
             stopped.fit()
         assert caught.value.exit_code == 128 + signal.SIGTERM
@@ -498,6 +503,16 @@ def test_best_is_the_first_of_the_highest(tmp_path: Path) -> None:
     assert Progress(**last["progress"]) == progress and progress.step == 6
     assert progress.figures == {"toy": 0.25} and progress.evaluations_since_best == 4
     assert run.log.said[-1] == f"best toy 0.3000 at step 2: {tmp_path / 'best.pt'}"
+
+
+def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    figures = [float("nan"), -1.0, float("nan"), 0.0, float("nan"), -2.0]
+    run = trainer(tmp_path, evaluate_every=1, evaluator=ToyEvaluator(figures), steps=6)
+    progress = run.fit()
+    assert (progress.best_figure, progress.best_step) == (0.0, 4)
+    assert load_checkpoint(tmp_path / "best.pt")["progress"]["step"] == 4
+    run = trainer(tmp_path / "nan", evaluate_every=1, evaluator=ToyEvaluator(figures), steps=1)
+    assert run.fit().best_figure is None and not (tmp_path / "nan" / "best.pt").exists()
 
 
 @pytest.mark.parametrize(

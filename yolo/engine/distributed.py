@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ from torch.distributed.run import get_args_parser, run
 from yolo.errors import UserError
 
 T = TypeVar("T")
+
+_LET_GO_SECONDS = 0.2
+"""Gloo's threads need Python to free the tensors of their last exchange. One that comes to it while
+the interpreter ends aborts the process, and DistributedDataParallel keeps them alive till then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,7 @@ class Ranks:
         """End the exchange with the other ranks."""
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+            time.sleep(_LET_GO_SECONDS)
 
 
 def is_rank() -> bool:

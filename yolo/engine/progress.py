@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -54,7 +55,7 @@ class Progress:
     def note(self, figure: float, figures: dict[str, float]) -> None:
         """Take in an evaluation of the model as it stands; NaN is never the best."""
         self.evaluated_step, self.figures = self.step, dict(figures)
-        if self.best_figure is None or figure > self.best_figure:
+        if figure > (-math.inf if self.best_figure is None else self.best_figure):
             self.best_figure, self.best_step = figure, self.step
             self.evaluations_since_best = 0
         else:
