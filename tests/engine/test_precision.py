@@ -65,13 +65,14 @@ def test_a_cpu_without_bf16(monkeypatch) -> None:
         assert chosen.name == name and f"{2.0 / seconds:.2f} times" in chosen.reason
 
 
-def test_measuring_takes_turns_and_leaves_no_trace() -> None:
+def test_measuring_takes_turns_and_leaves_no_trace(monkeypatch) -> None:
+    monkeypatch.setattr(precision, "WARM_UP_SECONDS", 0.05)
     model = Net().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    seconds = precision._time_training(model, ("fp32", "bf16"), images=2, size_px=16, rounds=3)
+    seconds = precision._time_training(model, ("fp32", "bf16"), images=2, size_px=16)
     assert torch.equal(torch.rand(4), expected)  # random numbers go on as if nothing had been
     assert seconds.keys() == {"fp32", "bf16"} and min(seconds.values()) > 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -82,5 +83,17 @@ def test_measuring_takes_turns_and_leaves_no_trace() -> None:
             return self
 
     watched = Shared()
-    precision._time_training(watched, ("fp32", "bf16"), images=2, size_px=16, rounds=3)
-    assert watched.formats == [torch.float32, torch.bfloat16] * 4  # the first round warms up
+    precision._time_training(watched, ("fp32", "bf16"), images=2, size_px=16)
+    takes_turns = [torch.float32, torch.bfloat16] * (len(watched.formats) // 2)
+    assert watched.formats == takes_turns and len(takes_turns) >= 2 * (1 + 5)
+
+
+def test_measuring_a_slow_model_ends_soon(monkeypatch) -> None:
+    monkeypatch.setattr(precision, "TIMED_SECONDS", 0.0)
+    seconds = iter([9.0, 9.0, 3.0, 4.0])
+    monkeypatch.setattr(precision, "_time_pass", lambda *_: next(seconds))
+    monkeypatch.setattr(precision, "WARM_UP_SECONDS", 1e-9)
+    clock = iter([0.0, 0.0, 1.0, 2.0])
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
+    times = precision._time_training(Net(), ("fp32", "bf16"), images=2, size_px=16)
+    assert times == {"fp32": 3.0, "bf16": 4.0}  # of two rounds the second counts

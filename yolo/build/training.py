@@ -41,6 +41,9 @@ FINDINGS_SHOWN = 5
 CHANGEABLE = ("training.steps", "training.patience", "evaluation.", "logging.", "data.workers")
 """Keys, or beginnings of keys, that a resumed run may change."""
 
+FIXED = ("evaluation.monitor",)
+"""Not even these: the best figure so far is one of its kind."""
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
@@ -118,7 +121,7 @@ def _check_unchanged(folder: Path, before: dict[str, Any], now: dict[str, Any]) 
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and not key.startswith(CHANGEABLE)
+        if old.get(key) != new.get(key) and (key in FIXED or not key.startswith(CHANGEABLE))
     ]
     if changed:
         raise UserError(

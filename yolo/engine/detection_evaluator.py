@@ -36,7 +36,7 @@ class Found:
         scores: float32 (D,).
         losses: mean of each loss term over the images.
         images: number of images.
-        network_seconds, total_seconds: of all ranks together, without and with decoding and
+        network_seconds, total_seconds: of the slowest rank, without and with decoding and
             suppression.
         pictures: truth beside prediction, uint8 (H, W, 3).
     """
@@ -241,8 +241,8 @@ class DetectionEvaluator:
                 for name in dict.fromkeys(names)
             },
             images=int(counts[:, 0].sum()),
-            network_seconds=float(counts[:, 1].sum()),
-            total_seconds=float(counts[:, 2].sum()),
+            network_seconds=float(counts[:, 1].max()),
+            total_seconds=float(counts[:, 2].max()),
             pictures=pictures,
         )
 

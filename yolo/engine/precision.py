@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import statistics
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,8 +11,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-TIMED_PIXELS = 2 * 416 * 416
-"""In a timed batch: enough to keep a CPU busy, without the memory of a whole micro-batch."""
+TIMED_PIXELS = 4 * 416 * 416
+"""Most that a timed batch holds: enough to keep a CPU busy. Half a micro-batch at most, so that its
+fp32 activations need no more memory than the training's bf16 ones."""
+
+WARM_UP_SECONDS = 3.0
+"""The C library's allocator takes some rounds to learn how large tensors are."""
+
+TIMED_SECONDS = 15.0
+"""After so long no further round begins."""
 
 WORTHWHILE = 1.1
 """How much faster bf16 must prove: below it is the noise of a busy machine."""
@@ -76,7 +82,7 @@ def choose_precision(
         return Precision("fp16", "this GPU computes it natively and has no native bf16")
     if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return Precision("fp32", "this CPU has no native bf16 (AMX or AVX512-bf16)")
-    images = max(1, min(images, TIMED_PIXELS // size_px**2))
+    images = max(1, min(images // 2, TIMED_PIXELS // size_px**2))
     seconds = _time_training(model, ("fp32", "bf16"), images=images, size_px=size_px)
     ratio = seconds["fp32"] / seconds["bf16"]
     name: Format = "bf16" if ratio > WORTHWHILE else "fp32"
@@ -84,24 +90,33 @@ def choose_precision(
 
 
 def _time_training(
-    model: nn.Module, formats: tuple[Format, ...], *, images: int, size_px: int, rounds: int = 3
+    model: nn.Module, formats: tuple[Format, ...], *, images: int, size_px: int
 ) -> dict[Format, float]:
-    """Median seconds of a forward and backward pass, the formats taking turns.
+    """Least seconds of a forward and backward pass, the formats taking turns.
 
-    The first round warms up and does not count. The model given stays as it is.
+    Rounds of the first seconds warm up and then five count; one and one where they take long. The
+    model given stays as it is.
     """
     model = copy.deepcopy(model).train()
-    device = torch.device("cpu")
-    seconds: dict[Format, list[float]] = {name: [] for name in formats}
+    start = time.perf_counter()
+    counted: list[list[float]] = []
     with torch.random.fork_rng(devices=[]):
         batch = torch.randint(0, 256, (images, 3, size_px, size_px), dtype=torch.uint8)
         batch = batch.to(memory_format=torch.channels_last)
-        for _ in range(rounds + 1):
+        while (elapsed := time.perf_counter() - start) < WARM_UP_SECONDS:
             for name in formats:
-                start = time.perf_counter()
-                with Precision(name).autocast(device):
-                    outputs = model(batch)
-                sum(output.float().square().mean() for output in outputs).backward()
-                model.zero_grad(set_to_none=True)
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+                _time_pass(model, batch, name)
+        while not counted or (len(counted) < 5 and elapsed < TIMED_SECONDS):
+            counted.append([_time_pass(model, batch, name) for name in formats])
+            elapsed = time.perf_counter() - start
+    return dict(zip(formats, map(min, zip(*counted, strict=True)), strict=True))
+
+
+def _time_pass(model: nn.Module, batch: torch.Tensor, name: Format) -> float:
+    """Seconds of one forward and backward pass on the CPU."""
+    start = time.perf_counter()
+    with Precision(name).autocast(torch.device("cpu")):
+        outputs = model(batch)
+    sum(output.float().square().mean() for output in outputs).backward()
+    model.zero_grad(set_to_none=True)
+    return time.perf_counter() - start

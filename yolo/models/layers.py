@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+BATCH_NORM_MOMENTUM = 0.1
+"""Share of the newest batch in the running averages; Darknet has 0.01."""
+
 LEAKY_SLOPE = 0.1
 """Darknet's ``leaky`` activation (YOLOv1 paper, equation 2)."""
 
@@ -89,7 +92,7 @@ class ConvBlock(nn.Module):
             padding=kernel_size // 2,
             bias=False,
         )
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.1)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-5, momentum=BATCH_NORM_MOMENTUM)
         self.activation = activation or nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
         nn.init.kaiming_normal_(self.conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
 

@@ -12,7 +12,7 @@ from torchvision import models
 from yolo.errors import UserError
 from yolo.models.encoders.encoder import Encoder, EncoderMaps
 from yolo.models.encoders.weights import load_encoder_weights
-from yolo.models.layers import IMAGENET
+from yolo.models.layers import BATCH_NORM_MOMENTUM, IMAGENET
 
 MobileNetWeights = Path | Literal["imagenet"] | None
 """A state_dict file (torchvision's own, or an encoder's), torchvision's download, or random."""
@@ -57,6 +57,10 @@ class MobileNetV3(Encoder):
     normalisation stays without pretrained weights too, so that a checkpoint means the same input
     however its training began.
 
+    Batch norm's running averages keep 0.9 of their past at each step, as everywhere in this
+    project, instead of torchvision's 0.99: those lag hundreds of steps behind the weights, and a
+    small data set, learnt by heart in training mode, is then not recognised in evaluation mode.
+
     Args:
         features: torchvision's ``features``.
         last_layers: index of the last layer at strides 8, 16 and 32.
@@ -76,6 +80,9 @@ class MobileNetV3(Encoder):
         self.features = features
         self.last_layers = last_layers
         self.out_channels = out_channels
+        for layer in features.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = BATCH_NORM_MOMENTUM
 
     def forward(self, images: Tensor) -> EncoderMaps:
         """Normalised (B, 3, S, S) -> ``out_channels`` at strides 8, 16 and 32."""
