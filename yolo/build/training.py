@@ -24,6 +24,7 @@ from yolo.data.datasets.coco import CocoDataset
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.detection_evaluator import DetectionEvaluator
 from yolo.engine.distributed import Ranks
+from yolo.engine.host_memory import keep_freed_memory
 from yolo.engine.learner import Learner
 from yolo.engine.logging import FolderLog, RunLog, SilentLog
 from yolo.engine.precision import Precision, choose_precision
@@ -159,6 +160,8 @@ def _assemble(run: _Run, detector: Detector, *, precision: Precision | None) -> 
             f"training.batch_size: {training.batch_size} images cannot be shared among "
             f"{ranks.world_size} processes; use fewer devices or a larger batch"
         )
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     coder = build_coder(config).to(ranks.device)
     loss = build_loss(config, coder, run.train.class_names).to(ranks.device)
     detector = detector.to(ranks.device)
