@@ -49,9 +49,11 @@ def train(arguments: TrainArguments, resolved: Resolved, argv: Sequence[str]) ->
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return stopped.exit_code
-    except UserError as error:
+    except (UserError, OSError) as error:  # a full disk or a lost permission is no bug either
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the training began to listen for signals
+        return 130
     finally:
         if ranks is not None:
             ranks.leave()

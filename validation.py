@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             detections_path=arguments.detections,
         )
         if arguments.json is not None:
-            write(arguments.json, report)
-    except UserError as error:
+            arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -94,16 +94,6 @@ def image_size(text: str) -> int:
     if not text.isdigit() or int(text) % 32 or not 32 <= int(text) <= 2048:
         raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
     return int(text)
-
-
-def write(path: Path, report: dict) -> None:
-    """Write the figures as json."""
-    from yolo.errors import UserError
-
-    try:
-        path.write_text(json.dumps(report, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -124,10 +124,7 @@ def _write_detections(path: Path, found: Found, category_ids: Sequence[int]) -> 
             strict=True,
         )
     ]
-    try:
-        path.write_text(json.dumps(rows))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    path.write_text(json.dumps(rows))
 
 
 def build_scoring(

@@ -234,7 +234,9 @@ def _batches(
 def _start_worker(worker: int) -> None:
     del worker
     cv2.setNumThreads(0)  # under spawn nothing is inherited
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process' to answer
+    # Signals to the whole process group are the main process' to answer: it still needs its batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _start_method() -> str:
