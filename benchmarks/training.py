@@ -15,7 +15,7 @@ from benchmarks.machine import has_amx
 from benchmarks.memory import GB, in_fresh_process, peak_bytes
 from benchmarks.timing import take_turns
 from yolo.build.detector import build_coder, build_detector, build_loss
-from yolo.build.training import build_optimizer
+from yolo.build.optimizer import build_optimizer
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.engine.host_memory import keep_freed_memory
 from yolo.engine.precision import Precision, choose_precision
@@ -80,7 +80,7 @@ class Step:
         self.detector, self.batch, self.precision = detector.train(), batch, precision
         self.device = batch.images.device
         self.loss = build_loss(config, build_coder(config), CLASSES).to(self.device)
-        self.optimizer, _ = build_optimizer(config, detector)
+        self.optimizer = build_optimizer(config, detector)
         self.scaler = precision.scaler(self.device)
         if compiled:
             detector.compile()

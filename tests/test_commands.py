@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from yolo.config import REPOSITORY_ROOT
+from yolo.engine.checkpoint import load_checkpoint, save_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training
@@ -115,6 +116,30 @@ def test_a_resumed_run_keeps_its_config(run, capsys):
     assert "data.image_size: 64 -> 96" in capsys.readouterr().err
 
 
+def test_a_resumed_run_writes_down_what_was_changed(shapes, tmp_path):
+    """Or the next plain --resume would end where the first run was to end."""
+    argv = ["--gpu", "cpu", "--name", "short", *shapes, f"logging.directory={tmp_path}"]
+    assert training.main([*argv, "training.steps=1", "evaluation.pictures=0"]) == 0
+    resume = ["--resume", str(tmp_path / "short"), "--gpu", "cpu"]
+    assert training.main([*resume, "training.steps=2"]) == 0
+    assert "  steps: 2  # command line" in (tmp_path / "short/config.yaml").read_text().splitlines()
+    records = (tmp_path / "short/metrics.jsonl").read_text()
+    assert training.main(resume) == 0
+    assert (tmp_path / "short/metrics.jsonl").read_text() == records
+
+
+def test_a_resumed_run_keeps_its_categories(shapes, tmp_path, capsys):
+    argv = ["--gpu", "cpu", "--name", "a", *shapes, f"logging.directory={tmp_path}"]
+    assert training.main([*argv, "training.steps=1", "evaluation.pictures=0"]) == 0
+    last = tmp_path / "a/last.pt"
+    content = load_checkpoint(last)
+    names = content["class_names"]
+    content["class_names"] = [names[1], names[0], *names[2:]]
+    save_checkpoint(last, {name: value for name, value in content.items() if name != "version"})
+    assert training.main(["--resume", str(last), "--gpu", "cpu"]) == 1
+    assert "they differ from number 1 on" in capsys.readouterr().err
+
+
 def test_a_finished_run_says_so(run, capsys):
     before = (run / "last.pt").read_bytes()
     assert training.main(["--resume", str(run), "--gpu", "cpu"]) == 0
@@ -151,14 +176,43 @@ def spoil_weights(tmp_path, shapes):
     return [*shapes, f"model.encoder.weights={tmp_path / 'weights.pt'}"], 1, "weights.pt"
 
 
-@pytest.mark.parametrize("spoil", [spoil_config, spoil_gpu, spoil_json, spoil_weights])
+def spoil_class_weights(tmp_path, shapes):
+    return [*shapes, "loss.class_weights={circles: 2}"], 1, "loss.class_weights names circles"
+
+
+def spoil_image(tmp_path, shapes):
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 64}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    spec = f"{{type: coco, annotations: {tmp_path / 'a.json'}, images: {tmp_path}}}"
+    others = [item for item in shapes if not item.startswith("data.train.")]
+    others = [item for item in others if not item.startswith("data.val.")]
+    return [*others, f"data.train={spec}", f"data.val={spec}", "data.workers=1"], 1, "a.jpg"
+
+
+SPOILERS = [
+    spoil_config,
+    spoil_gpu,
+    spoil_json,
+    spoil_weights,
+    spoil_class_weights,
+    spoil_image,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
 def test_a_users_mistake_is_one_sentence(spoil, shapes, tmp_path, capsys):
     argv, code, text = spoil(tmp_path, shapes)
     assert training.main([*argv, f"logging.directory={tmp_path / 'logs'}"]) == code
     printed = capsys.readouterr()
     assert text in printed.err
     assert len(printed.err.splitlines()) == 1
-    assert not list(tmp_path.glob("logs/*")), "a run was begun"
+    if spoil is not spoil_image:  # images are opened as they are needed
+        assert not list(tmp_path.glob("logs/*")), "a run was begun"
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80" * 5000])

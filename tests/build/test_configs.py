@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from yolo.build.detector import build_coder, build_detector, build_loss, build_postprocess
-from yolo.build.training import build_optimizer
+from yolo.build.optimizer import build_optimizer, build_schedule
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.records import Targets
 
@@ -24,7 +24,7 @@ def test_builds(path):
     detector = build_detector(config, CLASS_NAMES)
     coder = build_coder(config)
     loss = build_loss(config, coder, CLASS_NAMES)
-    optimizer, schedule = build_optimizer(config, detector)
+    optimizer, schedule = build_optimizer(config, detector), build_schedule(config)
     with torch.inference_mode():
         raw = detector.eval()(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
         boxes, scores = coder(raw)

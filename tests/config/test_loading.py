@@ -186,9 +186,11 @@ def test_resolved_yaml_loads_to_the_same_config(write):
 
 
 def test_resolved_yaml_tells_the_origin_of_each_value():
-    lines = resolved_yaml(load_config(CONFIGS / "quickstart.yaml", ["seed=7"])).splitlines()
+    overrides = ["seed=7", "data.image_size=96"]
+    lines = resolved_yaml(load_config(CONFIGS / "quickstart.yaml", overrides)).splitlines()
     assert "seed: 7  # command line" in lines
-    assert "    t_0: 1200  # configs/quickstart.yaml" in lines
+    assert "  image_size: 96  # command line" in lines
+    assert "    type: cosine_restarts  # configs/quickstart.yaml" in lines
     assert "  compile: false  # default" in lines
     assert "  augment:  # configs/quickstart.yaml" in lines
     assert "    - {type: HorizontalFlip, p: 0.5}" in lines

@@ -234,3 +234,12 @@ def test_coco_mini_is_read_as_pycocotools_reads_it(coco_mini: Path, split: str) 
         assert ignored.tolist() == [bool(e["iscrowd"]) for e in entries]
         assert dataset.load(index).image.shape[:2] == dataset.annotations.size_hw(index)
     assert dataset.ground_truth()["annotations"] == reference.dataset["annotations"]
+
+
+def test_an_id_that_a_double_cannot_hold(write_coco: WriteCoco) -> None:
+    data = good_json(write_coco)
+    data["images"][0]["id"] = 2**53 + 1
+    for annotation in data["annotations"]:
+        annotation["image_id"] = data["images"][0]["id"]
+    with pytest.raises(UserError, match=rf'"id" is {2**53 + 1}; ids must be below 2\^53'):
+        open_coco(write_coco, data)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.distributed import Ranks, is_rank, join, launch
+from yolo.engine.distributed import Ranks, is_rank, join, launch, lost_rank
 from yolo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,3 +187,19 @@ def check_evaluation(ranks: Ranks) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+
+
+def test_processes_do_not_share_a_gpu(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes on this machine need as many GPUs"):
+        join(["cuda:0"])
+
+
+def test_a_lost_rank_is_told_in_a_sentence() -> None:
+    broken = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+    two = Ranks(rank=1, world_size=2, device=torch.device("cpu"))
+    assert "lost the others" in str(lost_rank(broken, two))
+    assert lost_rank(RuntimeError("shapes differ"), two) is None
+    assert lost_rank(broken, Ranks(rank=0, world_size=1, device=torch.device("cpu"))) is None

@@ -471,7 +471,7 @@ def test_out_of_memory_is_told_with_what_to_do(tmp_path: Path, real: bool) -> No
 
     run = trainer(tmp_path, model=Greedy())
     with pytest.raises(
-        UserError, match=r"out of memory on cpu with training\.micro_batch_size=2 and"
+        UserError, match=r"out of memory on cpu: training\.micro_batch_size is 2 and data"
     ):
         run.fit()
     assert run.batches.closed == 1 and run.log.closed

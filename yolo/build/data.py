@@ -36,11 +36,16 @@ def build_dataset(config: Config, split: Split) -> CocoDataset:
 
 
 def _open(spec: Dataset, config: Config) -> CocoDataset:
+    names = config.data.class_names
     if isinstance(spec, ShapesDatasetConfig):
-        return ShapesDataset(root=spec.root, split=spec.split, images=spec.images, seed=spec.seed)
-    return CocoDataset(
-        annotations=spec.annotations, images=spec.images, class_names=config.data.class_names
-    )
+        return ShapesDataset(
+            root=spec.root,
+            split=spec.split,
+            images=spec.images,
+            seed=spec.seed,
+            class_names=names,
+        )
+    return CocoDataset(annotations=spec.annotations, images=spec.images, class_names=names)
 
 
 def check_same_classes(train: CocoDataset, other: CocoDataset, split: Split) -> None:
@@ -105,4 +110,5 @@ def count_workers(config: Config, ranks: Ranks) -> int:
         return config.data.workers
     if ranks.device.type == "cpu":
         return 1
-    return max(1, min(8, len(os.sched_getaffinity(0)) // ranks.world_size))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // here))

@@ -10,11 +10,12 @@ from typing import Any
 
 from yolo.build.data import Split, build_dataset, build_evaluation_batches
 from yolo.build.detector import build_coder, build_detector, build_postprocess
-from yolo.config import Config, config_from_dict
-from yolo.data.datasets.coco import CocoDataset
+from yolo.build.resuming import check_same_classes_as
+from yolo.config import Config, ConfigError, config_from_dict
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.detection_evaluator import DetectionEvaluator, Found
 from yolo.engine.distributed import Ranks, join
+from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision
 from yolo.errors import UserError
 from yolo.metrics.coco import CocoMetric
@@ -79,7 +80,8 @@ def score_checkpoint(
         per_class=per_class,
     )
     say(f"{path} (step {scoring.step}): {scoring.images:,} images of data.{split}, {ranks.device}")
-    found = scoring.evaluator.find(scoring.detector, lambda: False)
+    with explain_out_of_memory(ranks.device, "choose a smaller --image-size, or --gpu cpu"):
+        found = scoring.evaluator.find(scoring.detector, lambda: False)
     assert found is not None
     results = []
     for conf in confs or [scoring.config.evaluation.conf]:
@@ -150,9 +152,9 @@ def build_scoring(
         UserError: the checkpoint or the data cannot be read, or do not belong together.
     """
     checkpoint = load_checkpoint(path)
-    config = config_from_dict(checkpoint["config"])
+    config = _read_config(path, checkpoint)
     dataset = build_dataset(config, split)
-    _check_classes(path, checkpoint, dataset, split)
+    check_same_classes_as(path, checkpoint, dataset, split)
     if split == "val":
         dataset = dataset.share(config.evaluation.share, seed=config.seed)
     changes = {} if lowest_conf is None else {"conf": lowest_conf}
@@ -197,11 +199,10 @@ def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> 
     return detector.eval()
 
 
-def _check_classes(
-    path: Path, checkpoint: Mapping[str, Any], dataset: CocoDataset, split: Split
-) -> None:
-    if list(dataset.category_ids) != list(checkpoint["category_ids"]):
+def _read_config(path: Path, checkpoint: Mapping[str, Any]) -> Config:
+    try:
+        return config_from_dict(checkpoint["config"])
+    except ConfigError as error:
         raise UserError(
-            f"{path}: trained with {len(checkpoint['category_ids'])} categories, but data.{split} "
-            f"defines {len(dataset.category_ids)} or other ids; score it on data with the same ones"
-        )
+            f"{path}: its config is not one that this version of the code knows: {error}"
+        ) from error

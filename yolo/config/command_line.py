@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   python main.py
   python main.py --config configs/yolov3/darknet53_coco.yaml --gpu 0 training.batch_size=32
   python main.py --gpu 0,1 --name first_try model.encoder.weights=null
+  python main.py --config configs/yolov3/darknet53_coco.yaml data.train.images=/coco/train2017
   python main.py --resume logs/first_try
 """
 
@@ -108,7 +109,7 @@ def train_parser() -> Parser:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="set a value of the config, such as training.batch_size=16 or data.train.root=x",
+        help="set a value of the config, such as training.batch_size=16",
     )
     return parser
 

@@ -198,4 +198,6 @@ def _plain_list(value: Any) -> Any:
 
 
 def _absolute(path: Path, folder: Path) -> Path:
-    return Path(os.path.normpath(folder / path.expanduser()))
+    # unlike Path.expanduser, this leaves the "~name" of nobody as it is
+    home = os.path.expanduser(path)  # noqa: PTH111
+    return Path(os.path.normpath(folder / home))

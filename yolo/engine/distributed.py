@@ -27,6 +27,10 @@ _LET_GO_SECONDS = 0.2
 the interpreter ends aborts the process, and DistributedDataParallel keeps them alive till then."""
 
 
+_BROKEN_EXCHANGE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+"""Signs of an error of the exchange between processes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
     """This process among all that train one model together.
@@ -88,6 +92,17 @@ class Ranks:
             time.sleep(_LET_GO_SECONDS)
 
 
+def lost_rank(error: RuntimeError, ranks: Ranks) -> UserError | None:
+    """The sentence for an exchange that another process left, or None for any other error."""
+    told = str(error)
+    if ranks.world_size == 1 or not any(sign in told for sign in _BROKEN_EXCHANGE):
+        return None
+    return UserError(
+        f"process {ranks.rank} lost the others in an exchange: one of them ended; its own message "
+        "says why"
+    )
+
+
 def is_rank() -> bool:
     """Whether a launcher (torchrun, or ``launch`` below) started this process as one of several."""
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
@@ -106,11 +121,22 @@ def join(devices: Sequence[str] | None) -> Ranks:
     local_rank = int(os.environ.get("LOCAL_RANK", 0)) if is_rank() else 0
     if devices is None:
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    _check_enough(devices)
     device = _device(devices[local_rank % len(devices)])
     if not is_rank() or int(os.environ["WORLD_SIZE"]) == 1:
         return Ranks(rank=0, world_size=1, device=device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
+
+
+def _check_enough(devices: Sequence[str]) -> None:
+    """Processes may share the CPU but no GPU."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_rank() else 1
+    if processes > len(devices) and devices[0] != "cpu":
+        raise UserError(
+            f"{processes} processes on this machine need as many GPUs, but there are "
+            f"{len(devices)} to use; start fewer processes, or name more with --gpu"
+        )
 
 
 def _device(name: str) -> torch.device:

@@ -7,18 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import torch
-
 from yolo.data.loader import lost_worker
 from yolo.engine.checkpoint import link_checkpoint, save_checkpoint
-from yolo.engine.distributed import Ranks
+from yolo.engine.distributed import Ranks, lost_rank
 from yolo.engine.evaluation import Evaluator
 from yolo.engine.interruption import Interrupted, Interruption
 from yolo.engine.learner import Learner
 from yolo.engine.logging import RunLog
+from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.progress import Plan, Progress
 from yolo.engine.throughput import Window
-from yolo.errors import UserError
 from yolo.records import Batch
 
 
@@ -77,12 +75,8 @@ class Trainer:
             with Interruption() as interruption:
                 self._fit(interruption)
             self._conclude()
-        except torch.OutOfMemoryError as error:
-            raise UserError(self._out_of_memory()) from error
         except RuntimeError as error:
-            if "not enough memory" in str(error) or "can't allocate memory" in str(error):
-                raise UserError(self._out_of_memory()) from error
-            raise lost_worker(error) or error from None
+            raise lost_worker(error) or lost_rank(error, self.ranks) or error from None
         finally:
             self.batches.close()
             self.log.close()
@@ -110,12 +104,17 @@ class Trainer:
         """One optimizer step; a single process can be stopped in its middle."""
         count = self.batches.micro_batches_per_step
         alone = self.ranks.world_size == 1
-        result = self.learner.step(
-            self.progress.step,
-            self._window.fetch(stream, count),
-            count,
-            cancelled=interruption if alone else lambda: False,
+        advice = (
+            f"training.micro_batch_size is {self.card['micro_batch_size']} and data.image_size "
+            f"{self.card['image_size_px']}: make one of them smaller (training.batch_size can stay)"
         )
+        with explain_out_of_memory(self.ranks.device, advice):
+            result = self.learner.step(
+                self.progress.step,
+                self._window.fetch(stream, count),
+                count,
+                cancelled=interruption if alone else lambda: False,
+            )
         if result is None:
             self._stop(interruption)
         if result.skipped:
@@ -127,6 +126,8 @@ class Trainer:
     def _note_skip(self) -> None:
         if self.learner.scaler.is_enabled():
             self.progress.scaler_backoffs += 1
+            if self.learner.scaler.get_scale() < 1:
+                self.log.say(f"step {self.progress.step}: not finite at any fp16 scale: diverged?")
             return
         self.progress.skipped_steps += 1
         self.log.say(f"step {self.progress.step}: skipped, its gradient is not finite")
@@ -139,6 +140,7 @@ class Trainer:
         figures = self._window.figures(self.ranks)
         figures["learning_rate"] = self.learner.learning_rate
         figures["skipped_steps"] = self.progress.skipped_steps
+        figures["scaler_backoffs"] = self.progress.scaler_backoffs
         images_left = (self.plan.steps - step) * self.learner.images_per_step
         seconds_left = images_left / figures["images_per_second"]
         self.log.training(step, figures, seconds_left=seconds_left)
@@ -150,7 +152,9 @@ class Trainer:
         return due and progress.step > progress.evaluated_step
 
     def _evaluate(self, interruption: Interruption) -> None:
-        evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
+        advice = "make evaluation.batch_size smaller; --resume goes on with the evaluation"
+        with explain_out_of_memory(self.ranks.device, advice):
+            evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
         if evaluation is None:
             self._stop(interruption)
         self.progress.note(evaluation.figure, evaluation.figures)
@@ -208,10 +212,3 @@ class Trainer:
         self.save()
         numbers = self.ranks.gather(interruption.signal_number)
         raise Interrupted(next(number for number in numbers if number is not None))
-
-    def _out_of_memory(self) -> str:
-        return (
-            f"out of memory on {self.ranks.device} with training.micro_batch_size="
-            f"{self.card['micro_batch_size']} and data.image_size={self.card['image_size_px']}: "
-            "make training.micro_batch_size smaller (the result stays the same) or the images"
-        )

@@ -100,7 +100,7 @@ class DataConfig(Section):
     class_names: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Order and choice of the classes; null takes the data set's own.",
+        description="Order of the classes, all of the data set's; null takes the json's.",
     )
     image_size: int = Field(
         416, ge=32, le=2048, multiple_of=32, description="Side of the model's input in pixels."

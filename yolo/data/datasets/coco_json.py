@@ -13,6 +13,9 @@ import numpy as np
 
 from yolo.errors import UserError
 
+LARGEST_ID = 2**53 - 1
+"""The COCO tools, and json in most languages, keep numbers as doubles."""
+
 NUMBERS = frozenset({int, float})
 TYPE_NAMES = {
     int: "a whole number",
@@ -69,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"the annotation file {path} is broken json at line {error.lineno}, column "
             f"{error.colno}: {error.msg}."
         ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits
         raise UserError(f"the annotation file {path} is no json text: {error}.") from None
     _check_outline(path, data)
     return data
@@ -157,6 +160,10 @@ class _Entries:
     def distinct_ids(self) -> np.ndarray:
         """The entries' ids, int64; each may appear once."""
         ids = self.whole_numbers("id")
+        too_large = np.abs(ids) > LARGEST_ID
+        if too_large.any():
+            place = int(too_large.argmax())
+            self.fail(place, f'"id" is {ids[place]}; ids must be below 2^53.')
         kept, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
             twice = int(kept[counts > 1][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,20 @@ class ShapesDataset(CocoDataset):
         split: ``train``, ``val`` or ``test``: other images of the same kind.
         images: their number; the first ones are the same for any number.
         seed: another seed gives other images.
+        class_names: as for any ``CocoDataset``.
     """
 
-    def __init__(self, *, root: Path, split: str, images: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        split: str,
+        images: int,
+        seed: int = 0,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         folder = generate_shapes(Path(root), split, images, seed)
-        super().__init__(annotations=folder / ANNOTATIONS, images=folder)
+        super().__init__(annotations=folder / ANNOTATIONS, images=folder, class_names=class_names)
 
 
 def generate_shapes(root: Path, split: str, images: int, seed: int) -> Path:

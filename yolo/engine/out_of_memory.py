@@ -1,0 +1,24 @@
+"""Out of memory, told in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from yolo.errors import UserError
+
+_ON_A_CPU = ("not enough memory", "can't allocate memory")
+
+
+@contextmanager
+def explain_out_of_memory(device: torch.device, advice: str) -> Iterator[None]:
+    """Turn PyTorch's errors of this kind into a ``UserError`` that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        told = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or any(text in told for text in _ON_A_CPU):
+            raise UserError(f"out of memory on {device}: {advice}") from error
+        raise
