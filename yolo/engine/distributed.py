@@ -161,7 +161,8 @@ def launch(script: Path, arguments: Sequence[str], *, processes: int) -> int:
     Returns:
         The exit code: 0, that of the first rank to fail, or 128 + signal.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # told below
+    for name in ("agent.server.api", "multiprocessing.api"):  # it is told below, in a sentence
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     command = ["--standalone", f"--nproc-per-node={processes}", str(script), *arguments]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -73,7 +74,7 @@ class FolderLog:
         _forget_after(self._path, start_step)
         self._tensorboard = SummaryWriter(folder, purge_step=start_step + 1 if start_step else None)
         self._bar = None
-        if sys.stderr.isatty():
+        if _has_screen():
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
 
     def say(self, text: str) -> None:
@@ -135,6 +136,16 @@ class FolderLog:
             f"lr {figures['learning_rate']:.2e}  {figures['images_per_second']:.1f} images/s  "
             f"waiting for data {figures['data_wait_share']:.0%}  {left} left"
         )
+
+
+def _has_screen() -> bool:
+    """Whether standard error is a terminal, and one whose width is known: a bar needs it."""
+    if not sys.stderr.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:  # a stand-in for a terminal, as in a notebook, leaves the width to the bar
+        return True
 
 
 def _forget_after(path: Path, step: int) -> None:
