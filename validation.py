@@ -78,6 +78,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(argv)
     if arguments.gpu != "auto" and len(arguments.gpu) > 1:
         parser.error("--gpu: scoring uses one device, name one")
+    for path in (arguments.json, arguments.detections):
+        if path is not None and not path.parent.is_dir():
+            parser.error(f"{path}: there is no folder {path.parent}; make it first")
     return arguments
 
 
