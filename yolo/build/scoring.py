@@ -15,6 +15,7 @@ from yolo.config import Config, ConfigError, config_from_dict
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.detection_evaluator import DetectionEvaluator, Found
 from yolo.engine.distributed import Ranks, join
+from yolo.engine.host_memory import keep_freed_memory
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision
 from yolo.errors import UserError
@@ -71,6 +72,8 @@ def score_checkpoint(
         UserError: as ``build_scoring``; or the results cannot be written.
     """
     ranks = join(devices)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     scoring = build_scoring(
         path,
         ranks,
@@ -83,13 +86,8 @@ def score_checkpoint(
     with explain_out_of_memory(ranks.device, "choose a smaller --image-size, or --gpu cpu"):
         found = scoring.evaluator.find(scoring.detector, lambda: False)
     assert found is not None
-    results = []
-    for conf in confs or [scoring.config.evaluation.conf]:
-        kept = found.above(conf)
-        result = scoring.evaluator.score(kept)
-        say(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
-        say(scoring.evaluator.table(result))
-        results.append({"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats})
+    own_conf = [scoring.config.evaluation.conf]
+    results = [_score_at(conf, scoring, found, say) for conf in confs or own_conf]
     speed = {
         "network": found.images / found.network_seconds,
         "network_and_postprocessing": found.images / found.total_seconds,
@@ -107,6 +105,17 @@ def score_checkpoint(
         "results": results,
         "images_per_second": speed,
     }
+
+
+def _score_at(
+    conf: float, scoring: Scoring, found: Found, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Score what was found at one confidence, print it and return it."""
+    kept = found.above(conf)
+    result = scoring.evaluator.score(kept)
+    say(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
+    say(scoring.evaluator.table(result))
+    return {"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats}
 
 
 def _write_detections(path: Path, found: Found, category_ids: Sequence[int]) -> None:
