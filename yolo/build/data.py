@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 from yolo.config import Config
@@ -48,19 +49,35 @@ def _open(spec: Dataset, config: Config) -> CocoDataset:
     return CocoDataset(annotations=spec.annotations, images=spec.images, class_names=names)
 
 
-def check_same_classes(train: CocoDataset, other: CocoDataset, split: Split) -> None:
-    """A label must mean the same class in every split.
+def check_same_classes(
+    dataset: CocoDataset,
+    split: Split,
+    category_ids: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    owner: str,
+) -> None:
+    """A label must mean the same class in a data set as in what it is used with.
+
+    Args:
+        dataset, split: the data set to check, and its place in the config.
+        category_ids, class_names: by label, what they must be.
+        owner: whose these are: another data set, or a checkpoint.
 
     Raises:
-        UserError: the class names or their order differ.
+        UserError: names, ids or their order differ.
     """
-    if train.class_names != other.class_names or train.category_ids != other.category_ids:
-        different = sorted(set(train.class_names) ^ set(other.class_names))
-        raise UserError(
-            f"data.train and data.{split} define different categories "
-            f"({', '.join(different) or 'the same names with other ids'}); "
-            "both must list the same categories with the same ids"
-        )
+    wanted = list(zip(category_ids, class_names, strict=True))
+    given = list(zip(dataset.category_ids, dataset.class_names, strict=True))
+    if given == wanted:
+        return
+    pairs = enumerate(zip(wanted, given, strict=False))
+    fewer = min(len(wanted), len(given))
+    place = next((i for i, (one, other) in pairs if one != other), fewer)
+    raise UserError(
+        f"{owner} has {len(wanted)} categories, but data.{split} defines {len(given)}, and they "
+        f"differ from number {place + 1} on; both must have the same categories with the same ids"
+    )
 
 
 def build_training_batches(config: Config, dataset: CocoDataset, ranks: Ranks) -> TrainingBatches:

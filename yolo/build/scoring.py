@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo.build.data import Split, build_dataset, build_evaluation_batches
-from yolo.build.detector import build_coder, build_detector, build_postprocess
-from yolo.build.resuming import check_same_classes_as
+from yolo.build.data import Split, build_dataset, check_same_classes
+from yolo.build.detector import build_coder, build_detector
+from yolo.build.evaluator import build_evaluator
 from yolo.config import Config, ConfigError, config_from_dict
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.detection_evaluator import DetectionEvaluator, Found
 from yolo.engine.distributed import Ranks, join
-from yolo.engine.host_memory import keep_freed_memory
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision
 from yolo.errors import UserError
-from yolo.metrics.coco import CocoMetric
 from yolo.models.detector import Detector
 
 
@@ -72,8 +70,6 @@ def score_checkpoint(
         UserError: as ``build_scoring``; or the results cannot be written.
     """
     ranks = join(devices)
-    if ranks.device.type == "cpu":
-        keep_freed_memory()
     scoring = build_scoring(
         path,
         ranks,
@@ -163,23 +159,19 @@ def build_scoring(
     checkpoint = load_checkpoint(path)
     config = _read_config(path, checkpoint)
     dataset = build_dataset(config, split)
-    check_same_classes_as(path, checkpoint, dataset, split)
+    ids, names = checkpoint["category_ids"], checkpoint["class_names"]
+    check_same_classes(dataset, split, ids, names, owner=str(path))
     if split == "val":
         dataset = dataset.share(config.evaluation.share, seed=config.seed)
-    changes = {} if lowest_conf is None else {"conf": lowest_conf}
-    evaluator = DetectionEvaluator(
-        batches=build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px),
-        images=len(dataset),
-        metric=CocoMetric(ground_truth=dataset.ground_truth(), backend=config.evaluation.backend),
-        category_ids=checkpoint["category_ids"],
-        class_names=checkpoint["class_names"],
-        monitor=config.evaluation.monitor,
+    evaluator = build_evaluator(
+        config,
+        dataset,
+        ranks,
         coder=build_coder(config).to(ranks.device),
-        postprocess=build_postprocess(config, **changes),
-        loss=None,
         precision=Precision(**checkpoint["precision"]),
-        ranks=ranks,
-        per_class=per_class or config.evaluation.per_class,
+        per_class=per_class,
+        image_size_px=image_size_px,
+        conf=lowest_conf,
     )
     return Scoring(
         detector=load_detector(path, checkpoint, config).to(ranks.device),

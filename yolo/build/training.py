@@ -8,15 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo.build.data import (
-    build_dataset,
-    build_evaluation_batches,
-    build_training_batches,
-    check_same_classes,
-)
-from yolo.build.detector import build_coder, build_detector, build_loss, build_postprocess
+from yolo.build.data import build_dataset, build_training_batches, check_same_classes
+from yolo.build.detector import build_coder, build_detector, build_loss
+from yolo.build.evaluator import build_evaluator
 from yolo.build.optimizer import build_optimizer, build_schedule
-from yolo.build.resuming import check_same_classes_as, check_same_config
+from yolo.build.resuming import check_same_config
 from yolo.build.run import create_run_folder
 from yolo.coders.anchor import AnchorCoder
 from yolo.config import Config, Resolved, resolved_yaml
@@ -25,7 +21,6 @@ from yolo.data.loader import TrainingBatches
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.detection_evaluator import DetectionEvaluator
 from yolo.engine.distributed import Ranks
-from yolo.engine.host_memory import keep_freed_memory
 from yolo.engine.learner import Learner
 from yolo.engine.logging import FolderLog, RunLog, SilentLog
 from yolo.engine.out_of_memory import explain_out_of_memory
@@ -34,7 +29,6 @@ from yolo.engine.progress import Plan
 from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
 from yolo.losses.yolov3 import YOLOv3Loss
-from yolo.metrics.coco import CocoMetric
 from yolo.models.detector import Detector
 
 
@@ -111,7 +105,8 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
     checkpoint = load_checkpoint(path)
     check_same_config(folder, checkpoint["config"], resolved.data)
     parts = _build_parts(resolved.config, ranks, pretrained=False)
-    check_same_classes_as(path, checkpoint, parts.train, "train")
+    ids, names = checkpoint["category_ids"], checkpoint["class_names"]
+    check_same_classes(parts.train, "train", ids, names, owner=str(path))
     log = _open_log(folder, resolved, ranks, start_step=checkpoint["progress"]["step"])
     run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts)
     trainer = _assemble(run, precision=Precision(**checkpoint["precision"]))
@@ -126,7 +121,7 @@ def _build_parts(config: Config, ranks: Ranks, *, pretrained: bool) -> _Parts:
             f"{ranks.world_size} processes; use fewer devices or a larger batch"
         )
     train, val = build_dataset(config, "train"), build_dataset(config, "val")
-    check_same_classes(train, val, "val")
+    check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
     coder = build_coder(config)
     return _Parts(
         train=train,
@@ -152,8 +147,6 @@ def _open_log(folder: Path, resolved: Resolved, ranks: Ranks, *, start_step: int
 def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
     """Put the parts together; a resumed run brings the precision that was chosen at its start."""
     config, ranks, parts = run.config, run.ranks, run.parts
-    if ranks.device.type == "cpu":
-        keep_freed_memory()
     advice = "make training.micro_batch_size or data.image_size smaller"
     with explain_out_of_memory(ranks.device, advice):
         detector = parts.detector.to(ranks.device)
@@ -205,25 +198,14 @@ def _choose_precision(run: _Run, detector: Detector) -> Precision:
 
 def _build_evaluator(run: _Run, precision: Precision) -> DetectionEvaluator:
     evaluation, parts = run.config.evaluation, run.parts
-    val = parts.val.share(evaluation.share, seed=run.config.seed)
-    metric = None
-    if run.ranks.is_main:
-        metric = CocoMetric(ground_truth=val.ground_truth(), backend=evaluation.backend)
-    batches = build_evaluation_batches(run.config, val, run.ranks)
-    return DetectionEvaluator(
-        batches=batches,
-        images=batches.number_of_images,
-        metric=metric,
-        category_ids=val.category_ids,
-        class_names=val.class_names,
-        monitor=evaluation.monitor,
+    return build_evaluator(
+        run.config,
+        parts.val.share(evaluation.share, seed=run.config.seed),
+        run.ranks,
         coder=parts.coder,
-        postprocess=build_postprocess(run.config),
-        loss=parts.loss,
         precision=precision,
-        ranks=run.ranks,
+        loss=parts.loss,
         pictures=evaluation.pictures,
-        per_class=evaluation.per_class,
     )
 
 

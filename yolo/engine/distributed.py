@@ -18,6 +18,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
+from yolo.engine.host_memory import keep_freed_memory
 from yolo.errors import UserError
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ def is_rank() -> bool:
 
 
 def join(devices: Sequence[str] | None) -> Ranks:
-    """Find this process's device and, under a launcher, meet the other ranks.
+    """Find this process's device, prepare for it and, under a launcher, meet the other ranks.
 
     Args:
         devices: names for ``torch.device``, one for each local rank (or ``["cpu"]`` for all);
@@ -123,6 +124,8 @@ def join(devices: Sequence[str] | None) -> Ranks:
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
     _check_enough(devices)
     device = _device(devices[local_rank % len(devices)])
+    if device.type == "cpu":
+        keep_freed_memory()
     if not is_rank() or int(os.environ["WORLD_SIZE"]) == 1:
         return Ranks(rank=0, world_size=1, device=device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
