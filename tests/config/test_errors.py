@@ -8,7 +8,10 @@ from yolo.config import ConfigError, config_from_dict
 from yolo.config.schema.training import TrainingConfig
 from yolo.config.schema.transforms import ALLOWED
 
-ENCODERS = "'darknet53', 'darknet_tiny', 'mobilenet_v3_large' or 'mobilenet_v3_small'"
+ENCODERS = (
+    "one of 'darknet19', 'darknet53', 'darknet_tiny', 'extraction', 'mobilenet_v3_large', "
+    "'mobilenet_v3_small', 'resnet101', 'resnet18' or 'resnet50'"
+)
 TRANSFORMS = ", ".join(repr(name) for name in ALLOWED[:-1]) + f" or {ALLOWED[-1]!r}"
 TRAINING_KEYS = ", ".join(TrainingConfig.model_fields)
 SECTIONS = "task, seed, model, loss, data, training, evaluation, logging"
@@ -74,11 +77,12 @@ WRONG_VALUES = {
     ),
     "null for a mapping": (
         "model=null",
-        "model: null: must be a mapping with the keys encoder, neck, head",
+        "model: null: must be a mapping with the keys encoder, neck, head, init, preprocessing",
     ),
     "value for a component": (
         "data.train=data/coco",
-        "data.train: 'data/coco': must be a mapping with the type 'coco' or 'shapes'",
+        "data.train: 'data/coco': must be a mapping with the type 'coco', 'shapes', 'voc', "
+        "'yolo_text' or 'csv_list'",
     ),
     "below the range": (
         "seed=-1",
@@ -113,13 +117,25 @@ WRONG_VALUES = {
     ),
     "type of a component": (
         "model.encoder.type=darknet35",
-        f"model.encoder.type: 'darknet35': must be one of {ENCODERS} (did you mean 'darknet53'?)",
+        f"model.encoder.type: 'darknet35': must be {ENCODERS} (did you mean 'darknet53'?)",
     ),
-    "type of the only component": (
-        "loss.type=yolov2",
-        "loss.type: 'yolov2': must be 'yolov3' (did you mean 'yolov3'?)",
+    "loss of another generation": (
+        "loss.type=yolov1",
+        "loss.type: 'yolov1': must be 'yolov3' for the head 'yolov3'",
     ),
-    "task": ("task=detection", "task: 'detection': must be 'detect' (did you mean 'detect'?)"),
+    "head of another generation": (
+        "model.head.type=yolov3_tiny",
+        "model.head.type: 'yolov3_tiny': must be 'yolov3' behind the neck 'yolov3'",
+    ),
+    "figure of another metric": (
+        "evaluation.monitor=mAP",
+        "evaluation.monitor: 'mAP': must be a figure of the coco metric: AP, AP50, AP75, APs, APm, "
+        "APl, AR1, AR10, AR100, ARs, ARm, ARl",
+    ),
+    "task": (
+        "task=detection",
+        "task: 'detection': must be 'detect' or 'classify' (did you mean 'detect'?)",
+    ),
     "micro batch": (
         "training.micro_batch_size=5",
         "training.micro_batch_size: 5: must divide training.batch_size (16), for example 4, or be "

@@ -10,7 +10,6 @@ import yaml
 
 from yolo.config import (
     REPOSITORY_ROOT,
-    Config,
     config_from_dict,
     load_config,
     resolved_yaml,
@@ -29,7 +28,7 @@ def test_some_experiments_were_found():
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_experiment_loads(path):
     resolved = load_config(path)
-    assert isinstance(resolved.config, Config)
+    assert isinstance(resolved.config, TASKS[resolved.config.task])
     assert resolved.config == config_from_dict(resolved.data)
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from yolo.config.describing import Schema, describe, did_you_mean, one_of, resolve, show
 from yolo.config.errors import ConfigError
 from yolo.config.merging import Key
-from yolo.config.schema import DEFAULT_TASK, TASKS, Config
+from yolo.config.schema import DEFAULT_TASK, TASKS, TaskConfig
 from yolo.config.schema.base import RULE
 
 FileOf = Callable[[Key], str]
@@ -17,7 +17,7 @@ FileOf = Callable[[Key], str]
 _MISSING = object()
 
 
-def config_from_dict(data: Mapping[str, Any]) -> Config:
+def config_from_dict(data: Mapping[str, Any]) -> TaskConfig:
     """Validates the plain values of a config, as `Resolved.data` and checkpoints hold them.
 
     Raises:
@@ -26,7 +26,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     return validate(data, lambda key: "config")
 
 
-def validate(data: Mapping[str, Any], file_of: FileOf) -> Config:
+def validate(data: Mapping[str, Any], file_of: FileOf) -> TaskConfig:
     """Validates plain values.
 
     Args:

@@ -67,13 +67,24 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
 
-def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
-    """Parses the command line of main.py; `argv` defaults to the process' own.
+def parse_train_arguments(
+    argv: Sequence[str] | None = None,
+    *,
+    default_config: Path = DEFAULT_CONFIG,
+    description: str = "Train a detector from one YAML file.",
+    examples: str = EXAMPLES,
+) -> TrainArguments:
+    """Parses the command line of main.py, or of another command that trains.
+
+    Args:
+        argv: the process' own unless given.
+        default_config: what is trained where neither --config nor --resume is given.
+        description, examples: for --help.
 
     Raises:
         SystemExit: 2 after one sentence on bad usage, 0 after --help.
     """
-    parser = train_parser()
+    parser = train_parser(default_config, description, examples)
     given = parser.parse(argv)
     for option, value in (("--config", given.config), ("--name", given.name)):
         if given.resume is not None and value is not None:
@@ -84,7 +95,7 @@ def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
         if not (resume / "config.yaml").is_file():
             parser.error(f"--resume {resume}: not the folder of a run: it has no config.yaml")
     return TrainArguments(
-        config=given.config or (resume / "config.yaml" if resume else DEFAULT_CONFIG),
+        config=given.config or (resume / "config.yaml" if resume else default_config),
         devices=given.gpu,
         resume=resume,
         name=given.name,
@@ -92,12 +103,11 @@ def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
     )
 
 
-def train_parser() -> Parser:
-    """The options of main.py."""
-    parser = Parser(description="Train a detector from one YAML file.", epilog=EXAMPLES)
-    parser.add_argument(
-        "--config", type=Path, metavar="YAML", help="what to train (configs/quickstart.yaml)"
-    )
+def train_parser(default_config: Path, description: str, examples: str) -> Parser:
+    """The options of a command that trains."""
+    parser = Parser(description=description, epilog=examples)
+    default = default_config.relative_to(REPOSITORY_ROOT)
+    parser.add_argument("--config", type=Path, metavar="YAML", help=f"what to train ({default})")
     add_gpu_option(parser)
     parser.add_argument(
         "--resume", type=Path, metavar="RUN", help="go on with a run: logs/<name> or its last.pt"

@@ -11,7 +11,7 @@ from yolo.config.describing import did_you_mean, show
 from yolo.config.errors import ConfigError
 from yolo.config.merging import Key, Source, Tree, merge, sources_of, tree_of, values_of
 from yolo.config.reading import read_yaml, read_yaml_file
-from yolo.config.schema import Config
+from yolo.config.schema import TaskConfig
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = Source(label="default", folder=REPOSITORY_ROOT)
@@ -30,7 +30,7 @@ class Resolved:
         path: the YAML file that was asked for.
     """
 
-    config: Config
+    config: TaskConfig
     data: dict[str, Any]
     origins: dict[str, str]
     path: Path

@@ -1,12 +1,15 @@
 """What a YAML may say: one pydantic model per section, `Config` for the whole."""
 
+from __future__ import annotations
+
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from yolo.config.schema.base import Section, Seed
+from yolo.config.schema.base import Section, Seed, broken_rules
+from yolo.config.schema.classification import ClassificationConfig
 from yolo.config.schema.data import DataConfig
-from yolo.config.schema.model import Loss, ModelConfig
+from yolo.config.schema.model import LOSS_OF_HEAD, Loss, ModelConfig
 from yolo.config.schema.training import EvaluationConfig, LoggingConfig, TrainingConfig
 
 
@@ -25,10 +28,24 @@ class Config(Section):
         description="Lines of progress, and the folder of the runs.",
     )
 
+    @model_validator(mode="after")
+    def _one_generation(self) -> Config:
+        head, rules = self.model.head.type, []
+        if self.loss.type != LOSS_OF_HEAD[head]:
+            rules.append(("loss.type", f"must be {LOSS_OF_HEAD[head]!r} for the head {head!r}"))
+        if head == "yolov1" and self.data.image_size % 64:
+            rules.append(("data.image_size", "must be a multiple of 64 for the head 'yolov1'"))
+        if rules:
+            raise broken_rules(rules)
+        return self
 
-TASKS: dict[str, type[Config]] = {"detect": Config}
+
+TaskConfig = Config | ClassificationConfig
+"""Any task's config: the union of the values of `TASKS`."""
+
+TASKS: dict[str, type[TaskConfig]] = {"detect": Config, "classify": ClassificationConfig}
 """`task` -> its config. Another task adds its model here."""
 
 DEFAULT_TASK = "detect"
 
-__all__ = ["DEFAULT_TASK", "TASKS", "Config"]
+__all__ = ["DEFAULT_TASK", "TASKS", "ClassificationConfig", "Config", "TaskConfig"]

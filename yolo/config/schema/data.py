@@ -88,19 +88,65 @@ class ShapesDatasetConfig(Section):
     seed: Seed = Field(0, description="Another seed draws other images.")
 
 
-Dataset = Annotated[CocoDatasetConfig | ShapesDatasetConfig, Field(discriminator="type")]
+class VocDatasetConfig(Section):
+    """Pascal VOC, or any folder of the same form."""
 
-
-class DataConfig(Section):
-    """Data sets, and what happens to their images on the way to the model."""
-
-    train: Dataset = Field(description="The data set to train on.")
-    val: Dataset = Field(description="The data set to evaluate on while training.")
-    test: Dataset | None = Field(None, description="The data set of `--split test`, if any.")
-    class_names: tuple[str, ...] | None = Field(
-        None,
+    type: Literal["voc"] = Field(description="Annotations/*.xml, JPEGImages and ImageSets/Main.")
+    root: FilePath = Field(
+        description="A VOCdevkit with VOC2007, VOC2012, ..., or a folder that holds Annotations, "
+        "JPEGImages and ImageSets itself."
+    )
+    image_sets: tuple[str, ...] = Field(
         min_length=1,
-        description="Order of the classes, all of the data set's; null takes the json's.",
+        description="Lists of ImageSets/Main: '2007/trainval' in a VOCdevkit, 'train' in a folder; "
+        "'*' takes every XML of Annotations.",
+    )
+
+
+class YoloTextDatasetConfig(Section):
+    """Darknet's text files."""
+
+    type: Literal["yolo_text"] = Field(
+        description="A text file for each image: class cx cy w h, relative to the image."
+    )
+    images: FilePath = Field(description="The folder of images.")
+    labels: FilePath = Field(description="The folder of text files, named as the images.")
+    names: FilePath | None = Field(
+        None,
+        description="YAML file with the class names under `names`; null takes data.class_names.",
+    )
+
+
+class CsvListDatasetConfig(Section):
+    """A list of pairs."""
+
+    type: Literal["csv_list"] = Field(
+        description="A csv with a line `image,annotation` for each image; the annotations are "
+        "text files as in yolo_text. Needs data.class_names."
+    )
+    list: FilePath = Field(description="The csv file.")
+    images: FilePath = Field(description="The folder of images.")
+    labels: FilePath = Field(description="The folder of text files.")
+
+
+Dataset = Annotated[
+    CocoDatasetConfig
+    | ShapesDatasetConfig
+    | VocDatasetConfig
+    | YoloTextDatasetConfig
+    | CsvListDatasetConfig,
+    Field(discriminator="type"),
+]
+
+
+class ImagesConfig(Section):
+    """Data sets of any task, and what happens to their images on the way to the model."""
+
+    train: Section = Field(description="The data set to train on.")
+    val: Section = Field(description="The data set to evaluate on while training.")
+    test: Section | None = Field(None, description="The data set of `--split test`, if any.")
+    class_names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Order of the classes, all of the data set's."
     )
     image_size: int = Field(
         416, ge=32, le=2048, multiple_of=32, description="Side of the model's input in pixels."
@@ -124,12 +170,8 @@ class DataConfig(Section):
     augment: tuple[Transform, ...] = Field(
         default_factory=default_augment,
         description="Training transforms in order, each {type, p, arguments of Albumentations}. "
-        "Empty areas get the mean colour (124, 116, 104); Resize stretches to image_size instead "
-        "of letterboxing.",
-    )
-    min_visibility: Fraction = Field(
-        0.1,
-        description="A box of which a transform leaves a smaller share becomes an ignored region.",
+        "Empty areas get the mean colour (124, 116, 104); Resize stretches to image_size and "
+        "RandomResizedCrop cuts to it instead of letterboxing.",
     )
     workers: NotNegative | Literal["auto"] = Field(
         "auto", description="Loader processes per device; 0 loads in the training process."
@@ -142,3 +184,21 @@ class DataConfig(Section):
         if repeated:
             raise broken_rule(f"must not repeat a class: {', '.join(repeated)}")
         return names
+
+
+class DataConfig(ImagesConfig):
+    """Data sets, and what happens to their images on the way to the model."""
+
+    train: Dataset = Field(description="The data set to train on.")
+    val: Dataset = Field(description="The data set to evaluate on while training.")
+    test: Dataset | None = Field(None, description="The data set of `--split test`, if any.")
+    class_names: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Order of the classes, all of the data set's; null takes the json's order, or "
+        "those found in the XML files by alphabet.",
+    )
+    min_visibility: Fraction = Field(
+        0.1,
+        description="A box of which a transform leaves a smaller share becomes an ignored region.",
+    )

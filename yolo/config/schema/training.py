@@ -120,6 +120,25 @@ class EMAConfig(Section):
     decay: Fraction = Field(0.9998, description="Share of the average kept at each step.")
 
 
+class FreezeConfig(Section):
+    """Parts of the network that keep their weights."""
+
+    until: str = Field(
+        "encoder",
+        description="The last frozen part: 'encoder' for all of it, or the name of one of its "
+        "stages as scripts/summarise.py prints it, such as 'encoder.stages.3'; all before it is "
+        "frozen too.",
+    )
+    batch_norm: Literal["trained", "frozen_part", "whole_network"] = Field(
+        "frozen_part",
+        description="Whose batch norms keep scale, shift and statistics: nobody's, the frozen "
+        "part's, or those of the whole network.",
+    )
+    unfreeze_at: AtLeastOne | None = Field(
+        None, description="The step from which on everything is trained; null never unfreezes."
+    )
+
+
 class TrainingConfig(Section):
     """The loop."""
 
@@ -138,6 +157,14 @@ class TrainingConfig(Section):
     )
     optimizer: Optimizer = Field(description="What turns gradients into updates.")
     schedule: Schedule = Field(description="The learning rate over the steps.")
+    encoder_learning_rate: Positive | None = Field(
+        None,
+        description="Learning rate of the encoder, scaled by the same schedule; null is the "
+        "optimizer's.",
+    )
+    freeze: FreezeConfig | None = Field(
+        None, description="Parts that keep their weights; null trains everything."
+    )
     gradient_clip: Positive | None = Field(
         None, description="Largest norm of the gradient; null does not clip."
     )
@@ -165,8 +192,26 @@ class TrainingConfig(Section):
         return micro
 
 
+COCO_MONITORS = (
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "AR1",
+    "AR10",
+    "AR100",
+    "ARs",
+    "ARm",
+    "ARl",
+)
+VOC_MONITORS = ("mAP", "mAP_11", "mAP_fixed")
+MONITORS_OF_METRIC = {"coco": COCO_MONITORS, "voc": VOC_MONITORS}
+
+
 class EvaluationConfig(Section):
-    """Scoring with the COCO metric."""
+    """Scoring with the COCO or the VOC metric."""
 
     every: AtLeastOne = Field(description="Steps between evaluations; one more at the end.")
     share: Share = Field(1.0, description="Share of the validation images to evaluate on.")
@@ -184,12 +229,50 @@ class EvaluationConfig(Section):
     labels: Literal["best_class", "all_classes"] = Field(
         "best_class", description="One label per box, or every class that passes `conf`."
     )
-    monitor: Literal[
-        "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"
-    ] = Field("AP50", description="The figure that chooses best.pt.")
+    metric: Literal["coco", "voc"] = Field("coco", description="The metric to be judged by.")
+    both: bool = Field(False, description="Report the other metric too.")
+    voc_iou: Fraction = Field(
+        0.5, description="IoU from which on the VOC metric takes a box for a truth's."
+    )
+    fixed_conf: Fraction = Field(
+        0.4, description="The VOC metric is also reported for the boxes of at least this score."
+    )
+    monitor: (
+        Literal[
+            "AP",
+            "AP50",
+            "AP75",
+            "APs",
+            "APm",
+            "APl",
+            "AR1",
+            "AR10",
+            "AR100",
+            "ARs",
+            "ARm",
+            "ARl",
+            "mAP",
+            "mAP_11",
+            "mAP_fixed",
+        ]
+        | None
+    ) = Field(
+        None,
+        description="The figure of the metric that chooses best.pt; null is AP50 of the COCO "
+        "metric, mAP of the VOC metric.",
+    )
     batch_size: AtLeastOne = Field(16, description="Images per forward pass.")
     per_class: bool = Field(False, description="Report AP for each class too.")
     pictures: NotNegative = Field(8, description="Images drawn with predictions and truth.")
+
+    @field_validator("monitor")
+    @classmethod
+    def _of_its_metric(cls, monitor: str | None, info: ValidationInfo) -> str | None:
+        metric = info.data.get("metric")
+        if monitor is not None and metric and monitor not in MONITORS_OF_METRIC[metric]:
+            allowed = ", ".join(MONITORS_OF_METRIC[metric])
+            raise broken_rule(f"must be a figure of the {metric} metric: {allowed}")
+        return monitor
 
 
 class LoggingConfig(Section):

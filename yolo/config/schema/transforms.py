@@ -34,6 +34,7 @@ ALLOWED = (
     "RandomBrightnessContrast",
     "RandomCrop",
     "RandomFog",
+    "RandomResizedCrop",
     "Resize",
     "Rotate",
     "ToGray",
