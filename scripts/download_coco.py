@@ -6,32 +6,17 @@ What is there already is not fetched again, and an interrupted download goes on 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from yolo.downloads import download, readable_size, remote_size
+from yolo.archives import Archive, fetch_archives
 from yolo.errors import UserError
 
 BASE_URL = "http://images.cocodataset.org"
-
-
-class Archive(NamedTuple):
-    """A zip of the data set; `growth` is the size of its content over its own, about."""
-
-    url_path: str
-    growth: float
-
-    @property
-    def name(self) -> str:
-        return self.url_path.rpartition("/")[2]
-
 
 ARCHIVES = {
     "annotations": Archive("annotations/annotations_trainval2017.zip", 3.5),
@@ -59,78 +44,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def pending_archives(root: Path, splits: Sequence[str]) -> list[Archive]:
-    """What is still to be unpacked, annotations first: they are small and tell early of trouble."""
-    wanted = [archive for name, archive in ARCHIVES.items() if name in {"annotations", *splits}]
-    return [archive for archive in wanted if not done_marker(root, archive).exists()]
-
-
-def done_marker(root: Path, archive: Archive) -> Path:
-    return root / f".{archive.name}.unpacked"
-
-
-def check_space(root: Path, sizes: dict[Archive, int], *, delete_zips: bool) -> None:
-    """Refuses to start what the disk cannot hold: what is missing of the zips, and their content.
-
-    Raises:
-        UserError: too little space.
-    """
-    missing = [max(0, size - arrived(root / archive.name)) for archive, size in sizes.items()]
-    zips = max(missing) if delete_zips else sum(missing)
-    needed = zips + sum(size * archive.growth for archive, size in sizes.items())
-    free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
-    print(f"{readable_size(sum(missing))} to fetch, {readable_size(needed)} of disk needed")
-    if needed > free:
-        raise UserError(
-            f"{root} has {readable_size(free)} free where {readable_size(needed)} are needed: "
-            "make room, choose another --root, fewer --splits, or --delete-zips"
-        )
-
-
-def arrived(zip_path: Path) -> int:
-    """Bytes of a zip that are on the disk, whole or in part."""
-    candidates = (zip_path, zip_path.with_name(f"{zip_path.name}.part"))
-    return next((path.stat().st_size for path in candidates if path.exists()), 0)
-
-
-def extract(zip_path: Path, root: Path) -> int:
-    """Unpacks what is not there in its full size; returns the number of files in the archive.
-
-    Raises:
-        UserError: a broken archive, a member that leads out of the folder, a full disk.
-    """
-    try:
-        with zipfile.ZipFile(zip_path) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
-            for member in members:
-                target = (root / member.filename).resolve()
-                if not target.is_relative_to(root.resolve()):
-                    raise UserError(f"{zip_path} holds {member.filename!r}, which leads out of it")
-                if not (target.is_file() and target.stat().st_size == member.file_size):
-                    opened.extract(member, root)
-    except (zipfile.BadZipFile, EOFError) as problem:
-        raise UserError(f"{zip_path} is broken ({problem}); remove it and start again") from problem
-    except OSError as problem:
-        raise UserError(f"cannot unpack {zip_path}: {problem}") from problem
-    return len(members)
-
-
 def fetch_coco(arguments: argparse.Namespace) -> None:
-    root = arguments.root
-    base = arguments.base_url.rstrip("/")
-    pending = pending_archives(root, arguments.splits)
-    sizes = {archive: remote_size(f"{base}/{archive.url_path}") or 0 for archive in pending}
-    if pending:
-        check_space(root, sizes, delete_zips=arguments.delete_zips)
-    for archive in pending:
-        zip_path = root / archive.name
-        download(f"{base}/{archive.url_path}", zip_path, size=sizes[archive] or None)
-        print(f"unpacking {zip_path}", flush=True)
-        print(f"{archive.name}: {extract(zip_path, root)} files")
-        done_marker(root, archive).touch()
-        if arguments.delete_zips:
-            zip_path.unlink()
-    print(f"COCO 2017 is ready in {root}")
+    """The annotations come first: they are small and tell early of trouble."""
+    wanted = [ARCHIVES[name] for name in ARCHIVES if name in {"annotations", *arguments.splits}]
+    fetch_archives(
+        wanted,
+        arguments.root,
+        base_url=arguments.base_url,
+        delete=arguments.delete_zips,
+        ways_out="fewer --splits, or --delete-zips",
+    )
+    print(f"COCO 2017 is ready in {arguments.root}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from yolo.data.augment import COLOUR, TRANSFORMS, Augment, letterbox_sample
+from yolo.data.augment import Augment, WholeImageAugment, letterbox_sample
+from yolo.data.transforms import COLOUR, TRANSFORMS
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
@@ -25,6 +26,7 @@ GEOMETRY: list[dict[str, Any]] = [
     {"type": "RandomCrop", "p": 1, "height": 190, "width": 200},
     {"type": "RandomCrop", "p": 1, "height": 240, "width": 300, "pad_if_needed": True},
     {"type": "Resize", "p": 1},
+    {"type": "RandomResizedCrop", "p": 1, "scale": [0.5, 1.0]},
 ]
 
 
@@ -142,6 +144,50 @@ def test_what_a_crop_cuts_off_stays_cut_off_in_the_letterbox_round_it() -> None:
     assert result.image[50, 200].tolist() == list(FILL_COLOUR_RGB)
 
 
+def test_a_cut_of_the_original_by_hand() -> None:
+    """A square cut of a quarter of the area is half as wide: what is in it grows by its scale."""
+    cut = {"type": "RandomResizedCrop", "p": 1, "scale": [0.25, 0.25], "ratio": [1.0, 1.0]}
+    augment = Augment(transforms=[cut], min_visibility=0)
+    for seed in range(8):
+        result = augment(sample([[0, 0, 400, 400]], size_hw=(400, 400)), size_px=100, seed=(seed,))
+        assert (result.image == RED).all()  # no letterbox
+        assert result.boxes_xyxy_px.tolist() == [[0, 0, 100, 100]]
+        small = augment(
+            sample([[190, 190, 210, 210]], size_hw=(400, 400)), size_px=100, seed=(seed,)
+        )
+        sides = small.boxes_xyxy_px[:, 2:] - small.boxes_xyxy_px[:, :2]
+        inside = (small.boxes_xyxy_px > 0).all() and (small.boxes_xyxy_px < 100).all()
+        assert not inside or (sides == 10).all()  # 20 px by 100 / 200
+    quarter = Augment(transforms=[cut], min_visibility=0.3)
+    result = quarter(sample([[0, 0, 400, 400]], size_hw=(400, 400)), size_px=100, seed=(0,))
+    assert result.ignored.tolist() == [True]  # a quarter of it is left
+
+
+def test_of_the_transforms_that_size_the_first_one_that_fires_does() -> None:
+    sizing = [
+        {"type": "Resize", "p": 0},
+        {"type": "RandomResizedCrop", "p": 1, "scale": [0.2, 0.3]},
+    ]
+    marked = sample([[0, 0, 1, 1]])
+    cut = Augment(transforms=sizing, min_visibility=0)(marked, size_px=64, seed=(0,))
+    whole = Augment(transforms=[{"type": "Resize", "p": 1}, *sizing])(marked, size_px=64, seed=(0,))
+    stretched = cv2.resize(marked.image, (64, 64), interpolation=cv2.INTER_AREA)
+    assert (whole.image == stretched).all() and (cut.image != stretched).any()
+
+
+def test_a_classifiers_image_keeps_its_label_whatever_is_left_of_it() -> None:
+    """A crop into the padding of a long image would drop the box that stands for all of it."""
+    crop = {"type": "RandomCrop", "p": 1, "height": 20, "width": 100}
+    long = sample([[0, 0, 400, 20]], size_hw=(20, 400))
+    plain = [Augment(transforms=[crop])(long, size_px=100, seed=(i,)) for i in range(20)]
+    assert min(len(result.labels) for result in plain) == 0
+    for seed, other in enumerate(plain):
+        result = WholeImageAugment(transforms=[crop])(long, size_px=100, seed=(seed,))
+        assert (result.image == other.image).all()
+        assert result.boxes_xyxy_px.tolist() == [[0, 0, 100, 100]]
+        assert (result.labels.tolist(), result.ignored.tolist()) == ([0], [False])
+
+
 def test_empty_areas_are_filled_with_the_mean_colour() -> None:
     for settings in (
         {"type": "Affine", "p": 1, "scale": 0.5},
@@ -216,7 +262,7 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"type": "Flip"}, r"there is no transform 'Flip'; choose among Resize, HorizontalFlip"),
+        ({"type": "Flip"}, r"there is no transform 'Flip'; choose among Resize, RandomResi"),
         ({"type": "Colorjitter"}, r"there is no transform 'Colorjitter' \(did you mean 'ColorJi"),
         (
             {"type": "CLAHE", "clip_limits": 4},
@@ -224,6 +270,8 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
         ),
         ({"type": "CLAHE", "strict": True}, "CLAHE has no argument 'strict'"),
         ({"type": "Resize", "height": 9}, "Resize has no argument 'height'; it takes"),
+        ({"type": "RandomResizedCrop", "size": 9}, "RandomResizedCrop has no argument 'size'; it"),
+        ({"type": "RandomResizedCrop", "ratio": [0, 1]}, r"RandomResizedCrop: ratio \[0, 1\] must"),
         ({"type": "Blur", "p": 2}, r"Blur: p = 2: Input should be less than or equal to 1"),
         ({"type": "Posterize", "num_bits": "few"}, "Posterize: num_bits = 'few': Input should be"),
         ({"type": "Rotate", "border_mode": 4}, "Rotate: border_mode 4 repeats objects without"),

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
-from yolo.config import Config
-from yolo.config.schema.data import Dataset, ShapesDatasetConfig
-from yolo.data.augment import Augment
+from yolo.config import REPOSITORY_ROOT, TaskConfig
+from yolo.config.schema.classification import ClassDataset, ClassificationDataConfig
+from yolo.config.schema.data import DataConfig, Dataset
+from yolo.data.augment import Augment, WholeImageAugment
+from yolo.data.datasets.class_folder import ClassFolderDataset
+from yolo.data.datasets.class_shapes import ClassShapesDataset
 from yolo.data.datasets.coco import CocoDataset
+from yolo.data.datasets.csv_list import CsvListDataset
+from yolo.data.datasets.detection import DetectionDataset
 from yolo.data.datasets.shapes import ShapesDataset
+from yolo.data.datasets.voc import VocDataset
+from yolo.data.datasets.yolo_text import YoloTextDataset
 from yolo.data.loader import EvaluationBatches, TrainingBatches
 from yolo.data.sampling import SampleOrder, repeat_factors
 from yolo.engine.distributed import Ranks
 from yolo.errors import UserError
 
+CACHE = REPOSITORY_ROOT / "data" / "cache"
+"""What was read of many small files; may be deleted at any time."""
+
+DATASETS: dict[str, Callable[..., DetectionDataset]] = {
+    "class_folder": ClassFolderDataset,
+    "class_shapes": ClassShapesDataset,
+    "coco": CocoDataset,
+    "csv_list": partial(CsvListDataset, cache=CACHE),
+    "shapes": ShapesDataset,
+    "voc": partial(VocDataset, cache=CACHE),
+    "yolo_text": partial(YoloTextDataset, cache=CACHE),
+}
+
 Split = Literal["train", "val", "test"]
 
 
-def build_dataset(config: Config, split: Split) -> CocoDataset:
+def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
     """A data set, cut down as ``data.limit`` and, in training, ``data.train_share`` say.
 
     Raises:
@@ -36,21 +57,14 @@ def build_dataset(config: Config, split: Split) -> CocoDataset:
     return dataset
 
 
-def _open(spec: Dataset, config: Config) -> CocoDataset:
-    names = config.data.class_names
-    if isinstance(spec, ShapesDatasetConfig):
-        return ShapesDataset(
-            root=spec.root,
-            split=spec.split,
-            images=spec.images,
-            seed=spec.seed,
-            class_names=names,
-        )
-    return CocoDataset(annotations=spec.annotations, images=spec.images, class_names=names)
+def _open(spec: Dataset | ClassDataset, config: TaskConfig) -> DetectionDataset:
+    """The fields of a data set's section are its constructor's arguments."""
+    settings = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
+    return DATASETS[spec.type](**settings, class_names=config.data.class_names)
 
 
 def check_same_classes(
-    dataset: CocoDataset,
+    dataset: DetectionDataset,
     split: Split,
     category_ids: Sequence[int],
     class_names: Sequence[str],
@@ -74,23 +88,24 @@ def check_same_classes(
     pairs = enumerate(zip(wanted, given, strict=False))
     fewer = min(len(wanted), len(given))
     place = next((i for i, (one, other) in pairs if one != other), fewer)
+    way = "" if isinstance(dataset, CocoDataset) else "; data.class_names gives them to both"
     raise UserError(
         f"{owner} has {len(wanted)} categories, but data.{split} defines {len(given)}, and they "
         f"differ from number {place + 1} on; both must have the same categories with the same ids"
+        f"{way}"
     )
 
 
-def build_training_batches(config: Config, dataset: CocoDataset, ranks: Ranks) -> TrainingBatches:
+def build_training_batches(
+    config: TaskConfig, dataset: DetectionDataset, ranks: Ranks
+) -> TrainingBatches:
     """The endless stream of this rank's augmented micro-batches."""
     data, factors = config.data, None
     if data.sampling == "repeat_factor":
         factors = repeat_factors(dataset.annotations, data.repeat_factor_threshold)
     return TrainingBatches(
         dataset=dataset,
-        augment=Augment(
-            transforms=[transform.model_dump() for transform in data.augment],
-            min_visibility=data.min_visibility,
-        ),
+        augment=_build_augment(data),
         order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
         image_size_px=data.image_size,
         batch_size=config.training.batch_size,
@@ -103,8 +118,15 @@ def build_training_batches(config: Config, dataset: CocoDataset, ranks: Ranks) -
     )
 
 
+def _build_augment(data: DataConfig | ClassificationDataConfig) -> Augment:
+    transforms = [transform.model_dump() for transform in data.augment]
+    if isinstance(data, ClassificationDataConfig):
+        return WholeImageAugment(transforms=transforms)
+    return Augment(transforms=transforms, min_visibility=data.min_visibility)
+
+
 def build_evaluation_batches(
-    config: Config, dataset: CocoDataset, ranks: Ranks, *, image_size_px: int | None = None
+    config: TaskConfig, dataset: DetectionDataset, ranks: Ranks, *, image_size_px: int | None = None
 ) -> EvaluationBatches:
     """This rank's letterboxed batches of a whole data set."""
     return EvaluationBatches(
@@ -118,7 +140,7 @@ def build_evaluation_batches(
     )
 
 
-def count_workers(config: Config, ranks: Ranks) -> int:
+def count_workers(config: TaskConfig, ranks: Ranks) -> int:
     """Loader processes of this rank; ``auto`` shares the cores among the ranks, at most 8 each.
 
     On a CPU the network itself uses all cores, and one process is enough to keep up with it.

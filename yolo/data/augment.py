@@ -7,46 +7,17 @@ is seeded per sample (Compose mixes the number of the worker into its seeds).
 
 from __future__ import annotations
 
-import difflib
-import os
 import random
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
+from yolo.data.transforms import COLOUR, CUT, GEOMETRIC, STRETCH, CropSizeError, build_transform
 from yolo.errors import UserError
-from yolo.letterbox import FILL_COLOUR_RGB, Letterbox
+from yolo.letterbox import Letterbox
 from yolo.records import Sample
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it would ask the network
-
-import albumentations
-import cv2
-from albumentations.augmentations.crops.transforms import CropSizeError
-
-STRETCH = "Resize"
-GEOMETRIC = ("HorizontalFlip", "Affine", "Rotate", "RandomCrop")
-"""Transforms that move boxes; applied first, in the listed order."""
-COLOUR = (
-    "MultiplicativeNoise",
-    "CLAHE",
-    "Posterize",
-    "ToGray",
-    "RandomBrightnessContrast",
-    "RGBShift",
-    "ColorJitter",
-    "GaussNoise",
-    "RandomFog",
-    "CoarseDropout",
-    "Blur",
-    "ChannelShuffle",
-)
-"""Transforms of the pixels alone; applied last, in the listed order, on the small image."""
-TRANSFORMS = (STRETCH, *GEOMETRIC, *COLOUR)
 
 SMALLEST_SIDE_PX = 1.0
 """A box of which less is left is dropped."""
@@ -55,14 +26,15 @@ SMALLEST_SIDE_PX = 1.0
 class Augment:
     """Turns a sample into a random square variant of itself.
 
-    The image is letterboxed to its final size first, unless ``Resize`` fires and stretches it;
+    The image is letterboxed to its final size first, unless ``Resize`` fires and stretches it, or
+    ``RandomResizedCrop`` cuts a part of it and stretches that (the first one listed that fires);
     then come the geometric transforms, then those of colour. Empty areas get the mean colour. A
     box that a transform cuts keeps the share of its area that is still visible; a box of which too
     little is left becomes an ignored region, and one without a visible pixel is dropped.
 
     Args:
-        transforms: of each its "type" (one of `TRANSFORMS`), "p" and arguments of Albumentations'
-            transform of that name. ``Resize`` takes no size: it is the network's.
+        transforms: of each its "type" (one of `transforms.TRANSFORMS`), "p" and arguments of
+            Albumentations' transform of that name. The two above take no size: it is the network's.
         min_visibility: share of its area, 0..1, below which a box becomes an ignored region.
 
     Raises:
@@ -73,7 +45,7 @@ class Augment:
         self, *, transforms: Sequence[Mapping[str, Any]], min_visibility: float = 0.1
     ) -> None:
         built = [(settings["type"], build_transform(settings)) for settings in transforms]
-        self._stretches = [transform for name, transform in built if name == STRETCH]
+        self._sizing = [(name, transform) for name, transform in built if name in (STRETCH, CUT)]
         self._geometric = [transform for name, transform in built if name in GEOMETRIC]
         self._colour = [transform for name, transform in built if name in COLOUR]
         self._min_visibility = min_visibility
@@ -103,16 +75,15 @@ class Augment:
     def _seed(self, seed: tuple[int, ...]) -> None:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
         py_random = random.Random(int(generator.integers(2**63)))
-        for transform in (*self._stretches, *self._geometric, *self._colour):
+        sizing = [transform for _, transform in self._sizing]
+        for transform in (*sizing, *self._geometric, *self._colour):
             transform.set_random_state(generator, py_random)
 
     def _to_square(self, frame: _Frame, size_px: int) -> _Frame:
-        for stretch in self._stretches:
-            if stretch.should_apply():
-                stretch.height = stretch.width = size_px
-                height, width = frame.image.shape[:2]
-                scale = np.array([size_px / width, size_px / height] * 2, np.float32)
-                return replace(frame, image=stretch.apply(frame.image), boxes=frame.boxes * scale)
+        for name, transform in self._sizing:
+            if transform.should_apply():
+                fit = _stretch if name == STRETCH else _cut
+                return fit(frame, transform, size_px)
         return _letterbox(frame, size_px)
 
     def _finish(self, sample: Sample, frame: _Frame) -> Sample:
@@ -127,6 +98,29 @@ class Augment:
             image_id=sample.image_id,
             original_size_hw=sample.original_size_hw,
         )
+
+
+class WholeImageAugment(Augment):
+    """Augmentation for classifiers: whatever happens, the image keeps its one label.
+
+    The sample's single box stands for the whole image, and does so again afterwards: no transform
+    can cut it off, drop it or have it ignored.
+
+    Args:
+        transforms: see ``Augment``.
+    """
+
+    def __init__(self, *, transforms: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(transforms=transforms)
+
+    def __call__(self, sample: Sample, *, size_px: int, seed: tuple[int, ...]) -> Sample:
+        """A variant of ``sample``, as ``Augment`` makes it, with one box over all of it."""
+        assert len(sample.labels) == 1, "an image of a classifier has one label"
+        bare = replace(sample, boxes_xyxy_px=np.zeros((0, 4), np.float32))
+        bare = replace(bare, labels=sample.labels[:0], ignored=sample.ignored[:0])
+        changed = super().__call__(bare, size_px=size_px, seed=seed)
+        whole = np.array([[0, 0, size_px, size_px]], np.float32)
+        return replace(changed, boxes_xyxy_px=whole, labels=sample.labels, ignored=sample.ignored)
 
 
 def letterbox_sample(sample: Sample, size_px: int) -> Sample:
@@ -163,6 +157,29 @@ def _letterbox(frame: _Frame, size_px: int) -> _Frame:
     return replace(frame, image=letterbox.image(frame.image), boxes=letterbox.boxes(frame.boxes))
 
 
+def _stretch(frame: _Frame, transform: Any, size_px: int) -> _Frame:
+    """Albumentations' ``Resize``, which has fired."""
+    transform.height = transform.width = size_px
+    height, width = _size_hw(frame.image)
+    scale = np.array([size_px / width, size_px / height] * 2, np.float32)
+    return replace(frame, image=transform.apply(frame.image), boxes=frame.boxes * scale)
+
+
+def _cut(frame: _Frame, transform: Any, size_px: int) -> _Frame:
+    """Albumentations' ``RandomResizedCrop``, which has fired.
+
+    The boxes follow the cut's own numbers: its keypoints would be half a pixel of the original off.
+    """
+    transform.size = (size_px, size_px)
+    drawn = transform.get_params_dependent_on_data({"shape": frame.image.shape}, {})
+    x1, y1, x2, y2 = drawn["crop_coords"]
+    boxes = frame.boxes - np.array([x1, y1] * 2, np.float32)
+    clipped = boxes.clip(0, np.array([x2 - x1, y2 - y1] * 2, np.float32))
+    scale = np.array([size_px / (x2 - x1), size_px / (y2 - y1)] * 2, np.float32)
+    image = transform.apply(frame.image, crop_coords=(x1, y1, x2, y2))
+    return _Frame(image, clipped * scale, frame.visible * _share_kept(boxes, clipped))
+
+
 def _move(frame: _Frame, transform: Any) -> _Frame:
     """Apply a geometric transform to the image and its boxes, and clip them."""
     try:
@@ -181,8 +198,7 @@ def _move(frame: _Frame, transform: Any) -> _Frame:
     boxes = _enclosing(moved["keypoints"], ellipse=ellipse)
     height, width = moved["image"].shape[:2]
     clipped = boxes.clip(0, np.array([width, height, width, height], np.float32))
-    cut = _area(clipped) / _area(boxes).clip(min=np.finfo(np.float32).tiny)
-    return _Frame(moved["image"], clipped, frame.visible * cut)
+    return _Frame(moved["image"], clipped, frame.visible * _share_kept(boxes, clipped))
 
 
 def _corners(boxes_xyxy_px: np.ndarray) -> np.ndarray:
@@ -210,72 +226,15 @@ def _enclosing(keypoints: np.ndarray, *, ellipse: bool) -> np.ndarray:
     return np.concatenate([centre - reach, centre + reach], axis=1)
 
 
+def _share_kept(boxes_xyxy_px: np.ndarray, clipped_xyxy_px: np.ndarray) -> np.ndarray:
+    """What clipping left of each box's area, 0..1: (N, 4) twice -> (N,)."""
+    tiny = np.finfo(np.float32).tiny
+    return _area(clipped_xyxy_px) / _area(boxes_xyxy_px).clip(min=tiny)
+
+
 def _area(boxes_xyxy_px: np.ndarray) -> np.ndarray:
     return (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).prod(axis=1)
 
 
 def _size_hw(image: np.ndarray) -> tuple[int, int]:
     return image.shape[0], image.shape[1]
-
-
-def build_transform(settings: Mapping[str, Any]) -> Any:
-    """The Albumentations transform that {"type", "p", arguments} describes.
-
-    Raises:
-        UserError: an unknown type or argument, or a value that Albumentations refuses.
-    """
-    name = settings["type"]
-    if name not in TRANSFORMS:
-        raise UserError(
-            f"data.augment: there is no transform {name!r}{_did_you_mean(name, TRANSFORMS)}; "
-            f"choose among {', '.join(TRANSFORMS)}."
-        )
-    transform = getattr(albumentations, name)
-    arguments = {key: value for key, value in settings.items() if key != "type"}
-    _check_arguments(name, arguments, argument_names(name))
-    if name == STRETCH:
-        arguments = {"height": 1, "width": 1, "area_for_downscale": "image"} | arguments
-    if "fill" in transform.InitSchema.model_fields:
-        arguments.setdefault("fill", FILL_COLOUR_RGB)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # it would go on with its defaults
-            return transform(**arguments)
-    except (ValueError, TypeError, UserWarning) as error:
-        raise UserError(f"data.augment: {name}: {_reason(error)}") from None
-
-
-def argument_names(name: str) -> tuple[str, ...]:
-    """The arguments that a transform takes in a config, "p" included."""
-    fields = getattr(albumentations, name).InitSchema.model_fields
-    own = {"strict"} | ({"height", "width"} if name == STRETCH else set())
-    return tuple(field for field in fields if field not in own)
-
-
-def _check_arguments(name: str, arguments: Mapping[str, Any], known: Sequence[str]) -> None:
-    for argument in arguments:
-        if argument not in known:
-            raise UserError(
-                f"data.augment: {name} has no argument {argument!r}"
-                f"{_did_you_mean(argument, known)}; it takes {', '.join(known)}."
-            )
-    mirrored = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
-    if name in GEOMETRIC and arguments.get("border_mode") in mirrored:
-        raise UserError(
-            f"data.augment: {name}: border_mode {arguments['border_mode']} repeats objects without "
-            f"their boxes; use 0 (one colour) or 1 (the edge's colours)."
-        )
-
-
-def _did_you_mean(given: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(given, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _reason(error: Exception) -> str:
-    """The first complaint of Albumentations in one line."""
-    if not isinstance(error.__cause__, ValidationError):
-        return " ".join(str(error).split())
-    first = error.__cause__.errors()[0]
-    argument = f"{first['loc'][0]} = {first['input']!r}: " if first["loc"] else ""
-    return f"{argument}{first['msg']}."

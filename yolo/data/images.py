@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from yolo.errors import UserError
 
@@ -17,6 +17,9 @@ LARGEST_IMAGE_PX = 178_956_970
 
 # OpenCV would tell of damaged files in lines of its own, beside our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+QUARTER_TURNS = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap height and width."""
 
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
@@ -52,15 +55,22 @@ def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray
     )
 
 
-def size_hw(path: Path) -> tuple[int, int]:
-    """Height and width in pixels as stored (EXIF aside), from the header alone.
+def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Height and width in pixels from the header alone.
+
+    As stored, EXIF aside, unless the EXIF rotation gives the image ``expected_hw``: the size that
+    `decode` gives when it is asked for the result.
 
     Raises:
         UserError: the file is missing, unreadable or no image.
     """
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            stored = image.height, image.width
+            if stored == expected_hw or stored[::-1] != expected_hw:
+                return stored
+            turned = image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS
+            return expected_hw if turned else stored
     except FileNotFoundError:
         raise UserError(f"the image {path} does not exist.") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

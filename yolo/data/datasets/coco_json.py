@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from yolo.data.datasets.detection import is_inside
 from yolo.errors import UserError
 
 LARGEST_ID = 2**53 - 1
@@ -209,8 +210,7 @@ class _Entries:
         return names
 
     def _check_inside(self, place: int, name: str) -> None:
-        path = PurePosixPath(name)
-        if not name or "\0" in name or path.is_absolute() or ".." in path.parts:
+        if not is_inside(name):
             self.fail(
                 place, f'"file_name" is {name!r}, but must be a path inside the image folder.'
             )
@@ -234,10 +234,3 @@ def _type_name(value: Any) -> str:
     if value is None:
         return "null"
     return TYPE_NAMES.get(type(value), "an object")
-
-
-def first_names(names: Iterable[str], count: int = 5) -> str:
-    """A list for a message: at most ``count`` names, then how many more."""
-    known: Sequence[str] = list(names)
-    more = f" and {len(known) - count} more" if len(known) > count else ""
-    return ", ".join(known[:count]) + more

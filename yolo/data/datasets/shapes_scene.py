@@ -20,6 +20,8 @@ _MIN_VISIBLE = 0.5  # share of an object that others must leave to be seen
 _HUE_SPREAD_DEGREES = 20  # of a class around its own hue: a hint, as with apples, not a label
 _MIN_CONTRAST = 100  # distance in RGB between an object's colour and what lies under it
 _TRIES = 12  # at placing one object
+_OBJECT_IMAGE_PX = (96, 161)  # width and height of an image with a single object, from and below
+_OBJECT_SHARE = (0.4, 0.95)  # long side of that object, of the image's short side
 _SUPERSAMPLING = 4  # of outlines, in each direction
 _HOLE = 0.55  # radius of a ring's hole, of the ring's own
 
@@ -83,6 +85,16 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     noise = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
     image[:] = np.clip(image + noise, 0, 255)
     return scene
+
+
+def draw_object(rng: np.random.Generator, name: str) -> np.ndarray:
+    """Draw a single object of a class on an image of its own: uint8 (H, W, 3), RGB."""
+    width, height = rng.integers(*_OBJECT_IMAGE_PX, 2).tolist()
+    image = _background(rng, height, width)
+    size_px = round(rng.uniform(*_OBJECT_SHARE) * min(height, width))
+    _paint(rng, image, _shape(rng, name, size_px, (height, width)))
+    noise = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def _sizes(rng: np.random.Generator, short_side_px: int) -> list[int]:
