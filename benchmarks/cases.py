@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.annotations import lacks_linux, measure_annotations
 from benchmarks.coco_metric import measure_coco_metric
+from benchmarks.detection import measure_detection
 from benchmarks.figures import Case, Result, Settings
 from benchmarks.loader import lacks_images, measure_loader
 from benchmarks.loss import measure_loss
@@ -34,6 +35,7 @@ CASES = (
         Case(name=name, measure=partial(measure_training, training))
         for name, training in TRAININGS.items()
     ),
+    Case(name="detection", measure=measure_detection),
     Case(name="loss", measure=measure_loss),
     Case(name="loader", measure=measure_loader, lacks=lacks_images),
     Case(name="coco-metric", measure=measure_coco_metric),

@@ -27,7 +27,7 @@ def measure_loss(settings: Settings) -> Iterator[Figure]:
     targets = random_batch(images, size_px).targets.to(settings.device)
     raw = _maps(images, size_px, settings.device)
     levels = [COCO_ANCHORS_PX[i : i + ANCHORS_PER_CELL] for i in (0, 3, 6)]
-    coder = AnchorCoder(anchors_px=levels, stride_px=STRIDES_PX)
+    coder = AnchorCoder(anchors_px=levels, stride_px=STRIDES_PX["yolov3"])
     loss = YOLOv3Loss(coder=coder).to(settings.device)
 
     def forward() -> None:
@@ -56,7 +56,7 @@ def _maps(images: int, size_px: int, device: torch.device) -> list[torch.Tensor]
     fields = 5 + len(CLASSES)
     torch.manual_seed(0)
     maps = []
-    for stride in STRIDES_PX:
+    for stride in STRIDES_PX["yolov3"]:
         cells = size_px // stride
         values = torch.randn(images, cells, cells, ANCHORS_PER_CELL, fields, device=device)
         maps.append(values.permute(0, 3, 1, 2, 4).requires_grad_())  # (B, H, W, A, 5 + K) -> ...

@@ -24,6 +24,7 @@ CASES = {
     "train-darknet53": "training step of Darknet-53 YOLOv3 at 416 px: precision auto against fp32",
     "train-mobilenet": "the same of MobileNetV3-small at 256 px",
     "train-tiny": "the same of the quickstart's detector at 256 px",
+    "detection": "images/s of every model, the network alone and with decoding and NMS",
     "loss": "YOLOv3's loss alone",
     "loader": "training loader with the default transforms on real images",
     "coco-metric": "COCO evaluation of 200,000 detections",

@@ -26,11 +26,12 @@ from pydantic import AfterValidator
 from yolo.config.editor_schema import SCHEMA_FILE, editor_schema
 from yolo.config.schema.transforms import ALLOWED, TRANSFORMS_FILE
 
-# Detection has no masks; three channels, the size of Resize and strictness are the framework's.
+# Detection has no masks; three channels, the network's size and strictness are the framework's.
 NOT_FOR_USERS = {
     "": {"strict", "fill_mask", "mask_interpolation"},
     "ToGray": {"num_output_channels"},
     "Resize": {"height", "width"},
+    "RandomResizedCrop": {"size"},
 }
 FRAMEWORK_DEFAULTS = {"fill": [124, 116, 104], "area_for_downscale": "image"}
 BORDER_MODES = [0, 1]  # one colour, the edge's colours: the others repeat objects without boxes

@@ -26,12 +26,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    from yolo.build.classification import build_classifier
     from yolo.build.detector import build_detector
+    from yolo.build.optimizer import build_freeze
+    from yolo.errors import UserError
     from yolo.models.summary import summarise
 
     names = [str(label) for label in range(arguments.classes)]
-    detector = build_detector(config, names, pretrained=False)
-    print(summarise(detector, config.data.image_size))
+    build = {"detect": build_detector, "classify": build_classifier}[config.task]
+    try:
+        model = build(config, names)
+        freeze = build_freeze(config, model)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if freeze is not None:
+        freeze.apply(0)
+    print(summarise(model, config.data.image_size))
     return 0
 
 

@@ -1,6 +1,7 @@
-"""The downloader and scripts/download_coco.py against a server on loopback."""
+"""The downloader and the scripts that use it against a server on loopback."""
 
 import hashlib
+import importlib.util
 import io
 import os
 import re
@@ -8,13 +9,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
+import time
 import zipfile
 from collections import namedtuple
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -287,3 +291,204 @@ def test_coco_refuses_a_bad_archive(
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "out.txt").exists()
+
+
+@pytest.fixture
+def download_voc() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("download_voc", SCRIPT.parent / "download_voc.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tarred(*members: tuple[str, bytes | str]) -> bytes:
+    """Files, and where the content is text, symbolic links to there."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def serve_voc(site: Site, script: ModuleType, tars: dict[str, bytes]) -> None:
+    """Tars in the places of the real ones; the script takes their sizes for the known ones."""
+    site.files = {}
+    for name, content in tars.items():
+        archive = replace(script.ARCHIVES[name], size=len(content))
+        script.ARCHIVES[name] = archive
+        site.files[f"/{archive.url_path}"] = content
+
+
+def fetch_voc(site: Site, script: ModuleType, root: Path, *more: str) -> int:
+    return script.main(["--root", str(root), "--base-url", site.url, *more])
+
+
+VOC_TARS = {
+    "2007/trainval": tarred(("VOCdevkit/VOC2007/Annotations/000005.xml", b"five")),
+    "2007/test": tarred(("VOCdevkit/VOC2007/Annotations/000001.xml", b"one")),
+    "2012/trainval": tarred(("VOCdevkit/VOC2012/JPEGImages/2008_000002.jpg", b"two")),
+}
+
+
+def test_voc_goes_on_where_it_stopped_and_is_unpacked_once(
+    site: Site, download_voc: ModuleType, tmp_path: Path
+) -> None:
+    assert sum(archive.size for archive in download_voc.ARCHIVES.values()) == 2_910_691_840
+    serve_voc(site, download_voc, VOC_TARS)
+    name = "VOCtrainval_06-Nov-2007.tar"
+    (tmp_path / f"{name}.part").write_bytes(VOC_TARS["2007/trainval"][:600])
+    (tmp_path / f"{name}.part-version").write_text(site.version)
+    assert fetch_voc(site, download_voc, tmp_path, "--delete-tars") == 0
+    assert site.ranges_asked() == ["bytes=600-", None, None]
+    files = sorted(path for path in tmp_path.glob("VOCdevkit/*/*/*"))
+    assert [path.read_bytes() for path in files] == [b"one", b"five", b"two"]
+    assert list(tmp_path.glob("VOC*.tar*")) == []
+    site.requests.clear()
+    assert fetch_voc(site, download_voc, tmp_path) == 0
+    assert site.requests == []
+
+
+def test_voc_of_another_size_is_refused(
+    site: Site, download_voc: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.files = {"/voc2007/VOCtest_06-Nov-2007.tar": b"a page that begs pardon"}
+    assert fetch_voc(site, download_voc, tmp_path, "--sets", "2007/test") == 1
+    assert "has 23 bytes where 451020800 were expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (tarred(("../out.txt", b"x")), "leads out of"),
+        (tarred(("VOCdevkit", ".."), ("VOCdevkit/out.txt", b"x")), "neither file nor folder"),
+        (b"no tar" * 100, "is broken"),
+        (tarred(("VOCdevkit/a.xml", b"x" * 4000))[:2000], "is broken"),
+    ],
+)
+def test_voc_refuses_a_bad_archive(
+    site: Site,
+    download_voc: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    sentence: str,
+) -> None:
+    serve_voc(site, download_voc, {"2007/test": content})
+    assert fetch_voc(site, download_voc, tmp_path / "data", "--sets", "2007/test") == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out.txt").exists()
+    assert not list((tmp_path / "data").glob(".*unpacked"))
+
+
+# scripts/download_weights.py, in process
+
+
+@pytest.fixture
+def download_weights(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script's functions, with a small file in the place of the real one."""
+    path = SCRIPT.parent / "download_weights.py"
+    spec = importlib.util.spec_from_file_location("download_weights", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setitem(script.SIZES, "yolov3.weights", len(CONTENT))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    return script
+
+
+@pytest.fixture
+def fetch_weights(site: Site, tmp_path: Path, download_weights: ModuleType) -> Callable[..., int]:
+    site.files = {"/files/yolov3.weights": CONTENT}
+    options = ["--folder", str(tmp_path / "weights"), "--mirror", f"{site.url}/files/"]
+    return lambda *names: download_weights.main([*names, *options])
+
+
+def test_weights_are_fetched_once(site: Site, tmp_path: Path, fetch_weights, capsys) -> None:
+    assert fetch_weights("yolov3.weights") == 0
+    assert leftovers(tmp_path / "weights") == ["yolov3.weights"]
+    assert (tmp_path / "weights/yolov3.weights").read_bytes() == CONTENT
+    assert "yolov3.weights: 1,048,576 bytes" in capsys.readouterr().out
+    site.requests.clear()
+    assert fetch_weights("yolov3.weights") == 0
+    assert site.requests == []
+
+
+def test_weights_from_a_server_that_breaks_off(site: Site, tmp_path: Path, fetch_weights) -> None:
+    site.break_after = [300_000, 200_000]
+    assert fetch_weights("yolov3.weights") == 0
+    assert (tmp_path / "weights/yolov3.weights").read_bytes() == CONTENT
+    assert site.ranges_asked() == [None, "bytes=300000-", "bytes=500000-"]
+
+
+def test_weights_that_stay_in_part_are_taken_up_by_the_next_call(
+    site: Site, tmp_path: Path, fetch_weights, capsys
+) -> None:
+    site.break_after = [300_000, *[0] * 4]  # after five failures in a row it gives up
+    assert fetch_weights("yolov3.weights") == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: cannot fetch ") and "start again" in told
+    assert leftovers(tmp_path / "weights") == ["yolov3.weights.part", "yolov3.weights.part-version"]
+    assert fetch_weights("yolov3.weights") == 0
+    assert leftovers(tmp_path / "weights") == ["yolov3.weights"]
+
+
+@pytest.mark.parametrize("content", [CONTENT[:-4], CONTENT + b"more", b"", b"<html>gone</html>"])
+def test_weights_of_the_wrong_length_are_refused(
+    site: Site, tmp_path: Path, fetch_weights, capsys, content: bytes
+) -> None:
+    site.files["/files/yolov3.weights"] = content
+    assert fetch_weights("yolov3.weights") == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"has {len(content)} bytes where 1048576 were expected" in told
+    assert leftovers(tmp_path / "weights") == []
+
+
+def test_weights_offline_are_one_sentence(
+    tmp_path: Path, download_weights: ModuleType, capsys
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        mirror = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        arguments = ["yolov3.weights", "--folder", str(tmp_path), "--mirror", mirror]
+        assert download_weights.main(arguments) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"^error: cannot fetch .*no connection .* check the connection", told)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [["yolov4.weights"], []])
+def test_unknown_weights_are_told_with_those_that_are_known(
+    download_weights: ModuleType, capsys, arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        download_weights.main(arguments)
+    assert ended.value.code == 2
+    assert "darknet53.conv.74" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_weights_are_listed_with_their_sizes(
+    tmp_path: Path, download_weights: ModuleType, capsys
+) -> None:
+    (tmp_path / "yolov2.weights").touch()
+    assert download_weights.main(["--list", "--folder", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["darknet53.conv.74", "162.5", "MB"] in lines
+    assert ["yolov2.weights", "203.9", "MB", "here"] in lines
+
+
+def test_the_sizes_are_those_of_the_models(download_weights: ModuleType) -> None:
+    """A header of 20 bytes, 16 in the three older files, and four for each number."""
+    sizes = {**download_weights.SIZES, "yolov3.weights": 248_007_048}
+    floats = {name: (size - 20) / 4 for name, size in sizes.items()}
+    assert floats["yolov3.weights"] == 62_001_757
+    assert floats["yolov3-tiny.weights"] == 8_858_734
+    assert floats["yolov3-spp.weights"] == 63_052_381
+    assert floats["darknet53.conv.74"] == 41_645_640 - 1000 * 1025  # less the classifier
+    assert (sizes["darknet19_448.conv.23"] - 16) / 4 == 20_856_776 - 1000 * 1025
+    # 60 classes more at 5 anchors are 300 filters of 1024 weights and a bias
+    assert sizes["yolov2.weights"] - sizes["yolov2-voc.weights"] == 4 * 300 * 1025

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lower first: a room may import what stands in a line above its own, and itself.
 LEVELS = (
     ("errors",),
-    ("boxes", "letterbox", "records"),
+    ("boxes", "layer_records", "letterbox", "load_report", "records"),
     (
         "anchors",
         "assign",
@@ -26,10 +26,11 @@ LEVELS = (
         "downloads",
         "models",
         "optim",
+        "plots",
         "postprocess",
         "visualize",
     ),
-    ("losses", "metrics", "export"),
+    ("archives", "losses", "metrics", "export"),
     ("engine",),
     ("build",),
     ("predict", "explain", "preflight", "report"),

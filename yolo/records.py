@@ -95,6 +95,27 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
+class GridMatches:
+    """What raw maps say where a truth is and where none is; M boxes of all maps, T truths.
+
+    Attributes:
+        objectness: float32 (M,), the confidence that there is an object, of every box.
+        owned: bool (M,), whether a truth owns the box.
+        class_logits: float32 (T, K), the classes' raw numbers at each truth's place.
+        labels: int64 (T,).
+        counted: bool (T,), the truths that own their place.
+        dropped: bool (T,), the truths that own none though they are not ignored.
+    """
+
+    objectness: Tensor
+    owned: Tensor
+    class_logits: Tensor
+    labels: Tensor
+    counted: Tensor
+    dropped: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Images of one size with their truth, as the network gets them.
 

@@ -1,11 +1,15 @@
-"""The truth as predictions is perfect: through letterbox, label map and json, on real COCO."""
+"""The truth as predictions is perfect: through letterbox, label map and json, on real data."""
 
 import pytest
 import torch
 from torch import nn
 
 from yolo.boxes import cxcywh_to_xyxy
+from yolo.build.evaluator import build_metrics
+from yolo.config.schema.training import EvaluationConfig
 from yolo.data.datasets.coco import CocoDataset
+from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.datasets.voc import VocDataset
 from yolo.data.loader import EvaluationBatches
 from yolo.engine.detection_evaluator import DetectionEvaluator
 from yolo.engine.distributed import Ranks
@@ -40,6 +44,27 @@ class Oracle(nn.Module):
         return boxes, scores
 
 
+def evaluator(dataset: DetectionDataset, metrics) -> DetectionEvaluator:
+    return DetectionEvaluator(
+        batches=EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16),
+        images=len(dataset),
+        metrics=metrics,
+        category_ids=dataset.category_ids,
+        class_names=dataset.class_names,
+        monitor="AP",
+        coder=lambda raw: raw,
+        postprocess=KEEP_ALL,
+        loss=None,
+        precision=Precision("fp32"),
+        ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu")),
+    )
+
+
+def oracle(dataset: DetectionDataset) -> Oracle:
+    batches = EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16)
+    return Oracle(batches, len(dataset.class_names))
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_truth_as_predictions_scores_one(real_data, split):
     root = real_data / "coco-mini"
@@ -47,25 +72,33 @@ def test_truth_as_predictions_scores_one(real_data, split):
         annotations=root / f"annotations/instances_{split}2017.json",
         images=root / f"{split}2017",
     )
-    batches = EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16)
-    results = []
-    for backend in ("hotcoco", "pycocotools"):
-        evaluator = DetectionEvaluator(
-            batches=batches,
-            images=len(dataset),
-            metric=CocoMetric(ground_truth=dataset.ground_truth(), backend=backend),
-            category_ids=dataset.category_ids,
-            class_names=dataset.class_names,
-            monitor="AP",
-            coder=lambda raw: raw,
-            postprocess=KEEP_ALL,
-            loss=None,
-            precision=Precision("fp32"),
-            ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu")),
-        )
-        found = evaluator.find(Oracle(batches, len(dataset.class_names)), lambda: False)
-        results.append(evaluator.score(found))
+    truth = dataset.ground_truth()
+    metrics = [
+        CocoMetric(ground_truth=truth, backend=backend) for backend in ("hotcoco", "pycocotools")
+    ]
+    found = evaluator(dataset, metrics).find(oracle(dataset), lambda: False)
+    results = [evaluator(dataset, [metric]).score(found) for metric in metrics]
     assert results[0].stats == results[1].stats
     assert results[0].table == results[1].table
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
         assert results[0].stats[name] == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["coco", "voc"])
+def test_either_metric_on_data_of_either_form(real_data, metric):
+    """VOC's difficult objects and COCO's crowds need not be found, whoever scores."""
+    coco = real_data / "coco-mini"
+    datasets = [
+        VocDataset(root=real_data / "voc-sample", image_sets=["*"]),
+        CocoDataset(
+            annotations=coco / "annotations/instances_val2017.json", images=coco / "val2017"
+        ),
+    ]
+    evaluation = EvaluationConfig(every=1, metric=metric, both=True)
+    for dataset in datasets:
+        assert dataset.annotations.ignored.any()
+        both = evaluator(dataset, build_metrics(evaluation, dataset))
+        stats = both.score(both.find(oracle(dataset), lambda: False)).stats
+        assert next(iter(stats)) == {"coco": "AP", "voc": "mAP"}[metric]
+        for name in ("AP50", "AP75", "mAP", "mAP_11", "mAP_fixed"):
+            assert stats[name] == pytest.approx(1.0, abs=1e-9)

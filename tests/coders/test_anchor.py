@@ -59,6 +59,31 @@ def test_decoding_undoes_encoding_on_every_level() -> None:
         torch.testing.assert_close(found, cxcywh_to_xyxy(boxes[t]), atol=1e-3, rtol=1e-5)
 
 
+def test_one_map_of_five_anchors_and_exclusive_classes() -> None:
+    """YOLOv2: cell (row 1, column 2) of stride 32, anchor 4; classes of 1 / 6, 3 / 6, 2 / 6."""
+    anchors = [[12, 16], [30, 34], [52, 86], [100, 60], [120, 130]]
+    v2 = AnchorCoder(anchors_px=[anchors], stride_px=[32], class_activation="softmax")
+    raw = torch.zeros(1, 5, 3, 3, 8)
+    raw[0, 3, 1, 2] = torch.tensor([0, math.log(3), math.log(0.5), 0, 0, 0, *map(math.log, (3, 2))])
+    boxes, scores = v2([raw])
+    assert boxes.shape == (1, 45, 4) and scores.shape == (1, 45, 3)
+    place = 3 * 9 + 1 * 3 + 2  # anchor, row, column
+    assert boxes[0, place].tolist() == pytest.approx([80 - 25, 56 - 30, 80 + 25, 56 + 30])
+    assert scores[0, place].tolist() == pytest.approx([1 / 12, 3 / 12, 2 / 12])
+
+
+def test_boxes_of_single_places_are_those_of_the_maps() -> None:
+    raw = [torch.randn_like(m) for m in empty_maps()]
+    places = torch.tensor([[0, 2, 3, 7], [1, 0, 1, 4], [2, 1, 0, 1], [2, 0, 2, 0]])
+    level, anchor, row, column = places.unbind(1)
+    rows = torch.stack([raw[m][0, a, j, i] for m, a, j, i in places])
+    corner = torch.stack((column, row), dim=1) * torch.tensor(STRIDES)[level][:, None]
+    found = coder().boxes_in_cells(rows, level=level, anchor=anchor) + corner.repeat(1, 2)
+    maps = [coder().level_boxes(m, i) for i, m in enumerate(raw)]
+    expected = [maps[m][0, a, j, i] for m, a, j, i in places]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
 def test_a_box_without_extent_encodes_to_finite_numbers() -> None:
     zero = torch.zeros(1, dtype=torch.int64)
     boxes = torch.tensor([[3.0, 4, 0, 0]])

@@ -9,12 +9,17 @@ from torch import Tensor, nn
 
 from yolo.assign.best_anchor import assign_best_anchor
 from yolo.coders.anchor import AnchorCoder
+from yolo.coders.grid import GridCoder
 from yolo.engine.detection_evaluator import DetectionEvaluator, Found
 from yolo.engine.distributed import Ranks
 from yolo.engine.precision import Precision
 from yolo.letterbox import Letterbox
+from yolo.losses.yolov1 import YOLOv1Loss
+from yolo.losses.yolov2 import YOLOv2Loss
 from yolo.losses.yolov3 import YOLOv3Loss
 from yolo.metrics.coco import CocoMetric
+from yolo.metrics.grid_accuracy import grid_accuracy
+from yolo.metrics.voc import VocMetric
 from yolo.postprocess import Postprocess
 from yolo.records import Batch, Sample
 from yolo.visualize import class_colour
@@ -82,6 +87,17 @@ def ground_truth() -> dict:
     }
 
 
+def voc_metric() -> VocMetric:
+    rows = [(100 + i, row) for i, (_, _, boxes) in enumerate(IMAGES) for row in boxes]
+    return VocMetric(
+        image_ids=np.array([image_id for image_id, _ in rows]),
+        category_ids=np.array([CATEGORY_IDS[row[4]] for _, row in rows]),
+        boxes_xyxy_px=np.array([row[:4] for _, row in rows]),
+        difficult=np.array([row[5] for _, row in rows]),
+        all_category_ids=CATEGORY_IDS,
+    )
+
+
 def true_raw(batch: Batch) -> list[Tensor]:
     """The maps of a network that is sure of the truth and of nothing else."""
     raw = [torch.full((len(batch), 3, SIZE // s, SIZE // s, 5 + 3), -12.0) for s in STRIDES]
@@ -137,7 +153,7 @@ def evaluator(**changes) -> DetectionEvaluator:
     parts = {
         "batches": batches(),
         "images": len(IMAGES),
-        "metric": CocoMetric(ground_truth=ground_truth()),
+        "metrics": [CocoMetric(ground_truth=ground_truth())],
         "category_ids": CATEGORY_IDS,
         "class_names": NAMES,
         "monitor": "AP",
@@ -169,6 +185,89 @@ def test_whoever_knows_the_truth_scores_1(size: int) -> None:
     for name, term in terms.items():
         assert result.figures[f"loss/{name}"] == pytest.approx(term.item(), rel=1e-5)
     assert result.figures["loss"] == pytest.approx(sum(terms.values()).item(), rel=1e-5)
+
+
+def test_the_grids_accuracy_is_that_of_all_images_together() -> None:
+    whole = batches(len(IMAGES))[0]
+    model = NoiseNet()
+    counts = grid_accuracy(YOLOv3Loss(coder=coder()).matches(model(whole.images), whole.targets))
+    expected = {f"accuracy/{name}": float(hits / of) for name, (hits, of) in counts.items()}
+    result = evaluator().evaluate(model, never)
+    assert result is not None
+    told = {name: v for name, v in result.figures.items() if name.startswith("accuracy/")}
+    assert told == expected and {"accuracy/class", "accuracy/no_object"} <= set(told)
+    assert 0.1 < told["accuracy/no_object"] < 0.9
+
+    knows = evaluator().evaluate(Oracle([true_raw(batch) for batch in batches()]), never)
+    assert knows is not None
+    assert [knows.figures[f"accuracy/{n}"] for n in ("class", "object", "no_object")] == [1, 1, 1]
+    without = evaluator(loss=None).evaluate(model, never)
+    assert without is not None and not any("accuracy" in name for name in without.figures)
+
+
+def test_what_nothing_asked_for_has_no_accuracy() -> None:
+    empty = [batches(1)[2]]  # the image without boxes
+    result = evaluator(batches=empty, images=1).evaluate(NoiseNet(), never)
+    assert result is not None and "accuracy/no_object" in result.figures
+    assert not {"accuracy/class", "accuracy/object"} & set(result.figures)
+
+
+def test_two_metrics_are_reported_one_behind_the_other() -> None:
+    metrics = [voc_metric(), CocoMetric(ground_truth=ground_truth())]
+    model = Oracle([true_raw(batch) for batch in batches()])
+    result = evaluator(metrics=metrics, monitor="mAP", per_class=True).evaluate(model, never)
+    assert result is not None and result.figure == result.figures["mAP"] == 1
+    assert result.figures["mAP_11"] == result.figures["mAP_fixed"] == 1
+    assert result.figures["AP50"] == pytest.approx(1)
+    lines = result.text.splitlines()
+    assert len(lines) == 3 + len(NAMES) + 12 + len(NAMES)
+    assert lines[0].startswith(" Mean Average Precision") and lines[6].startswith(" Average Prec")
+    assert lines[3] == f" {'cat':<20} AP = 1.000  AP_11 = 1.000  AP_fixed = 1.000"
+    assert lines[-1] == f" {'tree':<20} AP = 1.000  AP50 = 1.000"
+
+
+class RawMap(nn.Module):
+    """One map of a given shape for each image, that depends on its pixels."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.shape = shape
+        self.layer = nn.Linear(3 * 8 * 8, int(np.prod(shape)))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = nn.functional.avg_pool2d(images.float() / 255 - 0.5, SIZE // 8).flatten(1)
+        return [self.layer(x).unflatten(1, self.shape)]
+
+
+def yolov1() -> tuple[nn.Module, nn.Module, nn.Module]:
+    grid = GridCoder(cells=3, boxes=2, stride_px=SIZE // 3)
+    return RawMap(3, 3, 2 * 5 + 3), grid, YOLOv1Loss(coder=grid)
+
+
+def yolov2() -> tuple[nn.Module, nn.Module, nn.Module]:
+    one_map = AnchorCoder(
+        anchors_px=ANCHORS[1:2], stride_px=STRIDES[2:], class_activation="softmax"
+    )
+    return RawMap(3, 3, 3, 5 + 3), one_map, YOLOv2Loss(coder=one_map)
+
+
+@pytest.mark.parametrize("generation", [yolov1, yolov2])
+def test_every_generation_is_scored(generation) -> None:
+    model, its_coder, loss = generation()
+    parts = {"coder": its_coder, "loss": loss, "postprocess": Postprocess(conf=0.0, iou=0.5)}
+    result = evaluator(**parts, metrics=[voc_metric()], monitor="mAP").evaluate(model, never)
+    assert result is not None and 0 <= result.figure <= 1
+    whole = batches(len(IMAGES))[0]
+    with torch.inference_mode():
+        raw = model(whole.images)
+        terms = loss(raw, whole.targets, len(IMAGES))
+        counts = grid_accuracy(loss.matches(raw, whole.targets))
+    for name, term in terms.items():
+        assert result.figures[f"loss/{name}"] == pytest.approx(term.item(), rel=1e-4)
+    for name, (hits, of) in counts.items():
+        assert result.figures[f"accuracy/{name}"] == float(hits / of)
+    assert result.figures["found_boxes"] > 0
 
 
 def test_boxes_come_back_in_pixels_of_the_original() -> None:

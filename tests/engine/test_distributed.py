@@ -63,6 +63,7 @@ def main(folder: Path) -> None:
     assert ranks.rank == int(os.environ["RANK"]) and ranks.is_main == (ranks.rank == 0)
     check_exchanges(ranks)
     check_training(ranks, folder)
+    check_freezing(ranks, folder)
     check_stopping(ranks, folder)
     check_evaluation(ranks)
     (folder / f"done_{ranks.rank}").touch()
@@ -99,7 +100,7 @@ def check_training(ranks: Ranks, folder: Path) -> None:
 
         calls = 0
 
-        def forward(self, outputs, targets, images_in_step):
+        def forward(self, outputs, targets, images_in_step, images_seen=None):
             terms = super().forward(outputs, targets, images_in_step)
             self.calls += 1
             wrong = self.calls == 4 and ranks.rank == 1
@@ -138,6 +139,47 @@ def check_training(ranks: Ranks, folder: Path) -> None:
     assert all(value.isfinite().all() for value in states[0].values())
 
 
+def check_freezing(ranks: Ranks, folder: Path) -> None:
+    """Gradients meet in what is trained now, before and after the unfreezing, and on resuming."""
+    from test_trainer import ALONE, ToyBatches, TwoPartNet, differences, toy_accuracy, trainer
+
+    from yolo.engine.freezing import Freeze
+    from yolo.optim.optimizers import adam
+
+    def run(name: str, ranks: Ranks, steps: int):
+        model = TwoPartNet(plain=True).double()
+        return trainer(
+            folder / name,
+            model=model,
+            ranks=ranks,
+            optimizer=adam(model, learning_rate=0.01, encoder_learning_rate=0.001),
+            batches=ToyBatches(ranks=ranks, micro_batches=2),
+            steps=steps,
+            more={"freeze": Freeze(model, unfreeze_at=2), "accuracy": toy_accuracy},
+        )
+
+    start = TwoPartNet(plain=True).double().state_dict()
+    both, alone = run("thawed", ranks, 5), run(f"thawed_alone_{ranks.rank}", ALONE, 5)
+    both.fit()
+    alone.fit()
+    for name, ours in both.learner.model.state_dict().items():
+        theirs = alone.learner.model.state_dict()[name]
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+        assert not torch.equal(ours, start[name])
+    assert len(both.log.trained) == 5
+    for (_, ours), (_, theirs) in zip(both.log.trained, alone.log.trained, strict=True):
+        assert ours["accuracy/bright"] == theirs["accuracy/bright"]
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
+    states = ranks.gather(both.state_dict())
+    assert differences(states[0], states[1]) == []
+    halved, resumed = run("halved", ranks, 1), run("halved", ranks, 5)
+    halved.fit()
+    resumed.load_state_dict(halved.state_dict())
+    resumed.fit()
+    for part in ("model", "optimizer", "ema"):
+        assert differences(resumed.state_dict()[part], both.state_dict()[part]) == [], part
+
+
 def check_stopping(ranks: Ranks, folder: Path) -> None:
     """With batch norm and dropout: a signal to rank 1 alone stops both, and both resume exactly."""
     from test_trainer import ToyBatches, differences, signal_at, trainer
@@ -172,12 +214,13 @@ def check_evaluation(ranks: Ranks) -> None:
     from test_detection_evaluator import ALONE, NoiseNet, batches, evaluator, never, same
 
     mine = batches(size=1)[ranks.rank :: ranks.world_size]
-    both = evaluator(batches=mine, ranks=ranks, metric=None).find(NoiseNet(), never)
+    both = evaluator(batches=mine, ranks=ranks, metrics=()).find(NoiseNet(), never)
     alone = evaluator(batches=batches(size=1), ranks=ALONE).find(NoiseNet(), never)
     assert both is not None and alone is not None
     assert same(both, alone) and len(alone.scores) > 100 and both.images == 5
     for name, loss in alone.losses.items():
         np.testing.assert_allclose(both.losses[name], loss, rtol=1e-6)
+    assert both.accuracy == alone.accuracy and set(alone.accuracy) >= {"class", "no_object"}
     result = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), never)
     assert result is not None
     assert ranks.gather(result.figures)[0] == result.figures

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.distributed import Ranks
 from yolo.engine.evaluation import Evaluation
+from yolo.engine.freezing import Freeze
 from yolo.engine.interruption import Interrupted
 from yolo.engine.learner import Learner
 from yolo.engine.logging import SilentLog
@@ -19,7 +20,7 @@ from yolo.engine.precision import Precision
 from yolo.engine.progress import Plan, Progress
 from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
-from yolo.optim.optimizers import adam, sgd
+from yolo.optim.optimizers import adam, adamw, sgd
 from yolo.records import Batch, Targets
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -52,10 +53,44 @@ class ToyNet(nn.Module):
         return self.out(self.between(x).relu().mean((2, 3)))
 
 
+class TwoPartNet(nn.Module):
+    """Something to freeze: an encoder of two stages, and a head with a batch norm of its own."""
+
+    def __init__(self, *, plain: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(8)
+        self.encoder = nn.Module()
+        self.encoder.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(a, b, 3, bias=plain), nn.Identity() if plain else nn.BatchNorm2d(b)
+            )
+            for a, b in ((3, 6), (6, 6))
+        )
+        self.norm = nn.Identity() if plain else nn.BatchNorm2d(6)
+        self.out = nn.Linear(6, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.to(self.out.weight.dtype) / 255
+        for stage in self.encoder.stages:
+            x = stage(x).relu()
+        return self.out(self.norm(x).mean((2, 3)))
+
+
 class ToyLoss(nn.Module):
     """Squared distance of the 4 outputs from an image's one box, as two terms."""
 
-    def forward(self, outputs: Tensor, targets: Targets, images_in_step: int) -> dict[str, Tensor]:
+    def __init__(self) -> None:
+        super().__init__()
+        self.images_seen: list[int | None] = []
+
+    def forward(
+        self,
+        outputs: Tensor,
+        targets: Targets,
+        images_in_step: int,
+        images_seen: int | None = None,
+    ) -> dict[str, Tensor]:
+        self.images_seen.append(images_seen)
         wanted = targets.boxes_cxcywh_norm.to(torch.promote_types(outputs.dtype, torch.float32))
         distance = (outputs.to(wanted.dtype) - wanted).square().sum(0) / images_in_step  # (4,)
         return {"xy": distance[:2].sum(), "wh": distance[2:].sum()}
@@ -167,7 +202,7 @@ PLAN = {
 }
 
 
-LEARNER = ("images_per_step", "gradient_clip", "ema_decay", "seed")
+LEARNER = ("images_per_step", "gradient_clip", "ema_decay", "seed", "accuracy", "freeze")
 
 
 def trainer(folder: Path, **parts) -> Trainer:
@@ -395,6 +430,154 @@ def test_averaged_weights_with_the_trained_statistics_are_evaluated(tmp_path: Pa
     assert load_checkpoint(tmp_path / "b" / "last.pt")["ema"] is None
 
 
+def test_the_loss_knows_how_many_images_were_seen_before(tmp_path: Path) -> None:
+    loss = ToyLoss()
+    whole = trainer(tmp_path, loss=loss, steps=3)
+    whole.fit()
+    assert loss.images_seen == [0, 0, 4, 4, 8, 8]  # two micro-batches in each step of 4 images
+    loss = ToyLoss()
+    resumed = trainer(tmp_path, loss=loss, steps=4)
+    resumed.load_state_dict(whole.state_dict())
+    resumed.fit()
+    assert loss.images_seen == [12, 12]
+
+
+def toy_accuracy(outputs: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """Images whose first pixel is bright, of all; and one that never has anything to count."""
+    assert not torch.is_grad_enabled()
+    bright = targets.boxes_cxcywh_norm[:, 0] > 0.5
+    return {
+        "bright": torch.stack([bright.sum(), torch.tensor(len(outputs))]),
+        "never": torch.zeros(2),
+    }
+
+
+def test_accuracy_is_counted_over_the_steps_of_a_report(tmp_path: Path) -> None:
+    run = trainer(
+        tmp_path,
+        log_every=3,
+        steps=3,
+        batches=ToyBatches(change=spoil(1)),  # a skipped step counts nowhere
+        more={"accuracy": toy_accuracy},
+    )
+    run.fit()
+    ((_, figures),) = run.log.trained
+    boxes = [toy_image(step, place)[1][0] for step in (0, 2) for place in range(IMAGES)]
+    assert figures["accuracy/bright"] == sum(box > 0.5 for box in boxes) / (2 * IMAGES)
+    assert 0 < figures["accuracy/bright"] < 1
+    assert "accuracy/never" not in figures
+
+
+def test_counting_accuracy_changes_no_bit(tmp_path: Path) -> None:
+    with_it = trainer(tmp_path / "a", more={"accuracy": toy_accuracy})
+    without = trainer(tmp_path / "b")
+    with_it.fit()
+    without.fit()
+    assert differences(with_it.state_dict(), without.state_dict()) == []
+
+
+# Parts that keep their weights
+
+FROZEN = [
+    ({"until": "encoder"}, {"encoder"}),
+    ({"until": "encoder.stages.0"}, {"encoder.stages.0"}),
+    (
+        {"until": "encoder", "batch_norm": "trained"},
+        {"encoder.stages.0.0", "encoder.stages.1.0"},
+    ),
+    (
+        {"until": "encoder.stages.0", "batch_norm": "whole_network"},
+        {"encoder.stages.0", "encoder.stages.1.1", "norm"},
+    ),
+]
+
+
+def freezing(folder: Path, settings: dict[str, Any], **parts) -> Trainer:
+    build = parts.pop("build", adamw)
+    model = TwoPartNet()
+    return trainer(
+        folder,
+        model=model,
+        optimizer=build(model, learning_rate=0.01, weight_decay=0.1),
+        schedule=lambda step: 1.0,
+        evaluate_every=100,
+        more={"freeze": Freeze(model, **settings)},
+        **parts,
+    )
+
+
+@pytest.mark.parametrize("build", [adamw, sgd])
+@pytest.mark.parametrize(("settings", "frozen"), FROZEN)
+def test_what_is_frozen_keeps_every_bit(tmp_path: Path, settings, frozen, build) -> None:
+    """Parameters, statistics, averages and the optimizer's state; the rest moves."""
+    start = TwoPartNet().state_dict()
+    run = freezing(tmp_path, settings, build=build, steps=20)
+    run.fit()
+    state = run.state_dict()
+    kept = {name for name in start if any(name.startswith(f"{part}.") for part in frozen)}
+    unchanged = {name for name in start if torch.equal(start[name], state["model"][name])}
+    assert unchanged == kept and kept < set(start)
+    averaged = {name for name in start if torch.equal(start[name], state["ema"][f"module.{name}"])}
+    assert kept <= averaged
+    named = dict(run.learner.model.named_parameters())
+    assert {id(p) for p in run.learner.optimizer.state} == {
+        id(parameter) for name, parameter in named.items() if name not in kept
+    }
+    assert all(parameter.grad is None for parameter in named.values())
+
+
+@pytest.mark.parametrize("build", [adamw, sgd])
+def test_from_the_step_of_unfreezing_on_everything_moves(tmp_path: Path, build) -> None:
+    settings = {"batch_norm": "whole_network", "unfreeze_at": 20}
+    start = TwoPartNet().state_dict()
+    before, after = (freezing(tmp_path / str(n), settings, build=build, steps=n) for n in (20, 23))
+    before.fit()
+    after.fit()
+    moved = [
+        {n for n in start if not torch.equal(start[n], run.learner.model.state_dict()[n])}
+        for run in (before, after)
+    ]
+    assert moved == [{"out.weight", "out.bias"}, set(start)]
+    said = "step 20: everything is trained from here on"
+    assert (said in before.log.said, said in after.log.said) == (False, True)
+    assert before.log.said[0].startswith("frozen before step 20: ")
+
+
+@pytest.mark.parametrize("build", [adamw, sgd])
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_resuming_is_exact_across_the_unfreezing(tmp_path: Path, stop_at: int, build) -> None:
+    settings, parts = {"unfreeze_at": 3}, {"build": build, "steps": 6}
+    whole = freezing(tmp_path / "whole", settings, **parts)
+    whole.fit()
+    batches = ToyBatches(before=signal_at(stop_at, 0))
+    with pytest.raises(Interrupted):
+        freezing(tmp_path / "b", settings, batches=batches, **parts).fit()
+    resumed = freezing(tmp_path / "b", settings, **parts)
+    resumed.load_state_dict(load_checkpoint(tmp_path / "b" / "last.pt"))
+    resumed.fit()
+    assert differences(whole.state_dict(), resumed.state_dict()) == []
+
+
+def test_the_encoder_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    model, before = TwoPartNet().double(), TwoPartNet().double()
+    run = trainer(
+        tmp_path,
+        model=model,
+        optimizer=sgd(model, learning_rate=1.0, encoder_learning_rate=0.01, momentum=0),
+        schedule=lambda step: 0.5,
+        steps=1,
+    )
+    run.fit()
+    batches = [toy_batch(0, range(2)), toy_batch(0, range(2, 4))]
+    for batch in batches:
+        sum(ToyLoss()(before(batch.images), batch.targets, IMAGES).values()).backward()
+    for (name, ours), theirs in zip(model.named_parameters(), before.parameters(), strict=True):
+        rate = 0.005 if name.startswith("encoder.") else 0.5
+        torch.testing.assert_close(theirs - ours, rate * theirs.grad, rtol=1e-9, atol=1e-14)
+    ((_, figures),) = run.log.trained
+    assert (figures["learning_rate"], figures["learning_rate_encoder"]) == (0.5, 0.005)
+
+
 # Steps that fail
 
 
@@ -436,7 +619,7 @@ def test_training_goes_on_after_a_skipped_step(tmp_path: Path) -> None:
 
 def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Path) -> None:
     class Loud(ToyLoss):
-        def forward(self, outputs, targets, images_in_step):
+        def forward(self, outputs, targets, images_in_step, images_seen=None):
             terms = super().forward(outputs, targets, images_in_step)
             return {name: term * 20 for name, term in terms.items()}
 

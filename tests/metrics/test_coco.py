@@ -11,7 +11,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolo.metrics.coco import MONITORS, CocoMetric, CocoResult
+from yolo.metrics.coco import MONITORS, CocoMetric
+from yolo.metrics.metric import MetricResult
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 BACKENDS = ("hotcoco", "pycocotools")
@@ -103,7 +104,7 @@ def reference(truth: dict[str, Any], found: Found) -> tuple[np.ndarray, str]:
     return run.stats, "\n".join(out.getvalue().splitlines()[-12:])
 
 
-def evaluate(truth: dict[str, Any], found: Found, backend: str) -> CocoResult:
+def evaluate(truth: dict[str, Any], found: Found, backend: str) -> MetricResult:
     return CocoMetric(ground_truth=truth, backend=backend).evaluate(*found)
 
 

@@ -1,55 +1,104 @@
 import pytest
 import torch
 
+from tests.detectors import make_config, make_detector
+from yolo.build.detector import build_coder, build_loss
 from yolo.models.encoders import ENCODERS
-from yolo.models.yolov3 import yolov3
+from yolo.models.necks import NECKS
+from yolo.records import Targets
+
+SIZE_PX = 64
+CLASSES = 3
+RAW_SHAPES = {
+    "yolov3": [(2, 3, n, n, 5 + CLASSES) for n in (8, 4, 2)],
+    "yolov3_spp": [(2, 3, n, n, 5 + CLASSES) for n in (8, 4, 2)],
+    "yolov3_tiny": [(2, 3, n, n, 5 + CLASSES) for n in (4, 2)],
+    "yolov2": [(2, 5, 2, 2, 5 + CLASSES)],
+    "yolov1": [(2, 1, 1, 2 * 5 + CLASSES)],
+}
+MODELS = [
+    *((encoder, "yolov3", "scaled") for encoder in ENCODERS),
+    *(("darknet_tiny", neck, "scaled") for neck in NECKS if neck != "yolov3"),
+    *(("resnet18", neck, 0.25) for neck in NECKS),
+    ("darknet_tiny", "yolov3", "paper"),
+]
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("neck_width", ["paper", "scaled", 0.25])
-def test_every_encoder_under_every_neck_learns(name, neck_width):
-    """Shapes at 64 px, and a finite gradient for every parameter, under autocast."""
-    torch.manual_seed(0)
-    model = yolov3(encoder=ENCODERS[name](), classes=3, neck_width=neck_width)
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+@pytest.mark.parametrize(("encoder", "neck", "width"), MODELS)
+def test_every_encoder_and_every_neck_learns(encoder, neck, width):
+    """Shapes, boxes, and a finite gradient of the loss for every parameter, under autocast."""
+    config = make_config(encoder, neck, neck_width=width, image_size=SIZE_PX)
+    model = make_detector(encoder, neck, classes=CLASSES, neck_width=width, image_size=SIZE_PX)
+    images = torch.randint(0, 256, (2, 3, SIZE_PX, SIZE_PX), dtype=torch.uint8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         raw = model(images)
-    assert [tuple(r.shape) for r in raw] == [(2, 3, n, n, 8) for n in (8, 4, 2)]
-    sum(r.float().square().sum() for r in raw).backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite().all(), parameter_name
+    assert [tuple(r.shape) for r in raw] == RAW_SHAPES[neck]
+    coder = build_coder(config)
+    boxes, scores = coder(raw)
+    assert boxes.shape == (*scores.shape[:2], 4) and scores.shape[2] == CLASSES
+    loss = build_loss(config, coder, ["a", "b", "c"])
+    sum(loss(raw, two_truths(), 2).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
 
 
-def test_darknet53_has_darknets_parameters():
-    model = yolov3(encoder=ENCODERS["darknet53"](), classes=80)
-    assert sum(p.numel() for p in model.parameters()) == 61_949_149
-    assert not any(
-        p.dim() == 4 and not p.is_contiguous(memory_format=torch.channels_last)
-        for p in model.parameters()
+def two_truths():
+    return Targets(
+        boxes_cxcywh_norm=torch.tensor([[0.5, 0.5, 0.4, 0.3], [0.2, 0.7, 0.1, 0.2]]),
+        labels=torch.tensor([0, 2]),
+        image_index=torch.tensor([0, 1]),
+        ignored=torch.tensor([False, False]),
+        max_per_image=1,
     )
+
+
+@pytest.mark.parametrize(
+    ("encoder", "neck", "parameters", "numbers_in_the_file"),
+    [
+        ("darknet53", "yolov3", 61_949_149, 62_001_757),
+        ("darknet_tiny", "yolov3_tiny", 8_852_366, 8_858_734),
+        ("darknet53", "yolov3_spp", 62_998_749, 63_052_381),
+    ],
+)
+def test_has_darknets_parameters(encoder, neck, parameters, numbers_in_the_file):
+    """Those of the official files for COCO; a file also holds running means and variances."""
+    model = make_detector(encoder, neck, classes=80, neck_width="paper")
+    assert sum(p.numel() for p in model.parameters()) == parameters
     numbers = sum(
         t.numel()
         for name, t in model.state_dict().items()
         if t.is_floating_point() and not name.startswith("normalise.")
     )
-    header_bytes = 20
-    assert numbers * 4 + header_bytes == 248_007_048  # the size of yolov3.weights
+    assert numbers == numbers_in_the_file
+
+
+def test_weights_are_channels_last():
+    model = make_detector("darknet53", classes=80, neck_width="paper")
+    assert not any(
+        p.dim() == 4 and not p.is_contiguous(memory_format=torch.channels_last)
+        for p in model.parameters()
+    )
 
 
 def test_normalisation_is_the_encoders():
-    darknet = yolov3(encoder=ENCODERS["darknet_tiny"](width=0.25), classes=1, neck_width="scaled")
-    mobilenet = yolov3(encoder=ENCODERS["mobilenet_v3_small"](), classes=1, neck_width="scaled")
+    darknet = make_detector("darknet_tiny")
+    mobilenet = make_detector("mobilenet_v3_small")
     assert darknet.normalise.std.flatten().tolist() == [1, 1, 1]
     expected = torch.tensor([0.485, 0.456, 0.406])
     torch.testing.assert_close(mobilenet.normalise.mean.flatten(), expected)
 
 
-def test_any_multiple_of_32_and_names_that_can_be_read():
-    model = yolov3(encoder=ENCODERS["darknet_tiny"](width=0.25), classes=2, neck_width="scaled")
+@pytest.mark.parametrize("neck", [neck for neck in NECKS if neck != "yolov1"])
+def test_any_multiple_of_32(neck):
+    model = make_detector("darknet_tiny", neck).eval()
     with torch.no_grad():
-        raw = model.eval()(torch.zeros(1, 3, 96, 160, dtype=torch.uint8))
-    assert [tuple(r.shape[2:4]) for r in raw] == [(12, 20), (6, 10), (3, 5)]
-    names = set(model.state_dict())
+        raw = model(torch.zeros(1, 3, 96, 160, dtype=torch.uint8))
+    sizes = {8: (12, 20), 16: (6, 10), 32: (3, 5)}
+    assert [tuple(r.shape[2:4]) for r in raw] == [sizes[s] for s in model.neck.strides_px]
+
+
+def test_names_that_can_be_read():
+    names = set(make_detector("darknet_tiny").state_dict())
     assert {"encoder.convs.0.conv.weight", "neck.stride32.0.norm.bias"} <= names
     assert {"neck.up16.0.conv.weight", "head.stride8.output.bias", "normalise.mean"} <= names

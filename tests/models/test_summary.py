@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from yolo.models.encoders import ENCODERS
+from tests.detectors import make_detector
+from yolo.models.necks import NECKS
 from yolo.models.summary import dry_run, summarise
-from yolo.models.yolov3 import yolov3
 
 
 def build(name, **settings):
-    return yolov3(encoder=ENCODERS[name](**settings), classes=4, neck_width="scaled")
+    return make_detector(name, **settings)
 
 
 def kept_for_backward(model, images):
@@ -45,7 +45,7 @@ def test_totals_against_torchs_own_counts(name):
 
 
 def test_darknet53_works_as_hard_as_darknet_says():
-    model = yolov3(encoder=ENCODERS["darknet53"](), classes=80)
+    model = make_detector("darknet53", classes=80, neck_width="paper")
     billions = 2 * dry_run(model, 416).multiply_adds / 1e9
     assert abs(billions - 65.86) < 0.05  # what Darknet prints for yolov3.cfg at 416, and its site
 
@@ -76,6 +76,19 @@ def test_the_table_shows_each_layer_on_one_line():
     assert any(f"{frozen:,} frozen" in line for line in lines)
 
 
+@pytest.mark.parametrize("neck", NECKS)
+def test_every_generation_has_a_table(neck):
+    lines = summarise(make_detector("darknet_tiny", neck), 64).splitlines()
+    assert any(line.startswith("head.") for line in lines)
+
+
+def test_totals_name_what_a_file_of_darknet_holds():
+    text = summarise(
+        make_detector("darknet_tiny", "yolov3_tiny", classes=80, neck_width="paper"), 416
+    )
+    assert "8,852,366 (" in text and "8,858,734 numbers" in text  # yolov3-tiny.weights
+
+
 def test_the_widest_table_fits_140_columns():
-    model = yolov3(encoder=ENCODERS["mobilenet_v3_large"](), classes=80)
+    model = make_detector("mobilenet_v3_large", classes=80, neck_width="paper")
     assert max(map(len, summarise(model, 608).splitlines())) <= 140

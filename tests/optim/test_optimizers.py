@@ -26,11 +26,41 @@ def train(network, optimizer, steps=5):
 
 def test_only_weights_decay():
     network = small_network()
-    network[0].requires_grad_(False)
+    network[0].requires_grad_(False)  # what is frozen may be trained later, so it belongs to it
     decayed, free = param_groups(network, 0.1)
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
-    assert [p is network[3].weight for p in decayed["params"]] == [True]
+    assert [tuple(p.shape) for p in decayed["params"]] == [(8, 3, 3, 3), (4, 8, 1, 1)]
     assert [tuple(p.shape) for p in free["params"]] == [(8,), (8,), (4,)]
+
+
+def test_an_encoder_with_a_rate_of_its_own_has_groups_of_its_own():
+    network = nn.Module()
+    network.encoder, network.head = small_network(), nn.Linear(4, 2)
+    optimizer = adamw(network, learning_rate=0.1, encoder_learning_rate=0.01, weight_decay=0.3)
+    found = [
+        (g["lr"], g["weight_decay"], g.get("part"), [p.numel() for p in g["params"]])
+        for g in optimizer.param_groups
+    ]
+    assert found == [
+        (0.1, 0.3, None, [8]),
+        (0.1, 0.0, None, [2]),
+        (0.01, 0.3, "encoder", [216, 32]),
+        (0.01, 0.0, "encoder", [8, 8, 4]),
+    ]
+
+
+@pytest.mark.parametrize("build", [adam, adamw, sgd])
+def test_a_parameter_without_gradient_is_passed_over(build):
+    """Neither weight decay nor momentum moves it, and its state begins when it is trained."""
+    network = small_network()
+    before = network[0].weight.clone()
+    network[0].requires_grad_(False)
+    optimizer = build(network, learning_rate=0.01, weight_decay=0.1)
+    train(network, optimizer)
+    assert torch.equal(network[0].weight, before) and network[0].weight not in optimizer.state
+    network[0].requires_grad_(True)
+    train(network, optimizer, steps=1)
+    assert not torch.equal(network[0].weight, before) and network[0].weight in optimizer.state
 
 
 @pytest.mark.parametrize(

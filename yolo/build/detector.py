@@ -6,71 +6,155 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from yolo.coders.anchor import AnchorCoder
+from yolo.coders.grid import GridCoder
 from yolo.config import Config
+from yolo.config.schema.classification import ClassifierConfig
+from yolo.config.schema.model import (
+    Encoder,
+    ModelConfig,
+    YOLOv1HeadConfig,
+    YOLOv1LossConfig,
+    YOLOv2HeadConfig,
+    YOLOv2LossConfig,
+    YOLOv3LossConfig,
+)
 from yolo.errors import UserError
+from yolo.losses.yolov1 import YOLOv1Loss
+from yolo.losses.yolov2 import YOLOv2Loss
 from yolo.losses.yolov3 import YOLOv3Loss
+from yolo.models import encoders
 from yolo.models.detector import Detector
 from yolo.models.encoders import ENCODERS
-from yolo.models.yolov3 import yolov3
+from yolo.models.heads.yolov1 import YOLOv1Head
+from yolo.models.heads.yolov2 import YOLOv2Head
+from yolo.models.heads.yolov3 import YOLOv3Head
+from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
+from yolo.models.necks import NECKS, Neck
 from yolo.postprocess import Postprocess
 
-STRIDES_PX = (8, 16, 32)
+PREPROCESSING = {"unit_range": UNIT_RANGE, "imagenet": IMAGENET}
+
+STRIDES_PX = {"yolov3": (8, 16, 32), "yolov3_tiny": (16, 32), "yolov2": (32,), "yolov1": (64,)}
+"""Pixels per cell of each raw map, by the type of the head."""
+
+Coder = AnchorCoder | GridCoder
+DetectionLoss = YOLOv1Loss | YOLOv2Loss | YOLOv3Loss
 
 
-def build_detector(
-    config: Config, class_names: Sequence[str], *, pretrained: bool = True
-) -> Detector:
-    """The detector, its initial weights decided by the config's seed; no data is needed.
+def build_encoder(config: Encoder) -> encoders.Encoder:
+    """An encoder with random weights; ``weights`` is read by ``load_initial_weights``."""
+    settings = config.model_dump(exclude={"type", "weights"})
+    return ENCODERS[config.type](**settings)
+
+
+def build_detector(config: Config, class_names: Sequence[str]) -> Detector:
+    """The detector with random weights, decided by the config's seed; no data is needed.
 
     Args:
         config: the whole config.
         class_names: of the data set; their number sizes the head.
-        pretrained: read the encoder's weights if the config names some; a checkpoint that brings
-            its own needs none.
     """
     torch.manual_seed(config.seed)
-    settings = config.model.encoder.model_dump()
-    if not pretrained:
-        settings["weights"] = None
-    encoder = ENCODERS[settings.pop("type")](**settings)
-    return yolov3(encoder=encoder, classes=len(class_names), neck_width=config.model.neck.width)
-
-
-def build_coder(config: Config) -> AnchorCoder:
-    """Anchors come as nine pairs, from small to large: three for each stride."""
-    anchors = config.model.head.anchors
-    per_level = len(anchors) // len(STRIDES_PX)
-    levels = [anchors[i : i + per_level] for i in range(0, len(anchors), per_level)]
-    softmax = config.loss.class_loss == "cross_entropy"
-    return AnchorCoder(
-        anchors_px=levels,
-        stride_px=STRIDES_PX,
-        class_activation="softmax" if softmax else "sigmoid",
+    model = config.model
+    encoder = build_encoder(model.encoder)
+    neck = NECKS[model.neck.type](in_channels=encoder.out_channels, width=model.neck.width)
+    return Detector.join(
+        encoder=encoder,
+        neck=neck,
+        head=_build_head(config, neck, len(class_names)),
+        preprocessing=preprocessing_of(model),
     )
 
 
-def build_loss(config: Config, coder: AnchorCoder, class_names: Sequence[str]) -> YOLOv3Loss:
-    """The loss; weights of classes are given by name.
+def preprocessing_of(model: ModelConfig | ClassifierConfig) -> Preprocessing | None:
+    """What the config demands; None leaves it to the weights and the encoder."""
+    return None if model.preprocessing is None else PREPROCESSING[model.preprocessing]
+
+
+def _build_head(config: Config, neck: Neck, classes: int) -> nn.Module:
+    head, channels = config.model.head, neck.out_channels
+    if isinstance(head, YOLOv1HeadConfig):
+        return YOLOv1Head(
+            in_channels=channels,
+            cells=cells(config),
+            boxes=head.boxes,
+            classes=classes,
+            end=head.end,
+            dropout=head.dropout,
+        )
+    anchors_per_cell = len(head.anchors) // len(STRIDES_PX[head.type])
+    if isinstance(head, YOLOv2HeadConfig):
+        return YOLOv2Head(in_channels=channels, anchors_per_cell=anchors_per_cell, classes=classes)
+    return YOLOv3Head(
+        in_channels=channels,
+        hidden_channels=neck.head_channels,
+        strides_px=neck.strides_px,
+        anchors_per_cell=anchors_per_cell,
+        classes=classes,
+    )
+
+
+def cells(config: Config) -> int:
+    """Cells per side of a YOLOv1 head."""
+    (stride_px,) = STRIDES_PX["yolov1"]
+    return config.data.image_size // stride_px
+
+
+def anchors_px(config: Config) -> list[list[float]]:
+    """Widths and heights from small to large; none for YOLOv1."""
+    head = config.model.head
+    return [] if isinstance(head, YOLOv1HeadConfig) else [list(anchor) for anchor in head.anchors]
+
+
+def build_coder(config: Config) -> Coder:
+    """Between raw maps and boxes; anchors from small to large are shared out to the strides."""
+    head, loss = config.model.head, config.loss
+    if isinstance(head, YOLOv1HeadConfig):
+        return GridCoder(cells=cells(config), boxes=head.boxes, stride_px=STRIDES_PX["yolov1"][0])
+    strides, anchors = STRIDES_PX[head.type], head.anchors
+    per_level = len(anchors) // len(strides)
+    exclusive = not isinstance(loss, YOLOv3LossConfig) or loss.class_loss == "cross_entropy"
+    return AnchorCoder(
+        anchors_px=[anchors[i : i + per_level] for i in range(0, len(anchors), per_level)],
+        stride_px=strides,
+        class_activation="softmax" if exclusive else "sigmoid",
+    )
+
+
+def build_loss(config: Config, coder: Coder, class_names: Sequence[str]) -> DetectionLoss:
+    """The loss of the head's generation.
 
     Raises:
         UserError: a weight for a class that the data set does not have.
     """
-    weights = config.loss.class_weights
-    if weights is not None:
-        unknown = sorted(set(weights) - set(class_names))
-        if unknown:
-            raise UserError(
-                f"loss.class_weights names {', '.join(unknown)}, which the data set does not have; "
-                f"its classes are {', '.join(class_names)}"
-            )
-    return YOLOv3Loss(
-        coder=coder,
-        class_loss=config.loss.class_loss,
-        ignore_threshold=config.loss.ignore_threshold,
-        class_weights=None if weights is None else [weights.get(n, 1.0) for n in class_names],
-    )
+    loss = config.loss
+    if isinstance(loss, YOLOv3LossConfig):
+        assert isinstance(coder, AnchorCoder)
+        return YOLOv3Loss(
+            coder=coder,
+            class_loss=loss.class_loss,
+            ignore_threshold=loss.ignore_threshold,
+            class_weights=_by_label(loss.class_weights, class_names),
+        )
+    settings = loss.model_dump(exclude={"type"})
+    losses = {YOLOv2LossConfig: YOLOv2Loss, YOLOv1LossConfig: YOLOv1Loss}
+    return losses[type(loss)](coder=coder, **settings)
+
+
+def _by_label(weights: dict[str, float] | None, class_names: Sequence[str]) -> list[float] | None:
+    """Weights of classes, given by name."""
+    if weights is None:
+        return None
+    unknown = sorted(set(weights) - set(class_names))
+    if unknown:
+        raise UserError(
+            f"loss.class_weights names {', '.join(unknown)}, which the data set does not have; "
+            f"its classes are {', '.join(class_names)}"
+        )
+    return [weights.get(name, 1.0) for name in class_names]
 
 
 def build_postprocess(config: Config, **changes: Any) -> Postprocess:

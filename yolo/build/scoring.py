@@ -1,17 +1,24 @@
-"""Scoring a checkpoint: the detector, its data and its settings come from the file alone."""
+"""Scoring checkpoints: the model, its data and its settings come from the file alone."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from yolo.build.classification import score_classifier
+from yolo.build.curves import ModelCurves, write_curves
 from yolo.build.data import Split, build_dataset, check_same_classes
-from yolo.build.detector import build_coder, build_detector
-from yolo.build.evaluator import build_evaluator
-from yolo.config import Config, ConfigError, config_from_dict
+from yolo.build.detection_files import TextFiles, VocFiles, write_coco_results
+from yolo.build.detector import build_coder, build_detector, build_loss
+from yolo.build.evaluator import build_evaluator, build_voc_metric
+from yolo.build.run import newest_checkpoint
+from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
+from yolo.config.validation_line import ScoreArguments
+from yolo.data.datasets.detection import DetectionDataset
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.detection_evaluator import DetectionEvaluator, Found
 from yolo.engine.distributed import Ranks, join
@@ -20,172 +27,250 @@ from yolo.engine.precision import Precision
 from yolo.errors import UserError
 from yolo.models.detector import Detector
 
+Say = Callable[[str], None]
+"""Prints lines."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
     """A trained detector and its evaluator.
 
     Attributes:
+        path: the checkpoint.
         detector: on its device, in evaluation mode.
-        evaluator: over the chosen split.
-        config: the checkpoint's.
+        evaluator: over the dataset, with the loss.
+        config: as it is scored.
         step: of the checkpoint.
-        category_ids: label -> category id.
-        images: to be scored.
+        split: what the dataset is in the config.
+        dataset: all that is scored.
     """
 
+    path: Path
     detector: Detector
     evaluator: DetectionEvaluator
     config: Config
     step: int
-    category_ids: Sequence[int]
-    images: int
+    split: Split
+    dataset: DetectionDataset
 
 
-def score_checkpoint(
-    path: Path,
-    *,
-    devices: Sequence[str] | None,
-    confs: Sequence[float] | None,
-    split: Split,
-    image_size_px: int | None,
-    per_class: bool,
-    say: Callable[[str], None],
-    detections_path: Path | None = None,
-) -> dict[str, Any]:
-    """Run the network once and score it at each confidence.
-
-    Args:
-        path: the checkpoint.
-        devices: see ``join``.
-        confs: confidence thresholds; None for the training's own.
-        split, image_size_px, per_class: see ``build_scoring``.
-        say: prints lines.
-        detections_path: where to write the boxes as COCO results, if anywhere.
+def score_checkpoints(arguments: ScoreArguments, say: Say) -> dict[str, Any]:
+    """Score one checkpoint, or several one after the other, and write what was asked for.
 
     Returns:
-        ``{"results": [{"confidence", "found_boxes", "stats"}, ...], ...}``.
+        ``{"results": [{"confidence", "found_boxes", "stats"}, ...], "losses", "accuracy", ...}``;
+        of several checkpoints ``{"checkpoints": [the same of each]}``.
 
     Raises:
-        UserError: as ``build_scoring``; or the results cannot be written.
+        UserError: a checkpoint or the data cannot be read, do not belong together, or do not allow
+            what was asked for.
     """
-    ranks = join(devices)
+    paths = arguments.checkpoints or (newest_checkpoint(arguments.logs),)
+    ranks = join(None if arguments.devices == "auto" else arguments.devices)
+    reports: list[dict[str, Any]] = []
+    curves: list[ModelCurves] = []
+    for path in paths:
+        if reports:
+            say("")
+        reports.append(_score(path, ranks, arguments, curves, say))
+    if arguments.curves is not None:
+        write_curves(curves, arguments.curves, say)
+    return reports[0] if len(reports) == 1 else {"checkpoints": reports}
+
+
+def _score(
+    path: Path, ranks: Ranks, arguments: ScoreArguments, curves: list[ModelCurves], say: Say
+) -> dict[str, Any]:
+    """Score a checkpoint of any task; a detector's curves are added to ``curves``."""
+    checkpoint = load_checkpoint(path)
+    config = read_config(path, checkpoint)
+    if isinstance(config, Config):
+        return _score_detector(path, checkpoint, config, ranks, arguments, curves, say)
+    options = arguments.detector_options()
+    if options:
+        raise UserError(
+            f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
+            "or name the checkpoint of a detector"
+        )
+    return score_classifier(path, checkpoint, ranks, split=arguments.split, say=say)
+
+
+def _score_detector(
+    path: Path,
+    checkpoint: Mapping[str, Any],
+    config: Config,
+    ranks: Ranks,
+    arguments: ScoreArguments,
+    curves: list[ModelCurves],
+    say: Say,
+) -> dict[str, Any]:
+    """Run the network once and score it at each confidence."""
+    confs = arguments.confs or (config.evaluation.conf,)
     scoring = build_scoring(
         path,
+        checkpoint,
+        _as_asked(path, config, arguments),
         ranks,
-        split=split,
-        image_size_px=image_size_px,
-        lowest_conf=None if confs is None else min(confs),
-        per_class=per_class,
+        split=arguments.split,
+        image_size_px=arguments.image_size_px,
     )
-    say(f"{path} (step {scoring.step}): {scoring.images:,} images of data.{split}, {ranks.device}")
+    dataset = scoring.dataset
+    writers = _writers(arguments, dataset)
+    say(
+        f"{path} (step {scoring.step}): {len(dataset):,} images of data.{arguments.split}, "
+        f"{ranks.device}"
+    )
     with explain_out_of_memory(ranks.device, "choose a smaller --image-size, or --gpu cpu"):
         found = scoring.evaluator.find(scoring.detector, lambda: False)
     assert found is not None
-    own_conf = [scoring.config.evaluation.conf]
-    results = [_score_at(conf, scoring, found, say) for conf in confs or own_conf]
+    results = [_score_at(conf, scoring, found, say) for conf in confs]
+    say("")
+    speed = _tell_the_rest(found, say)
+    for write in writers:
+        write(found)
+    if arguments.curves is not None:
+        curves.append(_curves(scoring, found))
+    return {
+        "checkpoint": str(path),
+        "step": scoring.step,
+        "split": arguments.split,
+        "results": results,
+        "losses": {"loss": sum(found.losses.values()), **found.losses},
+        "accuracy": found.accuracy,
+        "images_per_second": speed,
+    }
+
+
+def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
+    """The config with the settings that the command line replaces."""
+    size = arguments.image_size_px
+    trained = config.data.image_size
+    if size is not None and size != trained and config.model.head.type == "yolov1":
+        raise UserError(
+            f"{path}: the end of a YOLOv1 works at the {trained} px alone that it was trained at, "
+            f"not at --image-size {size}"
+        )
+    changes: dict[str, Any] = {}
+    if arguments.confs is not None:
+        changes["conf"] = min(arguments.confs)
+    if arguments.metric is not None:
+        main = config.evaluation.metric if arguments.metric == "both" else arguments.metric
+        changes |= {"metric": main, "both": arguments.metric == "both", "monitor": None}
+    if arguments.voc_iou is not None:
+        changes["voc_iou"] = arguments.voc_iou
+    if arguments.per_class:
+        changes["per_class"] = True
+    evaluation = config.evaluation.model_copy(update=changes)
+    return config.model_copy(update={"evaluation": evaluation})
+
+
+def _writers(arguments: ScoreArguments, dataset: DetectionDataset) -> list[Callable[[Found], None]]:
+    """What writes the boxes; whatever forbids it is told here, before the network runs."""
+    writers: list[Callable[[Found], None]] = []
+    if arguments.detections is not None:
+        path = arguments.detections
+        writers.append(lambda found: write_coco_results(path, found, dataset))
+    if arguments.save_txt is not None:
+        writers.append(TextFiles(arguments.save_txt, dataset).write)
+    if arguments.save_voc is not None:
+        writers.append(VocFiles(arguments.save_voc, dataset, arguments.competition).write)
+    return writers
+
+
+def _score_at(conf: float, scoring: Scoring, found: Found, say: Say) -> dict[str, Any]:
+    """Score what was found at one confidence, print it and return it."""
+    kept = found.above(conf)
+    result = scoring.evaluator.score(kept)
+    say(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
+    say(result.table)
+    return {"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats}
+
+
+def _tell_the_rest(found: Found, say: Say) -> dict[str, float]:
+    """Print losses, accuracies and speed; the latter is returned."""
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in found.losses.items())
+    shares = ", ".join(f"{name} {value:.4f}" for name, value in found.accuracy.items())
+    say(f"loss {sum(found.losses.values()):.4g} ({terms}); accuracy: {shares}")
     speed = {
         "network": found.images / found.network_seconds,
         "network_and_postprocessing": found.images / found.total_seconds,
     }
     say(
-        f"\n{speed['network']:.1f} images/s network, "
+        f"{speed['network']:.1f} images/s network, "
         f"{speed['network_and_postprocessing']:.1f} images/s network and post-processing"
     )
-    if detections_path is not None:
-        _write_detections(detections_path, found, scoring.category_ids)
-    return {
-        "checkpoint": str(path),
-        "step": scoring.step,
-        "split": split,
-        "results": results,
-        "images_per_second": speed,
-    }
+    return speed
 
 
-def _score_at(
-    conf: float, scoring: Scoring, found: Found, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Score what was found at one confidence, print it and return it."""
-    kept = found.above(conf)
-    result = scoring.evaluator.score(kept)
-    say(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
-    say(scoring.evaluator.table(result))
-    return {"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats}
-
-
-def _write_detections(path: Path, found: Found, category_ids: Sequence[int]) -> None:
-    """COCO's results format: a list of image_id, category_id, bbox (x, y, w, h), score."""
-    rows = [
-        {
-            "image_id": int(image),
-            "category_id": category_ids[label],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": score,
-        }
-        for image, label, (x1, y1, x2, y2), score in zip(
-            found.image_ids,
-            found.labels,
-            found.boxes_xyxy_px.tolist(),
-            found.scores.tolist(),
-            strict=True,
-        )
-    ]
-    path.write_text(json.dumps(rows))
+def _curves(scoring: Scoring, found: Found) -> ModelCurves:
+    """Of all that was found."""
+    dataset, evaluation = scoring.dataset, scoring.config.evaluation
+    categories = np.asarray(dataset.category_ids)[found.labels]
+    curves = build_voc_metric(evaluation, dataset).curves(
+        found.image_ids, categories, found.boxes_xyxy_px, found.scores
+    )
+    names = zip(dataset.class_names, dataset.category_ids, strict=True)
+    return ModelCurves(
+        checkpoint=scoring.path,
+        step=scoring.step,
+        split=scoring.split,
+        iou=evaluation.voc_iou,
+        curves={name: curves[category] for name, category in names},
+    )
 
 
 def build_scoring(
     path: Path,
+    checkpoint: Mapping[str, Any],
+    config: Config,
     ranks: Ranks,
     *,
     split: Split = "val",
     image_size_px: int | None = None,
-    lowest_conf: float | None = None,
-    per_class: bool = False,
 ) -> Scoring:
-    """Read a checkpoint and prepare its scoring with the settings it was trained with.
+    """Prepare the scoring of a detector.
 
     Args:
-        path: the checkpoint.
+        path: of the checkpoint, for errors.
+        checkpoint: its content.
+        config: the checkpoint's, or one with other settings of the evaluation.
         ranks: where to compute.
-        split: ``train``, ``val`` or ``test`` of the checkpoint's config.
+        split: ``train``, ``val`` or ``test`` of the config.
         image_size_px: another input size; None for the training's.
-        lowest_conf: the confidence threshold; None for the training's.
-        per_class: list each class too.
 
     Raises:
-        UserError: the checkpoint or the data cannot be read, or do not belong together.
+        UserError: the data cannot be read, or does not belong to the checkpoint.
     """
-    checkpoint = load_checkpoint(path)
-    config = _read_config(path, checkpoint)
     dataset = build_dataset(config, split)
     ids, names = checkpoint["category_ids"], checkpoint["class_names"]
     check_same_classes(dataset, split, ids, names, owner=str(path))
     if split == "val":
         dataset = dataset.share(config.evaluation.share, seed=config.seed)
+    coder = build_coder(config)
+    loss = build_loss(config, coder, names).to(ranks.device)  # its coder with it
     evaluator = build_evaluator(
         config,
         dataset,
         ranks,
-        coder=build_coder(config).to(ranks.device),
+        coder=coder,
         precision=Precision(**checkpoint["precision"]),
-        per_class=per_class,
+        loss=loss,
         image_size_px=image_size_px,
-        conf=lowest_conf,
     )
     return Scoring(
+        path=path,
         detector=load_detector(path, checkpoint, config).to(ranks.device),
         evaluator=evaluator,
         config=config,
         step=checkpoint["progress"]["step"],
-        category_ids=checkpoint["category_ids"],
-        images=len(dataset),
+        split=split,
+        dataset=dataset,
     )
 
 
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
     """The checkpoint's detector: averaged weights if it has them, with the trained statistics."""
-    detector = build_detector(config, checkpoint["class_names"], pretrained=False)
+    detector = build_detector(config, checkpoint["class_names"])
     state = dict(checkpoint["model"])
     if checkpoint["ema"] is not None:
         for name, _ in detector.named_parameters():
@@ -200,7 +285,12 @@ def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> 
     return detector.eval()
 
 
-def _read_config(path: Path, checkpoint: Mapping[str, Any]) -> Config:
+def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
+    """The config that a checkpoint was trained with.
+
+    Raises:
+        UserError: it is of another version.
+    """
     try:
         return config_from_dict(checkpoint["config"])
     except ConfigError as error:

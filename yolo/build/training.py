@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo.build.data import build_dataset, build_training_batches, check_same_classes
-from yolo.build.detector import build_coder, build_detector, build_loss
-from yolo.build.evaluator import build_evaluator
-from yolo.build.optimizer import build_optimizer, build_schedule
+from torch import nn
+
+from yolo.build.classification import build_classification
+from yolo.build.data import check_same_classes
+from yolo.build.detection import build_detection
+from yolo.build.optimizer import build_freeze, build_optimizer, build_schedule
+from yolo.build.parts import Parts
 from yolo.build.resuming import check_same_config
 from yolo.build.run import create_run_folder
-from yolo.coders.anchor import AnchorCoder
-from yolo.config import Config, Resolved, resolved_yaml
-from yolo.data.datasets.coco import CocoDataset
-from yolo.data.loader import TrainingBatches
+from yolo.config import Resolved, TaskConfig, resolved_yaml
 from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.detection_evaluator import DetectionEvaluator
 from yolo.engine.distributed import Ranks
+from yolo.engine.freezing import Freeze
 from yolo.engine.learner import Learner
 from yolo.engine.logging import FolderLog, RunLog, SilentLog
 from yolo.engine.out_of_memory import explain_out_of_memory
@@ -28,20 +28,12 @@ from yolo.engine.precision import Precision, choose_precision
 from yolo.engine.progress import Plan
 from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
-from yolo.losses.yolov3 import YOLOv3Loss
-from yolo.models.detector import Detector
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Parts:
-    """All that can be at fault in a config or its data, built before a run's folder is made."""
-
-    train: CocoDataset
-    val: CocoDataset
-    detector: Detector
-    coder: AnchorCoder
-    loss: YOLOv3Loss
-    batches: TrainingBatches
+TASKS: dict[str, Callable[..., Parts]] = {
+    "detect": build_detection,
+    "classify": build_classification,
+}
+"""``task`` in a config -> what builds its parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +44,11 @@ class _Run:
     ranks: Ranks
     folder: Path
     log: RunLog
-    parts: _Parts
+    parts: Parts
+    freeze: Freeze | None
 
     @property
-    def config(self) -> Config:
+    def config(self) -> TaskConfig:
         return self.resolved.config
 
     @property
@@ -77,7 +70,7 @@ def build_trainer(resolved: Resolved, ranks: Ranks, *, name: str | None) -> Trai
         UserError: data, weights, device or folder are at fault.
     """
     config = resolved.config
-    parts = _build_parts(config, ranks, pretrained=True)
+    parts, freeze = _build_parts(config, ranks, pretrained=True)
     folder = None
     if ranks.is_main:
         directory = config.logging.directory
@@ -85,7 +78,7 @@ def build_trainer(resolved: Resolved, ranks: Ranks, *, name: str | None) -> Trai
     folder = ranks.broadcast(folder)
     assert folder is not None
     log = _open_log(folder, resolved, ranks, start_step=0)
-    run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts)
+    run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts, freeze=freeze)
     return _assemble(run, precision=None)
 
 
@@ -104,33 +97,27 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
     path = folder / "last.pt"
     checkpoint = load_checkpoint(path)
     check_same_config(folder, checkpoint["config"], resolved.data)
-    parts = _build_parts(resolved.config, ranks, pretrained=False)
+    parts, freeze = _build_parts(resolved.config, ranks, pretrained=False)
     ids, names = checkpoint["category_ids"], checkpoint["class_names"]
     check_same_classes(parts.train, "train", ids, names, owner=str(path))
     log = _open_log(folder, resolved, ranks, start_step=checkpoint["progress"]["step"])
-    run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts)
+    run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts, freeze=freeze)
     trainer = _assemble(run, precision=Precision(**checkpoint["precision"]))
     trainer.load_state_dict(checkpoint)
     return trainer
 
 
-def _build_parts(config: Config, ranks: Ranks, *, pretrained: bool) -> _Parts:
+def _build_parts(
+    config: TaskConfig, ranks: Ranks, *, pretrained: bool
+) -> tuple[Parts, Freeze | None]:
+    """All that can be at fault, and what of the model is frozen."""
     if config.training.batch_size < ranks.world_size:
         raise UserError(
             f"training.batch_size: {config.training.batch_size} images cannot be shared among "
             f"{ranks.world_size} processes; use fewer devices or a larger batch"
         )
-    train, val = build_dataset(config, "train"), build_dataset(config, "val")
-    check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
-    coder = build_coder(config)
-    return _Parts(
-        train=train,
-        val=val,
-        detector=build_detector(config, train.class_names, pretrained=pretrained),
-        coder=coder,
-        loss=build_loss(config, coder, train.class_names),
-        batches=build_training_batches(config, train, ranks),
-    )
+    parts = TASKS[config.task](config, ranks, pretrained=pretrained)
+    return parts, build_freeze(config, parts.model)
 
 
 def _open_log(folder: Path, resolved: Resolved, ranks: Ranks, *, start_step: int) -> RunLog:
@@ -149,17 +136,19 @@ def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
     config, ranks, parts = run.config, run.ranks, run.parts
     advice = "make training.micro_batch_size or data.image_size smaller"
     with explain_out_of_memory(ranks.device, advice):
-        detector = parts.detector.to(ranks.device)
+        model = parts.model.to(ranks.device)
         parts.loss.to(ranks.device)  # its coder with it
         if precision is None:
-            precision = _choose_precision(run, detector)
+            precision = _choose_precision(run, model)
     if config.training.compile:
-        detector.compile()
+        model.compile()
     _introduce(run, precision)
     learner = Learner(
-        model=detector,
+        model=model,
         loss=parts.loss,
-        optimizer=build_optimizer(config, detector),
+        accuracy=parts.accuracy,
+        freeze=run.freeze,
+        optimizer=build_optimizer(config, model),
         schedule=build_schedule(config),
         precision=precision,
         ranks=ranks,
@@ -171,7 +160,7 @@ def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
     return Trainer(
         learner=learner,
         batches=parts.batches,
-        evaluator=_build_evaluator(run, precision),
+        evaluator=parts.evaluator(precision),
         plan=_build_plan(config),
         ranks=ranks,
         folder=run.folder,
@@ -180,13 +169,13 @@ def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
     )
 
 
-def _choose_precision(run: _Run, detector: Detector) -> Precision:
+def _choose_precision(run: _Run, model: nn.Module) -> Precision:
     """Rank 0 measures, all ranks obey."""
     chosen = None
     if run.ranks.is_main:
         chosen = choose_precision(
             run.config.training.precision,
-            model=detector,
+            model=model,
             device=run.ranks.device,
             images=run.micro_batch_size,
             size_px=run.config.data.image_size,
@@ -196,20 +185,7 @@ def _choose_precision(run: _Run, detector: Detector) -> Precision:
     return chosen
 
 
-def _build_evaluator(run: _Run, precision: Precision) -> DetectionEvaluator:
-    evaluation, parts = run.config.evaluation, run.parts
-    return build_evaluator(
-        run.config,
-        parts.val.share(evaluation.share, seed=run.config.seed),
-        run.ranks,
-        coder=parts.coder,
-        precision=precision,
-        loss=parts.loss,
-        pictures=evaluation.pictures,
-    )
-
-
-def _build_plan(config: Config) -> Plan:
+def _build_plan(config: TaskConfig) -> Plan:
     training = config.training
     return Plan(
         steps=training.steps,
@@ -222,12 +198,11 @@ def _build_plan(config: Config) -> Plan:
 
 def _build_card(run: _Run, precision: Precision) -> dict[str, Any]:
     """What a checkpoint tells about itself, as plain data."""
-    normalise, train = run.parts.detector.normalise, run.parts.train
+    normalise, train = run.parts.model.normalise, run.parts.train
     return {
         "config": run.resolved.data,
         "class_names": list(train.class_names),
         "category_ids": [int(i) for i in train.category_ids],
-        "anchors_px": [list(anchor) for anchor in run.config.model.head.anchors],
         "preprocessing": {
             "mean": normalise.mean.flatten().tolist(),
             "std": normalise.std.flatten().tolist(),
@@ -236,18 +211,19 @@ def _build_card(run: _Run, precision: Precision) -> dict[str, Any]:
         "image_size_px": run.config.data.image_size,
         "micro_batch_size": run.micro_batch_size,
         "torch": importlib.metadata.version("torch"),
+        **run.parts.card,
     }
 
 
 def _introduce(run: _Run, precision: Precision) -> None:
     """Say what is about to be trained, on what and how."""
     config, parts, say = run.config, run.parts, run.log.say
-    parameters = sum(parameter.numel() for parameter in parts.detector.parameters())
+    parameters = sum(parameter.numel() for parameter in parts.model.parameters())
     say(f"run folder: {run.folder}")
-    say(
-        f"model: {config.model.encoder.type}, {parameters:,} parameters, "
-        f"{len(parts.train.class_names)} classes, {config.data.image_size} px"
-    )
+    say(f"model: {parts.title}, {parameters:,} parameters, {config.data.image_size} px")
+    for report in parts.load_reports:
+        for line in report.lines():
+            say(line)
     say(f"device: {run.ranks.device}, {run.ranks.world_size} process(es)")
     say(f"precision: {precision.name} ({precision.reason})")
     if run.micro_batch_size < config.training.micro_batch_size:
@@ -256,18 +232,5 @@ def _introduce(run: _Run, precision: Precision) -> None:
             f"{run.micro_batch_size}, this process's share of training.batch_size "
             f"{config.training.batch_size}"
         )
-    for name, dataset in (("train", parts.train), ("val", parts.val)):
-        boxes = int(dataset.annotations.box_counts().sum())
-        say(f"data.{name}: {len(dataset):,} images, {boxes:,} boxes")
-        _list_findings(say, dataset)
-
-
-def _list_findings(say: Callable[[str], None], dataset: CocoDataset) -> None:
-    findings = dataset.findings
-    for kind, count in findings.counts.items():
-        say(f"  {count:,} boxes of the json: {kind}")
-    for text in findings.texts:
-        say(f"    {text}")
-    untold = sum(findings.counts.values()) - len(findings.texts)
-    if untold > 0:
-        say(f"    and {untold:,} more")
+    for line in parts.data_lines:
+        say(line)

@@ -91,6 +91,21 @@ class AnchorCoder(nn.Module):
         smallest = torch.finfo(torch.float32).tiny
         return centre, (boxes_cxcywh_px[:, 2:] / anchors).clamp(min=smallest).log()
 
+    def boxes_in_cells(self, rows: Tensor, *, level: Tensor, anchor: Tensor) -> Tensor:
+        """Boxes of single places, seen from their cell: small numbers, so tiny boxes stay exact.
+
+        Args:
+            rows: (T, 4) or more, the raw output at each place.
+            level, anchor: int64 (T,), the anchor of each place.
+
+        Returns:
+            Corners in pixels from the upper left corner of the cell, float32 (T, 4).
+        """
+        values = rows[:, :4].float()
+        centre = values[:, :2].sigmoid() * self.strides[level][:, None]  # (T, 2)
+        half = values[:, 2:].clamp(max=MAX_LOG_SIZE).exp() * (self.anchors_px[level, anchor] / 2)
+        return torch.cat((centre - half, centre + half), dim=-1)
+
     def _scores(self, raw: Tensor) -> Tensor:
         """(B, A, H, W, 5 + K) -> (B, A, H, W, K), float32."""
         objectness = raw[..., 4:5].float().sigmoid()

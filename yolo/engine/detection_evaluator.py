@@ -1,28 +1,42 @@
-"""Scores a detector: the network once over the data, then the COCO metric at any confidence."""
+"""Scores a detector: the network once over the data, then the metrics at any confidence."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from yolo.boxes import cxcywh_to_xyxy
-from yolo.coders.anchor import AnchorCoder
 from yolo.engine.distributed import Ranks
 from yolo.engine.evaluation import Evaluation
 from yolo.engine.precision import Precision
+from yolo.engine.throughput import add_terms
 from yolo.letterbox import Letterbox
-from yolo.metrics.coco import CocoMetric, CocoResult
+from yolo.metrics.grid_accuracy import grid_accuracy
+from yolo.metrics.metric import Metric, MetricResult
 from yolo.postprocess import Postprocess
-from yolo.records import Batch, Detections
+from yolo.records import Batch, Detections, GridMatches, Targets
 from yolo.visualize import draw_boxes, draw_detections, side_by_side
 
 PICTURE_CONF = 0.25
 """Lowest score that is drawn: a picture shows what one would use, the metric wants everything."""
+
+
+class DetectionLoss(Protocol):
+    """A loss that also tells what the grid's accuracy is counted from."""
+
+    def __call__(
+        self, raw: Sequence[Tensor], targets: Targets, images_in_step: int
+    ) -> dict[str, Tensor]:
+        """Terms by name; see ``yolo.losses``."""
+
+    def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
+        """What the maps say where a truth is and where none is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +49,8 @@ class Found:
         boxes_xyxy_px: float32 (D, 4), pixels of the original images.
         scores: float32 (D,).
         losses: mean of each loss term over the images.
+        accuracy: share of the grid's answers that are right, see ``grid_accuracy``; without those
+            that nothing asked for.
         images: number of images.
         network_seconds, total_seconds: of the slowest rank, without and with decoding and
             suppression.
@@ -46,6 +62,7 @@ class Found:
     boxes_xyxy_px: np.ndarray
     scores: np.ndarray
     losses: dict[str, float]
+    accuracy: dict[str, float]
     images: int
     network_seconds: float
     total_seconds: float
@@ -69,6 +86,7 @@ class _Share:
 
     rows: list[np.ndarray]
     losses: dict[str, Tensor]
+    counts: dict[str, Tensor]
     images: int = 0
     network_seconds: float = 0.0
     total_seconds: float = 0.0
@@ -76,18 +94,18 @@ class _Share:
 
 
 class DetectionEvaluator:
-    """Score a detector on a data set with the COCO metric.
+    """Score a detector on a data set with one metric or several.
 
     Args:
         batches: this rank's letterboxed batches: batch i of the whole data goes to rank
             i modulo the number of ranks.
         images: of all ranks.
-        metric: on rank 0; None elsewhere.
+        metrics: on rank 0, none elsewhere; no two of them have a figure of the same name.
         category_ids: label -> category id of the data set.
         class_names: label -> name.
         monitor: the figure that decides.
         coder, postprocess: raw maps to detections.
-        loss: for its terms on this data; None computes none.
+        loss: for its terms and the grid's accuracy on this data; None computes none.
         precision, ranks: how and where to compute.
         pictures: how many images to draw.
         per_class: add each class's AP to the table.
@@ -98,20 +116,20 @@ class DetectionEvaluator:
         *,
         batches: Iterable[Batch],
         images: int,
-        metric: CocoMetric | None,
+        metrics: Sequence[Metric],
         category_ids: Sequence[int],
         class_names: Sequence[str],
         monitor: str,
-        coder: AnchorCoder,
+        coder: nn.Module,
         postprocess: Postprocess,
-        loss: nn.Module | None,
+        loss: DetectionLoss | None,
         precision: Precision,
         ranks: Ranks,
         pictures: int = 0,
         per_class: bool = False,
     ) -> None:
         self.monitor = monitor
-        self._batches, self._images, self._metric = batches, images, metric
+        self._batches, self._images, self._metrics = batches, images, metrics
         self._category_ids, self._class_names = np.asarray(category_ids), class_names
         self._coder, self._postprocess, self._loss = coder, postprocess, loss
         self._precision, self._ranks = precision, ranks
@@ -128,29 +146,37 @@ class DetectionEvaluator:
             **result.stats,
             "loss": sum(found.losses.values()),
             **{f"loss/{name}": value for name, value in found.losses.items()},
+            **{f"accuracy/{name}": value for name, value in found.accuracy.items()},
             "found_boxes": float(len(found.scores)),
         }
         return Evaluation(
             figure=result.stats[self.monitor],
             figures=figures,
             images_per_second=found.images / max(found.total_seconds, 1e-9),
-            text=self.table(result),
+            text=result.table,
             pictures=found.pictures,
         )
 
-    def score(self, found: Found) -> CocoResult:
-        """The COCO figures; on rank 0 alone."""
-        assert self._metric is not None
-        return self._metric.evaluate(
-            found.image_ids, self._category_ids[found.labels], found.boxes_xyxy_px, found.scores
+    def score(self, found: Found) -> MetricResult:
+        """The figures of all metrics; on rank 0 alone."""
+        assert self._metrics
+        categories = self._category_ids[found.labels]
+        results = [
+            metric.evaluate(found.image_ids, categories, found.boxes_xyxy_px, found.scores)
+            for metric in self._metrics
+        ]
+        return MetricResult(
+            stats={name: value for result in results for name, value in result.stats.items()},
+            table="\n".join(self._table_of(result) for result in results),
+            per_class=results[0].per_class,
         )
 
-    def table(self, result: CocoResult) -> str:
-        """The 12 lines, and a line for each class on request."""
+    def _table_of(self, result: MetricResult) -> str:
+        """A metric's own lines, and a line for each class on request."""
         if not self._per_class:
             return result.table
         rows = [
-            f" {name:<20} AP = {figures['AP']:.3f}  AP50 = {figures['AP50']:.3f}"
+            f" {name:<20} " + "  ".join(f"{key} = {value:.3f}" for key, value in figures.items())
             for name, figures in (
                 (name, result.per_class[int(category)])
                 for name, category in zip(self._class_names, self._category_ids, strict=True)
@@ -164,7 +190,7 @@ class DetectionEvaluator:
         """Run the network once over all images; None if any rank was interrupted."""
         was_training = model.training
         model.eval()
-        share = _Share(rows=[], losses={})
+        share = _Share(rows=[], losses={}, counts={})
         pictures: list[np.ndarray] = []
         try:
             for index, batch in enumerate(self._batches):
@@ -193,8 +219,8 @@ class DetectionEvaluator:
         found = [detections.to("cpu") for detections in found]
         end = time.perf_counter()
         if self._loss is not None:
-            for name, term in self._loss(raw, on_device.targets, self._images).items():
-                share.losses[name] = share.losses.get(name, 0) + term
+            add_terms(share.losses, self._loss(raw, on_device.targets, self._images))
+            add_terms(share.counts, grid_accuracy(self._loss.matches(raw, on_device.targets)))
         share.rows += [
             self._rows(batch, i, detections, batch_index) for i, detections in enumerate(found)
         ]
@@ -218,31 +244,28 @@ class DetectionEvaluator:
 
     def _collect(self, share: _Share, pictures: Sequence[np.ndarray]) -> Found | None:
         """Put the ranks' shares together in the order of the data."""
-        losses = {name: float(term) for name, term in share.losses.items()}
         mine = (
             np.concatenate(share.rows) if share.rows else np.empty((0, 8)),
-            losses,
+            {name: float(term) for name, term in share.losses.items()},
+            {name: count.tolist() for name, count in share.counts.items()},
             (share.images, share.network_seconds, share.total_seconds, share.interrupted),
         )
-        shares = self._ranks.gather(mine)
-        counts = np.array([counts for _, _, counts in shares])
-        if counts[:, 3].any():
+        all_rows, losses, counts, sums = zip(*self._ranks.gather(mine), strict=True)
+        totals = np.array(sums)
+        if totals[:, 3].any():
             return None
-        rows = np.concatenate([rows for rows, _, _ in shares])
+        rows = np.concatenate(all_rows)
         rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        names = [name for _, losses, _ in shares for name in losses]
         return Found(
             image_ids=rows[:, 1].astype(np.int64),
             labels=rows[:, 2].astype(np.int64),
             boxes_xyxy_px=rows[:, 4:].astype(np.float32),
             scores=rows[:, 3].astype(np.float32),
-            losses={
-                name: sum(losses.get(name, 0.0) for _, losses, _ in shares)
-                for name in dict.fromkeys(names)
-            },
-            images=int(counts[:, 0].sum()),
-            network_seconds=float(counts[:, 1].max()),
-            total_seconds=float(counts[:, 2].max()),
+            losses={n: sum(part.get(n, 0.0) for part in losses) for n in _names(losses)},
+            accuracy=_accuracy(counts),
+            images=int(totals[:, 0].sum()),
+            network_seconds=float(totals[:, 1].max()),
+            total_seconds=float(totals[:, 2].max()),
             pictures=pictures,
         )
 
@@ -270,3 +293,17 @@ class DetectionEvaluator:
     def _wait(self) -> None:
         if self._ranks.device.type == "cuda":
             torch.cuda.synchronize(self._ranks.device)
+
+
+def _names(parts: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys of all ranks in their order; a rank without images has none."""
+    return list(dict.fromkeys(name for part in parts for name in part))
+
+
+def _accuracy(parts: Sequence[dict[str, list[float]]]) -> dict[str, float]:
+    """Right answers over all, of all ranks; what nobody was asked is left out."""
+    totals = {
+        name: np.sum([part[name] for part in parts if name in part], axis=0)
+        for name in _names(parts)
+    }
+    return {name: float(hits / of) for name, (hits, of) in totals.items() if of}

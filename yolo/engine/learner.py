@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from yolo.engine.distributed import Ranks
+from yolo.engine.freezing import Freeze
 from yolo.engine.precision import Precision
 from yolo.engine.throughput import add_terms
-from yolo.records import Batch
+from yolo.records import Batch, Targets
+
+Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
+"""``accuracy(outputs, targets) -> {name: (hits, of)}``, summed over the images of the batch."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,12 @@ class StepResult:
     Attributes:
         terms: this rank's share of the loss by term; empty if the step was skipped.
         skipped: its gradient was not finite, and it changed nothing.
+        counts: this rank's hits and attempts by name, (2,) each; empty if the step was skipped.
     """
 
     terms: dict[str, Tensor]
     skipped: bool
+    counts: dict[str, Tensor]
 
 
 class Learner:
@@ -39,7 +46,8 @@ class Learner:
 
     Args:
         model: on its device.
-        loss: ``loss(outputs, targets, images_in_step) -> dict of scalars``.
+        loss: ``loss(outputs, targets, images_in_step, images_seen=...) -> dict of scalars``, where
+            ``images_seen`` were trained on before this step.
         optimizer: its groups' learning rates are the base that ``schedule`` scales.
         schedule: step -> factor.
         precision: the number format of the forward pass.
@@ -48,6 +56,8 @@ class Learner:
         gradient_clip: largest norm of the whole gradient; None for no limit.
         ema_decay: of the averaged weights; None for none.
         seed: of dropout and the like.
+        accuracy: counted from the outputs that are trained on; None counts nothing.
+        freeze: what keeps its weights; None trains everything.
     """
 
     def __init__(
@@ -63,24 +73,33 @@ class Learner:
         gradient_clip: float | None = None,
         ema_decay: float | None = None,
         seed: int = 0,
+        accuracy: Accuracy | None = None,
+        freeze: Freeze | None = None,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.images_per_step = images_per_step
         self._schedule, self._precision, self._ranks = schedule, precision, ranks
         self._gradient_clip, self._seed = gradient_clip, seed
+        self._accuracy, self.freeze = accuracy, freeze
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         self.scaler = precision.scaler(ranks.device)
         self.ema = None
         if ema_decay is not None:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        if freeze is not None:
+            freeze.apply(step=0)
         self._parallel = model if ranks.world_size == 1 else _in_parallel(model)
         self._buffers = list(model.buffers())
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
 
     @property
-    def learning_rate(self) -> float:
-        """Of the last step's weights."""
-        return self.optimizer.param_groups[0]["lr"]
+    def learning_rates(self) -> dict[str, float]:
+        """Of the last step, by the name to log it under; a part with its own has its own name."""
+        rates = {}
+        for group in self.optimizer.param_groups:
+            part = group.get("part")
+            rates["learning_rate" if part is None else f"learning_rate_{part}"] = group["lr"]
+        return rates
 
     def step(
         self,
@@ -102,28 +121,48 @@ class Learner:
             The result, or None if it was cancelled; then nothing has changed.
         """
         self._reseed(step)
-        self._parallel.train()
+        self._prepare(step)
         self._remember_buffers()
         terms: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
         for index in range(count):
             if cancelled():
                 self._forget()
                 return None
+            batch = next(micro_batches).to(self._ranks.device)
             last = index == count - 1
-            add_terms(terms, self._accumulate(next(micro_batches), last=last))
+            add_terms(terms, self._accumulate(step, batch, counts, last=last))
         self._set_learning_rates(step)
         skipped = not self._update(terms)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(terms={} if skipped else terms, skipped=skipped)
+        if skipped:
+            return StepResult(terms={}, skipped=True, counts={})
+        return StepResult(terms=terms, skipped=False, counts=counts)
 
-    def _accumulate(self, batch: Batch, *, last: bool) -> dict[str, Tensor]:
-        """Forward and backward of one micro-batch."""
-        batch = batch.to(self._ranks.device)
+    def _prepare(self, step: int) -> None:
+        """Training mode, less what is frozen."""
+        self.model.train()
+        if self.freeze is None or not self.freeze.apply(step):
+            return
+        if self._parallel is not self.model:
+            # it exchanges the gradients of what was trained when it was made
+            self._parallel = self.model
+            gc.collect()  # the old one's hooks go with it
+            self._parallel = _in_parallel(self.model)
+
+    def _accumulate(
+        self, step: int, batch: Batch, counts: dict[str, Tensor], *, last: bool
+    ) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch on the device; adds to ``counts``."""
         with self._synchronising(last):
             with self._precision.autocast(self._ranks.device):
                 outputs = self._parallel(batch.images)
-            terms = self.loss(outputs, batch.targets, self.images_per_step)
+            seen = step * self.images_per_step
+            terms = self.loss(outputs, batch.targets, self.images_per_step, images_seen=seen)
+            if self._accuracy is not None:
+                with torch.no_grad():
+                    add_terms(counts, self._accuracy(outputs, batch.targets))
             # DistributedDataParallel averages over the ranks, the loss is a sum over them
             total = torch.stack(list(terms.values())).sum() * self._ranks.world_size
             self.scaler.scale(total).backward()

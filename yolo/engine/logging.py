@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,16 +126,21 @@ class FolderLog:
 
     def _line(self, step: int, figures: Mapping[str, float], seconds_left: float) -> str:
         left = timedelta(seconds=round(seconds_left))
-        terms = " ".join(
-            f"{name.removeprefix('loss/')} {value:.3g}"
-            for name, value in figures.items()
-            if name.startswith("loss/")
-        )
+        terms = " ".join(f"{name} {value:.3g}" for name, value in _under("loss/", figures))
+        right = " ".join(f"{name} {value:.0%}" for name, value in _under("accuracy/", figures))
         return (
             f"step {step}/{self._steps}  loss {figures['loss']:.4g} ({terms})  "
-            f"lr {figures['learning_rate']:.2e}  {figures['images_per_second']:.1f} images/s  "
+            + (f"right ({right})  " if right else "")
+            + f"lr {figures['learning_rate']:.2e}  {figures['images_per_second']:.1f} images/s  "
             f"waiting for data {figures['data_wait_share']:.0%}  {left} left"
         )
+
+
+def _under(prefix: str, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """The figures of a group by the rest of their name."""
+    for name, value in figures.items():
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), value
 
 
 def _has_screen() -> bool:

@@ -85,6 +85,9 @@ class Trainer:
     def _fit(self, interruption: Interruption) -> None:
         if self.progress.step >= self.plan.steps:
             self.log.say(f"{self.folder}: finished already, at step {self.progress.step}")
+        freeze = self.learner.freeze
+        if freeze is not None and freeze.is_on(self.progress.step):
+            self.log.say(freeze.describe())
         stream = None
         while True:
             if self._evaluation_is_due():
@@ -117,9 +120,12 @@ class Trainer:
             )
         if result is None:
             self._stop(interruption)
+        freeze = self.learner.freeze
+        if freeze is not None and self.progress.step == freeze.unfreeze_at:
+            self.log.say(f"step {self.progress.step}: everything is trained from here on")
         if result.skipped:
             self._note_skip()
-        self._window.add(result.terms, self.learner.images_per_step)
+        self._window.add(result.terms, result.counts, self.learner.images_per_step)
         self.progress.step += 1
         self._report()
 
@@ -138,7 +144,7 @@ class Trainer:
         if step % self.plan.log_every and step != self.plan.steps:
             return
         figures = self._window.figures(self.ranks)
-        figures["learning_rate"] = self.learner.learning_rate
+        figures.update(self.learner.learning_rates)
         figures["skipped_steps"] = self.progress.skipped_steps
         figures["scaler_backoffs"] = self.progress.scaler_backoffs
         images_left = (self.plan.steps - step) * self.learner.images_per_step

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import hotcoco
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from yolo.metrics.metric import MetricResult
 
 MONITORS = (
     "AP",
@@ -35,24 +36,6 @@ MONITORS = (
 _IOU_050 = 0  # index of the threshold 0.50 among 0.50, 0.55, .. 0.95
 _AREA_ALL = 0  # index of the size range "all"
 _AT_MOST_100 = 2  # index of 100 among the limits 1, 10, 100 of detections per image and class
-
-
-@dataclass(frozen=True, slots=True)
-class CocoResult:
-    """What one evaluation found.
-
-    A figure is -1 where there is no ground truth to find, and 0 where there is some and no
-    detection.
-
-    Attributes:
-        stats: the 12 figures by their key in ``MONITORS``.
-        table: the 12 lines as pycocotools prints them, without a newline at the end.
-        per_class: ``{"AP": ..., "AP50": ...}`` of every category id of the ground truth.
-    """
-
-    stats: dict[str, float]
-    table: str
-    per_class: dict[int, dict[str, float]]
 
 
 class CocoMetric:
@@ -82,7 +65,7 @@ class CocoMetric:
         category_ids: np.ndarray,
         boxes_xyxy_px: np.ndarray,
         scores: np.ndarray,
-    ) -> CocoResult:
+    ) -> MetricResult:
         """Score the detections of all images at once.
 
         Detections of categories that the ground truth does not define are left out, as COCO's
@@ -100,7 +83,7 @@ class CocoMetric:
         rows = np.ascontiguousarray(rows[np.isin(rows[:, 6], self._category_ids)])
         figures, precision = self._score(rows)
         stats = dict(zip(MONITORS, map(float, figures), strict=True))
-        return CocoResult(
+        return MetricResult(
             stats=stats,
             table=_table(stats),
             per_class=_per_class(precision, self._category_ids.tolist()),

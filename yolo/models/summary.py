@@ -48,6 +48,7 @@ class Summary:
     Attributes:
         rows: the layers, in the order in which they ran.
         parameters, trainable: of the whole model.
+        statistics: running means and variances of batch norms, which Darknet's files hold too.
         weight_bytes: of parameters and buffers.
         trainable_bytes: of the trainable parameters.
         activation_bytes: what the backward pass keeps, per image, at the model's own precision.
@@ -56,6 +57,7 @@ class Summary:
     rows: tuple[Row, ...]
     parameters: int
     trainable: int
+    statistics: int
     weight_bytes: int
     trainable_bytes: int
     activation_bytes: int
@@ -97,6 +99,11 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
         rows=tuple(rows),
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        statistics=sum(
+            buffer.numel()
+            for name, buffer in model.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        ),
         weight_bytes=sum(t.nbytes for t in tensors.values()),
         trainable_bytes=sum(p.nbytes for p in parameters if p.requires_grad),
         activation_bytes=sum(stored.values()) // BATCH,
@@ -143,18 +150,23 @@ def _address(tensor: Tensor) -> int:
 def _layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The modules that get a row, depth first."""
     children = list(module.named_children())
-    if not children or _is_conv_block(module):
+    if not children or is_conv_block(module):
         yield name, module
         return
     for child_name, child in children:
         yield from _layers(child, f"{name}.{child_name}" if name else child_name)
 
 
-def _is_conv_block(module: nn.Module) -> bool:
+def is_conv_block(module: nn.Module) -> bool:
     """Whether it is one convolution with what belongs to it (norm, activation)."""
     children = list(module.children())
     convolutions = [child for child in children if isinstance(child, nn.Conv2d)]
-    return len(convolutions) == 1 and not any(list(child.children()) for child in children)
+    alone = len(children) == 1
+    return (
+        not alone
+        and len(convolutions) == 1
+        and not any(list(child.children()) for child in children)
+    )
 
 
 def _row(
@@ -223,6 +235,8 @@ def _totals(summary: Summary, image_size_px: int) -> list[str]:
     return [
         f"parameters        {summary.parameters:,} "
         f"({summary.trainable:,} trainable, {frozen:,} frozen)",
+        f"with statistics   {summary.parameters + summary.statistics:,} numbers with the running "
+        f"means and variances, as in a file of Darknet",
         f"multiply-adds     {summary.multiply_adds / 1e9:.2f} G per image of {image_size_px} px "
         f"(convolutions and linear layers)",
         f"weights           {_megabytes(summary.weight_bytes)}; "

@@ -21,18 +21,20 @@ def adam(
     model: nn.Module,
     *,
     learning_rate: float,
+    encoder_learning_rate: float | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> Optimizer:
     """Adam (https://arxiv.org/abs/1412.6980).
 
     Args:
-        model: its trainable parameters are optimised.
+        model: its parameters are optimised; those without a gradient are passed over.
         learning_rate: the base rate.
+        encoder_learning_rate: the base rate of ``model.encoder``; None for the same.
         weight_decay: added to the gradient (L2 regularisation), so Adam's scaling applies to it.
         betas: decay of the running mean and of the running square.
     """
-    groups = param_groups(model, weight_decay)
+    groups = param_groups(model, weight_decay, encoder_learning_rate)
     return Adam(groups, lr=learning_rate, betas=betas, fused=True)
 
 
@@ -40,18 +42,20 @@ def adamw(
     model: nn.Module,
     *,
     learning_rate: float,
+    encoder_learning_rate: float | None = None,
     weight_decay: float = 0.01,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> Optimizer:
     """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101).
 
     Args:
-        model: its trainable parameters are optimised.
+        model: its parameters are optimised; those without a gradient are passed over.
         learning_rate: the base rate.
+        encoder_learning_rate: the base rate of ``model.encoder``; None for the same.
         weight_decay: the share of a weight, times the learning rate, that each step removes.
         betas: decay of the running mean and of the running square.
     """
-    groups = param_groups(model, weight_decay)
+    groups = param_groups(model, weight_decay, encoder_learning_rate)
     return AdamW(groups, lr=learning_rate, betas=betas, fused=True)
 
 
@@ -59,6 +63,7 @@ def sgd(
     model: nn.Module,
     *,
     learning_rate: float,
+    encoder_learning_rate: float | None = None,
     momentum: float = 0.9,
     nesterov: bool = False,
     weight_decay: float = 0.0,
@@ -66,26 +71,60 @@ def sgd(
     """Gradient descent with momentum, Darknet's optimizer.
 
     Args:
-        model: its trainable parameters are optimised.
+        model: its parameters are optimised; those without a gradient are passed over.
         learning_rate: the base rate.
+        encoder_learning_rate: the base rate of ``model.encoder``; None for the same.
         momentum: of the running sum of gradients. Darknet keeps it over steps that include the
             learning rate, PyTorch over bare gradients; they differ just after the rate changes.
         nesterov: look ahead; needs a momentum.
         weight_decay: added to the gradient (L2 regularisation).
     """
-    groups = param_groups(model, weight_decay)
-    return SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+    groups = param_groups(model, weight_decay, encoder_learning_rate)
+    optimizer = SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
+    optimizer.register_step_pre_hook(_begin_momentum)
+    return optimizer
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters: weights decay; biases and batch norm do not, as in Darknet.
+def _begin_momentum(optimizer: Optimizer, *_: object) -> None:
+    """Give a momentum of zero to what is trained from now on, beside what was before.
+
+    PyTorch's fused step takes a group whose momenta all exist or all do not, but no mixture. From
+    zero the first sum is the bare gradient, as PyTorch begins it.
+    """
+    for group in optimizer.param_groups:
+        trained = [p for p in group["params"] if p.grad is not None]
+        new = [p for p in trained if optimizer.state.get(p, {}).get("momentum_buffer") is None]
+        if group["momentum"] and 0 < len(new) < len(trained):
+            for parameter in new:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def param_groups(
+    model: nn.Module, weight_decay: float, encoder_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
+    """Split the parameters: weights decay; biases and batch norm do not, as in Darknet.
+
+    What is frozen belongs to it too, for it may be trained later.
 
     Returns:
-        Always two groups, weights first, in the model's order; one may be empty.
+        Always two groups, weights first, in the model's order; one may be empty. Where the encoder
+        has a rate of its own, two of the rest and then two of it, whose ``part`` is ``encoder``.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed: list[torch.Tensor] = [p for p in trainable if p.ndim > 1]
-    free: list[torch.Tensor] = [p for p in trainable if p.ndim <= 1]
+    parameters = list(model.parameters())
+    if encoder_learning_rate is None:
+        return _by_decay(parameters, weight_decay)
+    assert isinstance(model.encoder, nn.Module)
+    encoder = list(model.encoder.parameters())
+    own = set(encoder)
+    groups = _by_decay(encoder, weight_decay)
+    for group in groups:
+        group.update(lr=encoder_learning_rate, part="encoder")
+    return _by_decay([p for p in parameters if p not in own], weight_decay) + groups
+
+
+def _by_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    decayed: list[torch.Tensor] = [p for p in parameters if p.ndim > 1]
+    free: list[torch.Tensor] = [p for p in parameters if p.ndim <= 1]
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},

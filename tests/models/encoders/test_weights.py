@@ -1,11 +1,35 @@
+import urllib.error
+
 import pytest
 import torch
+import torchvision
+from torch.optim.swa_utils import AveragedModel
 
+from yolo.config.schema.base import Section
 from yolo.errors import UserError
+from yolo.models.classifier import Classifier
 from yolo.models.encoders import ENCODERS
-from yolo.models.yolov3 import yolov3
+from yolo.models.encoders.weights import (
+    IMAGENET_WEIGHTS,
+    evaluated_tensors,
+    fill_encoder,
+    imagenet_tensors,
+    read_tensors,
+    stored_preprocessing,
+)
+from yolo.models.layers import IMAGENET, UNIT_RANGE
 
 tiny = ENCODERS["darknet_tiny"]
+
+
+def whole_model(encoder="darknet_tiny", **settings):
+    return Classifier(encoder=ENCODERS[encoder](**settings), classes=2)
+
+
+def loaded(path):
+    encoder = tiny(width=0.25)
+    fill_encoder(encoder, read_tensors(path), source=str(path))
+    return encoder
 
 
 def same_weights(a, b):
@@ -15,43 +39,105 @@ def same_weights(a, b):
 
 @pytest.mark.parametrize("kind", ["encoder", "model", "checkpoint"])
 def test_an_encoder_is_found_in_every_kind_of_file(kind, tmp_path):
-    model = yolov3(encoder=tiny(width=0.25), classes=2, neck_width="scaled")
+    model = whole_model(width=0.25)
     state = model.state_dict()
     content = {
         "encoder": model.encoder.state_dict(),
         "model": state,
-        "checkpoint": {"model": state, "step": 7},
+        "checkpoint": {"model": state, "ema": None, "step": 7},
     }[kind]
     torch.save(content, tmp_path / "weights.pt")
-    loaded = tiny(width=0.25, weights=tmp_path / "weights.pt")
-    assert same_weights(loaded, model.encoder)
+    assert same_weights(loaded(tmp_path / "weights.pt"), model.encoder)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [*((name, "") for name in IMAGENET_WEIGHTS), ("mobilenet_v3_small", "features")],
+)
+def test_torchvisions_own_files_fit(name, part):
+    reference = torchvision.models.get_model(name, weights=None)
+    tensors = reference.get_submodule(part).state_dict()
+    encoder = ENCODERS[name]()
+    fill_encoder(encoder, tensors, source="torchvision's")
+    whole = reference.state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in encoder.state_dict().items())
+
+
+def test_every_encoder_that_may_say_imagenet_has_its_weights():
+    types = {
+        section.model_fields["type"].annotation.__args__[0]
+        for section in Section.__subclasses__()
+        if "weights" in section.model_fields
+        and "imagenet" in str(section.model_fields["weights"].annotation)
+    }
+    assert types == set(IMAGENET_WEIGHTS)
+    for name, weights in IMAGENET_WEIGHTS.items():
+        assert type(weights)["IMAGENET1K_V1"] is weights
+        assert torchvision.models.get_model_weights(name) is type(weights)
+
+
+def test_of_a_checkpoint_the_averages_are_taken_with_the_trained_statistics(tmp_path):
+    model = whole_model(width=0.25)
+    averaged = AveragedModel(whole_model(width=0.25))
+    for i, tensor in enumerate([*model.state_dict().values(), *averaged.state_dict().values()]):
+        tensor.fill_(i % 50 + 1)  # all different between the two
+    torch.save({"model": model.state_dict(), "ema": averaged.state_dict()}, tmp_path / "best.pt")
+    found = loaded(tmp_path / "best.pt")
+    for name, parameter in found.named_parameters():
+        assert torch.equal(parameter, averaged.module.encoder.get_parameter(name))
+        assert not torch.equal(parameter, model.encoder.get_parameter(name))
+    for name, buffer in found.named_buffers():
+        assert torch.equal(buffer, model.encoder.get_buffer(name))
+
+
+def test_without_averages_the_trained_weights_are_taken():
+    assert evaluated_tensors({"model": {"a": 1}, "ema": None}) == {"a": 1}
+    assert evaluated_tensors({"model": {"a": 1, "running_mean": 2}, "ema": {"module.a": 3}}) == {
+        "a": 3,
+        "running_mean": 2,
+    }
+
+
+def test_a_whole_model_tells_its_preprocessing():
+    assert stored_preprocessing(whole_model().state_dict()) == UNIT_RANGE
+    stored = stored_preprocessing(whole_model("mobilenet_v3_small").state_dict())
+    assert stored.mean == pytest.approx(IMAGENET.mean) and stored.std == pytest.approx(IMAGENET.std)
+    assert stored_preprocessing(tiny(width=0.25).state_dict()) is None
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.pt: no such weights file"):
-        tiny(weights=tmp_path / "nowhere.pt")
+        read_tensors(tmp_path / "nowhere.pt")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\0\0\2\0\0\0" * 100, b"not tensors"])
 def test_a_file_of_another_kind(tmp_path, content):
-    path = tmp_path / "darknet53.conv.74"
+    path = tmp_path / "encoder.pt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"conv\.74: not a PyTorch state_dict"):
-        tiny(weights=path)
+    with pytest.raises(UserError, match=r"encoder\.pt: not a PyTorch state_dict"):
+        read_tensors(path)
+
+
+def test_a_file_that_was_cut_short(tmp_path):
+    path = tmp_path / "encoder.pt"
+    torch.save(tiny(width=0.25).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"encoder\.pt: not a PyTorch state_dict"):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {}])
 def test_a_file_without_tensors(tmp_path, content):
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"other\.pt: not a PyTorch state_dict"):
-        tiny(weights=tmp_path / "other.pt")
+        read_tensors(tmp_path / "other.pt")
 
 
 def test_another_width_tells_how_many_tensors_match(tmp_path):
-    torch.save(tiny(width=0.5).state_dict(), tmp_path / "half.pt")
-    expected = r"half\.pt: 0 of the encoder's 35 tensors match.* convs\.0\.conv\.weight"
+    torch.save(tiny(width=1.0).state_dict(), tmp_path / "wide.pt")
+    expected = r"wide\.pt: 0 of the encoder's 35 tensors match.* convs\.0\.conv\.weight"
     with pytest.raises(UserError, match=expected):
-        tiny(width=1.0, weights=tmp_path / "half.pt")
+        loaded(tmp_path / "wide.pt")
 
 
 def test_a_file_that_lacks_one_tensor_is_refused(tmp_path):
@@ -59,7 +145,7 @@ def test_a_file_that_lacks_one_tensor_is_refused(tmp_path):
     del state["convs.6.norm.running_var"]
     torch.save(state, tmp_path / "partial.pt")
     with pytest.raises(UserError, match=r"34 of the encoder's 35 .* convs\.6\.norm\.running_var"):
-        tiny(width=0.25, weights=tmp_path / "partial.pt")
+        loaded(tmp_path / "partial.pt")
 
 
 def test_step_counters_may_be_absent_as_in_old_files(tmp_path):
@@ -67,4 +153,26 @@ def test_step_counters_may_be_absent_as_in_old_files(tmp_path):
     state = reference.state_dict()
     kept = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
     torch.save(kept, tmp_path / "old.pt")
-    assert same_weights(tiny(width=0.25, weights=tmp_path / "old.pt"), reference)
+    assert same_weights(loaded(tmp_path / "old.pt"), reference)
+
+
+def test_imagenet_comes_from_torchvisions_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1.url
+    cached = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
+    cached.parent.mkdir(parents=True)
+    reference = torchvision.models.mobilenet_v3_small(weights=None).state_dict()
+    torch.save(reference, cached)
+    found = imagenet_tensors("mobilenet_v3_small")
+    assert found.keys() == reference.keys()
+    assert all(torch.equal(found[name], reference[name]) for name in reference)
+
+
+def test_imagenet_without_a_network_is_one_sentence(tmp_path, monkeypatch):
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("offline")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    with pytest.raises(UserError, match=r"imagenet could not be fetched.*offline.*set weights to"):
+        imagenet_tensors("resnet18")

@@ -1,10 +1,20 @@
+import pytest
 import torch
 
-from yolo.models.heads.yolov3 import OBJECTNESS, YOLOv3Head
+from yolo.models.heads.anchor_output import OBJECTNESS
+from yolo.models.heads.yolov3 import YOLOv3Head
+
+STRIDES = (8, 16, 32)
+
+
+def make_head(*, in_channels=(8, 16, 32), strides_px=STRIDES, **settings):
+    return YOLOv3Head(
+        in_channels=in_channels, strides_px=strides_px, anchors_per_cell=3, classes=4, **settings
+    )
 
 
 def test_channels_hold_one_anchor_after_the_other():
-    head = YOLOv3Head(in_channels=(8, 16, 32), anchors_per_cell=3, classes=4)
+    head = make_head()
     for scale in (head.stride8, head.stride16, head.stride32):
         torch.nn.init.zeros_(scale.output.weight)
         scale.output.bias.data = torch.arange(27.0)
@@ -17,7 +27,7 @@ def test_channels_hold_one_anchor_after_the_other():
 
 
 def test_cells_stay_in_their_place_without_a_copy():
-    head = YOLOv3Head(in_channels=(8, 16, 32), anchors_per_cell=3, classes=4).stride8.eval()
+    head = make_head().stride8.eval()
     x = torch.randn(1, 8, 4, 6).to(memory_format=torch.channels_last)
     raw = head(x)
     channels = head.output(head.conv(x))
@@ -26,9 +36,19 @@ def test_cells_stay_in_their_place_without_a_copy():
 
 
 def test_training_starts_with_hardly_an_object():
-    head = YOLOv3Head(in_channels=(8, 16, 32), anchors_per_cell=3, classes=4)
+    head = make_head()
     raw = head(tuple(torch.randn(2, c, 8, 8) for c in (8, 16, 32)))
     for r in raw:
         objectness = r[..., OBJECTNESS].sigmoid()
         assert objectness.min() > 0.005 and objectness.max() < 0.02
         assert r[..., :OBJECTNESS].abs().max() < 0.6
+
+
+@pytest.mark.parametrize(("hidden", "expected"), [(None, (16, 32)), ((8, 32), (8, 32))])
+def test_two_scales_and_their_hidden_channels(hidden, expected):
+    """YOLOv3-tiny's at stride 16 are fewer than twice the map's."""
+    head = make_head(in_channels=(8, 16), strides_px=(16, 32), hidden_channels=hidden)
+    assert [name for name, _ in head.named_children()] == ["stride16", "stride32"]
+    assert (head.stride16.conv.conv.out_channels, head.stride32.conv.conv.out_channels) == expected
+    raw = head((torch.randn(2, 8, 4, 4), torch.randn(2, 16, 2, 2)))
+    assert [tuple(r.shape) for r in raw] == [(2, 3, 4, 4, 9), (2, 3, 2, 2, 9)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
+from yolo.layer_records import LayerList, Shortcut, list_in_a_row
 from yolo.models.encoders.encoder import Encoder, EncoderMaps
-from yolo.models.encoders.weights import load_encoder_weights
 from yolo.models.layers import UNIT_RANGE, ConvBlock
 
 STEM_CHANNELS = 32
@@ -22,16 +20,9 @@ STAGES = (
 """Channels and residual blocks of each stage: table 1 of the YOLOv3 paper."""
 
 
-def darknet53(*, weights: Path | None = None) -> Darknet53:
-    """Build the encoder, with random weights or those of a state_dict file.
-
-    Raises:
-        UserError: the file is missing or does not fit.
-    """
-    encoder = Darknet53()
-    if weights is not None:
-        load_encoder_weights(encoder, weights)
-    return encoder
+def darknet53() -> Darknet53:
+    """Build the encoder with random weights."""
+    return Darknet53()
 
 
 class Darknet53(Encoder):
@@ -57,6 +48,12 @@ class Darknet53(Encoder):
         stride32 = self.stages[4](stride16)
         return stride8, stride16, stride32
 
+    def list_layers(self, layers: LayerList) -> tuple[int, int, int]:
+        """Write itself in Darknet's order. Returns the indices of the three maps."""
+        self.stem.list_layers(layers)
+        ends = [list_in_a_row(layers, [stage]) for stage in self.stages]
+        return ends[2], ends[3], ends[4]
+
 
 class Stage(nn.Module):
     """Halve the size with a strided convolution, then refine with residual blocks."""
@@ -70,6 +67,10 @@ class Stage(nn.Module):
         """(B, in, H, W) -> (B, out, H / 2, W / 2)."""
         return self.blocks(self.downsample(x))
 
+    def list_layers(self, layers: LayerList) -> int:
+        """Write itself. Returns the index of its last layer."""
+        return list_in_a_row(layers, [self.downsample, *self.blocks])
+
 
 class ResidualBlock(nn.Module):
     """Half the channels by 1x1, back by 3x3, added to the input; no activation after the sum."""
@@ -82,3 +83,9 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         return x + self.expand(self.squeeze(x))
+
+    def list_layers(self, layers: LayerList) -> int:
+        """Write itself. Returns the index of its last layer."""
+        source = len(layers) - 1
+        list_in_a_row(layers, [self.squeeze, self.expand])
+        return layers.add(Shortcut(source))

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolo.layer_records import LayerList, MaxPool, list_in_a_row
 from yolo.models.encoders.encoder import Encoder, EncoderMaps
-from yolo.models.encoders.weights import load_encoder_weights
 from yolo.models.layers import UNIT_RANGE, ConvBlock, scale_channels
 
 CHANNELS = (16, 32, 64, 128, 256, 512, 1024)
 """Layers 0 to 12 of Darknet's ``yolov3-tiny.cfg``; the fourth convolution works at stride 8."""
 
 
-def darknet_tiny(*, width: float = 1.0, weights: Path | None = None) -> DarknetTiny:
-    """Build the encoder, with random weights or those of a state_dict file.
+def darknet_tiny(*, width: float = 1.0) -> DarknetTiny:
+    """Build the encoder with random weights.
 
     Args:
         width: factor on the channels of every layer; 1 is Darknet's.
-        weights: a file for the same width.
-
-    Raises:
-        UserError: the file is missing or does not fit.
     """
-    encoder = DarknetTiny(width=width)
-    if weights is not None:
-        load_encoder_weights(encoder, weights)
-    return encoder
+    return DarknetTiny(width=width)
 
 
 class DarknetTiny(Encoder):
@@ -60,6 +51,16 @@ class DarknetTiny(Encoder):
         x = self.convs[5](self.pool(stride16))
         stride32 = self.convs[6](self.smooth(x))
         return stride8, stride16, stride32
+
+    def list_layers(self, layers: LayerList) -> tuple[int, int, int]:
+        """Write itself in Darknet's order. Returns the indices of the three maps."""
+        maps = []
+        for index, conv in enumerate(self.convs):
+            maps.append(list_in_a_row(layers, [conv]))
+            if index < len(self.convs) - 1:
+                smooth = index == len(self.convs) - 2
+                layers.add(MaxPool(size=2, stride=1 if smooth else 2))
+        return maps[3], maps[4], maps[6]
 
 
 class SameSizeMaxPool(nn.Module):

@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
-from urllib.error import URLError
-
 from torch import Tensor, nn
 from torchvision import models
 
-from yolo.errors import UserError
 from yolo.models.encoders.encoder import Encoder, EncoderMaps
-from yolo.models.encoders.weights import load_encoder_weights
 from yolo.models.layers import BATCH_NORM_MOMENTUM, IMAGENET
 
-MobileNetWeights = Path | Literal["imagenet"] | None
-"""A state_dict file (torchvision's own, or an encoder's), torchvision's download, or random."""
 
-
-def mobilenet_v3_large(*, weights: MobileNetWeights = None) -> MobileNetV3:
-    """Build MobileNetV3-Large: 40, 112 and 960 channels.
-
-    Raises:
-        UserError: the weights cannot be downloaded, are missing, or do not fit.
-    """
-    # version 1 of the weights is what torchvision's own detectors start from
-    return _build(
-        models.mobilenet_v3_large(weights=None).features,
+def mobilenet_v3_large() -> MobileNetV3:
+    """Build MobileNetV3-Large with random weights: 40, 112 and 960 channels."""
+    return MobileNetV3(
+        features=models.mobilenet_v3_large(weights=None).features,
         last_layers=(6, 12, 16),
         out_channels=(40, 112, 960),
-        weights=weights,
-        imagenet=models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
     )
 
 
-def mobilenet_v3_small(*, weights: MobileNetWeights = None) -> MobileNetV3:
-    """Build MobileNetV3-Small: 24, 48 and 576 channels.
-
-    Raises:
-        UserError: the weights cannot be downloaded, are missing, or do not fit.
-    """
-    return _build(
-        models.mobilenet_v3_small(weights=None).features,
+def mobilenet_v3_small() -> MobileNetV3:
+    """Build MobileNetV3-Small with random weights: 24, 48 and 576 channels."""
+    return MobileNetV3(
+        features=models.mobilenet_v3_small(weights=None).features,
         last_layers=(3, 8, 12),
         out_channels=(24, 48, 576),
-        weights=weights,
-        imagenet=models.MobileNet_V3_Small_Weights.IMAGENET1K_V1,
     )
 
 
@@ -94,34 +72,3 @@ class MobileNetV3(Encoder):
                 maps.append(x)
         stride8, stride16, stride32 = maps
         return stride8, stride16, stride32
-
-
-def _build(
-    features: nn.Sequential,
-    *,
-    last_layers: tuple[int, int, int],
-    out_channels: tuple[int, int, int],
-    weights: MobileNetWeights,
-    imagenet: models.WeightsEnum,
-) -> MobileNetV3:
-    encoder = MobileNetV3(features=features, last_layers=last_layers, out_channels=out_channels)
-    if weights == "imagenet":
-        _load_imagenet(encoder, imagenet)
-    elif weights is not None:
-        load_encoder_weights(encoder, Path(weights))
-    return encoder
-
-
-def _load_imagenet(encoder: MobileNetV3, imagenet: models.WeightsEnum) -> None:
-    """Take torchvision's weights from its cache, or download them; without a progress bar."""
-    try:
-        tensors = imagenet.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"model.encoder.weights: imagenet could not be fetched from {imagenet.url} ({error}); "
-            f"download that file elsewhere and name its path instead, or set weights to null."
-        ) from error
-    prefix = "features."
-    encoder.features.load_state_dict(
-        {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    )

@@ -2,85 +2,90 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
+from yolo.layer_records import Convolution, LayerList, Yolo
+from yolo.models.heads.anchor_output import anchor_output, by_anchor
 from yolo.models.layers import ConvBlock
-
-BOX_FIELDS = 5
-"""x, y, w, h, objectness: what stands before the classes, in Darknet's order."""
-
-OBJECTNESS = 4
-"""Index of the objectness among them."""
 
 OBJECTNESS_PRIOR = 0.01
 """The objectness that every box starts with."""
 
 
 class YOLOv3Head(nn.Module):
-    """Three independent outputs (sections 2.1 to 2.3 of the paper), one per scale.
+    """Independent outputs (sections 2.1 to 2.3 of the paper), one per scale.
+
+    YOLOv3 and YOLOv3-SPP have three, YOLOv3-tiny has two.
 
     Args:
-        in_channels: channels of the neck's maps at strides 8, 16 and 32.
+        in_channels: channels of the neck's maps, fine to coarse.
+        strides_px: their pixels per cell; they name the outputs, ``stride8`` and so on.
         anchors_per_cell: A; the paper's 3.
         classes: K.
+        hidden_channels: of the 3x3 convolution at each scale; twice ``in_channels`` unless given.
     """
 
     def __init__(
-        self, *, in_channels: tuple[int, int, int], anchors_per_cell: int, classes: int
+        self,
+        *,
+        in_channels: Sequence[int],
+        strides_px: Sequence[int],
+        anchors_per_cell: int,
+        classes: int,
+        hidden_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.stride8, self.stride16, self.stride32 = (
-            ScaleHead(in_channels=channels, anchors_per_cell=anchors_per_cell, classes=classes)
-            for channels in in_channels
-        )
+        hidden_channels = hidden_channels or [2 * channels for channels in in_channels]
+        self.anchors_per_cell = anchors_per_cell
+        self.classes = classes
+        self.names = [f"stride{stride}" for stride in strides_px]
+        for name, channels, hidden in zip(self.names, in_channels, hidden_channels, strict=True):
+            scale = ScaleHead(channels, hidden, anchors_per_cell=anchors_per_cell, classes=classes)
+            self.add_module(name, scale)
 
-    def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Predict at every scale.
 
         Args:
-            maps: the neck's, (B, C, H, W) at strides 8, 16 and 32.
+            maps: the neck's, (B, C, H, W) each.
 
         Returns:
             Raw maps (B, A, H, W, 5 + K) in the same order.
         """
-        out8, out16, out32 = maps
-        return [self.stride8(out8), self.stride16(out16), self.stride32(out32)]
+        return [self._scale(level)(x) for level, x in enumerate(maps)]
+
+    def list_level(self, layers: LayerList, level: int) -> None:
+        """Write one scale in Darknet's order, behind the neck's map."""
+        scale, per_cell = self._scale(level), self.anchors_per_cell
+        scale.conv.list_layers(layers)
+        layers.add(Convolution(scale.output, norm=None, activation="linear"))
+        mask = tuple(range(level * per_cell, (level + 1) * per_cell))
+        layers.add(Yolo(mask=mask, anchors=per_cell * len(self.names), classes=self.classes))
+
+    def _scale(self, level: int) -> ScaleHead:
+        scale = self.get_submodule(self.names[level])
+        assert isinstance(scale, ScaleHead)
+        return scale
 
 
 class ScaleHead(nn.Module):
-    """One 3x3 convolution to twice the channels, one 1x1 to A * (5 + K) numbers per cell.
+    """One 3x3 convolution, one 1x1 to A * (5 + K) numbers per cell (see ``anchor_output``)."""
 
-    Darknet starts the last layer like all others, and without bias: about half of some 10,000 boxes
-    per image then begin as objects, and unlearning that is all that the first steps do. Here every
-    box starts close to its anchor, at the centre of its cell, with an objectness of 0.01: small
-    weights and a bias, after the RetinaNet paper (https://arxiv.org/abs/1708.02002, section 4.1).
-    """
-
-    def __init__(self, *, in_channels: int, anchors_per_cell: int, classes: int) -> None:
+    def __init__(
+        self, in_channels: int, hidden_channels: int, *, anchors_per_cell: int, classes: int
+    ) -> None:
         super().__init__()
         self.anchors_per_cell = anchors_per_cell
-        self.fields = BOX_FIELDS + classes
-        self.conv = ConvBlock(in_channels, 2 * in_channels, kernel_size=3)
-        self.output = nn.Conv2d(2 * in_channels, anchors_per_cell * self.fields, kernel_size=1)
-        self._start_without_objects()
+        self.conv = ConvBlock(in_channels, hidden_channels, kernel_size=3)
+        self.output = anchor_output(
+            hidden_channels,
+            anchors_per_cell=anchors_per_cell,
+            classes=classes,
+            objectness=OBJECTNESS_PRIOR,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, A, H, W, 5 + K).
-
-        The channels hold one anchor after the other, as Darknet's do. The result is a view: for
-        channels-last memory each box's numbers lie side by side.
-        """
-        raw = self.output(self.conv(x))  # (B, A * (5 + K), H, W)
-        raw = raw.unflatten(1, (self.anchors_per_cell, self.fields))  # (B, A, 5 + K, H, W)
-        return raw.permute(0, 1, 3, 4, 2)  # (B, A, H, W, 5 + K)
-
-    def _start_without_objects(self) -> None:
-        nn.init.normal_(self.output.weight, std=0.01)
-        assert self.output.bias is not None
-        with torch.no_grad():
-            self.output.bias.zero_()
-            bias = self.output.bias.view(self.anchors_per_cell, self.fields)  # (A, 5 + K)
-            bias[:, OBJECTNESS] = -math.log(1 / OBJECTNESS_PRIOR - 1)
+        """(B, C, H, W) -> (B, A, H, W, 5 + K)."""
+        return by_anchor(self.output(self.conv(x)), self.anchors_per_cell)

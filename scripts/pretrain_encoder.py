@@ -1,0 +1,60 @@
+"""Pre-train an encoder: ``python scripts/pretrain_encoder.py --config configs/pretrain/YAML``.
+
+It trains a classifier with the loop of main.py. The ``best.pt`` of its run is what a detector's
+``model.encoder.weights`` then names.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from yolo.config import ConfigError, load_config
+from yolo.config.command_line import parse_train_arguments
+
+DEFAULT_CONFIG = ROOT / "configs" / "pretrain" / "darknet53_imagenet.yaml"
+
+EXAMPLES = """examples:
+  python scripts/pretrain_encoder.py --gpu 0
+  python scripts/pretrain_encoder.py --config configs/pretrain/darknet19_imagenet.yaml --gpu 0,1
+  python scripts/pretrain_encoder.py --config configs/pretrain/shapes_mobilenet_v3_small.yaml
+  python scripts/pretrain_encoder.py --resume logs/first_try
+  python main.py --config configs/yolov3/darknet53_coco.yaml \\
+      model.encoder.weights=logs/first_try/best.pt
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, load the config, build, train.
+
+    Returns:
+        0 done, 2 bad config (bad usage exits with it), 1 any other failure, 128 + signal when
+        stopped.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parse_train_arguments(
+        argv,
+        default_config=DEFAULT_CONFIG,
+        description="Train an encoder as a classifier, for a detector to start from.",
+        examples=EXAMPLES,
+    )
+    try:
+        resolved = load_config(arguments.config, arguments.overrides)
+        if resolved.config.task != "classify":
+            wrong = f"{arguments.config}: task: {resolved.config.task!r}: must be 'classify'"
+            raise ConfigError([f"{wrong}; main.py trains detectors"])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    # torch takes seconds to import: only now that the config has proved right
+    from yolo.build.command import train
+
+    return train(arguments, resolved, argv, script=Path(__file__).resolve())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

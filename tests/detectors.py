@@ -1,0 +1,50 @@
+"""Detectors for tests, built as a config builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yolo.build.detector import build_detector
+from yolo.config import Config, config_from_dict
+from yolo.models.detector import Detector
+
+LOSSES = {"yolov3_spp": "yolov3", "yolov3_tiny": "yolov3"}
+HEADS = {"yolov3_spp": "yolov3"}
+
+
+def make_config(
+    encoder: str = "darknet_tiny",
+    neck: str = "yolov3",
+    *,
+    neck_width: str | float = "scaled",
+    head: dict[str, Any] | None = None,
+    image_size: int = 64,
+    **encoder_settings: Any,
+) -> Config:
+    """A whole config around a model; its data set is never opened."""
+    nowhere = {"type": "coco", "annotations": "/nowhere.json", "images": "/nowhere"}
+    return config_from_dict(
+        {
+            "model": {
+                "encoder": {"type": encoder, **encoder_settings},
+                "neck": {"type": neck, "width": neck_width},
+                "head": {"type": HEADS.get(neck, neck), **(head or {})},
+            },
+            "loss": {"type": LOSSES.get(neck, neck)},
+            "data": {"train": nowhere, "val": nowhere, "image_size": image_size},
+            "training": {
+                "steps": 1,
+                "optimizer": {"type": "adam", "learning_rate": 1e-3},
+                "schedule": {"type": "step", "milestones": [], "factors": [1]},
+            },
+            "evaluation": {"every": 1},
+        }
+    )
+
+
+def make_detector(
+    encoder: str = "darknet_tiny", neck: str = "yolov3", *, classes: int = 4, **settings: Any
+) -> Detector:
+    """The detector alone; ``settings`` are those of ``make_config``."""
+    names = [f"class {i}" for i in range(classes)]
+    return build_detector(make_config(encoder, neck, **settings), names)

@@ -1,0 +1,28 @@
+import torch
+from torch import nn
+
+from yolo.models.encoders.darknet19 import darknet19
+
+
+def test_has_as_many_numbers_as_darknets_file():
+    numbers = sum(t.numel() for t in darknet19().state_dict().values() if t.is_floating_point())
+    header_bytes = 16
+    assert numbers * 4 + header_bytes == 79_327_120  # the size of darknet19_448.conv.23
+
+
+def test_layers_are_those_of_the_cfg():
+    """Maps taken by hand from the layers in the order of yolov2.cfg: 16 is passed through."""
+    torch.manual_seed(0)
+    encoder = darknet19().eval()
+    convs = iter(m for m in encoder.modules() if hasattr(m, "conv"))
+    pools_at = (1, 3, 7, 11, 17)
+    layers = [nn.MaxPool2d(2) if i in pools_at else next(convs) for i in range(23)]
+    assert next(convs, None) is None
+    outputs = []
+    x = images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for layer in layers:
+            x = layer(x)
+            outputs.append(x)
+        maps = encoder(images)
+    assert all(torch.equal(m, outputs[i]) for m, i in zip(maps, (10, 16, 22), strict=True))

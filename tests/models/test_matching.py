@@ -1,0 +1,49 @@
+import torch
+from torch import nn
+
+from yolo.models.layers import ConvBlock, Normalise
+from yolo.models.matching import count_parameters, fill_matching, tensors_by_layer
+
+
+def network(classes: int) -> nn.Module:
+    return nn.ModuleDict(
+        {
+            "normalise": Normalise(mean=(0.0,), std=(1.0,)),
+            "blocks": nn.Sequential(ConvBlock(3, 4, kernel_size=1), ConvBlock(4, 4, kernel_size=1)),
+            "output": nn.Conv2d(4, classes, 1),
+        }
+    )
+
+
+def test_a_convolution_and_its_norm_are_one_layer_and_normalising_is_none():
+    layers = tensors_by_layer(network(2))
+    assert list(layers) == ["blocks.0", "blocks.1", "output"]
+    assert layers["output"] == ["output.weight", "output.bias"]
+    assert [name.removeprefix("blocks.1.") for name in layers["blocks.1"]] == [
+        "conv.weight",
+        "norm.weight",
+        "norm.bias",
+        "norm.running_mean",
+        "norm.running_var",
+        "norm.num_batches_tracked",
+    ]
+
+
+def test_layers_are_filled_as_a_whole_or_not_at_all():
+    model, start, other = network(2), network(2), network(3)
+    model.load_state_dict(start.state_dict())
+    tensors = other.state_dict()
+    del tensors["blocks.1.norm.running_var"], tensors["blocks.0.norm.num_batches_tracked"]
+    tensors["output.bias"] = torch.ones(2)  # fits, but not beside that weight
+    assert fill_matching(model, tensors) == (("blocks.0",), ("blocks.1", "output"))
+    found, before = model.state_dict(), start.state_dict()
+    for name, value in found.items():
+        source = tensors if name.startswith("blocks.0.") and name in tensors else before
+        assert torch.equal(value, source[name]), name
+    assert not torch.equal(found["blocks.0.conv.weight"], before["blocks.0.conv.weight"])
+
+
+def test_parameters_are_counted_by_layer_without_statistics():
+    model = network(2)
+    assert count_parameters(model, ("blocks.0",)) == 4 * 3 + 4 + 4
+    assert count_parameters(model, ("output", "blocks.1")) == (2 * 4 + 2) + (4 * 4 + 4 + 4)

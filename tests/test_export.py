@@ -1,0 +1,159 @@
+"""export.py as a user runs it, in process, on checkpoints of small detectors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.detectors import make_config
+from yolo.build.darknet import load_darknet_detector
+from yolo.build.detector import build_coder, build_detector
+from yolo.config import REPOSITORY_ROOT, config_from_dict
+from yolo.darknet.weights import read_weights
+from yolo.engine.checkpoint import save_checkpoint
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+import export
+
+NAMES = ["cat", "dog", "traffic light"]
+SIZE_PX = 96
+
+
+def write_checkpoint(path, *, ema=False, loss=None, preprocessing=None, **settings) -> Path:
+    """What this command reads of a checkpoint that training wrote after 5 steps of 16 images."""
+    config = make_config(image_size=SIZE_PX, **settings)
+    data = config.model_dump(mode="json")
+    data["model"]["preprocessing"] = preprocessing
+    data["loss"] |= loss or {}
+    data["training"] |= {"batch_size": 16, "micro_batch_size": 16}
+    config = config_from_dict(data)
+    detector = build_detector(config, NAMES)
+    averaged = {f"module.{name}": p + 1 for name, p in detector.named_parameters()}
+    content = {
+        "config": data,
+        "class_names": NAMES,
+        "category_ids": [1, 2, 3],
+        "model": detector.state_dict(),
+        "ema": averaged if ema else None,
+        "progress": {"step": 5},
+    }
+    save_checkpoint(path, content)
+    return path
+
+
+def test_the_files_lie_beside_the_checkpoint_and_opencv_runs_them(tmp_path, capsys):
+    path = write_checkpoint(tmp_path / "best.pt", neck="yolov3_tiny")
+    assert export.main([str(path), "--format", "darknet", "--thresh", "0"]) == 0
+    files = [tmp_path / f"best.{ending}" for ending in ("cfg", "weights", "names")]
+    assert capsys.readouterr().out.splitlines() == [str(file) for file in files]
+    assert sorted(tmp_path.iterdir()) == sorted([path, *files])
+    assert files[2].read_text() == "cat\ndog\ntraffic light\n"
+    assert read_weights(files[1]).seen == 5 * 16
+    check_opencv(path, files[0], files[1])
+
+
+def check_opencv(path, cfg, weights):
+    """Boxes and scores as ours; the details are in tests/darknet/test_opencv.py."""
+    config = make_config(neck="yolov3_tiny", image_size=SIZE_PX)
+    detector = build_detector(config, NAMES).eval()
+    detector.load_state_dict(torch.load(path, weights_only=True)["model"])
+    image = torch.randint(0, 256, (1, 3, SIZE_PX, SIZE_PX), dtype=torch.uint8)
+    with torch.inference_mode():
+        boxes, scores = build_coder(config)(detector(image))
+    network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    network.setInput(cv2.dnn.blobFromImage(image[0].permute(1, 2, 0).numpy(), 1 / 255))
+    rows = np.concatenate(network.forward(network.getUnconnectedOutLayersNames()))
+    assert rows.shape == (*boxes.shape[1:2], 5 + len(NAMES))
+    areas = (boxes[0, :, 2:] - boxes[0, :, :2]).prod(1) / SIZE_PX**2
+    np.testing.assert_allclose(np.sort(rows[:, 2] * rows[:, 3]), areas.sort()[0], rtol=1e-3)
+    np.testing.assert_allclose(np.sort(rows[:, 5:].max(1)), scores[0].amax(1).sort()[0], rtol=1e-3)
+
+
+def test_output_size_and_averaged_weights(tmp_path):
+    path = write_checkpoint(tmp_path / "best.pt", neck="yolov3_tiny", ema=True)
+    stem = tmp_path / "other" / "my.net"
+    stem.parent.mkdir()
+    argv = [str(path), "--format", "darknet", "--output", str(stem), "--image-size", "160"]
+    assert export.main(argv) == 0
+    cfg = (stem.parent / "my.net.cfg").read_text()
+    assert "width=160\nheight=160\n" in cfg
+    assert cfg.count("[yolo]") == 2
+    assert "thresh=0\n" not in cfg
+    detector = build_detector(make_config(neck="yolov3_tiny"), NAMES)
+    load_darknet_detector(detector, stem.parent / "my.net.weights")
+    averaged = torch.load(path, weights_only=True)["ema"]
+    for name, parameter in detector.named_parameters():
+        assert torch.equal(parameter, averaged[f"module.{name}"]), name
+
+
+def test_yolov2_is_written_with_its_training_settings(tmp_path):
+    loss = {"object_scale": 4.0, "rescore": False}
+    path = write_checkpoint(tmp_path / "best.pt", encoder="darknet19", neck="yolov2", loss=loss)
+    assert export.main([str(path), "--format", "darknet"]) == 0
+    region = (tmp_path / "best.cfg").read_text().split("[region]")[1].splitlines()
+    assert {"coords=4", "softmax=1", "num=5", "object_scale=4", "rescore=0", "thresh=0.6"} <= set(
+        region
+    )
+    assert "anchors=0.57273,0.677385, 1.87446,2.06253" in "\n".join(region)
+
+
+REFUSED = [
+    ({"encoder": "mobilenet_v3_small"}, "encoder MobileNetV3 is not one"),
+    ({"encoder": "resnet18", "neck": "yolov2"}, "encoder ResNet is not one"),
+    ({"loss": {"class_loss": "cross_entropy"}}, "loss.class_loss: cross_entropy"),
+    ({"preprocessing": "imagenet"}, "Darknet knows RGB / 255 only"),
+]
+
+
+@pytest.mark.parametrize(("settings", "text"), REFUSED)
+def test_what_darknet_cannot_express_is_refused(settings, text, tmp_path, capsys):
+    path = write_checkpoint(tmp_path / "best.pt", **settings)
+    assert export.main([str(path), "--format", "darknet"]) == 1
+    error = capsys.readouterr().err
+    assert text in error and str(path) in error
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_left_of_a_failure(tmp_path, capsys, monkeypatch):
+    """The disk is full when the weights are written: the files of before stay, all three."""
+    path = write_checkpoint(tmp_path / "best.pt", neck="yolov3_tiny")
+    (tmp_path / "best.cfg").write_text("before")
+
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("yolo.build.darknet_export.write_weights", full)
+    assert export.main([str(path), "--format", "darknet"]) == 1
+    assert "best.weights: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "best.cfg", path]
+    assert (tmp_path / "best.cfg").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["best.pt"],
+        ["best.pt", "--format", "coreml"],
+        ["best.pt", "--format", "darknet", "--image-size", "100"],
+        ["best.pt", "--format", "darknet", "--thresh", "2"],
+        ["best.pt", "--format", "darknet", "--output", "/nowhere/at/all"],
+    ],
+)
+def test_bad_usage(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        export.main(argv)
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_no_checkpoint(tmp_path, capsys):
+    (tmp_path / "best.pt").write_text("text")
+    assert export.main([str(tmp_path / "best.pt"), "--format", "darknet"]) == 1
+    assert "not a checkpoint" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""Transfer learning as a user runs it: main.py in process, from a small detector of shapes."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from yolo.config import REPOSITORY_ROOT
+from yolo.engine.checkpoint import load_checkpoint
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+import main as training
+import validation
+
+LEFT = [f"  left at its initial values: head.stride{px}.output" for px in (8, 16, 32)]
+SMALL = [
+    "data.image_size=64",
+    "data.workers=0",
+    "training.batch_size=4",
+    "training.micro_batch_size=4",
+    "training.precision=fp32",
+    "training.schedule.warmup_steps=0",
+    "evaluation.pictures=0",
+    "evaluation.batch_size=4",
+    "logging.every=1",
+    "model.encoder.width=0.25",
+]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shapes")
+    return [
+        *SMALL,
+        f"data.train.root={root}",
+        f"data.val.root={root}",
+        "data.train.images=12",
+        "data.val.images=4",
+    ]
+
+
+@pytest.fixture(scope="module")
+def first(shapes, tmp_path_factory):
+    """A finished run on shapes: its best.pt."""
+    logs = tmp_path_factory.mktemp("logs")
+    run(logs, "first", *shapes, "training.steps=2", "evaluation.every=2")
+    return logs / "first/best.pt"
+
+
+def run(logs, name, *overrides, code=0):
+    assert (
+        training.main(["--gpu", "cpu", "--name", name, f"logging.directory={logs}", *overrides])
+        == code
+    )
+
+
+def told_about(path, out):
+    """The lines of a load report."""
+    lines = out.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(str(path)))
+    return [line for line in lines[first + 1 :] if line.startswith("  left at")]
+
+
+def test_real_images_with_other_classes(real_data, first, tmp_path, capsys):
+    """From drawn shapes to the classes of COCO: the report names exactly the layers left out."""
+    coco = real_data / "coco-mini"
+    images = {
+        "type": "coco",
+        "annotations": str(coco / "annotations/instances_train2017.json"),
+        "images": str(coco / "train2017"),
+    }
+    data = {"train": images, "val": images, "test": None, "limit": 4, "augment": []}
+    config = {"extends": str(REPOSITORY_ROOT / "configs/quickstart.yaml"), "data": data}
+    (tmp_path / "coco.yaml").write_text(json.dumps(config))
+    overrides = [*SMALL, f"model.init.weights={first}", "training.steps=1", "evaluation.every=1"]
+    run(tmp_path, "coco", "--config", str(tmp_path / "coco.yaml"), *overrides)
+    assert told_about(first, capsys.readouterr().out) == LEFT
+    assert len(load_checkpoint(tmp_path / "coco/last.pt")["class_names"]) == 80
+
+
+def test_the_encoder_frozen_then_trained(shapes, first, tmp_path, capsys):
+    """Frozen to the bit through a whole run, and scored as it was logged."""
+    started = [*shapes, f"model.init.weights={first}", "training.steps=4", "evaluation.every=2"]
+    frozen = [*started, "training.freeze.until=encoder", "training.encoder_learning_rate=1e-4"]
+    run(tmp_path, "frozen", *frozen)
+    assert told_about(first, capsys.readouterr().out) == []
+    run(tmp_path, "thawed", *frozen, "training.freeze.unfreeze_at=3")
+    before = load_checkpoint(first)
+    start = {**before["model"], **of_averages(before)}
+    for name, expected in (("frozen", True), ("thawed", False)):
+        after = load_checkpoint(tmp_path / name / "last.pt")["model"]
+        encoder = [key for key in start if key.startswith("encoder.")]
+        assert all(torch.equal(start[key], after[key]) for key in encoder) == expected
+        assert not torch.equal(start["neck.up32.0.conv.weight"], after["neck.up32.0.conv.weight"])
+    record = json.loads((tmp_path / "frozen/metrics.jsonl").read_text().splitlines()[0])
+    assert record["learning_rate"] == 20 * record["learning_rate_encoder"]
+    report = tmp_path / "scores.json"
+    argv = [str(tmp_path / "thawed/last.pt"), "--gpu", "cpu", "--json", str(report)]
+    assert validation.main(argv) == 0
+    logged = json.loads((tmp_path / "thawed/metrics.jsonl").read_text().splitlines()[-1])
+    found = json.loads(report.read_text())["results"][0]
+    assert found["stats"]["AP"] == logged["AP"] and found["found_boxes"] == logged["found_boxes"]
+
+
+def of_averages(checkpoint):
+    names = [
+        n for n in checkpoint["model"] if not n.rpartition(".")[2].startswith(("running", "num"))
+    ]
+    return {name: checkpoint["ema"][f"module.{name}"] for name in names}
+
+
+def test_resume_across_the_unfreezing_is_exact(shapes, first, tmp_path):
+    overrides = [
+        *shapes,
+        f"model.encoder.weights={first}",
+        "training.freeze.unfreeze_at=2",
+        "evaluation.every=10",
+    ]
+    run(tmp_path, "whole", *overrides, "training.steps=3")
+    run(tmp_path, "halved", *overrides, "training.steps=1")
+    resume = ["--resume", str(tmp_path / "halved"), "--gpu", "cpu", "training.steps=3"]
+    assert training.main(resume) == 0
+    whole, ours = (load_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "halved"))
+    for name, value in whole["model"].items():
+        assert torch.equal(value, ours["model"][name]), name
+    for index, state in whole["optimizer"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, ours["optimizer"]["state"][index][name])
+
+
+@pytest.mark.parametrize("content", [b"", b"Not Found\n", b"PK\x03\x04" + bytes(500)])
+@pytest.mark.parametrize("key", ["model.encoder.weights", "model.init.weights"])
+def test_garbage_ends_with_code_1_and_makes_no_folder(shapes, tmp_path, capsys, key, content):
+    for name in ("a.pt", "a.weights"):
+        (tmp_path / name).write_bytes(content)
+        run(tmp_path, "run", *shapes, f"{key}={tmp_path / name}", code=1)
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 1 and told[0].startswith("error: ") and name in told[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_stage_ends_with_code_1(shapes, tmp_path, capsys):
+    run(tmp_path, "run", *shapes, "training.freeze.until=encoder.layer9", code=1)
+    told = capsys.readouterr().err
+    assert "training.freeze.until: 'encoder.layer9' is no part of this encoder" in told
+    assert "encoder.convs.6" in told

@@ -1,0 +1,179 @@
+"""What validation.py writes, compares and refuses, in process, on generated images."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.detectors import make_config
+from yolo.config import REPOSITORY_ROOT
+from yolo.engine.checkpoint import save_checkpoint
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+import main as training
+import validation
+
+CLASSIFIER = REPOSITORY_ROOT / "configs/pretrain/shapes_mobilenet_v3_small.yaml"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Overrides that make a training small."""
+    root = tmp_path_factory.mktemp("shapes")
+    return [
+        "--gpu=cpu",
+        f"logging.directory={tmp_path_factory.mktemp('logs')}",
+        f"data.train.root={root}",
+        f"data.val.root={root}",
+        "data.train.images=8",
+        "data.val.images=5",
+        "data.image_size=64",
+        "data.workers=0",
+        "training.batch_size=4",
+        "training.micro_batch_size=4",
+        "training.steps=2",
+        "training.schedule.t_0=2",
+        "training.precision=fp32",
+        "evaluation.every=1",
+        "evaluation.batch_size=2",
+        "evaluation.pictures=0",
+    ]
+
+
+def folder_of(argv):
+    directory = next(a for a in argv if a.startswith("logging.directory=")).split("=")[1]
+    return Path(directory) / argv[argv.index("--name") + 1]
+
+
+@pytest.fixture(scope="module")
+def run(small):
+    """A detector that is judged by the VOC metric and reports the other one too."""
+    quickstart = [
+        "model.encoder.width=0.25",
+        "training.schedule.warmup_steps=0",
+        "evaluation.conf=0.0005",
+        "evaluation.metric=voc",
+        "evaluation.both=true",
+    ]
+    argv = ["--name", "voc", *small, *quickstart]
+    assert training.main(argv) == 0
+    return folder_of(argv)
+
+
+def score(*argv):
+    assert validation.main([*map(str, argv), "--gpu", "cpu"]) == 0
+
+
+def test_the_metric_of_the_training_and_its_losses(run, tmp_path, capsys):
+    score(run / "last.pt", "--json", tmp_path / "scores.json")
+    logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    report = json.loads((tmp_path / "scores.json").read_text())
+    (result,) = report["results"]
+    assert set(result) == {"confidence", "found_boxes", "stats"}
+    assert list(result["stats"])[:4] == ["mAP", "mAP_11", "mAP_fixed", "AP"]
+    assert result["stats"] == {name: logged[name] for name in result["stats"]}
+    losses = {"loss": logged["loss"]} | {
+        name.removeprefix("loss/"): value for name, value in logged.items() if "loss/" in name
+    }
+    assert report["losses"] == losses and {"loss", "xy", "no_object"} <= set(losses)
+    assert report["accuracy"] == {
+        name.removeprefix("accuracy/"): value
+        for name, value in logged.items()
+        if "accuracy/" in name
+    }
+    assert set(report["accuracy"]) == {"class", "object", "no_object", "dropped_truths"}
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.startswith(" Mean Average") for line in printed].count(True) == 3
+    assert [line.startswith(" Average") for line in printed].count(True) == 12
+    assert printed[-2].startswith(f"loss {losses['loss']:.4g} (xy ")
+    assert " accuracy: class " in printed[-2] and " images/s network" in printed[-1]
+
+
+def test_another_metric_and_iou(run, capsys):
+    score(run / "last.pt", "--metric", "coco")
+    assert "Mean Average" not in capsys.readouterr().out
+    score(run / "last.pt", "--metric", "voc", "--voc-iou", "0.75", "--per-class")
+    printed = capsys.readouterr().out
+    assert "@[ IoU=0.75 |" in printed and "(AP) @[" not in printed
+    assert re.search(r"circle +AP = \S+  AP_11 = \S+  AP_fixed = ", printed)
+
+
+def pictures_in(folder):
+    """Tag -> steps of the pictures in TensorBoard."""
+    events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
+    return {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_curves_of_one_model_and_of_several(run, tmp_path, capsys):
+    score(run / "last.pt", "--curves", tmp_path / "one.jpg")
+    score(run / "best.pt", run / "last.pt", "--curves", tmp_path / "new")
+    one, two = (cv2.imread(str(tmp_path / n)) for n in ("one.jpg", "new/precision_recall.png"))
+    assert one.shape[0] > 400 and two.shape[0] > 400 and one.shape != two.shape
+    assert one.std() > 10 and two.std() > 10
+    tag = "precision_recall/val"
+    assert len(pictures_in(run)[tag]) == 3 and pictures_in(run)[tag][0] == 2
+    assert "new/precision_recall.png" in capsys.readouterr().out
+
+
+def test_several_checkpoints_have_their_tables(run, tmp_path, capsys):
+    score(run / "best.pt", run / "last.pt", "--conf", "0.5", "0.001", "--json", tmp_path / "a.json")
+    reports = json.loads((tmp_path / "a.json").read_text())["checkpoints"]
+    assert [r["checkpoint"] for r in reports] == [str(run / "best.pt"), str(run / "last.pt")]
+    assert [len(r["results"]) for r in reports] == [2, 2]
+    assert capsys.readouterr().out.count(" Mean Average Precision  (mAP      )") == 4
+
+
+def test_files_for_other_tools(run, tmp_path):
+    txt, voc, coco = tmp_path / "txt", tmp_path / "voc", tmp_path / "coco.json"
+    argv = ["--save-txt", txt, "--save-voc", voc, "--competition", "comp3", "--detections", coco]
+    score(run / "last.pt", "--conf", "0.5", "0.001", *argv)
+    boxes = json.loads(coco.read_text())
+    found = [line.split() for p in txt.glob("detections/*") for line in p.read_text().splitlines()]
+    assert len(found) == len(boxes) > 5
+    scores = sorted(float(row[1]) for row in found)
+    np.testing.assert_allclose(scores, sorted(box["score"] for box in boxes), rtol=1e-8)
+    assert len(list(txt.glob("groundtruths/*.txt"))) == 5
+    truth = [p.read_text() for p in txt.glob("groundtruths/*.txt")]
+    assert all(re.fullmatch(r"(\w+ [\d.]+ [\d.]+ [\d.]+ [\d.]+\n)*", text) for text in truth)
+    files = {p.name: p.read_text().splitlines() for p in voc.iterdir()}
+    assert "comp3_det_test_circle.txt" in files
+    assert sum(map(len, files.values())) == len(boxes)
+
+
+def test_foreign_files_are_told_before_the_network_runs(run, tmp_path, capsys):
+    (tmp_path / "detections").mkdir()
+    (tmp_path / "detections/old.txt").touch()
+    argv = [str(run / "last.pt"), "--gpu", "cpu", "--save-txt", str(tmp_path)]
+    assert validation.main(argv) == 1
+    printed = capsys.readouterr()
+    assert "holds old.txt of another scoring" in printed.err and printed.out == ""
+
+
+def test_yolov1_has_one_size(tmp_path, capsys):
+    config = make_config("darknet_tiny", "yolov1", image_size=128)
+    path = tmp_path / "v1.pt"
+    save_checkpoint(path, {"config": config.model_dump(mode="json")})
+    assert validation.main([str(path), "--gpu", "cpu", "--image-size", "192"]) == 1
+    err = capsys.readouterr().err
+    assert "works at the 128 px alone that it was trained at, not at --image-size 192" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_classifier(small, tmp_path, capsys):
+    config = ["--config", str(CLASSIFIER), "--name", "classifier"]
+    sizes = ["training.ema=null", "data.image_size=32"]
+    argv = [*config, *small, *sizes]
+    assert training.main(argv) == 0
+    checkpoint = str(folder_of(argv) / "last.pt")
+    score(checkpoint, "--json", tmp_path / "scores.json")
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert {"top1", "top5", "loss"} <= set(report["results"][0]["stats"])
+    assert "top-1 accuracy" in capsys.readouterr().out
+    argv = [checkpoint, "--gpu", "cpu", "--conf", "0.5", "--curves", str(tmp_path)]
+    assert validation.main(argv) == 1
+    assert "a classifier has no boxes; leave out --conf, --curves" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""What main.py and scripts/pretrain_encoder.py do once their command line and config are read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolo.build.training import build_trainer, resume_trainer
+from yolo.config import Resolved
+from yolo.config.command_line import TrainArguments
+from yolo.engine.distributed import is_rank, join, launch
+from yolo.engine.interruption import Interrupted
+from yolo.errors import UserError
+
+
+def train(
+    arguments: TrainArguments, resolved: Resolved, argv: Sequence[str], *, script: Path
+) -> int:
+    """Train on one device, or start a process for each and wait for them.
+
+    Args:
+        arguments, resolved: the command line and the config.
+        argv: the command line as it was given, for the other processes.
+        script: the file that they run.
+
+    Returns:
+        0 done, 1 a failure that one sentence explains, 128 + signal when stopped.
+    """
+    devices = None if arguments.devices == "auto" else arguments.devices
+    if devices is not None and len(devices) > 1 and not is_rank():
+        return launch(script, argv, processes=len(devices))
+    ranks = None
+    try:
+        ranks = join(devices)
+        if arguments.resume is not None:
+            trainer = resume_trainer(arguments.resume, resolved, ranks)
+        else:
+            trainer = build_trainer(resolved, ranks, name=arguments.name)
+        trainer.fit()
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
+    except (UserError, OSError) as error:  # a full disk or a lost permission is no bug either
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the training began to listen for signals
+        return 130
+    finally:
+        if ranks is not None:
+            ranks.leave()
+    return 0

@@ -1,0 +1,1 @@
+"""Darknet's files: weights and cfg, read and written from lists of layer records."""

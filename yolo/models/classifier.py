@@ -1,0 +1,56 @@
+"""The classifier that an encoder is pre-trained in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from yolo.models.encoders.encoder import Encoder
+from yolo.models.layers import Normalise, Preprocessing
+
+
+class Classifier(nn.Module):
+    """Encoder, global average pooling, one number for each class.
+
+    ``normalise`` and ``encoder`` are called as in the detector, so that one's weights fit the
+    other. With 1000 classes it is, to the parameter, Darknet's classifier of the same name:
+    41,609,928 in ``darknet53.cfg``, 20,842,376 in ``darknet19.cfg``. The last layer is a 1x1
+    convolution as there; Darknet-19 and Extraction have it before the pooling, which changes
+    nothing, for both are linear (Extraction's own, after a leaky activation, is not).
+
+    Args:
+        encoder: its map at stride 32 is used.
+        classes: K.
+        dropout: share of the pooled numbers that training leaves out.
+        preprocessing: of the images; None for what the encoder says.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        classes: int,
+        dropout: float = 0.0,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        super().__init__()
+        mean, std = preprocessing or encoder.preprocessing
+        self.normalise = Normalise(mean=mean, std=std)
+        self.encoder = encoder
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Conv2d(encoder.out_channels[2], classes, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            images: uint8 (B, 3, S, S), RGB, 0..255, S any multiple of 32.
+
+        Returns:
+            (B, K), the logits of a softmax.
+        """
+        _, _, stride32 = self.encoder(self.normalise(images))
+        pooled = self.dropout(self.pool(stride32))  # (B, C, H, W) -> (B, C, 1, 1)
+        return self.head(pooled).flatten(1)  # (B, K, 1, 1) -> (B, K)

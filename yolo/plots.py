@@ -1,0 +1,165 @@
+"""Curves of precision and recall as pictures: uint8 (H, W, 3) RGB."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+COLOURS = [f"C{i}" for i in range(10)]
+STYLES = ["-", "--", ":", "-."]
+LEGEND_ROWS = 25
+DOTS_PER_INCH = 120
+TITLE_LETTERS, NAME_LETTERS = 90, 40
+"""Longer ones are cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One curve.
+
+    Attributes:
+        name: in the legend.
+        x, y: (P,).
+        figure: what the curve comes to, written in the legend.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    figure: float
+
+    @classmethod
+    def steps(cls, name: str, recall: np.ndarray, precision: np.ndarray, figure: float) -> Line:
+        """Precision over recall in steps; the area below is the average precision.
+
+        It falls to 0 where no more is found.
+
+        Args:
+            name, figure: see the class.
+            recall: (P,), never falling.
+            precision: (P,), the best one at this recall or a higher one.
+        """
+        new = (np.diff(recall, prepend=0.0) > 0) & (precision > 0)
+        left = np.concatenate([[0.0], recall[new][:-1]])[: new.sum()]
+        x = np.stack([left, recall[new]], axis=1).ravel()  # (P, 2) -> (2 P,)
+        y = np.repeat(precision[new], 2)
+        return cls(name=name, x=np.append(x, x[-1:]), y=np.append(y, 0 * y[-1:]), figure=figure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Lines of several models in one frame.
+
+    Attributes:
+        title: above it.
+        lines: named by their models.
+        figure: the name of the lines' figures.
+        x, y: the names of the axes.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    figure: str
+    x: str = "recall"
+    y: str = "precision"
+
+
+def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray:
+    """All classes of one model in one frame, the best first in the legend, their mean in black."""
+    columns = math.ceil((len(lines) + 1) / LEGEND_ROWS)
+    letters = max(len(_labelled(line)) for line in (mean, *lines))
+    width = 7 + columns * (0.7 + 0.085 * letters)
+    figure = Figure(figsize=(width, 6), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    _frame(axes, title, "recall", "precision")
+    looks = itertools.cycle(itertools.product(STYLES, COLOURS))  # the colour changes fastest
+    best_first = sorted(lines, key=lambda line: -line.figure)
+    for line, (style, colour) in zip(best_first, looks, strict=False):
+        _draw(axes, line, colour=colour, linestyle=style, label=_labelled(line))
+    _draw(axes, mean, colour="black", linestyle="-", label=_labelled(mean), linewidth=2.5)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        [handles[-1], *handles[:-1]],
+        [labels[-1], *labels[:-1]],
+        loc="outside right upper",
+        ncols=columns,
+        fontsize="small",
+        title="average precision",
+    )
+    return _picture(figure)
+
+
+def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -> np.ndarray:
+    """Several models side by side.
+
+    Args:
+        panels: in their order, row by row.
+        models: the names of all lines; each has one look in all panels.
+        title: of the whole picture.
+    """
+    columns = max(min(3, len(panels)), math.ceil(math.sqrt(len(panels))))
+    rows = math.ceil(len(panels) / columns)
+    size = max(3.2 * columns, 6.5), 3.2 * rows + 0.25 * len(models) + 0.5
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    looks = dict(zip(models, itertools.cycle(itertools.product(STYLES, COLOURS)), strict=False))
+    for number, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        _frame(axes, panel.title, panel.x, panel.y)
+        for line in panel.lines:
+            style, colour = looks[line.name]
+            _draw(axes, line, colour=colour, linestyle=style, label=f"{line.figure:.3f}")
+        axes.legend(loc="lower left", fontsize="small", title=panel.figure, title_fontsize="small")
+    _legend_of_models(figure, looks)
+    figure.suptitle(_short(title, TITLE_LETTERS))
+    return _picture(figure)
+
+
+def _legend_of_models(figure: Figure, looks: Mapping[str, tuple[str, str]]) -> None:
+    """One for all panels, below them."""
+    handles = [
+        figure.axes[0].plot([], [], color=colour, linestyle=style)[0]
+        for style, colour in looks.values()
+    ]
+    names = [_short(name, TITLE_LETTERS) for name in looks]
+    figure.legend(handles, names, loc="outside lower center", ncols=1, fontsize="medium")
+
+
+def _frame(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel=x, ylabel=y)
+    axes.set_title(_short(title, TITLE_LETTERS), fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def _draw(
+    axes: Axes, line: Line, *, colour: str, linestyle: str, label: str, linewidth: float = 1.4
+) -> None:
+    axes.plot(line.x, line.y, color=colour, linestyle=linestyle, linewidth=linewidth, label=label)
+
+
+def _labelled(line: Line) -> str:
+    return f"{line.figure:.3f} {_short(line.name, NAME_LETTERS)}"
+
+
+def _short(name: str, most: int) -> str:
+    """Of one line, and without what matplotlib takes for a formula."""
+    text = " ".join(name.split())
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def _picture(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        # what the font lacks shows as an empty box, as in visualize
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # (H, W, 4) -> (H, W, 3)
