@@ -86,7 +86,7 @@ def test_the_metric_of_the_training_and_its_losses(run, tmp_path, capsys):
         for name, value in logged.items()
         if "accuracy/" in name
     }
-    assert set(report["accuracy"]) == {"class", "object", "no_object", "dropped_truths"}
+    assert set(report["accuracy"]) == {"class", "object", "no_object", "placed"}
     printed = capsys.readouterr().out.splitlines()
     assert [line.startswith(" Mean Average") for line in printed].count(True) == 3
     assert [line.startswith(" Average") for line in printed].count(True) == 12

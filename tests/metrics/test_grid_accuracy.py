@@ -30,7 +30,7 @@ def test_by_hand() -> None:
         "class": [1, 2],
         "object": [1, 2],
         "no_object": [2, 3],
-        "dropped_truths": [1, 3],
+        "placed": [2, 3],
     }
 
 
@@ -49,7 +49,7 @@ def test_no_truth() -> None:
         "class": [0, 0],
         "object": [0, 0],
         "no_object": [4, 4],
-        "dropped_truths": [0, 0],
+        "placed": [0, 0],
     }
 
 
@@ -99,7 +99,7 @@ def test_yolov3_of_any_number_of_maps(strides: tuple[int, ...], boxes: int) -> N
         "class": [1, 2],
         "object": [0, 2],
         "no_object": [2 * boxes - 2, 2 * boxes - 2],
-        "dropped_truths": [0, 2],
+        "placed": [2, 2],
     }
     row, column = 24 // strides[-1], 40 // strides[-1]
     right = [values.detach() for values in raw]
@@ -109,7 +109,7 @@ def test_yolov3_of_any_number_of_maps(strides: tuple[int, ...], boxes: int) -> N
         "class": [2, 2],
         "object": [1, 2],
         "no_object": [2 * boxes - 3, 2 * boxes - 2],
-        "dropped_truths": [0, 2],
+        "placed": [2, 2],
     }
     assert all(term.isfinite() for term in loss(right, two_truths(), 2).values())
 
@@ -122,7 +122,7 @@ def test_yolov2() -> None:
         "class": [1, 2],
         "object": [1, 2],
         "no_object": [14, 14],
-        "dropped_truths": [0, 2],
+        "placed": [2, 2],
     }
 
 
@@ -139,7 +139,7 @@ def test_yolov1_takes_the_raw_confidence_of_the_responsible_box() -> None:
         "class": [1, 2],
         "object": [1, 2],
         "no_object": [1, 2],
-        "dropped_truths": [0, 2],
+        "placed": [2, 2],
     }
 
 
@@ -163,4 +163,4 @@ def test_a_truth_whose_place_is_taken_is_dropped(generation: str) -> None:
     maps = [torch.zeros(1, 1, 1, 2 * 5 + 2) if generation == "yolov1" else raw]
     matches = loss.matches(maps, targets)
     assert matches.dropped.tolist() == [generation != "yolov1", generation == "yolov1", False]
-    assert grid_accuracy(matches)["dropped_truths"].tolist() == [1, 2]
+    assert grid_accuracy(matches)["placed"].tolist() == [1, 2]

@@ -18,13 +18,13 @@ def grid_accuracy(matches: GridMatches) -> dict[str, Tensor]:
     - ``class``: truths whose place gives their class the largest number
     - ``object``: boxes that own a truth and say so
     - ``no_object``: boxes that own none and say so
-    - ``dropped_truths``: truths that own nothing, because others took their place; of all but the
-      ignored ones
+    - ``placed``: truths that own a place, of all but the ignored ones; the others lost it to a
+      truth in the same cell and are not learnt
 
     Nothing waits for the device.
 
     Returns:
-        By name float64 (2,): how many are right (or dropped), of how many.
+        By name float64 (2,): how many are right, of how many.
     """
     positive = matches.objectness > OBJECT_THRESHOLD  # (M,)
     right = matches.class_logits.argmax(dim=1) == matches.labels  # (T,)
@@ -32,7 +32,7 @@ def grid_accuracy(matches: GridMatches) -> dict[str, Tensor]:
         "class": _count(right & matches.counted, matches.counted),
         "object": _count(positive & matches.owned, matches.owned),
         "no_object": _count(~positive & ~matches.owned, ~matches.owned),
-        "dropped_truths": _count(matches.dropped, matches.dropped | matches.counted),
+        "placed": _count(matches.counted, matches.dropped | matches.counted),
     }
 
 
