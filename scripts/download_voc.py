@@ -61,7 +61,7 @@ def fetch_voc(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     try:
         fetch_voc(parse_arguments(argv))
-    except UserError as problem:
+    except (UserError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

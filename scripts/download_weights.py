@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             url = f"{arguments.mirror.rstrip('/')}/{name}"
             path = download(url, arguments.folder / name, size=SIZES[name])
             print(f"{path}: {SIZES[name]:,} bytes")
-    except UserError as problem:
+    except (UserError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -145,3 +145,16 @@ def test_an_unknown_stage_ends_with_code_1(shapes, tmp_path, capsys):
     told = capsys.readouterr().err
     assert "training.freeze.until: 'encoder.layer9' is no part of this encoder" in told
     assert "encoder.convs.6" in told
+
+
+def test_a_resumed_run_tells_the_input_of_the_weights_that_it_began_with(shapes, tmp_path):
+    """They came from a file that resuming does not read, and the config leaves it to them."""
+    short = [*shapes, "training.steps=1", "evaluation.every=1"]
+    run(tmp_path, "a", *short, "model.preprocessing=imagenet")
+    run(tmp_path, "b", *short, f"model.init.weights={tmp_path / 'a/best.pt'}")
+    before = load_checkpoint(tmp_path / "b/last.pt")
+    assert before["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    resume = ["--resume", str(tmp_path / "b"), "--gpu", "cpu", "training.steps=2"]
+    assert training.main(resume) == 0
+    after = load_checkpoint(tmp_path / "b/last.pt")
+    assert (after["progress"]["step"], after["preprocessing"]) == (2, before["preprocessing"])

@@ -141,8 +141,16 @@ def test_files_for_other_tools(run, tmp_path):
     truth = [p.read_text() for p in txt.glob("groundtruths/*.txt")]
     assert all(re.fullmatch(r"(\w+ [\d.]+ [\d.]+ [\d.]+ [\d.]+\n)*", text) for text in truth)
     files = {p.name: p.read_text().splitlines() for p in voc.iterdir()}
-    assert "comp3_det_test_circle.txt" in files
+    assert "comp3_det_val_circle.txt" in files
     assert sum(map(len, files.values())) == len(boxes)
+
+
+def test_an_iou_that_nothing_uses_is_refused(run, capsys):
+    argv = [str(run / "last.pt"), "--gpu", "cpu", "--metric", "coco", "--voc-iou", "0.6"]
+    assert validation.main(argv) == 1
+    assert (
+        "--voc-iou changes nothing in COCO's figures; add --metric voc" in capsys.readouterr().err
+    )
 
 
 def test_foreign_files_are_told_before_the_network_runs(run, tmp_path, capsys):

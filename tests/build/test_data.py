@@ -97,6 +97,23 @@ def test_classes_that_were_found_and_differ_can_be_named(tmp_path: Path) -> None
         )
 
 
+@pytest.mark.parametrize(
+    ("image_sets", "name"),
+    [
+        (["2007/test"], "test"),
+        (["2007/trainval", "2012/trainval"], "trainval"),
+        (["2007/test", "2012/val"], "val"),
+        (["*"], "val"),
+    ],
+)
+def test_the_image_set_that_voc_names_a_file_after(image_sets: list[str], name: str) -> None:
+    voc = {"type": "voc", "root": "/voc", "image_sets": image_sets}
+    shapes = {"type": "shapes", "images": 1, "split": "train"}
+    config = make_config(train=shapes, val=voc)
+    assert build.image_set(config, "val") == name
+    assert build.image_set(config, "train") == "train"
+
+
 def test_the_voc_config_has_the_classes_in_darknets_order() -> None:
     data = yaml.safe_load((REPOSITORY_ROOT / "configs/base/voc.yaml").read_text())["data"]
     assert len(data["class_names"]) == len(set(data["class_names"])) == 20

@@ -72,10 +72,10 @@ def test_a_text_file_for_each_image(tmp_path):
 
 def test_voc_files(tmp_path):
     dataset = make_dataset(tmp_path / "data")
-    VocFiles(tmp_path / "out", dataset, "comp3").write(make_found(dataset, ROWS[:2]))
+    VocFiles(tmp_path / "out", dataset, "comp3_det_val_").write(make_found(dataset, ROWS[:2]))
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
-        "comp3_det_test_cat.txt": "one 0.899999976 1 1 20 20\none 0.300000012 29.25 9.5 50 30\n",
-        "comp3_det_test_arm_chair.txt": "",
+        "comp3_det_val_cat.txt": "one 0.899999976 1 1 20 20\none 0.300000012 29.25 9.5 50 30\n",
+        "comp3_det_val_arm_chair.txt": "",
     }
 
 
@@ -157,7 +157,7 @@ def test_names_that_would_be_the_same(tmp_path, monkeypatch):
     assert names == {f"JPEGImages_{name}.jpg.txt" for name in ("one", "two", "none")}
     dataset.class_names = ("a b", "a/b")
     with pytest.raises(UserError, match=r"classes 'a b' and 'a/b' would both be called 'a_b'"):
-        VocFiles(tmp_path / "out", dataset, "comp4")
+        VocFiles(tmp_path / "out", dataset, "comp4_det_test_")
     dataset.class_names = ("../../up", "b")
-    VocFiles(tmp_path / "voc", dataset, "comp4").write(make_found(dataset, ROWS))
+    VocFiles(tmp_path / "voc", dataset, "comp4_det_test_").write(make_found(dataset, ROWS))
     assert len(list((tmp_path / "voc").iterdir())) == 2

@@ -18,6 +18,7 @@ def config():
 def test_what_may_change_and_what_may_not(config):
     changed = copy.deepcopy(config)
     changed["training"]["steps"] += 1
+    changed["evaluation"]["both"] = True  # another figure beside those that decide
     check_same_config(RUN, config, changed)
     changed["training"]["encoder_learning_rate"] = 1e-5
     changed["training"]["freeze"] = {"until": "encoder", "batch_norm": "trained"}

@@ -91,6 +91,14 @@ def test_user_errors(root: Path) -> None:
     refuses("its folders hold no images", root=bare)
 
 
+@pytest.mark.parametrize("name", ["cat/\udcff.jpg", "cat/\udcff.txt", "\udcff/1.jpg"])
+def test_names_that_are_no_utf_8(root: Path, name: str) -> None:
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).touch()
+    with pytest.raises(UserError, match=r"'.*\\udcff.*' is not UTF-8; rename the file"):
+        ClassFolderDataset(root=root)
+
+
 def test_a_damaged_image_is_named(root: Path) -> None:
     (root / "cat" / "1.jpg").write_bytes(b"\xff\xd8 no jpeg \xff\xd9")
     dataset = ClassFolderDataset(root=root)

@@ -50,6 +50,13 @@ def test_folders_are_read(folders: tuple[Path, Path]) -> None:
     assert not sample.ignored.any()
 
 
+def test_names_that_are_no_utf_8(folders: tuple[Path, Path]) -> None:
+    images, labels = folders
+    write_image(images / "4.jpg").rename(images / "\udcff.jpg")
+    with pytest.raises(UserError, match=r"the file name '\\udcff\.jpg' is not UTF-8; rename"):
+        YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+
+
 @pytest.mark.parametrize("header", ["", "image,annotation\n"])
 def test_a_list_is_read_in_its_order(folders: tuple[Path, Path], header: str) -> None:
     paths = write_list(folders, f'{header}"sub/2.png", sub/2.txt\n\n1.jpg,1.txt\n')

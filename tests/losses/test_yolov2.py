@@ -142,4 +142,6 @@ def test_never_waits_for_the_device(assignment):
         )
         with NoHostData():
             terms = loss([raw], targets, 2, images_seen=0)
+            matches = loss.matches([raw], targets)
         assert all(term.device.type == "cuda" for term in terms.values())
+        assert matches.owned.device.type == "cuda"

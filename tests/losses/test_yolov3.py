@@ -117,6 +117,8 @@ def test_never_waits_for_the_device():
         )
         with NoHostData():
             terms = loss(raw, targets, 2)
+            matches = loss.matches(raw, targets)
         assert all(term.device.type == "cuda" for term in terms.values())
+        assert matches.owned.device.type == "cuda"
         with pytest.raises(Exception, match="nonzero"):
             raw[0][raw[0] > 0].sum()

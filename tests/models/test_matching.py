@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from yolo.models.layers import ConvBlock, Normalise
-from yolo.models.matching import count_parameters, fill_matching, tensors_by_layer
+from yolo.models.matching import fill_matching, report_filled, tensors_by_layer
 
 
 def network(classes: int) -> nn.Module:
@@ -35,7 +35,7 @@ def test_layers_are_filled_as_a_whole_or_not_at_all():
     tensors = other.state_dict()
     del tensors["blocks.1.norm.running_var"], tensors["blocks.0.norm.num_batches_tracked"]
     tensors["output.bias"] = torch.ones(2)  # fits, but not beside that weight
-    assert fill_matching(model, tensors) == (("blocks.0",), ("blocks.1", "output"))
+    assert fill_matching(model, tensors) == ("blocks.0",)
     found, before = model.state_dict(), start.state_dict()
     for name, value in found.items():
         source = tensors if name.startswith("blocks.0.") and name in tensors else before
@@ -43,7 +43,8 @@ def test_layers_are_filled_as_a_whole_or_not_at_all():
     assert not torch.equal(found["blocks.0.conv.weight"], before["blocks.0.conv.weight"])
 
 
-def test_parameters_are_counted_by_layer_without_statistics():
-    model = network(2)
-    assert count_parameters(model, ("blocks.0",)) == 4 * 3 + 4 + 4
-    assert count_parameters(model, ("output", "blocks.1")) == (2 * 4 + 2) + (4 * 4 + 4 + 4)
+def test_a_report_names_layers_in_order_and_counts_parameters_without_statistics():
+    report = report_filled(network(2), "a file", ["output", "blocks.1"])
+    assert (report.filled, report.left) == (("blocks.1", "output"), ("blocks.0",))
+    assert report.parameters_filled == (2 * 4 + 2) + (4 * 4 + 4 + 4)
+    assert report.parameters == report.parameters_filled + (4 * 3 + 4 + 4)

@@ -9,10 +9,6 @@ from yolo.models.necks import NECKS
 from yolo.models.summary import dry_run, summarise
 
 
-def build(name, **settings):
-    return make_detector(name, **settings)
-
-
 def kept_for_backward(model, images):
     """Bytes per image that a real forward pass leaves for the backward pass."""
     weights = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
@@ -30,14 +26,23 @@ def kept_for_backward(model, images):
     return sum(kept.values()) // len(images)
 
 
-@pytest.mark.parametrize("name", ["darknet_tiny", "mobilenet_v3_small"])
-def test_totals_against_torchs_own_counts(name):
-    model = build(name)
-    summary = dry_run(model, 96)
+@pytest.mark.parametrize(
+    ("name", "neck"),
+    [
+        ("darknet_tiny", "yolov3"),
+        ("mobilenet_v3_small", "yolov3"),
+        ("resnet18", "yolov2"),
+        ("darknet_tiny", "yolov1"),
+    ],
+)
+def test_totals_against_torchs_own_counts(name, neck):
+    size_px = 128
+    model = make_detector(name, neck, image_size=size_px)
+    summary = dry_run(model, size_px)
     total = sum(p.numel() for p in model.parameters())
     assert summary.parameters == summary.trainable == total
     assert sum(row.parameters for row in summary.rows) == total
-    images = torch.zeros(2, 3, 96, 96, dtype=torch.uint8)
+    images = torch.zeros(2, 3, size_px, size_px, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
         kept = kept_for_backward(model, images)
     assert summary.multiply_adds * 2 * len(images) == counter.get_total_flops()
@@ -51,7 +56,7 @@ def test_darknet53_works_as_hard_as_darknet_says():
 
 
 def test_the_model_stays_as_it_was():
-    model = build("darknet_tiny", width=0.25)
+    model = make_detector("darknet_tiny", width=0.25)
     model.encoder.eval()
     before = copy.deepcopy(model.state_dict())
     summarise(model, 64)
@@ -62,7 +67,7 @@ def test_the_model_stays_as_it_was():
 
 
 def test_the_table_shows_each_layer_on_one_line():
-    model = build("darknet_tiny", width=0.5)
+    model = make_detector("darknet_tiny", width=0.5)
     model.encoder.requires_grad_(False)
     lines = summarise(model, 416).splitlines()
     stem = next(line.split() for line in lines if line.startswith("encoder.convs.1 "))

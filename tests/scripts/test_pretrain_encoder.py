@@ -9,7 +9,7 @@ import torch
 from yolo.build.classification import score_classifier
 from yolo.build.detector import build_detector
 from yolo.build.initial_weights import load_initial_weights
-from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.distributed import Ranks
 
@@ -92,7 +92,9 @@ def test_the_best_checkpoint_fills_a_detectors_encoder(run):
 def test_scoring_gives_the_figures_that_training_logged(run):
     path, said = run / "last.pt", []
     alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    report = score_classifier(path, load_checkpoint(path), alone, split="val", say=said.append)
+    checkpoint = load_checkpoint(path)
+    config = config_from_dict(checkpoint["config"])
+    report = score_classifier(path, checkpoint, config, alone, split="val", say=said.append)
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     (result,) = report["results"]
     assert result["stats"] == {
@@ -109,7 +111,9 @@ def test_data_sets_with_other_classes_are_refused(run, tiny, tmp_path, capsys):
     others = [setting for setting in tiny if not setting.startswith("data.val.")]
     argv = ["--config", str(CONFIG), *others, wrong, f"logging.directory={tmp_path}"]
     assert pretrain_encoder.main(argv) == 1
-    assert "data.train has 6 categories, but data.val defines 1" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "data.train has 6 categories, but data.val defines 1" in told
+    assert "make a folder, empty if need be, for each class in both" in told
 
 
 def test_detectors_are_main_pys(capsys):

@@ -19,17 +19,16 @@ from yolo.build.data import (
 from yolo.build.detector import build_encoder, preprocessing_of
 from yolo.build.initial_weights import load_initial_weights
 from yolo.build.parts import Parts
-from yolo.config import ClassificationConfig, config_from_dict
+from yolo.build.trained_weights import load_trained
+from yolo.config import ClassificationConfig
 from yolo.data.datasets.detection import DetectionDataset
 from yolo.engine.classification_evaluator import ClassificationEvaluator
 from yolo.engine.distributed import Ranks
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision
-from yolo.errors import UserError
 from yolo.losses.classification import ClassificationLoss
 from yolo.metrics.top_k import top_k
 from yolo.models.classifier import Classifier
-from yolo.models.encoders.weights import evaluated_tensors
 from yolo.records import Targets
 
 
@@ -124,6 +123,7 @@ def _describe(name: str, dataset: DetectionDataset) -> Iterator[str]:
 def score_classifier(
     path: Path,
     checkpoint: Mapping[str, Any],
+    config: ClassificationConfig,
     ranks: Ranks,
     *,
     split: Split,
@@ -135,7 +135,8 @@ def score_classifier(
 
     Args:
         path: of the checkpoint, for errors.
-        checkpoint: its content, of the task ``classify``.
+        checkpoint: its content.
+        config: the checkpoint's.
         ranks: where to compute.
         split: ``train``, ``val`` or ``test`` of the checkpoint's config.
         say: prints lines.
@@ -147,8 +148,6 @@ def score_classifier(
     Raises:
         UserError: the data cannot be read, or the checkpoint's weights do not fit.
     """
-    config = config_from_dict(checkpoint["config"])
-    assert isinstance(config, ClassificationConfig)
     dataset = build_dataset(config, split)
     ids, names = checkpoint["category_ids"], checkpoint["class_names"]
     check_same_classes(dataset, split, ids, names, owner=str(path))
@@ -158,7 +157,7 @@ def score_classifier(
     evaluator = _build_evaluator(config, dataset, ranks, loss, precision)
     step = checkpoint["progress"]["step"]
     say(f"{path} (step {step}): {len(dataset):,} images of data.{split}, {ranks.device}")
-    classifier = load_classifier(path, checkpoint, config).to(ranks.device)
+    classifier = load_trained(build_classifier(config, names), path, checkpoint).to(ranks.device)
     with explain_out_of_memory(ranks.device, "choose --gpu cpu"):
         evaluation = evaluator.evaluate(classifier, lambda: False)
     assert evaluation is not None
@@ -170,22 +169,3 @@ def score_classifier(
         "results": [{"stats": evaluation.figures}],
         "images_per_second": {"network": evaluation.images_per_second},
     }
-
-
-def load_classifier(
-    path: Path, checkpoint: Mapping[str, Any], config: ClassificationConfig
-) -> Classifier:
-    """The checkpoint's classifier as it was scored: averaged weights, if it has them.
-
-    Raises:
-        UserError: its weights do not fit.
-    """
-    classifier = build_classifier(config, checkpoint["class_names"])
-    try:
-        classifier.load_state_dict(evaluated_tensors(checkpoint))
-    except RuntimeError as error:
-        raise UserError(
-            f"{path}: its weights do not fit the model that its config describes; "
-            "it was written by another version of this code"
-        ) from error
-    return classifier.eval()

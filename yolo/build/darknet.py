@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,6 @@ from yolo.darknet.weights import (
     classes_for,
     count_floats,
     fill,
-    is_weights_file,
     layers_in_name,
     read_weights,
 )
@@ -24,12 +24,10 @@ from yolo.load_report import LoadReport
 from yolo.models.darknet_listing import list_detector, list_encoder
 from yolo.models.detector import Detector
 from yolo.models.encoders.encoder import Encoder
-from yolo.models.matching import count_parameters, tensors_by_layer
+from yolo.models.matching import report_filled, tensors_by_layer
 
 IMAGENET_CLASSES = 1000
 """Of Darknet's classifiers, whose last convolution stands behind the encoder."""
-
-is_darknet_file = is_weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,10 @@ def load_darknet_encoder(encoder: Encoder, path: Path) -> LoadReport:
     Raises:
         UserError: Darknet has no such encoder, or the file does not fit it to the byte.
     """
+    with _naming(path):
+        readings = list(_encoder_readings(encoder))
     advice = "a whole detector's file belongs into model.init.weights"
-    return _load(encoder, path, list(_encoder_readings(encoder)), advice=advice)
+    return _load(encoder, path, readings, advice=advice)
 
 
 def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
@@ -73,7 +73,8 @@ def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
     Raises:
         UserError: Darknet has no such model, or the file does not fit it to the byte.
     """
-    layers = list_detector(detector)
+    with _naming(path):
+        layers = list_detector(detector)
     readings = [_whole_reading(detector, layers), *_encoder_readings(detector.encoder)]
     first = layers_in_name(path)
     if first is not None:
@@ -85,6 +86,15 @@ def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
         other_classes=partial(_other_classes, detector, layers),
         advice="use the weights of the same model, with any number of classes",
     )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file in front of the error that the model is not Darknet's."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _load(
@@ -158,12 +168,5 @@ def _report(model: nn.Module, source: str, convolutions: Sequence[Convolution]) 
     """Layers are named as everywhere: a convolution with its norm is one."""
     ours = {id(convolution.conv) for convolution in convolutions}
     named = {name for name, module in model.named_modules() if id(module) in ours}
-    layers = tuple(tensors_by_layer(model))
-    filled = tuple(name for name in layers if {name, f"{name}.conv"} & named)
-    return LoadReport(
-        source=source,
-        filled=filled,
-        left=tuple(name for name in layers if name not in filled),
-        parameters_filled=count_parameters(model, filled),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-    )
+    filled = [name for name in tensors_by_layer(model) if {name, f"{name}.conv"} & named]
+    return report_filled(model, source, filled)

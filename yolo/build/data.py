@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from yolo.config import REPOSITORY_ROOT, TaskConfig
+from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
 from yolo.config.schema.classification import ClassDataset, ClassificationDataConfig
 from yolo.config.schema.data import DataConfig, Dataset
 from yolo.data.augment import Augment, WholeImageAugment
@@ -17,7 +17,7 @@ from yolo.data.datasets.coco import CocoDataset
 from yolo.data.datasets.csv_list import CsvListDataset
 from yolo.data.datasets.detection import DetectionDataset
 from yolo.data.datasets.shapes import ShapesDataset
-from yolo.data.datasets.voc import VocDataset
+from yolo.data.datasets.voc import EVERY_XML, VocDataset
 from yolo.data.datasets.yolo_text import YoloTextDataset
 from yolo.data.loader import EvaluationBatches, TrainingBatches
 from yolo.data.sampling import SampleOrder, repeat_factors
@@ -63,6 +63,13 @@ def _open(spec: Dataset | ClassDataset, config: TaskConfig) -> DetectionDataset:
     return DATASETS[spec.type](**settings, class_names=config.data.class_names)
 
 
+def image_set(config: Config, split: Split) -> str:
+    """What VOC calls a split: the name of its list, or the split's own where there is no such."""
+    spec = getattr(config.data, split)
+    lists = {name.rpartition("/")[2] for name in spec.image_sets} if spec.type == "voc" else set()
+    return lists.pop() if len(lists) == 1 and lists != {EVERY_XML} else split
+
+
 def check_same_classes(
     dataset: DetectionDataset,
     split: Split,
@@ -88,7 +95,11 @@ def check_same_classes(
     pairs = enumerate(zip(wanted, given, strict=False))
     fewer = min(len(wanted), len(given))
     place = next((i for i, (one, other) in pairs if one != other), fewer)
-    way = "" if isinstance(dataset, CocoDataset) else "; data.class_names gives them to both"
+    way = "; data.class_names gives them to both"
+    if isinstance(dataset, ClassFolderDataset):
+        way = "; make a folder, empty if need be, for each class in both"
+    elif isinstance(dataset, CocoDataset):
+        way = ""
     raise UserError(
         f"{owner} has {len(wanted)} categories, but data.{split} defines {len(given)}, and they "
         f"differ from number {place + 1} on; both must have the same categories with the same ids"

@@ -70,22 +70,22 @@ class TextFiles:
 
 
 class VocFiles:
-    """The result files of the VOC server, ``<competition>_det_test_<class>.txt``.
+    """The result files of the VOC server, ``<competition>_det_<image set>_<class>.txt``.
 
     A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``.
 
     Args:
         folder: is made when something is written.
         dataset: what is scored.
-        competition: ``comp3`` (trained on VOC's own images) or ``comp4`` (on any).
+        start: of the files' names, such as ``comp4_det_test_``: comp3 is trained on VOC's own
+            images, comp4 on any.
 
     Raises:
         UserError: files of other classes lie there already.
     """
 
-    def __init__(self, folder: Path, dataset: DetectionDataset, competition: str) -> None:
+    def __init__(self, folder: Path, dataset: DetectionDataset, start: str) -> None:
         self._folder, self._dataset = folder, dataset
-        start = f"{competition}_det_test_"
         self._names = [f"{start}{name}.txt" for name in _words(dataset.class_names, "classes")]
         self._images = image_names(dataset)
         _refuse_others(folder, f"{start}*.txt", self._names)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -157,14 +156,13 @@ def _by_label(weights: dict[str, float] | None, class_names: Sequence[str]) -> l
     return [weights.get(name, 1.0) for name in class_names]
 
 
-def build_postprocess(config: Config, **changes: Any) -> Postprocess:
-    """The suppression as configured; ``changes`` replace settings by name."""
+def build_postprocess(config: Config, *, conf: float | None = None) -> Postprocess:
+    """The suppression as configured; ``conf`` replaces the confidence that it asks for."""
     evaluation = config.evaluation
-    settings = {
-        "conf": evaluation.conf,
-        "iou": evaluation.iou,
-        "max_detections": evaluation.max_detections,
-        "max_candidates": evaluation.max_candidates,
-        "labels": evaluation.labels,
-    }
-    return Postprocess(**{**settings, **changes})
+    return Postprocess(
+        conf=evaluation.conf if conf is None else conf,
+        iou=evaluation.iou,
+        max_detections=evaluation.max_detections,
+        max_candidates=evaluation.max_candidates,
+        labels=evaluation.labels,
+    )

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
-from yolo.build.darknet import is_darknet_file, load_darknet_detector, load_darknet_encoder
+from yolo.build.darknet import load_darknet_detector, load_darknet_encoder
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.model import Encoder as EncoderConfig
 from yolo.config.schema.model import InitConfig, ModelConfig
+from yolo.darknet.weights import is_weights_file
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.errors import UserError
 from yolo.load_report import LoadReport
@@ -23,7 +24,7 @@ from yolo.models.encoders.weights import (
     stored_preprocessing,
 )
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
-from yolo.models.matching import count_parameters, fill_matching, tensors_by_layer
+from yolo.models.matching import fill_matching, report_filled, tensors_by_layer
 
 MOST_NAMED = 5
 """Layers that an error names; the rest is counted."""
@@ -70,14 +71,14 @@ def _load_encoder(encoder: Encoder, config: EncoderConfig) -> Loaded:
     if weights == "imagenet":
         source = f"torchvision's ImageNet weights of {config.type}"
         fill_encoder(encoder, imagenet_tensors(config.type), source=source)
-        return _report(encoder, source, filled=tuple(tensors_by_layer(encoder))), IMAGENET
+        return report_filled(encoder, source, tensors_by_layer(encoder)), IMAGENET
     path = Path(weights)
     _check_exists(path, "model.encoder.weights")
-    if is_darknet_file(path):
+    if is_weights_file(path):
         return load_darknet_encoder(encoder, path), UNIT_RANGE
     tensors = read_tensors(path)
     fill_encoder(encoder, tensors, source=str(path))
-    report = _report(encoder, f"{path}, its encoder", filled=tuple(tensors_by_layer(encoder)))
+    report = report_filled(encoder, f"{path}, its encoder", tensors_by_layer(encoder))
     return report, stored_preprocessing(tensors)
 
 
@@ -86,7 +87,7 @@ def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
     path = config.weights
     _check_exists(path, "model.init.weights")
     preprocessing: Preprocessing | None = UNIT_RANGE
-    if not is_darknet_file(path):
+    if not is_weights_file(path):
         report, preprocessing = _load_checkpoint(model, path)
     elif isinstance(model, Detector):
         report = load_darknet_detector(model, path)
@@ -106,21 +107,8 @@ def _load_checkpoint(model: nn.Module, path: Path) -> Loaded:
         tensors = evaluated_tensors(load_checkpoint(path))
     except UserError as error:
         raise UserError(f"model.init.weights: {error}") from error
-    filled, left = fill_matching(model, tensors)
-    report = _report(model, str(path), filled=filled, left=left)
+    report = report_filled(model, str(path), fill_matching(model, tensors))
     return report, stored_preprocessing(tensors)
-
-
-def _report(
-    model: nn.Module, source: str, *, filled: tuple[str, ...], left: tuple[str, ...] = ()
-) -> LoadReport:
-    return LoadReport(
-        source=source,
-        filled=filled,
-        left=left,
-        parameters_filled=count_parameters(model, filled),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-    )
 
 
 def _check_exists(path: Path, setting: str) -> None:

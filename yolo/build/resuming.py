@@ -17,6 +17,7 @@ CHANGEABLE = (
     "evaluation.backend",
     "evaluation.batch_size",
     "evaluation.per_class",
+    "evaluation.both",
     "evaluation.pictures",
     "logging.every",
     "data.workers",

@@ -11,11 +11,12 @@ import numpy as np
 
 from yolo.build.classification import score_classifier
 from yolo.build.curves import ModelCurves, write_curves
-from yolo.build.data import Split, build_dataset, check_same_classes
+from yolo.build.data import Split, build_dataset, check_same_classes, image_set
 from yolo.build.detection_files import TextFiles, VocFiles, write_coco_results
 from yolo.build.detector import build_coder, build_detector, build_loss
 from yolo.build.evaluator import build_evaluator, build_voc_metric
 from yolo.build.run import newest_checkpoint
+from yolo.build.trained_weights import load_trained
 from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
 from yolo.config.validation_line import ScoreArguments
 from yolo.data.datasets.detection import DetectionDataset
@@ -92,7 +93,7 @@ def _score(
             f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
             "or name the checkpoint of a detector"
         )
-    return score_classifier(path, checkpoint, ranks, split=arguments.split, say=say)
+    return score_classifier(path, checkpoint, config, ranks, split=arguments.split, say=say)
 
 
 def _score_detector(
@@ -115,7 +116,7 @@ def _score_detector(
         image_size_px=arguments.image_size_px,
     )
     dataset = scoring.dataset
-    writers = _writers(arguments, dataset)
+    writers = _writers(arguments, config, dataset)
     say(
         f"{path} (step {scoring.step}): {len(dataset):,} images of data.{arguments.split}, "
         f"{ranks.device}"
@@ -161,10 +162,17 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     if arguments.per_class:
         changes["per_class"] = True
     evaluation = config.evaluation.model_copy(update=changes)
+    scores_voc = evaluation.both or evaluation.metric == "voc" or arguments.curves is not None
+    if arguments.voc_iou is not None and not scores_voc:
+        raise UserError(
+            f"{path}: --voc-iou changes nothing in COCO's figures; add --metric voc or --curves"
+        )
     return config.model_copy(update={"evaluation": evaluation})
 
 
-def _writers(arguments: ScoreArguments, dataset: DetectionDataset) -> list[Callable[[Found], None]]:
+def _writers(
+    arguments: ScoreArguments, config: Config, dataset: DetectionDataset
+) -> list[Callable[[Found], None]]:
     """What writes the boxes; whatever forbids it is told here, before the network runs."""
     writers: list[Callable[[Found], None]] = []
     if arguments.detections is not None:
@@ -173,7 +181,8 @@ def _writers(arguments: ScoreArguments, dataset: DetectionDataset) -> list[Calla
     if arguments.save_txt is not None:
         writers.append(TextFiles(arguments.save_txt, dataset).write)
     if arguments.save_voc is not None:
-        writers.append(VocFiles(arguments.save_voc, dataset, arguments.competition).write)
+        start = f"{arguments.competition}_det_{image_set(config, arguments.split)}_"
+        writers.append(VocFiles(arguments.save_voc, dataset, start).write)
     return writers
 
 
@@ -271,18 +280,7 @@ def build_scoring(
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
     """The checkpoint's detector: averaged weights if it has them, with the trained statistics."""
     detector = build_detector(config, checkpoint["class_names"])
-    state = dict(checkpoint["model"])
-    if checkpoint["ema"] is not None:
-        for name, _ in detector.named_parameters():
-            state[name] = checkpoint["ema"][f"module.{name}"]
-    try:
-        detector.load_state_dict(state)
-    except (RuntimeError, KeyError) as error:
-        raise UserError(
-            f"{path}: its weights do not fit the model that its config describes; "
-            "it was written by another version of this code"
-        ) from error
-    return detector.eval()
+    return load_trained(detector, path, checkpoint)
 
 
 def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:

@@ -28,6 +28,7 @@ from yolo.engine.precision import Precision, choose_precision
 from yolo.engine.progress import Plan
 from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
+from yolo.models.layers import Preprocessing
 
 TASKS: dict[str, Callable[..., Parts]] = {
     "detect": build_detection,
@@ -100,6 +101,8 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
     parts, freeze = _build_parts(resolved.config, ranks, pretrained=False)
     ids, names = checkpoint["category_ids"], checkpoint["class_names"]
     check_same_classes(parts.train, "train", ids, names, owner=str(path))
+    # which files, that are not read again, had decided
+    parts.model.normalise.adopt(Preprocessing(**checkpoint["preprocessing"]))
     log = _open_log(folder, resolved, ranks, start_step=checkpoint["progress"]["step"])
     run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts, freeze=freeze)
     trainer = _assemble(run, precision=Precision(**checkpoint["precision"]))

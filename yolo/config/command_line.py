@@ -167,3 +167,29 @@ def run_name(text: str) -> str:
     if not text.strip() or text in (".", "..") or any(c in "/\\" or ord(c) < 32 for c in text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a folder's name without a path")
     return text
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to 1")
+    return value
+
+
+def image_size(text: str) -> int:
+    """A side of the network's input: a multiple of 32.
+
+    Raises:
+        argparse.ArgumentTypeError: anything else.
+    """
+    if not text.isdecimal() or int(text) % 32 or not 32 <= int(text) <= 2048:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
+    return int(text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from yolo.config.command_line import Devices, Parser, add_gpu_option
+from yolo.config.command_line import Devices, Parser, add_gpu_option, fraction, image_size
 from yolo.config.loading import REPOSITORY_ROOT
 
 Split = Literal["train", "val", "test"]
@@ -171,7 +171,8 @@ def _add_files(parser: Parser) -> None:
         "--save-voc",
         type=Path,
         metavar="DIR",
-        help="files for the VOC server, such as DIR/comp4_det_test_<class>.txt",
+        help="files for the VOC server, DIR/comp4_det_<set>_<class>.txt: <set> is the image set of "
+        "VOC data, such as test, else the --split",
     )
     group.add_argument(
         "--competition",
@@ -209,18 +210,3 @@ def _check_places(parser: Parser, given: argparse.Namespace) -> None:
 def is_picture(path: Path) -> bool:
     """Whether the path of --curves names a picture, not a folder."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()
-
-
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    value = float(text) if text.replace(".", "", 1).replace("e-", "", 1).isdigit() else -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to 1")
-    return value
-
-
-def image_size(text: str) -> int:
-    """A multiple of 32."""
-    if not text.isdigit() or int(text) % 32 or not 32 <= int(text) <= 2048:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
-    return int(text)

@@ -110,11 +110,6 @@ def write_weights(path: Path, layers: LayerList, *, seen: int = 0) -> None:
                 file.write(values.astype("<f4", copy=False).tobytes())
 
 
-def file_bytes(floats: int) -> int:
-    """Size of a file that ``write_weights`` writes."""
-    return _header_size(WRITTEN_VERSION) + FLOAT_BYTES * floats
-
-
 def tensors(convolution: Convolution) -> list[Tensor]:
     """What a file holds of a convolution, in its order."""
     conv, norm = convolution.conv, convolution.norm

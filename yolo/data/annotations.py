@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from yolo.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
@@ -59,10 +61,13 @@ class Annotations:
             boxes_xyxy_px: (N, 4).
             labels: (N,).
             ignored: (N,).
+
+        Raises:
+            UserError: a file's name is not UTF-8.
         """
         by_image = np.argsort(image_index, kind="stable")
         counts = np.bincount(image_index, minlength=len(image_ids))
-        encoded = [name.encode() for name in file_names]
+        encoded = [encode_name(name) for name in file_names]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return cls(
             image_ids=image_ids.astype(np.int64),
@@ -119,6 +124,18 @@ class Annotations:
             labels=self.labels[boxes],
             ignored=self.ignored[boxes],
         )
+
+
+def encode_name(name: str) -> bytes:
+    """A file's name in UTF-8.
+
+    Raises:
+        UserError: it holds bytes that are no UTF-8.
+    """
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the file name {name!r} is not UTF-8; rename the file.") from None
 
 
 def _offsets(counts: np.ndarray) -> np.ndarray:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from yolo.engine.distributed import Ranks
-from yolo.engine.evaluation import Evaluation
+from yolo.engine.evaluation import Evaluation, sum_by_name
+from yolo.engine.pictures import without_padding
 from yolo.engine.precision import Precision
 from yolo.engine.throughput import add_terms
-from yolo.letterbox import Letterbox
 from yolo.metrics.top_k import top_k
 from yolo.records import Batch
 from yolo.visualize import draw_boxes, side_by_side
@@ -110,8 +110,8 @@ class ClassificationEvaluator:
         shares = self._ranks.gather((hits, terms, seconds, stopped))
         if any(share[3] for share in shares):
             return None
-        hits = _sum_by_name([share[0] for share in shares])
-        terms = _sum_by_name([share[1] for share in shares])
+        hits = sum_by_name([share[0] for share in shares])
+        terms = sum_by_name([share[1] for share in shares])
         seconds = max(share[2] for share in shares)
         figures = {
             **{name: count / self._images for name, count in hits.items()},
@@ -141,7 +141,7 @@ class ClassificationEvaluator:
         scores, answers = logits.softmax(dim=1).max(dim=1)
         pictures = []
         for i in np.linspace(0, len(batch), count, endpoint=False).astype(int).tolist():
-            image = _without_padding(batch, i)
+            image, _ = without_padding(batch, i)
             frame = np.array([[0, 0, image.shape[1], image.shape[0]]])
             truth = batch.targets.labels[i : i + 1].numpy()
             answer, score = answers[i : i + 1].numpy(), scores[i : i + 1].numpy()
@@ -152,20 +152,3 @@ class ClassificationEvaluator:
                 )
             )
         return pictures
-
-
-def _without_padding(batch: Batch, i: int) -> np.ndarray:
-    """The network's own image (h, w, 3) inside its letterbox."""
-    height, width = batch.original_sizes_hw[i].tolist()
-    box = Letterbox.fit((height, width), batch.images.shape[-1])
-    rows = slice(box.pad_top, box.pad_top + box.scaled_hw[0])
-    columns = slice(box.pad_left, box.pad_left + box.scaled_hw[1])
-    return batch.images[i, :, rows, columns].permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _sum_by_name(shares: Sequence[dict[str, Number]]) -> dict[str, Number]:
-    names = dict.fromkeys(name for share in shares for name in share)
-    return {name: sum(share[name] for share in shares if name in share) for name in names}

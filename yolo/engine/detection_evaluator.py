@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from yolo.boxes import cxcywh_to_xyxy
 from yolo.engine.distributed import Ranks
-from yolo.engine.evaluation import Evaluation
+from yolo.engine.evaluation import Evaluation, sum_by_name
+from yolo.engine.pictures import without_padding
 from yolo.engine.precision import Precision
 from yolo.engine.throughput import add_terms
 from yolo.letterbox import Letterbox
@@ -247,7 +248,7 @@ class DetectionEvaluator:
         mine = (
             np.concatenate(share.rows) if share.rows else np.empty((0, 8)),
             {name: float(term) for name, term in share.losses.items()},
-            {name: count.tolist() for name, count in share.counts.items()},
+            {name: count.cpu().numpy() for name, count in share.counts.items()},
             (share.images, share.network_seconds, share.total_seconds, share.interrupted),
         )
         all_rows, losses, counts, sums = zip(*self._ranks.gather(mine), strict=True)
@@ -261,8 +262,8 @@ class DetectionEvaluator:
             labels=rows[:, 2].astype(np.int64),
             boxes_xyxy_px=rows[:, 4:].astype(np.float32),
             scores=rows[:, 3].astype(np.float32),
-            losses={n: sum(part.get(n, 0.0) for part in losses) for n in _names(losses)},
-            accuracy=_accuracy(counts),
+            losses=sum_by_name(losses),
+            accuracy={n: float(hit / of) for n, (hit, of) in sum_by_name(counts).items() if of},
             images=int(totals[:, 0].sum()),
             network_seconds=float(totals[:, 1].max()),
             total_seconds=float(totals[:, 2].max()),
@@ -271,11 +272,7 @@ class DetectionEvaluator:
 
     def _picture(self, batch: Batch, found: Sequence[Detections], i: int) -> np.ndarray:
         """The network's own image without its padding: truth on the left, prediction right."""
-        height, width = batch.original_sizes_hw[i].tolist()
-        box = Letterbox.fit((height, width), batch.images.shape[-1])
-        rows = slice(box.pad_top, box.pad_top + box.scaled_hw[0])
-        columns = slice(box.pad_left, box.pad_left + box.scaled_hw[1])
-        image = batch.images[i, :, rows, columns].permute(1, 2, 0).numpy()  # (3, h, w) -> (h, w, 3)
+        image, box = without_padding(batch, i)
         origin = torch.tensor([box.pad_left, box.pad_top] * 2)
         mine = batch.targets.image_index == i
         truth_px = cxcywh_to_xyxy(batch.targets.boxes_cxcywh_norm[mine] * box.size_px)
@@ -293,17 +290,3 @@ class DetectionEvaluator:
     def _wait(self) -> None:
         if self._ranks.device.type == "cuda":
             torch.cuda.synchronize(self._ranks.device)
-
-
-def _names(parts: Sequence[dict[str, Any]]) -> list[str]:
-    """The keys of all ranks in their order; a rank without images has none."""
-    return list(dict.fromkeys(name for part in parts for name in part))
-
-
-def _accuracy(parts: Sequence[dict[str, list[float]]]) -> dict[str, float]:
-    """Right answers over all, of all ranks; what nobody was asked is left out."""
-    totals = {
-        name: np.sum([part[name] for part in parts if name in part], axis=0)
-        for name in _names(parts)
-    }
-    return {name: float(hits / of) for name, (hits, of) in totals.items() if of}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from torch import nn
@@ -37,3 +37,15 @@ class Evaluator(Protocol):
 
     def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
         """Score the model, on all ranks together; None if it was interrupted on any of them."""
+
+
+Number = TypeVar("Number", int, float, np.ndarray)
+
+
+def sum_by_name(shares: Sequence[Mapping[str, Number]]) -> dict[str, Number]:
+    """Add up what the ranks have counted; a rank without images has no names."""
+    totals: dict[str, Number] = {}
+    for share in shares:
+        for name, value in share.items():
+            totals[name] = totals[name] + value if name in totals else value
+    return totals

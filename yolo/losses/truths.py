@@ -1,18 +1,81 @@
-"""What the losses with anchors (YOLOv2, YOLOv3) read at the truths, and who is left in peace."""
+"""What the losses share: where truths live, what is read there, and who is excused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from yolo.assign.best_anchor import Assignment
 from yolo.boxes import area, cxcywh_to_xyxy
-from yolo.records import Targets
+from yolo.coders.anchor import AnchorCoder
+from yolo.records import GridMatches, Targets
 
 IGNORED_SHARE = 0.5
 """A prediction lies in an ignored region when more than this share of its own area does."""
+
+
+def place_truths(
+    raw: Sequence[Tensor],
+    targets: Targets,
+    *,
+    coder: AnchorCoder,
+    assign: Callable[..., Assignment],
+) -> tuple[Tensor, Assignment]:
+    """The truths in pixels of the network's input, (T, 4) cxcywh, and the anchors they own.
+
+    Args:
+        raw: maps (B, A, H, W, 5 + K).
+        targets: the truth of the B images.
+        coder: knows anchors and strides.
+        assign: ``assign_best_anchor`` or ``assign_greedily``.
+    """
+    boxes_px = targets.boxes_cxcywh_norm * input_size_px(raw[0], coder.stride_px[0])
+    assignment = assign(
+        targets,
+        boxes_px,
+        anchors_px=coder.anchors_px,
+        grids_hw=[(values.shape[2], values.shape[3]) for values in raw],
+        stride_px=coder.stride_px,
+        images=len(raw[0]),
+    )
+    return boxes_px, assignment
+
+
+def anchor_matches(raw: Sequence[Tensor], targets: Targets, assignment: Assignment) -> GridMatches:
+    """What maps of anchors say where a truth is and where none is."""
+    return GridMatches(
+        objectness=torch.cat([values[..., 4].float().sigmoid().flatten() for values in raw]),
+        owned=torch.cat([owned.flatten() for owned in assignment.owned]),
+        class_logits=rows_of_truths(raw, targets, assignment)[:, 5:],
+        labels=targets.labels,
+        counted=assignment.owns,
+        dropped=assignment.dropped,
+    )
+
+
+@torch.no_grad()
+def excused_anchors(
+    raw: Sequence[Tensor],
+    targets: Targets,
+    boxes_cxcywh_px: Tensor,
+    assignment: Assignment,
+    *,
+    coder: AnchorCoder,
+    ignore_threshold: float,
+) -> list[Tensor]:
+    """The anchors that get no no-object loss, bool (B, A, H, W) for each map.
+
+    They own a truth, or what they predict overlaps one by more than ``ignore_threshold`` or lies
+    mainly in an ignored region.
+    """
+    truths = pad_truths(targets, boxes_cxcywh_px, len(raw[0]), ignore_threshold)
+    boxes = (coder.level_boxes(values, level).flatten(1, 3) for level, values in enumerate(raw))
+    return [
+        covered(predicted, *truths).view(owned.shape) | owned  # (B, N) -> (B, A, H, W)
+        for predicted, owned in zip(boxes, assignment.owned, strict=True)
+    ]
 
 
 def input_size_px(raw: Tensor, stride_px: int) -> Tensor:

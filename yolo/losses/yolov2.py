@@ -18,7 +18,7 @@ from yolo.assign.best_anchor import Assignment, assign_best_anchor
 from yolo.assign.greedy import assign_greedily
 from yolo.boxes import cxcywh_to_xyxy, pairwise_iou
 from yolo.coders.anchor import AnchorCoder
-from yolo.losses.truths import covered, input_size_px, pad_truths, rows_of_truths
+from yolo.losses.truths import anchor_matches, excused_anchors, place_truths, rows_of_truths
 from yolo.records import GridMatches, Targets
 
 ASSIGNMENTS = {"darknet": assign_best_anchor, "global": assign_greedily}
@@ -97,40 +97,18 @@ class YOLOv2Loss(nn.Module):
             Scalars by term; their sum is the loss.
         """
         with torch.autocast(raw[0].device.type, enabled=False):
-            boxes_px, assignment = self._assign(raw, targets)
+            boxes_px, assignment = place_truths(raw, targets, coder=self.coder, assign=self.assign)
             early = images_seen is not None and images_seen < self.prior_images
             terms = self._owned_terms(raw, targets, boxes_px, assignment)
-            terms["no_object"] = self._no_object(raw[0], targets, boxes_px, assignment)
+            terms["no_object"] = self._no_object(raw, targets, boxes_px, assignment)
             terms["prior"] = _prior(raw[0], assignment) if early else raw[0].new_zeros(()).float()
             return {name: term / images_in_step for name, term in terms.items()}
 
     @torch.no_grad()
     def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
         """What a map says where a truth is and where none is; as ``forward``, without gradients."""
-        _, assignment = self._assign(raw, targets)
-        (owned,) = assignment.owned
-        return GridMatches(
-            objectness=raw[0][..., 4].float().sigmoid().flatten(),
-            owned=owned.flatten(),
-            class_logits=rows_of_truths(raw, targets, assignment)[:, 5:],
-            labels=targets.labels,
-            counted=assignment.owns,
-            dropped=assignment.dropped,
-        )
-
-    def _assign(self, raw: Sequence[Tensor], targets: Targets) -> tuple[Tensor, Assignment]:
-        """The truths in pixels (T, 4), cxcywh, and the places they own."""
-        (values,) = raw
-        boxes_px = targets.boxes_cxcywh_norm * input_size_px(values, self.stride_px)
-        assignment = self.assign(
-            targets,
-            boxes_px,
-            anchors_px=self.coder.anchors_px,
-            grids_hw=[(values.shape[2], values.shape[3])],
-            stride_px=self.coder.stride_px,
-            images=len(values),
-        )
-        return boxes_px, assignment
+        _, assignment = place_truths(raw, targets, coder=self.coder, assign=self.assign)
+        return anchor_matches(raw, targets, assignment)
 
     def _owned_terms(
         self, raw: Sequence[Tensor], targets: Targets, boxes_px: Tensor, assignment: Assignment
@@ -170,15 +148,18 @@ class YOLOv2Loss(nn.Module):
         return pairwise_iou(boxes[:, None], truths[:, None])[:, 0, 0]  # (T, 1, 1) -> (T,)
 
     def _no_object(
-        self, values: Tensor, targets: Targets, boxes_px: Tensor, assignment: Assignment
+        self, raw: Sequence[Tensor], targets: Targets, boxes_px: Tensor, assignment: Assignment
     ) -> Tensor:
         """Objectness loss of the anchors that own nothing and are not excused."""
-        truths = pad_truths(targets, boxes_px, len(values), self.ignore_threshold)
-        (owned,) = assignment.owned
-        with torch.no_grad():
-            boxes = self.coder.level_boxes(values, 0).flatten(1, 3)  # (B, N, 4)
-            excused = covered(boxes, *truths).view(owned.shape) | owned
-        loss = _half_square(values[..., 4].float().sigmoid())  # the target is 0
+        (excused,) = excused_anchors(
+            raw,
+            targets,
+            boxes_px,
+            assignment,
+            coder=self.coder,
+            ignore_threshold=self.ignore_threshold,
+        )
+        loss = _half_square(raw[0][..., 4].float().sigmoid())  # the target is 0
         return self.no_object_scale * loss.masked_fill(excused, 0.0).sum()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from yolo.assign.best_anchor import Assignment, assign_best_anchor
 from yolo.coders.anchor import AnchorCoder
-from yolo.losses.truths import covered, input_size_px, pad_truths, rows_of_truths
+from yolo.losses.truths import anchor_matches, excused_anchors, place_truths, rows_of_truths
 from yolo.records import GridMatches, Targets
 
 
@@ -76,7 +76,9 @@ class YOLOv3Loss(nn.Module):
             Scalars by term; their sum is the loss.
         """
         with torch.autocast(raw[0].device.type, enabled=False):
-            boxes_px, assignment = self._assign(raw, targets)
+            boxes_px, assignment = place_truths(
+                raw, targets, coder=self.coder, assign=assign_best_anchor
+            )
             terms = self._owned_terms(raw, targets, boxes_px, assignment)
             terms["no_object"] = self._no_object(raw, targets, boxes_px, assignment)
             return {name: term / images_in_step for name, term in terms.items()}
@@ -84,28 +86,8 @@ class YOLOv3Loss(nn.Module):
     @torch.no_grad()
     def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
         """What the maps say where a truth is and where none is; as ``forward``, no gradients."""
-        _, assignment = self._assign(raw, targets)
-        return GridMatches(
-            objectness=torch.cat([values[..., 4].float().sigmoid().flatten() for values in raw]),
-            owned=torch.cat([owned.flatten() for owned in assignment.owned]),
-            class_logits=rows_of_truths(raw, targets, assignment)[:, 5:],
-            labels=targets.labels,
-            counted=assignment.owns,
-            dropped=assignment.dropped,
-        )
-
-    def _assign(self, raw: Sequence[Tensor], targets: Targets) -> tuple[Tensor, Assignment]:
-        """The truths in pixels (T, 4), cxcywh, and the places they own."""
-        boxes_px = targets.boxes_cxcywh_norm * input_size_px(raw[0], self.coder.stride_px[0])
-        assignment = assign_best_anchor(
-            targets,
-            boxes_px,
-            anchors_px=self.coder.anchors_px,
-            grids_hw=[(values.shape[2], values.shape[3]) for values in raw],
-            stride_px=self.coder.stride_px,
-            images=len(raw[0]),
-        )
-        return boxes_px, assignment
+        _, assignment = place_truths(raw, targets, coder=self.coder, assign=assign_best_anchor)
+        return anchor_matches(raw, targets, assignment)
 
     def _owned_terms(
         self, raw: Sequence[Tensor], targets: Targets, boxes_px: Tensor, assignment: Assignment
@@ -148,12 +130,16 @@ class YOLOv3Loss(nn.Module):
         self, raw: Sequence[Tensor], targets: Targets, boxes_px: Tensor, assignment: Assignment
     ) -> Tensor:
         """Objectness loss of the anchors that own nothing and are not excused."""
-        truths = pad_truths(targets, boxes_px, len(raw[0]), self.ignore_threshold)
+        excused = excused_anchors(
+            raw,
+            targets,
+            boxes_px,
+            assignment,
+            coder=self.coder,
+            ignore_threshold=self.ignore_threshold,
+        )
         total = raw[0].new_zeros((), dtype=torch.float32)
-        for level, (values, owned) in enumerate(zip(raw, assignment.owned, strict=True)):
-            with torch.no_grad():
-                boxes = self.coder.level_boxes(values, level).flatten(1, 3)  # (B, N, 4)
-                excused = covered(boxes, *truths).view(owned.shape) | owned
+        for values, flags in zip(raw, excused, strict=True):
             loss = F.softplus(values[..., 4].float())  # BCE with target 0
-            total = total + loss.masked_fill(excused, 0.0).sum()
+            total = total + loss.masked_fill(flags, 0.0).sum()
         return total

@@ -82,20 +82,10 @@ class ConvBlock(nn.Module):
 
     Weights start from He's normal distribution over the fan-in, as in Darknet, with the gain of the
     leaky activation (He et al. 2015, section 2.2; Darknet leaves the slope out, which is 0.5%).
-
-    Args:
-        activation: the leaky one unless given; it should work in place where its backward pass
-            allows, for then its input need not be stored.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel_size: int,
-        stride: int = 1,
-        activation: nn.Module | None = None,
+        self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -109,7 +99,7 @@ class ConvBlock(nn.Module):
         self.norm = nn.BatchNorm2d(
             out_channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM
         )
-        self.activation = activation or nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
+        self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
         nn.init.kaiming_normal_(self.conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,8 +108,6 @@ class ConvBlock(nn.Module):
 
     def list_layers(self, layers: LayerList) -> int:
         """Write itself as Darknet knows it. Returns the layer's index."""
-        leaky = self.activation
-        assert isinstance(leaky, nn.LeakyReLU) and leaky.negative_slope == LEAKY_SLOPE
         return layers.add(Convolution(self.conv, norm=self.norm, activation="leaky"))
 
 

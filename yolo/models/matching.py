@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
+from yolo.load_report import LoadReport
 from yolo.models.summary import is_conv_block
 
 
-def fill_matching(
-    model: nn.Module, tensors: Mapping[str, Tensor]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def fill_matching(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Fill every layer whose tensors are all there under their names and in their shapes.
 
     A layer is filled as a whole or not at all: a bias of the right length beside a weight of
@@ -22,11 +21,10 @@ def fill_matching(
         tensors: of a model's ``state_dict``.
 
     Returns:
-        Names of the layers that were filled and of those left as they were, in the model's order.
+        Names of the layers that were filled, in the model's order.
     """
     state = model.state_dict()
     filled: list[str] = []
-    left: list[str] = []
     fitting: dict[str, Tensor] = {}
     for layer, names in tensors_by_layer(model).items():
         # batch norm's step counters are not needed, and old files lack them
@@ -34,10 +32,27 @@ def fill_matching(
         if all(name in tensors and tensors[name].shape == state[name].shape for name in needed):
             filled.append(layer)
             fitting |= {name: tensors[name] for name in names if name in tensors}
-        else:
-            left.append(layer)
     model.load_state_dict(fitting, strict=False)
-    return tuple(filled), tuple(left)
+    return tuple(filled)
+
+
+def report_filled(model: nn.Module, source: str, filled: Collection[str]) -> LoadReport:
+    """What a file gave to a model, or to a part of it, and what it left.
+
+    Args:
+        model: the model or part.
+        source: the file, and what was found in it.
+        filled: names of the layers, in any order.
+    """
+    layers = tuple(tensors_by_layer(model))
+    ours = tuple(name for name in layers if name in filled)
+    return LoadReport(
+        source=source,
+        filled=ours,
+        left=tuple(name for name in layers if name not in filled),
+        parameters_filled=_count_parameters(model, ours),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
 
 
 def tensors_by_layer(model: nn.Module) -> dict[str, list[str]]:
@@ -54,7 +69,7 @@ def tensors_by_layer(model: nn.Module) -> dict[str, list[str]]:
     return {layer: names for layer, names in layers.items() if layer in parameters}
 
 
-def count_parameters(model: nn.Module, layers: tuple[str, ...]) -> int:
+def _count_parameters(model: nn.Module, layers: tuple[str, ...]) -> int:
     """Numbers in the parameters of these layers."""
     by_layer = tensors_by_layer(model)
     parameters = dict(model.named_parameters())

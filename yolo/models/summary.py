@@ -11,8 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from yolo.models.heads.locally_connected import LocallyConnected
+
 HEADINGS = ("layer", "kind", "kernel", "input", "output", "parameters", "trainable", "mult-adds")
 LEFT_ALIGNED = 3
+
+Weighty = nn.Conv2d | nn.Linear | LocallyConnected
+"""The layers whose multiply-adds are counted."""
 
 BATCH = 2
 """Images in the dry run: batch norm in training mode refuses a single cell of a single image."""
@@ -28,7 +33,7 @@ class Row:
         kernel: size / stride, and the groups where there are several; empty if it has none.
         input_shape, output_shape: without the batch.
         parameters, trainable: how many.
-        multiply_adds: of convolutions and linear layers, for one image.
+        multiply_adds: of convolutions, local ones too, and linear layers, for one image.
     """
 
     name: str
@@ -172,7 +177,7 @@ def is_conv_block(module: nn.Module) -> bool:
 def _row(
     name: str, layer: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
 ) -> Row:
-    weighty = next((m for m in layer.modules() if isinstance(m, nn.Conv2d | nn.Linear)), None)
+    weighty = next((m for m in layer.modules() if isinstance(m, Weighty)), None)
     parameters = list(layer.parameters())
     return Row(
         name=name,
@@ -189,6 +194,8 @@ def _row(
 def _kernel(layer: nn.Module) -> str:
     if isinstance(layer, nn.MaxPool2d):
         return f"{layer.kernel_size}x{layer.kernel_size}/{layer.stride}"
+    if isinstance(layer, LocallyConnected):
+        return f"{layer.kernel_size}x{layer.kernel_size}/1"
     if not isinstance(layer, nn.Conv2d):
         return ""
     height, width = layer.kernel_size
@@ -196,10 +203,12 @@ def _kernel(layer: nn.Module) -> str:
     return f"{height}x{width}/{layer.stride[0]}{groups}"
 
 
-def _multiply_adds(layer: nn.Conv2d | nn.Linear | None, output_shape: tuple[int, ...]) -> int:
+def _multiply_adds(layer: Weighty | None, output_shape: tuple[int, ...]) -> int:
     """Each output number costs as many multiply-adds as it has weights."""
     if layer is None:
         return 0
+    if isinstance(layer, LocallyConnected):
+        return layer.weight.numel()  # no two output numbers share a weight
     return prod(output_shape) * prod(layer.weight.shape[1:])
 
 

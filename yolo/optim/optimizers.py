@@ -74,8 +74,8 @@ def sgd(
         model: its parameters are optimised; those without a gradient are passed over.
         learning_rate: the base rate.
         encoder_learning_rate: the base rate of ``model.encoder``; None for the same.
-        momentum: of the running sum of gradients. Darknet keeps it over steps that include the
-            learning rate, PyTorch over bare gradients; they differ just after the rate changes.
+        momentum: of the running sum of gradients, which the learning rate then multiplies, in
+            Darknet as in PyTorch.
         nesterov: look ahead; needs a momentum.
         weight_decay: added to the gradient (L2 regularisation).
     """

@@ -5,13 +5,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from yolo.config.schema.base import AtLeastOne, FilePath, NotNegative, Section, Seed, Share
+from yolo.config.schema.base import (
+    AtLeastOne,
+    BelowOne,
+    FilePath,
+    NotNegative,
+    Section,
+    Seed,
+    Share,
+)
 from yolo.config.schema.data import ImagesConfig
 from yolo.config.schema.model import Encoder, InitConfig
 from yolo.config.schema.training import LoggingConfig, TrainingConfig
 from yolo.config.schema.transforms import Transform
-
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 # Darknet's darknet53.cfg as Albumentations can say it: it scales the shorter side to 128 .. 448 px
 # for a cut of 256 px, so the cut holds a third or more of a square image, and cuts of larger areas

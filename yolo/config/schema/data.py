@@ -195,8 +195,8 @@ class DataConfig(ImagesConfig):
     class_names: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Order of the classes, all of the data set's; null takes the json's order, or "
-        "those found in the XML files by alphabet.",
+        description="Order of the classes, all of the data set's; null takes the json's order, "
+        "that of a yolo_text's `names`, or those found in the XML files by alphabet.",
     )
     min_visibility: Fraction = Field(
         0.1,

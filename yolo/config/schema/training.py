@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from yolo.config.schema.base import (
     AtLeastOne,
+    BelowOne,
     FilePath,
     Fraction,
     NotNegative,
@@ -18,7 +19,6 @@ from yolo.config.schema.base import (
 )
 
 NotNegativeFloat = Annotated[float, Field(ge=0)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class AdamConfig(Section):
@@ -192,22 +192,11 @@ class TrainingConfig(Section):
         return micro
 
 
-COCO_MONITORS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "APs",
-    "APm",
-    "APl",
-    "AR1",
-    "AR10",
-    "AR100",
-    "ARs",
-    "ARm",
-    "ARl",
-)
-VOC_MONITORS = ("mAP", "mAP_11", "mAP_fixed")
-MONITORS_OF_METRIC = {"coco": COCO_MONITORS, "voc": VOC_MONITORS}
+CocoFigure = Literal[
+    "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"
+]
+VocFigure = Literal["mAP", "mAP_11", "mAP_fixed"]
+MONITORS_OF_METRIC = {"coco": get_args(CocoFigure), "voc": get_args(VocFigure)}
 
 
 class EvaluationConfig(Section):
@@ -216,7 +205,8 @@ class EvaluationConfig(Section):
     every: AtLeastOne = Field(description="Steps between evaluations; one more at the end.")
     share: Share = Field(1.0, description="Share of the validation images to evaluate on.")
     backend: Literal["hotcoco", "pycocotools"] = Field(
-        "hotcoco", description="Who computes the metric: equal figures, hotcoco is faster."
+        "hotcoco",
+        description="Who computes the COCO metric: equal figures, hotcoco is faster.",
     )
     conf: Fraction = Field(0.01, description="Boxes of a lower score are dropped.")
     iou: Fraction = Field(
@@ -237,26 +227,7 @@ class EvaluationConfig(Section):
     fixed_conf: Fraction = Field(
         0.4, description="The VOC metric is also reported for the boxes of at least this score."
     )
-    monitor: (
-        Literal[
-            "AP",
-            "AP50",
-            "AP75",
-            "APs",
-            "APm",
-            "APl",
-            "AR1",
-            "AR10",
-            "AR100",
-            "ARs",
-            "ARm",
-            "ARl",
-            "mAP",
-            "mAP_11",
-            "mAP_fixed",
-        ]
-        | None
-    ) = Field(
+    monitor: Literal[CocoFigure, VocFigure] | None = Field(
         None,
         description="The figure of the metric that chooses best.pt; null is AP50 of the COCO "
         "metric, mAP of the VOC metric.",

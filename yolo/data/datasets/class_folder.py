@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolo.data.annotations import Annotations
+from yolo.data.annotations import Annotations, encode_name
 from yolo.data.datasets.detection import DetectionDataset, Findings, first_names
 from yolo.data.images import decode
 from yolo.errors import UserError
@@ -127,11 +127,11 @@ def _list_images(root: Path, name: str) -> _ClassFiles:
                     continue
                 is_image = entry.name.lower().endswith(SUFFIXES) and entry.is_file()
                 (images if is_image else others).append(f"{name}/{entry.name}")
-        encoded = [image.encode() for image in sorted(images)]
     except OSError as error:
         raise UserError(f"the folder {root / name} cannot be read ({error.strerror}).") from error
-    except UnicodeEncodeError:
-        raise UserError(f"{root / name}: a file's name is not UTF-8; rename it.") from None
+    for told in (name, *others):
+        encode_name(told)
+    encoded = [encode_name(image) for image in sorted(images)]
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
     return _ClassFiles(b"".join(encoded), lengths, tuple(sorted(others)))
 

@@ -25,8 +25,8 @@ def darknet_tiny(*, width: float = 1.0) -> DarknetTiny:
 class DarknetTiny(Encoder):
     """The encoder of ``yolov3-tiny.cfg``.
 
-    Darknet gives its maps at strides 16 and 32 to two heads. Here the one at stride 8, before its
-    pooling, goes along, so that the neck of the full YOLOv3 fits.
+    Darknet's neck reads its maps at strides 16 and 32 (``YOLOv3TinyNeck``). The one at stride 8,
+    before its pooling, goes along, so that the neck of the full YOLOv3 fits too.
     """
 
     preprocessing = UNIT_RANGE

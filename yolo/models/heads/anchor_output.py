@@ -7,11 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-BOX_FIELDS = 5
-"""x, y, w, h, objectness: what stands before the classes, in Darknet's order."""
+from yolo.layer_records import BOX_FIELDS
 
 OBJECTNESS = 4
-"""Index of the objectness among them."""
+"""Index of the objectness among the numbers of a box, which stand in Darknet's order."""
 
 
 def anchor_output(

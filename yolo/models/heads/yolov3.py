@@ -21,23 +21,22 @@ class YOLOv3Head(nn.Module):
 
     Args:
         in_channels: channels of the neck's maps, fine to coarse.
+        hidden_channels: of the 3x3 convolution at each scale.
         strides_px: their pixels per cell; they name the outputs, ``stride8`` and so on.
         anchors_per_cell: A; the paper's 3.
         classes: K.
-        hidden_channels: of the 3x3 convolution at each scale; twice ``in_channels`` unless given.
     """
 
     def __init__(
         self,
         *,
         in_channels: Sequence[int],
+        hidden_channels: Sequence[int],
         strides_px: Sequence[int],
         anchors_per_cell: int,
         classes: int,
-        hidden_channels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        hidden_channels = hidden_channels or [2 * channels for channels in in_channels]
         self.anchors_per_cell = anchors_per_cell
         self.classes = classes
         self.names = [f"stride{stride}" for stride in strides_px]

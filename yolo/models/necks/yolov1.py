@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from yolo.errors import UserError
 from yolo.models.layers import ConvBlock, scale_channels
 from yolo.models.necks.neck import Neck
-from yolo.models.necks.width import NeckWidth
+from yolo.models.necks.width import NeckWidth, width_factor
 
 PAPER_CHANNELS = 1024
 """Of all four convolutions, and of the encoder's map at stride 32."""
@@ -33,7 +33,8 @@ class YOLOv1Neck(Neck):
 
     def __init__(self, *, in_channels: tuple[int, int, int], width: NeckWidth = "paper") -> None:
         super().__init__()
-        channels = _channels(in_channels[2], width)
+        factor = width_factor(width, in_channels[2], PAPER_CHANNELS)
+        channels = scale_channels(PAPER_CHANNELS, factor, at_least=32)
         self.out_channels = (channels,)
         self.convs = nn.Sequential(
             ConvBlock(in_channels[2], channels, kernel_size=3),
@@ -62,10 +63,3 @@ class YOLOv1Neck(Neck):
                 f"use the size that the model was trained at."
             )
         return (self.convs(maps[2]),)
-
-
-def _channels(encoder_channels: int, width: NeckWidth) -> int:
-    if width == "paper":
-        return PAPER_CHANNELS
-    factor = encoder_channels / PAPER_CHANNELS if width == "scaled" else float(width)
-    return scale_channels(PAPER_CHANNELS, factor, at_least=32)

@@ -11,7 +11,7 @@ from yolo.layer_records import LayerList, Route, list_in_a_row
 from yolo.layer_records import Reorg as ReorgRecord
 from yolo.models.layers import ConvBlock, scale_channels
 from yolo.models.necks.neck import Neck
-from yolo.models.necks.width import NeckWidth, width_factor
+from yolo.models.necks.width import STRIDE16_CHANNELS, NeckWidth, width_factor
 
 PAPER_CHANNELS = 1024
 """Channels of the three 3x3 convolutions (Darknet's ``yolov2.cfg``)."""
@@ -42,7 +42,7 @@ class YOLOv2Neck(Neck):
     def __init__(self, *, in_channels: tuple[int, int, int], width: NeckWidth = "paper") -> None:
         super().__init__()
         _, in16, in32 = in_channels
-        factor = width_factor(width, in_channels)
+        factor = width_factor(width, in16, STRIDE16_CHANNELS)
         out = scale_channels(PAPER_CHANNELS, factor, at_least=32)
         fine = scale_channels(PAPER_PASSTHROUGH, factor, at_least=8)
         self.out_channels = (out,)

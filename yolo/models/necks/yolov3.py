@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from yolo.layer_records import LayerList, MaxPool, Route, Upsample, list_in_a_row
 from yolo.models.layers import ConvBlock, scale_channels
 from yolo.models.necks.neck import Neck
-from yolo.models.necks.width import NeckWidth, width_factor
+from yolo.models.necks.width import STRIDE16_CHANNELS, NeckWidth, width_factor
 
 PAPER_CHANNELS = (128, 256, 512)
 """Channels that leave the neck at strides 8, 16 and 32 (Darknet's ``yolov3.cfg``)."""
@@ -42,7 +42,7 @@ class YOLOv3Neck(Neck):
     def __init__(self, *, in_channels: tuple[int, int, int], width: NeckWidth = "paper") -> None:
         super().__init__()
         in8, in16, in32 = in_channels
-        factor = width_factor(width, in_channels)
+        factor = width_factor(width, in16, STRIDE16_CHANNELS)
         out8, out16, out32 = (scale_channels(c, factor, at_least=32) for c in PAPER_CHANNELS)
         self.out_channels = (out8, out16, out32)
         self.head_channels = (2 * out8, 2 * out16, 2 * out32)

@@ -10,7 +10,7 @@ from torch import Tensor
 from yolo.layer_records import LayerList, Route
 from yolo.models.layers import ConvBlock, scale_channels
 from yolo.models.necks.neck import Neck
-from yolo.models.necks.width import NeckWidth, width_factor
+from yolo.models.necks.width import STRIDE16_CHANNELS, NeckWidth, width_factor
 from yolo.models.necks.yolov3 import list_upsample, upsample
 
 PAPER_CHANNELS = (128, 256)
@@ -37,7 +37,7 @@ class YOLOv3TinyNeck(Neck):
     def __init__(self, *, in_channels: tuple[int, int, int], width: NeckWidth = "paper") -> None:
         super().__init__()
         _, in16, in32 = in_channels
-        factor = width_factor(width, in_channels)
+        factor = width_factor(width, in16, STRIDE16_CHANNELS)
         up16, out32 = (scale_channels(c, factor, at_least=32) for c in PAPER_CHANNELS)
         self.out_channels = (up16 + in16, out32)
         self.head_channels = (2 * up16, 2 * out32)

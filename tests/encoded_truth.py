@@ -1,0 +1,72 @@
+"""Raw maps that say exactly what the truth is, as far as a generation can say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from yolo.assign.best_anchor import assign_best_anchor
+from yolo.assign.first_in_cell import assign_first_in_cell
+from yolo.coders.anchor import AnchorCoder
+from yolo.coders.grid import GridCoder
+from yolo.records import Targets
+
+SURE = 20.0
+"""A logit whose sigmoid is 1 to eight digits."""
+
+
+def encode_truth(
+    coder: AnchorCoder | GridCoder, targets: Targets, *, images: int, size_px: int, classes: int
+) -> tuple[list[Tensor], Tensor]:
+    """Put each truth where its assignment wants it.
+
+    Returns:
+        The raw maps, and which truths found a place: bool (T,).
+    """
+    if isinstance(coder, GridCoder):
+        return _on_grid(coder, targets, images, classes)
+    return _on_anchors(coder, targets, images, size_px, classes)
+
+
+def _on_grid(
+    coder: GridCoder, targets: Targets, images: int, classes: int
+) -> tuple[list[Tensor], Tensor]:
+    cells = coder.cells
+    raw = torch.zeros(images, cells, cells, coder.boxes * 5 + classes)
+    places = assign_first_in_cell(targets, cells=cells, images=images)
+    encoded = coder.encode(targets.boxes_cxcywh_norm, row=places.row, column=places.column)
+    boxes, logits = coder.split(raw)
+    for t in torch.flatten(places.owns.nonzero()).tolist():
+        at = (targets.image_index[t], places.row[t], places.column[t])
+        boxes[at][0, :4], boxes[at][0, 4] = encoded[t], 1.0
+        logits[at][targets.labels[t]] = 1.0
+    return [raw], places.owns
+
+
+def _on_anchors(
+    coder: AnchorCoder, targets: Targets, images: int, size_px: int, classes: int
+) -> tuple[list[Tensor], Tensor]:
+    anchors = coder.anchors_px.shape[1]
+    grids = [(size_px // stride, size_px // stride) for stride in coder.stride_px]
+    raw = [torch.full((images, anchors, *grid, 5 + classes), -SURE) for grid in grids]
+    boxes_px = targets.boxes_cxcywh_norm * size_px
+    places = assign_best_anchor(
+        targets,
+        boxes_px,
+        anchors_px=coder.anchors_px,
+        grids_hw=grids,
+        stride_px=coder.stride_px,
+        images=images,
+    )
+    at: dict[str, Tensor] = {n: getattr(places, n) for n in ("level", "anchor", "row", "column")}
+    centres, sizes = coder.encode(boxes_px, **at)
+    for t in torch.flatten(places.owns.nonzero()).tolist():
+        where: Sequence[Tensor] = (
+            targets.image_index[t], places.anchor[t], places.row[t], places.column[t]
+        )  # fmt: skip
+        row = raw[places.level[t]][tuple(where)]
+        row[:2], row[2:4] = centres[t].logit(eps=1e-6), sizes[t]
+        row[4] = row[5 + targets.labels[t]] = SURE
+    return raw, places.owns
