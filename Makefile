@@ -9,10 +9,10 @@ DEVELOPMENT := $(VENV)/.installed-development
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow lint format schema bench clean
+.PHONY: help install demo test test-slow test-browser lint format schema bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(DEVELOPMENT) ## set up .venv with everything: training, export, tests, lint
 
@@ -20,10 +20,13 @@ demo: $(RUNTIME) ## train configs/quickstart.yaml on generated images; ends with
 	$(PY) main.py --config configs/quickstart.yaml
 
 test: $(DEVELOPMENT) ## run the test suite
-	$(PY) -m pytest -m "not slow" tests
+	$(PY) -m pytest -m "not slow and not browser" tests
 
 test-slow: $(DEVELOPMENT) ## run the tests that take minutes
-	$(PY) -m pytest -m slow tests
+	$(PY) -m pytest -m "slow and not browser" tests
+
+test-browser: $(DEVELOPMENT) ## drive the demo page in a headless Chromium (needs chromium-driver)
+	$(PY) -m pytest -s -m browser tests
 
 lint: $(DEVELOPMENT) ## check style, formatting and types
 	$(PY) -m ruff check .

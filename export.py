@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser
+from yolo.config.command_line import Parser, fraction, image_size
 
 EXAMPLES = """examples:
-  python export.py --format darknet
+  python export.py --format onnx
+  python export.py logs/first_try/best.pt --format onnx --nms --dynamic-size --fp16
+  python export.py logs/first_try/best.pt --format torchscript --output detector.torchscript
   python export.py logs/first_try/best.pt --format darknet --output weights/mine --thresh 0.01
 """
 
@@ -50,8 +52,64 @@ def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
     )
 
 
-FORMATS: dict[str, Callable[[Path, argparse.Namespace], list[Path]]] = {"darknet": _darknet}
+def _onnx(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
+    from yolo.build.exporting import export_onnx
+
+    path = export_onnx(
+        checkpoint,
+        output=arguments.output,
+        image_size_px=arguments.image_size,
+        dynamic_size=arguments.dynamic_size,
+        nms=arguments.nms,
+        float_input=arguments.float_input,
+        fp16=arguments.fp16,
+        conf=arguments.conf,
+        iou=arguments.iou,
+        images=arguments.images,
+        say=_tell,
+    )
+    return [path]
+
+
+def _torchscript(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
+    from yolo.build.exporting import export_torchscript
+
+    path = export_torchscript(
+        checkpoint,
+        output=arguments.output,
+        image_size_px=arguments.image_size,
+        dynamic_size=arguments.dynamic_size,
+        float_input=arguments.float_input,
+        fp16=arguments.fp16,
+        images=arguments.images,
+        say=_tell,
+    )
+    return [path]
+
+
+def _tell(line: str) -> None:
+    """Standard output is for the names of the files."""
+    print(line, file=sys.stderr)
+
+
+FORMATS: dict[str, Callable[[Path, argparse.Namespace], list[Path]]] = {
+    "darknet": _darknet,
+    "onnx": _onnx,
+    "torchscript": _torchscript,
+}
 """``--format`` -> what writes it; it returns the files."""
+
+ONLY_FOR = {
+    "dynamic_size": ("onnx", "torchscript"),
+    "nms": ("onnx",),
+    "float_input": ("onnx", "torchscript"),
+    "fp16": ("onnx", "torchscript"),
+    "conf": ("onnx",),
+    "iou": ("onnx",),
+    "images": ("onnx", "torchscript"),
+    "thresh": ("darknet",),
+}
+"""Options that not every format has."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,48 +119,71 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "checkpoint", type=Path, nargs="?", help="a checkpoint (the newest run's best.pt)"
     )
     parser.add_argument(
-        "--format", choices=sorted(FORMATS), required=True, help="darknet: .cfg, .weights, .names"
+        "--format",
+        choices=sorted(FORMATS),
+        required=True,
+        help="darknet: .cfg, .weights, .names; onnx and torchscript: a file that is refused unless "
+        "it finds what PyTorch finds",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        metavar="STEM",
-        help="path of the files without their ending (the checkpoint's)",
+        metavar="PATH",
+        help="the file; for darknet without its ending (the checkpoint's name beside it)",
     )
     parser.add_argument(
         "--image-size", type=image_size, help="side of the network's input (the training's)"
     )
+    _add_graph_options(parser)
     parser.add_argument(
         "--thresh",
         type=fraction,
-        help="scores up to it become 0 where OpenCV runs the cfg (YOLOv3: 0.2, YOLOv2: 0.6)",
+        help="darknet: scores up to it become 0 where OpenCV runs the cfg (YOLOv3: 0.2, YOLOv2: "
+        "0.6)",
     )
     parser.add_argument(
         "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
     )
     arguments = parser.parse(argv)
+    for name, formats in ONLY_FOR.items():
+        if getattr(arguments, name) not in (None, False) and arguments.format not in formats:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} is for --format {' or '.join(formats)} only")
+    if not arguments.nms and (arguments.conf is not None or arguments.iou is not None):
+        parser.error("--conf and --iou are for the suppression inside: give --nms too")
     if arguments.output is not None and not arguments.output.parent.is_dir():
         folder = arguments.output.parent
         parser.error(f"--output {arguments.output}: there is no folder {folder}; make it first")
     return arguments
 
 
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to 1")
-    return value
-
-
-def image_size(text: str) -> int:
-    """A multiple of 32."""
-    if not text.isdigit() or int(text) % 32 or not 32 <= int(text) <= 2048:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
-    return int(text)
+def _add_graph_options(parser: Parser) -> None:
+    """The options of ONNX and TorchScript."""
+    group = parser.add_argument_group("onnx and torchscript")
+    group.add_argument(
+        "--dynamic-size",
+        action="store_true",
+        help="take images of any height and width that are multiples of 32",
+    )
+    group.add_argument("--fp16", action="store_true", help="convolutions and weights in float16")
+    group.add_argument(
+        "--float-input", action="store_true", help="images are float32, 0..255, instead of uint8"
+    )
+    group.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="images on which to compare with PyTorch (some that are drawn)",
+    )
+    group.add_argument(
+        "--nms", action="store_true", help="onnx: put the non-maximum suppression inside"
+    )
+    group.add_argument(
+        "--conf", type=fraction, help="onnx with --nms: lowest score that counts (the evaluation's)"
+    )
+    group.add_argument(
+        "--iou", type=fraction, help="onnx with --nms: largest overlap (the evaluation's)"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from yolo.config.validation_line import parse_score_arguments
 
@@ -20,8 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from yolo.build.scoring import score_checkpoints
     from yolo.errors import UserError
 
+    analyse = None
+    if arguments.analyse:
+        from yolo.report.analysis import write_analysis
+
+        analyse = partial(write_analysis, say=print, place=arguments.analysis_place)
     try:
-        report = score_checkpoints(arguments, say=print)
+        report = score_checkpoints(arguments, say=print, analyse=analyse)
         if arguments.json is not None:
             arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     except (UserError, OSError) as error:

@@ -13,6 +13,7 @@ from benchmarks.detection import measure_detection
 from benchmarks.figures import Case, Result, Settings
 from benchmarks.loader import lacks_images, measure_loader
 from benchmarks.loss import measure_loss
+from benchmarks.prediction import lacks_onnx, measure_prediction, measure_suppression
 from benchmarks.training import Training, measure_training
 from yolo.errors import UserError
 
@@ -36,6 +37,8 @@ CASES = (
         for name, training in TRAININGS.items()
     ),
     Case(name="detection", measure=measure_detection),
+    Case(name="prediction", measure=measure_prediction, lacks=lacks_onnx),
+    Case(name="suppression", measure=measure_suppression),
     Case(name="loss", measure=measure_loss),
     Case(name="loader", measure=measure_loader, lacks=lacks_images),
     Case(name="coco-metric", measure=measure_coco_metric),

@@ -34,9 +34,10 @@ LEVELS = (
     ("engine",),
     ("build",),
     ("predict", "explain", "preflight", "report"),
+    ("demo",),
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-NEIGHBOURS = {"assign": {"anchors", "coders"}}
+NEIGHBOURS = {"assign": {"anchors", "coders"}, "explain": {"predict"}}
 CONFIG_IS_SEEN_FROM = LEVEL_OF["build"]
 TORCH_AND_ITS_USERS = {"torch", "torchvision", "albumentations", "hotcoco", "tensorboard"}
 

@@ -20,7 +20,7 @@ from benchmarks.training import CLASSES, make_contiguous, random_batch, read_con
 from scripts import benchmark
 from yolo.build.detector import build_detector
 
-CHEAP = ("train-tiny", "detection", "loss", "loader", "coco-metric")
+CHEAP = ("train-tiny", "detection", "suppression", "loss", "loader", "coco-metric")
 ROOT = Path(__file__).resolve().parents[2]
 
 

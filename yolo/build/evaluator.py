@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from torch import nn
 
 from yolo.build.data import build_evaluation_batches
-from yolo.build.detector import Coder, DetectionLoss, build_postprocess
+from yolo.build.detector import DetectionLoss, build_postprocess
 from yolo.config import Config
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.datasets.detection import DetectionDataset
@@ -26,7 +27,7 @@ def build_evaluator(
     dataset: DetectionDataset,
     ranks: Ranks,
     *,
-    coder: Coder,
+    coder: nn.Module,
     precision: Precision,
     loss: DetectionLoss | None = None,
     pictures: int = 0,
@@ -38,7 +39,7 @@ def build_evaluator(
         config: the whole config.
         dataset: all that is scored.
         ranks: this process among all.
-        coder: on its device.
+        coder: on its device; its output has boxes and scores.
         precision: of the network.
         loss: for its terms on this data; None computes none.
         pictures: how many images to draw.

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from yolo.build.classification import score_classifier
 from yolo.build.curves import ModelCurves, write_curves
 from yolo.build.data import Split, build_dataset, check_same_classes, image_set
 from yolo.build.detection_files import TextFiles, VocFiles, write_coco_results
-from yolo.build.detector import build_coder, build_detector, build_loss
+from yolo.build.detector import DetectionLoss, build_coder, build_detector, build_loss
 from yolo.build.evaluator import build_evaluator, build_voc_metric
+from yolo.build.exported_scoring import Decoded, ExportedDetector, exported_model, read_exported
 from yolo.build.run import newest_checkpoint
 from yolo.build.trained_weights import load_trained
 from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
@@ -26,6 +28,7 @@ from yolo.engine.distributed import Ranks, join
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision
 from yolo.errors import UserError
+from yolo.export.runner import is_exported
 from yolo.models.detector import Detector
 
 Say = Callable[[str], None]
@@ -37,9 +40,9 @@ class Scoring:
     """A trained detector and its evaluator.
 
     Attributes:
-        path: the checkpoint.
+        path: the checkpoint, or the exported file.
         detector: on its device, in evaluation mode.
-        evaluator: over the dataset, with the loss.
+        evaluator: over the dataset, with the loss; of an exported file without.
         config: as it is scored.
         step: of the checkpoint.
         split: what the dataset is in the config.
@@ -47,7 +50,7 @@ class Scoring:
     """
 
     path: Path
-    detector: Detector
+    detector: nn.Module
     evaluator: DetectionEvaluator
     config: Config
     step: int
@@ -55,8 +58,18 @@ class Scoring:
     dataset: DetectionDataset
 
 
-def score_checkpoints(arguments: ScoreArguments, say: Say) -> dict[str, Any]:
+Analyse = Callable[[Scoring, Found], object]
+
+
+def score_checkpoints(
+    arguments: ScoreArguments, say: Say, analyse: Analyse | None = None
+) -> dict[str, Any]:
     """Score one checkpoint, or several one after the other, and write what was asked for.
+
+    Args:
+        arguments: the command line.
+        say: prints lines.
+        analyse: gets each detector with what it found; None for no analysis.
 
     Returns:
         ``{"results": [{"confidence", "found_boxes", "stats"}, ...], "losses", "accuracy", ...}``;
@@ -73,20 +86,27 @@ def score_checkpoints(arguments: ScoreArguments, say: Say) -> dict[str, Any]:
     for path in paths:
         if reports:
             say("")
-        reports.append(_score(path, ranks, arguments, curves, say))
+        reports.append(_score(path, ranks, arguments, curves, say, analyse))
     if arguments.curves is not None:
         write_curves(curves, arguments.curves, say)
     return reports[0] if len(reports) == 1 else {"checkpoints": reports}
 
 
 def _score(
-    path: Path, ranks: Ranks, arguments: ScoreArguments, curves: list[ModelCurves], say: Say
+    path: Path,
+    ranks: Ranks,
+    arguments: ScoreArguments,
+    curves: list[ModelCurves],
+    say: Say,
+    analyse: Analyse | None,
 ) -> dict[str, Any]:
     """Score a checkpoint of any task; a detector's curves are added to ``curves``."""
-    checkpoint = load_checkpoint(path)
+    checkpoint = read_exported(path, arguments) if is_exported(path) else load_checkpoint(path)
+    if arguments.precision is not None:
+        checkpoint["precision"] = {"name": arguments.precision, "reason": "as asked for"}
     config = read_config(path, checkpoint)
     if isinstance(config, Config):
-        return _score_detector(path, checkpoint, config, ranks, arguments, curves, say)
+        return _score_detector(path, checkpoint, config, ranks, arguments, curves, say, analyse)
     options = arguments.detector_options()
     if options:
         raise UserError(
@@ -104,6 +124,7 @@ def _score_detector(
     arguments: ScoreArguments,
     curves: list[ModelCurves],
     say: Say,
+    analyse: Analyse | None,
 ) -> dict[str, Any]:
     """Run the network once and score it at each confidence."""
     confs = arguments.confs or (config.evaluation.conf,)
@@ -131,12 +152,14 @@ def _score_detector(
         write(found)
     if arguments.curves is not None:
         curves.append(_curves(scoring, found))
+    if analyse is not None:
+        analyse(scoring, found)
     return {
         "checkpoint": str(path),
         "step": scoring.step,
         "split": arguments.split,
         "results": results,
-        "losses": {"loss": sum(found.losses.values()), **found.losses},
+        "losses": {"loss": sum(found.losses.values()), **found.losses} if found.losses else {},
         "accuracy": found.accuracy,
         "images_per_second": speed,
     }
@@ -199,7 +222,8 @@ def _tell_the_rest(found: Found, say: Say) -> dict[str, float]:
     """Print losses, accuracies and speed; the latter is returned."""
     terms = ", ".join(f"{name} {value:.4g}" for name, value in found.losses.items())
     shares = ", ".join(f"{name} {value:.4f}" for name, value in found.accuracy.items())
-    say(f"loss {sum(found.losses.values()):.4g} ({terms}); accuracy: {shares}")
+    if found.losses:
+        say(f"loss {sum(found.losses.values()):.4g} ({terms}); accuracy: {shares}")
     speed = {
         "network": found.images / found.network_seconds,
         "network_and_postprocessing": found.images / found.total_seconds,
@@ -255,8 +279,7 @@ def build_scoring(
     check_same_classes(dataset, split, ids, names, owner=str(path))
     if split == "val":
         dataset = dataset.share(config.evaluation.share, seed=config.seed)
-    coder = build_coder(config)
-    loss = build_loss(config, coder, names).to(ranks.device)  # its coder with it
+    detector, coder, loss = _network(path, checkpoint, config, ranks)
     evaluator = build_evaluator(
         config,
         dataset,
@@ -268,13 +291,25 @@ def build_scoring(
     )
     return Scoring(
         path=path,
-        detector=load_detector(path, checkpoint, config).to(ranks.device),
+        detector=detector,
         evaluator=evaluator,
         config=config,
         step=checkpoint["progress"]["step"],
         split=split,
         dataset=dataset,
     )
+
+
+def _network(
+    path: Path, checkpoint: Mapping[str, Any], config: Config, ranks: Ranks
+) -> tuple[nn.Module, nn.Module, DetectionLoss | None]:
+    """Detector, coder and loss on their device; an exported file decodes and knows no loss."""
+    exported = exported_model(checkpoint)
+    if exported is not None:
+        return ExportedDetector(exported, ranks.device), Decoded(), None
+    coder = build_coder(config)
+    loss = build_loss(config, coder, checkpoint["class_names"]).to(ranks.device)  # its coder too
+    return load_detector(path, checkpoint, config).to(ranks.device), coder, loss
 
 
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:

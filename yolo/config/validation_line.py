@@ -12,6 +12,11 @@ from yolo.config.loading import REPOSITORY_ROOT
 Split = Literal["train", "val", "test"]
 MetricChoice = Literal["coco", "voc", "both"]
 Competition = Literal["comp3", "comp4"]
+PrecisionChoice = Literal["fp32", "bf16", "fp16"]
+
+PAGE_SUFFIXES = (".html", ".htm")
+BESIDE = Path("analysis.html")
+"""Stands for --analyse without a place."""
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -21,6 +26,7 @@ EXAMPLES = """examples:
   python validation.py logs/first_try/best.pt --split test --image-size 608 --gpu 0
   python validation.py logs/first_try/best.pt --metric both --curves curves.png
   python validation.py logs/first_try/best.pt logs/second_try/best.pt --curves compared.png
+  python validation.py logs/first_try/best.pt --analyse
 
 Boxes in the files of --save-txt and --save-voc are in pixels of the original image as VOC counts
 them: the first one is 1, and right and bottom are inside the box.
@@ -38,11 +44,14 @@ class ScoreArguments:
         split: of the checkpoint's own data.
         confs: confidence thresholds.
         image_size_px: side of the network's input.
+        precision: number format of the network.
         metric: whose figures.
         voc_iou: from which on the VOC metric and the curves take a box for a truth's.
         per_class: list each class too.
         json, detections: files to write.
         curves: a picture to write, or a folder for it.
+        analyse: write the page of errors.
+        analysis_place: its file or folder; None is beside the checkpoint.
         save_txt, save_voc: folders to write to.
         competition: in the names of the files in `save_voc`.
     """
@@ -53,12 +62,15 @@ class ScoreArguments:
     split: Split
     confs: tuple[float, ...] | None
     image_size_px: int | None
+    precision: PrecisionChoice | None
     metric: MetricChoice | None
     voc_iou: float | None
     per_class: bool
     json: Path | None
     detections: Path | None
     curves: Path | None
+    analyse: bool
+    analysis_place: Path | None
     save_txt: Path | None
     save_voc: Path | None
     competition: Competition
@@ -68,11 +80,13 @@ class ScoreArguments:
         given = {
             "--conf": self.confs is not None,
             "--image-size": self.image_size_px is not None,
+            "--precision": self.precision is not None,
             "--metric": self.metric is not None,
             "--voc-iou": self.voc_iou is not None,
             "--per-class": self.per_class,
             "--detections": self.detections is not None,
             "--curves": self.curves is not None,
+            "--analyse": self.analyse,
             "--save-txt": self.save_txt is not None,
             "--save-voc": self.save_voc is not None,
         }
@@ -97,12 +111,15 @@ def parse_score_arguments(argv: Sequence[str] | None = None) -> ScoreArguments:
         split=given.split,
         confs=None if given.conf is None else tuple(given.conf),
         image_size_px=given.image_size,
+        precision=given.precision,
         metric=given.metric,
         voc_iou=given.voc_iou,
         per_class=given.per_class,
         json=given.json,
         detections=given.detections,
         curves=given.curves,
+        analyse=given.analyse is not None,
+        analysis_place=None if given.analyse is BESIDE else given.analyse,
         save_txt=given.save_txt,
         save_voc=given.save_voc,
         competition=given.competition or "comp4",
@@ -115,7 +132,7 @@ def _parser() -> Parser:
         "checkpoint",
         type=Path,
         nargs="*",
-        help="one or several checkpoints (the newest run's best.pt)",
+        help="one or several checkpoints or files of export.py (the newest run's best.pt)",
     )
     parser.add_argument(
         "--conf", type=fraction, nargs="+", help="confidence thresholds (the training's)"
@@ -125,6 +142,11 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--image-size", type=image_size, help="side of the network's input (the training's)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="number format of the network (the training's; an exported file has its own)",
     )
     parser.add_argument(
         "--metric", choices=("coco", "voc", "both"), help="whose figures (the training's)"
@@ -157,6 +179,16 @@ def _add_files(parser: Parser) -> None:
         help="precision over recall as a picture (.png, .jpg): of each class for one checkpoint, "
         "of the models side by side for several; and each model's own into the TensorBoard of its "
         "run",
+    )
+    group.add_argument(
+        "--analyse",
+        type=Path,
+        nargs="?",
+        const=BESIDE,
+        metavar="FILE_OR_DIR",
+        help="one HTML page of what goes wrong: kinds of errors (TIDE), confusions, classes, "
+        "sizes, calibration, the worst false positives and misses (analysis.html beside the "
+        "checkpoint)",
     )
     group.add_argument(
         "--save-txt",
@@ -196,6 +228,7 @@ def _check_places(parser: Parser, given: argparse.Namespace) -> None:
         if folder is not None and folder.exists() and not folder.is_dir():
             parser.error(f"{folder}: must be a folder, but is a file")
     one = {
+        "--analyse": given.analyse,
         "--detections": given.detections,
         "--save-txt": given.save_txt,
         "--save-voc": given.save_voc,
@@ -203,6 +236,14 @@ def _check_places(parser: Parser, given: argparse.Namespace) -> None:
     for option, path in one.items():
         if path is not None and len(given.checkpoint) > 1:
             parser.error(f"{option} writes the boxes of one checkpoint, name one")
+    page = given.analyse
+    is_page = page is None or page.suffix.lower() in PAGE_SUFFIXES
+    is_folder = page is not None and (page.is_dir() or not (page.suffix or page.exists()))
+    if not (is_page or is_folder):
+        parser.error(
+            f"--analyse {page}: must be a folder or end in .html; name the checkpoint before "
+            "--analyse"
+        )
     if given.competition is not None and given.save_voc is None:
         parser.error("--competition names the files of --save-voc: give --save-voc DIR too")
 

@@ -1,0 +1,112 @@
+"""Try a trained detector in the browser: ``python scripts/demo.py [CHECKPOINT]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from yolo.config import REPOSITORY_ROOT
+from yolo.config.command_line import Parser, add_gpu_option
+
+EXAMPLES = """examples:
+  python scripts/demo.py
+  python scripts/demo.py logs/first_try/best.pt --gpu 0 --port 7861
+  python scripts/demo.py logs/first_try/best.pt --make-space my_space
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the page, or write a Space.
+
+    Returns:
+        0 done, 1 a failure that one sentence explains, 130 when interrupted; bad usage exits with
+        2.
+    """
+    arguments = parse(argv)
+    # torch takes seconds to import: only now that the command line has proved right
+    from yolo.build.run import newest_checkpoint
+    from yolo.errors import UserError
+
+    try:
+        checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
+        if not checkpoint.is_file():
+            raise UserError(
+                f"{checkpoint}: there is no such file; `python main.py` trains a model and writes "
+                "logs/<name>/best.pt"
+            )
+        if arguments.make_space is not None:
+            _make_space(checkpoint, arguments.make_space)
+        else:
+            _show(checkpoint, arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _make_space(checkpoint: Path, folder: Path) -> None:
+    from yolo.demo.space import make_space
+
+    for path in make_space(checkpoint, folder):
+        print(path)
+
+
+def _show(checkpoint: Path, arguments: argparse.Namespace) -> None:
+    from yolo.demo.show import show
+
+    device = arguments.gpu if arguments.gpu == "auto" else arguments.gpu[0]
+    show(checkpoint, device=device, host=arguments.host, port=arguments.port)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(
+        description="Serve a page on this machine that shows what a detector finds.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="?",
+        help="a checkpoint or an exported file (the newest run's best.pt)",
+    )
+    parser.add_argument(
+        "--port", type=port, help="of the page's address (the first free one from 7860 on)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at (127.0.0.1, which only this machine reaches); 0.0.0.0, as in a "
+        "container, lets everybody in who reaches the machine",
+    )
+    add_gpu_option(parser)
+    parser.add_argument(
+        "--make-space",
+        type=Path,
+        metavar="DIR",
+        help="write the folder that a hosted Space runs, instead of serving the page",
+    )
+    parser.add_argument(
+        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
+    )
+    arguments = parser.parse(argv)
+    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
+        parser.error("--gpu: the page uses one device, name one")
+    return arguments
+
+
+def port(text: str) -> int:
+    """A port that a user may listen at."""
+    if not text.isascii() or not text.isdecimal() or not 1024 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 1024 to 65535")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Show what a network looks at: ``python scripts/explain.py IMAGE --checkpoint best.pt``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from yolo.config import REPOSITORY_ROOT
+from yolo.config.command_line import Parser, add_gpu_option, image_size
+
+EXAMPLES = """examples:
+  python scripts/explain.py photo.jpg
+  python scripts/explain.py photo.jpg --checkpoint logs/first_try/best.pt --output maps
+  python scripts/explain.py --list
+  python scripts/explain.py photo.jpg --layer neck.stride8.0 encoder.stem
+
+For each image and scale a PNG with the EigenCAM map over the image: what stands out in the
+features, warm over cold, for all classes together.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a picture for each image and layer and name it.
+
+    Returns:
+        0 done, 1 a failure that one sentence explains; bad usage exits with 2.
+    """
+    arguments = parse(argv)
+    # torch takes seconds to import: only now that the command line has proved right
+    from yolo.errors import UserError
+
+    try:
+        explain(arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> None:
+    """What ``main`` does once the command line has proved right."""
+    from yolo.build.run import newest_checkpoint
+    from yolo.data.images import decode
+    from yolo.explain import eigencam, layers, scale_names, trained_detector
+    from yolo.predict import Predictor
+    from yolo.visualize import save_image
+
+    predictor = Predictor.from_checkpoint(
+        arguments.checkpoint or newest_checkpoint(arguments.logs),
+        device="auto" if arguments.gpu == "auto" else arguments.gpu[0],
+        image_size_px=arguments.image_size,
+        precision="fp32",
+    )
+    if arguments.list:
+        print("\n".join(layers(trained_detector(predictor))))
+        return
+    chosen = arguments.layer or scale_names(predictor)
+    for path in arguments.image:
+        overlays = eigencam(predictor, decode(path), layer_names=arguments.layer)
+        for name, overlay in zip(chosen, overlays, strict=True):
+            target = arguments.output / f"{path.stem}_{name}.png"
+            save_image(target, overlay)
+            print(target, flush=True)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description="Show what a network looks at, by EigenCAM.", epilog=EXAMPLES)
+    parser.add_argument("image", type=Path, nargs="*", help="image files")
+    parser.add_argument("--checkpoint", type=Path, help="a checkpoint (the newest run's best.pt)")
+    parser.add_argument(
+        "--layer",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="layers (what the neck hands to the head, at each scale)",
+    )
+    parser.add_argument("--list", action="store_true", help="name all layers and stop")
+    parser.add_argument(
+        "--image-size", type=image_size, help="side of the network's input (the training's)"
+    )
+    add_gpu_option(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for pictures (predictions/<date>-<time>)"
+    )
+    parser.add_argument(
+        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
+    )
+    arguments = parser.parse(argv)
+    if not arguments.image and not arguments.list:
+        parser.error("name an image, or --list for the layers")
+    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
+        parser.error("--gpu: one device is used, name one")
+    if arguments.output is None:
+        arguments.output = REPOSITORY_ROOT / "predictions" / time.strftime("%Y%m%d-%H%M%S")
+    if len({path.stem for path in arguments.image}) < len(arguments.image):
+        parser.error("two of the images have one name, and so would their pictures")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        parser.error(f"{arguments.output}: must be a folder, but is a file")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Find objects: ``python scripts/predict.py photos/ video.mp4 --checkpoint best.pt``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from yolo.config import REPOSITORY_ROOT
+from yolo.config.command_line import Parser, add_gpu_option, fraction, image_size
+
+EXAMPLES = """examples:
+  python scripts/predict.py photo.jpg
+  python scripts/predict.py photos/ 'more/**/*.png' --conf 0.4 --json found.json
+  python scripts/predict.py video.mp4 --checkpoint logs/first_try/best.pt --gpu 0
+  python scripts/predict.py 0 --output predictions/camera
+  python scripts/predict.py rtsp://camera.local/live --checkpoint best.onnx
+
+Of a folder, images and videos are taken by their suffix, everything else is passed over. A camera
+or a stream goes on until Ctrl-C; its frames that come while the network is busy are passed over.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict on everything that was named.
+
+    Returns:
+        0 done, broken images aside; 1 nothing could be read, or a failure that one sentence
+        explains; 130 stopped by Ctrl-C, with all files whole; bad usage exits with 2.
+    """
+    arguments = parse(argv)
+    # torch takes seconds to import: only now that the command line has proved right
+    from yolo.errors import UserError
+
+    try:
+        return predict(arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """What ``main`` does once the command line has proved right."""
+    from yolo.build.run import newest_checkpoint
+    from yolo.explain import eigencam
+    from yolo.predict import Predictor
+    from yolo.predict.results import JsonFile, Pictures, Results, TextFolder
+    from yolo.predict.run import predict_sources
+    from yolo.predict.sources import find_sources
+
+    sources, broken = find_sources(arguments.source)
+    checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
+    predictor = Predictor.from_checkpoint(
+        checkpoint,
+        device="auto" if arguments.gpu == "auto" else arguments.gpu[0],
+        conf=arguments.conf,
+        iou=arguments.iou,
+        image_size_px=arguments.image_size,
+        precision=arguments.precision,
+    )
+    print(f"{checkpoint}: {predictor.network.description}", flush=True)
+    explain = partial(eigencam, predictor) if arguments.eigencam else None
+    results: list[Results] = [
+        Pictures(arguments.output, predictor.class_names, explain=explain),
+    ]
+    if arguments.json is not None:
+        results.append(JsonFile(arguments.json, predictor, checkpoint))
+    if arguments.save_txt is not None:
+        results.append(TextFolder(arguments.save_txt))
+    for sentence in broken:
+        print(f"skipped: {sentence}", flush=True)
+    tally = predict_sources(predictor, sources, results, say=partial(print, flush=True))
+    tally.skipped += len(broken)
+    print(tally.line())
+    if tally.images == 0:
+        print("error: nothing could be read", file=sys.stderr)
+        return 1
+    print(arguments.output)
+    return 130 if tally.interrupted else 0
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(description="Find objects in images, videos and streams.", epilog=EXAMPLES)
+    parser.add_argument(
+        "source",
+        nargs="+",
+        help="an image, a folder, a pattern, a video, a camera's index, or a stream's address",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a checkpoint, or a file of export.py (the newest run's best.pt)",
+    )
+    parser.add_argument("--conf", type=fraction, help="lowest score that counts (0.25)")
+    parser.add_argument(
+        "--iou", type=fraction, help="overlap of boxes of which one stays (the training's)"
+    )
+    parser.add_argument(
+        "--image-size", type=image_size, help="side of the network's input (the training's)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="number format of the network; auto is the fastest, measured on a CPU",
+    )
+    add_gpu_option(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for pictures (predictions/<date>-<time>)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all boxes, in COCO's form")
+    parser.add_argument(
+        "--save-txt",
+        type=Path,
+        metavar="DIR",
+        help="write a text file for each image, as validation.py does",
+    )
+    parser.add_argument(
+        "--eigencam", action="store_true", help="put what the network looks at beside each picture"
+    )
+    parser.add_argument(
+        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
+    )
+    return checked(parser, parser.parse(argv))
+
+
+def checked(parser: Parser, arguments: argparse.Namespace) -> argparse.Namespace:
+    """What cannot be done has to be told before the network is loaded."""
+    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
+        parser.error("--gpu: prediction uses one device, name one")
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        parser.error(f"{arguments.json}: there is no folder {arguments.json.parent}; make it first")
+    if arguments.output is None:
+        arguments.output = REPOSITORY_ROOT / "predictions" / time.strftime("%Y%m%d-%H%M%S")
+    for folder in (arguments.output, arguments.save_txt):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            parser.error(f"{folder}: must be a folder, but is a file")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Write a run's page: ``python scripts/report.py logs/<name>``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from yolo.config import REPOSITORY_ROOT
+from yolo.config.command_line import Parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """One HTML file with curves, config, speed and pictures of a run, done or in progress.
+
+    Returns:
+        0 done, 1 a failure that one sentence explains; bad usage exits with 2.
+    """
+    parser = Parser(description="Write the page of a run: one HTML file with everything inside.")
+    parser.add_argument("run", type=Path, nargs="?", help="logs/<name> (the newest run)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="an .html file (report.html in the run's folder)",
+    )
+    parser.add_argument(
+        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
+    )
+    arguments = parser.parse(argv)
+    output = arguments.output
+    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+        parser.error(f"--output {output}: must end in .html")
+    from yolo.errors import UserError
+    from yolo.report.run import write_report
+    from yolo.report.run_folder import newest_run
+
+    try:
+        run = arguments.run or newest_run(arguments.logs)
+        run = run.parent if run.suffix == ".pt" else run  # a checkpoint stands for its run
+        print(write_report(run, output))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

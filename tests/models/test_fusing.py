@@ -1,0 +1,66 @@
+"""Fused networks are the networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.detectors import make_detector
+from yolo.models.encoders import ENCODERS
+from yolo.models.fusing import fuse
+
+NECK_OF = {"extraction": ("yolov1", 64), "darknet19": ("yolov2", 64)}
+
+
+def with_statistics(model):
+    """As after some training: means, variances and gains are neither 0 nor 1."""
+    generator = torch.Generator().manual_seed(1)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (layer.running_mean, -0.2, 0.2),
+                (layer.running_var, 0.5, 2.0),
+                (layer.weight.data, 0.8, 1.2),
+                (layer.bias.data, -0.2, 0.2),
+            ):
+                tensor.uniform_(low, high, generator=generator)
+    return model.eval()
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_every_encoder_is_fused_wholly_and_says_the_same(encoder):
+    neck, size_px = NECK_OF.get(encoder, ("yolov3", 64))
+    model = with_statistics(make_detector(encoder, neck, image_size=size_px))
+    images = torch.randint(0, 256, (2, 3, size_px, size_px), dtype=torch.uint8)
+    with torch.inference_mode():
+        before = model(images)
+        fused = fuse(model)
+        after = fused(images)
+        again = model(images)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in fused.modules())
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+    for a, b, c in zip(before, after, again, strict=True):
+        assert torch.equal(a, c)
+        scale = a.abs().max()
+        assert (a - b).abs().max() <= 2e-5 * scale
+    assert not fused.training
+    assert not any(p.requires_grad for p in fused.parameters())
+    assert any(p.requires_grad for p in model.parameters())
+
+
+def test_one_block_by_hand():
+    """Weight 3, mean 1, variance 4, gain 2, shift 5: 2 * (3 x - 1) / 2 + 5 = 3 x + 4."""
+    block = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=0.0)).eval()
+    conv, norm = block
+    with torch.no_grad():
+        for tensor, value in (
+            (conv.weight, 3),
+            (norm.running_mean, 1),
+            (norm.running_var, 4),
+            (norm.weight, 2),
+            (norm.bias, 5),
+        ):
+            tensor.fill_(value)
+    fused = fuse(block)
+    assert fused[0].weight.item() == 3
+    assert fused[0].bias.item() == 4
+    assert isinstance(fused[1], nn.Identity)

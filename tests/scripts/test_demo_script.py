@@ -1,0 +1,59 @@
+"""scripts/demo.py as a user runs it, in process."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from yolo.config import REPOSITORY_ROOT
+
+SCRIPT = REPOSITORY_ROOT / "scripts" / "demo.py"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("demo_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_a_checkpoint_it_says_how_to_make_one(demo, tmp_path, capsys):
+    assert demo.main(["--logs", str(tmp_path)]) == 1
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "train one with `python main.py`" in errors
+    assert demo.main([str(tmp_path / "best.pt")]) == 1
+    assert "there is no such file; `python main.py` trains a model" in capsys.readouterr().err
+
+
+def test_the_space_of_the_newest_run(demo, tmp_path, capsys):
+    from tests.demo.stand_ins import write_checkpoint
+
+    (tmp_path / "logs" / "first").mkdir(parents=True)
+    write_checkpoint(tmp_path / "logs" / "first" / "best.pt")
+    space = tmp_path / "space"
+    assert demo.main(["--logs", str(tmp_path / "logs"), "--make-space", str(space)]) == 0
+    assert str(space / "app.py") in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("wrong", [["--port", "80"], ["--port", "x"], ["--gpu", "0,1"], ["--prot"]])
+def test_bad_usage(demo, wrong, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        demo.main(wrong)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_bad_usage_loads_no_torch():
+    program = (
+        "import runpy, sys\n"
+        "sys.argv = ['demo.py', '--port', 'x']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=SCRIPT.parent, capture_output=True, text=True
+    )
+    assert result.stdout == "False\n"

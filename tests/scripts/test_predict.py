@@ -1,0 +1,193 @@
+"""scripts/predict.py and scripts/explain.py as a user runs them, in process."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from tests.predict.checkpoints import CONF, NAMES, write_checkpoint
+from tests.predict.test_sources import write_video
+from yolo.config import REPOSITORY_ROOT
+from yolo.predict import Predictor
+from yolo.predict.results import JsonFile, Pictures
+from yolo.predict.run import predict_sources
+from yolo.predict.sources import find_sources
+
+sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
+import explain as explaining
+import predict as predicting
+
+sys.path.remove(str(REPOSITORY_ROOT / "scripts"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt")
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder as one finds them."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("text")
+    (folder / "empty.jpg").touch()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "rgb.png")
+    Image.fromarray(noise).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(noise[:50]).save(folder / "other.tif")
+    write_video(folder / "film.avi", frames=10)
+    return folder
+
+
+def predict(checkpoint, *argv) -> int:
+    common = ["--checkpoint", checkpoint, "--gpu", "cpu", "--precision", "fp32", "--conf", CONF]
+    return predicting.main([*map(str, [*argv, *common])])
+
+
+def test_a_mixed_folder(checkpoint, mixed, tmp_path, capsys):
+    out, txt, found = tmp_path / "out", tmp_path / "txt", tmp_path / "found.json"
+    argv = [mixed, "--output", out, "--json", found, "--save-txt", txt]
+    assert predict(checkpoint, *argv) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("skipped: ") == 1 and "empty.jpg is an empty file" in printed
+    assert "13 images, " in printed and ", 1 broken and skipped; " in printed
+    names = ["cmyk.jpg", "film.mp4", "other.jpg", "rgb.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    film = cv2.VideoCapture(str(out / "film.mp4"))
+    assert (film.get(cv2.CAP_PROP_FRAME_COUNT), film.get(cv2.CAP_PROP_FPS)) == (10, 10)
+    assert cv2.imread(str(out / "other.jpg")).shape == (50, 90, 3)
+    drawn, plain = cv2.imread(str(out / "rgb.png")), cv2.imread(str(mixed / "rgb.png"))
+    assert drawn.shape == plain.shape and (drawn != plain).any()
+    check_json(found, checkpoint, mixed)
+    assert len(list(txt.iterdir())) == 13
+    rows = [line.split() for line in (txt / "rgb.txt").read_text().splitlines()]
+    assert {row[0] for row in rows} <= {name.replace(" ", "_") for name in NAMES}
+    assert (txt / "film_000009.txt").exists()
+
+
+def check_json(path, checkpoint, folder):
+    """It is COCO's form, and says what the predictor says."""
+    coco = COCO(str(path))
+    entries = json.loads(path.read_text())["images"]
+    assert [entry["file_name"] for entry in entries][:2] == ["cmyk.jpg", "film.avi"]
+    assert [entry["frame"] for entry in entries if "frame" in entry] == list(range(10))
+    (rgb,) = (entry["id"] for entry in entries if entry["file_name"] == "rgb.png")
+    predictor = Predictor.from_checkpoint(checkpoint, device="cpu", conf=CONF, precision="fp32")
+    (expected,) = predictor(folder / "rgb.png")
+    boxes = coco.imgToAnns[rgb]
+    assert [box["category_name"] for box in boxes] == expected.names != []
+    corners = np.array([box["bbox"] for box in boxes])
+    corners[:, 2:] += corners[:, :2]
+    np.testing.assert_allclose(corners, expected.detections.boxes_xyxy_px, atol=1e-3)
+    assert coco.loadCats(boxes[0]["category_id"])[0]["name"] == boxes[0]["category_name"]
+
+
+def test_all_real_validation_images(checkpoint, real_data, tmp_path, capsys):
+    images = real_data / "coco-mini" / "val2017"
+    assert predict(checkpoint, images, "--output", tmp_path) == 0
+    assert "79 images, " in (printed := capsys.readouterr().out) and "skipped" not in printed
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in images.iterdir()}
+
+
+def test_only_broken_ones(checkpoint, tmp_path, capsys):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.mp4").write_text("text")
+    assert predict(checkpoint, tmp_path, "--output", tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert printed.err == "error: nothing could be read\n"
+    assert printed.out.count("skipped: ") == 2 and "0 images, 0 boxes, 2 broken" in printed.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_eigencam_beside_the_boxes(checkpoint, mixed, tmp_path):
+    argv = [mixed / "rgb.png", "--output", tmp_path, "--eigencam"]
+    assert predict(checkpoint, *argv) == 0
+    height, width, _ = cv2.imread(str(tmp_path / "rgb.png")).shape
+    assert height > 2 * 60 and width > 2 * 90  # boxes and three scales
+
+
+class Stops:
+    """Ctrl-C at the fourth frame."""
+
+    def __init__(self):
+        self.frames = 0
+
+    def add(self, frame, prediction):
+        self.frames += 1
+        if self.frames == 4:
+            raise KeyboardInterrupt
+
+    def close(self):
+        self.frames = -1
+
+
+def test_after_ctrl_c_all_files_are_whole(checkpoint, mixed, tmp_path):
+    predictor = Predictor.from_checkpoint(checkpoint, device="cpu", precision="fp32")
+    sources, _ = find_sources([str(mixed / "film.avi")])
+    json_file = JsonFile(tmp_path / "a.json", predictor, checkpoint)
+    results = [Pictures(tmp_path / "out", NAMES), json_file, stops := Stops()]
+    tally = predict_sources(predictor, sources, results, say=print)
+    assert tally.interrupted and stops.frames == -1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["film.mp4"]
+    film = cv2.VideoCapture(str(tmp_path / "out/film.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    assert len(json.loads((tmp_path / "a.json").read_text())["images"]) == 4
+
+
+def test_no_source_is_overwritten(checkpoint, mixed, capsys):
+    before = {path: path.read_bytes() for path in mixed.iterdir()}
+    assert predict(checkpoint, mixed, "--output", mixed) == 1
+    assert "cmyk.jpg: would be overwritten by its own result" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in mixed.iterdir()} == before
+
+
+def test_a_full_disk_is_told(checkpoint, mixed, capsys):
+    assert predict(checkpoint, mixed / "rgb.png", "--output", "/proc/none") == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        ([], "required: source"),
+        (["a.jpg", "--conf", "2"], "must be a number from 0 to 1"),
+        (["a.jpg", "--gpu", "0,1"], "prediction uses one device"),
+        (["a.jpg", "--json", "/nowhere/a.json"], "there is no folder /nowhere"),
+        (["a.jpg", "--output", __file__], "must be a folder, but is a file"),
+    ],
+)
+def test_bad_usage(argv, text, capsys):
+    with pytest.raises(SystemExit) as caught:
+        predicting.main(argv)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and text in error and len(error.splitlines()) == 1
+
+
+def test_what_is_not_there_is_told_before_the_network_is_loaded(tmp_path, capsys):
+    assert predicting.main(["none.jpg", "--checkpoint", str(tmp_path / "none.pt")]) == 1
+    assert capsys.readouterr().err == "error: none.jpg: there is no such file or folder\n"
+
+
+def test_explain_writes_a_picture_for_each_scale_or_layer(checkpoint, mixed, tmp_path, capsys):
+    common = ["--checkpoint", str(checkpoint), "--gpu", "cpu", "--output", str(tmp_path / "maps")]
+    image = str(mixed / "rgb.png")
+    assert explaining.main([image, *common]) == 0
+    names = ["rgb_stride16.png", "rgb_stride32.png", "rgb_stride8.png"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == names
+    assert cv2.imread(str(tmp_path / "maps" / names[0])).shape == (60, 90, 3)
+    assert explaining.main(["--list", *common]) == 0
+    layers = capsys.readouterr().out.splitlines()[3:]
+    assert "neck.stride8" in layers and "head.stride8.conv" in layers
+    assert explaining.main([image, "--layer", "neck.stride8", *common]) == 0
+    assert (tmp_path / "maps" / "rgb_neck.stride8.png").exists()
+    assert explaining.main([image, "--layer", "neck.stride9", *common]) == 1
+    assert "no layer 'neck.stride9' (did you mean 'neck.stride8'?)" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        explaining.main([])

@@ -1,0 +1,1 @@
+"""Trained detectors as files for other programs: written, opened, and checked against PyTorch."""

@@ -1,0 +1,259 @@
+"""What is predicted on: images, folders, patterns, videos, cameras and streams, frame by frame."""
+
+from __future__ import annotations
+
+import glob
+import math
+import os
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path, PurePath
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from yolo.data.images import decode
+from yolo.errors import UserError
+
+IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+STREAMS = frozenset({"http", "https", "rtmp", "rtsp", "rtsps", "tcp", "udp"})
+
+USUAL_FPS = 25.0
+"""Where a camera or a file does not say."""
+
+MOST_FPS = 240.0
+
+STREAM_TIMEOUT_MS = 10_000
+
+GIVE_UP_AFTER = 3
+"""Tries in a row that give no frame: there is no more."""
+
+_CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would tell of damage beside our sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An image to predict on, or the news that it is broken.
+
+    Attributes:
+        source: where it comes from.
+        number: of the frame in a video, from 0.
+        image: uint8 (H, W, 3), RGB; None if it is broken.
+        error: what is wrong with it.
+        lost: how many frames this news is about.
+    """
+
+    source: Source
+    number: int = 0
+    image: np.ndarray | None = None
+    error: str = ""
+    lost: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """One image file, one video file or one stream.
+
+    Attributes:
+        name: for texts: a path without its root, an address without its password.
+        address: a path, or what OpenCV opens: a camera's index or an address.
+        stem: what its results are called, without a suffix.
+        fps: frames per second of a video; None for an image.
+        frames: their number as far as it is known.
+        live: frames come by themselves, and the newest counts.
+    """
+
+    name: str
+    address: Path | str | int
+    stem: str = ""
+    fps: float | None = None
+    frames: int | None = 1
+    live: bool = False
+
+    def read(self) -> Iterator[Frame]:
+        """All frames, broken ones too.
+
+        Raises:
+            UserError: a camera or a stream cannot be opened.
+        """
+        if self.fps is None:
+            return self._read_image()
+        return self._read_video()
+
+    def _read_image(self) -> Iterator[Frame]:
+        try:
+            yield Frame(self, image=decode(Path(str(self.address))))
+        except UserError as error:
+            yield Frame(self, error=str(error))
+
+    def _read_video(self) -> Iterator[Frame]:
+        with _open(self.address) as capture:
+            number = failures = 0
+            while failures < GIVE_UP_AFTER:
+                if capture.grab():
+                    yield self._decode(capture, number)
+                    number, failures = number + 1, 0
+                else:
+                    failures += 1
+        expected = self.frames or 0
+        lost = expected - number
+        if lost > max(1, expected // 100):  # some formats know the number from their length alone
+            told = f"{self.name}: {lost:,} of its {expected:,} frames are missing or broken"
+            yield Frame(self, number, error=told, lost=lost)
+
+    def _decode(self, capture: cv2.VideoCapture, number: int) -> Frame:
+        ok, image = capture.retrieve()
+        if not ok or image is None or image.ndim != 3:
+            return Frame(self, number, error=f"{self.name}: frame {number} cannot be decoded")
+        return Frame(self, number, image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
+    """What the user named.
+
+    Args:
+        texts: files, folders, patterns such as ``photos/*.jpg``, indices of cameras, addresses such
+            as ``rtsp://...``.
+
+    Returns:
+        The sources, and a sentence for each video that cannot be opened.
+
+    Raises:
+        UserError: something does not exist, holds nothing to predict on, a camera or a stream
+            cannot be opened, or does not stand alone.
+    """
+    sources: list[Source] = []
+    broken: list[str] = []
+    for text in texts:
+        if not Path(text).exists() and (text.isdecimal() or "://" in text):
+            sources.append(_live(text))
+            continue
+        for path, name in _files(text):
+            if path.suffix.lower() not in VIDEOS:
+                sources.append(Source(name, path))
+                continue
+            try:
+                sources.append(_video(path, name))
+            except UserError as error:
+                broken.append(str(error))
+    if any(source.live for source in sources) and len(sources) > 1:
+        raise UserError("a camera or a stream never ends: name it alone")
+    return _named_apart(sources), broken
+
+
+def _named_apart(sources: Sequence[Source]) -> list[Source]:
+    """With the whole path for a name where names recur, and a stem of its own for each."""
+    names = Counter(source.name for source in sources)
+    stems: set[str] = set()
+    apart: list[Source] = []
+    for source in sources:
+        name = source.name if names[source.name] == 1 else str(source.address)
+        first = source.name if source.live else str(PurePath(source.name).with_suffix(""))
+        candidates = (first if n == 1 else f"{first}_{n}" for n in count(1))
+        stem = next(candidate for candidate in candidates if candidate not in stems)
+        stems.add(stem)
+        apart.append(replace(source, name=name, stem=stem))
+    return apart
+
+
+def _files(text: str) -> list[tuple[Path, str]]:
+    """Files with their names below the folder or pattern that they were found by."""
+    path = Path(text)
+    if path.is_file():
+        return [(path, path.name)]
+    if path.is_dir():
+        found = sorted(entry for entry in path.iterdir() if _is_known(entry))
+        if not found:
+            raise UserError(f"{text}: the folder holds no image and no video")
+        return [(entry, entry.name) for entry in found]
+    if not glob.has_magic(text):
+        raise UserError(f"{text}: there is no such file or folder")
+    matches = glob.glob(text, recursive=True)  # noqa: PTH207 - Path.glob knows no absolute pattern
+    found = sorted(path for path in map(Path, matches) if _is_known(path))
+    if not found:
+        raise UserError(f"{text}: no image and no video fits this pattern")
+    root = os.path.commonpath([entry.parent for entry in found])
+    return [(entry, str(entry.relative_to(root))) for entry in found]
+
+
+def _is_known(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in IMAGES | VIDEOS
+
+
+def _video(path: Path, name: str) -> Source:
+    with _open(path) as capture:
+        frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        fps = _fps(capture)
+    known = math.isfinite(frames) and 0 < frames < 1e9
+    return Source(name, path, fps=fps, frames=int(frames) if known else None)
+
+
+def _live(text: str) -> Source:
+    """A camera or a stream; opened once here to see that it is there."""
+    if text.isdecimal():
+        name, address = f"camera_{text}", int(text)
+        with _open(address) as capture:
+            return Source(name, address, fps=_fps(capture), frames=None, live=True)
+    parts = urlsplit(text)
+    if parts.scheme not in STREAMS:
+        raise UserError(
+            f"{parts.scheme}: is no protocol of a stream; known are {', '.join(sorted(STREAMS))}"
+        )
+    name = f"{parts.hostname or 'stream'}{parts.path.rstrip('/')}".replace("/", "_")
+    with _open(text) as capture:
+        return Source(name, text, fps=_fps(capture), frames=None, live=True)
+
+
+def _fps(capture: cv2.VideoCapture) -> float:
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 0 < fps <= MOST_FPS else USUAL_FPS
+
+
+@contextmanager
+def _open(address: Path | str | int) -> Generator[cv2.VideoCapture, None, None]:
+    """OpenCV's reader; a file may lead FFmpeg to no other file and into no network."""
+    if isinstance(address, int):
+        capture = cv2.VideoCapture(address)
+    elif isinstance(address, str):
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
+        pairs = [number for limit in limits for number in (limit, STREAM_TIMEOUT_MS)]
+        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, pairs)
+    else:
+        with _files_only():
+            capture = cv2.VideoCapture(str(address), cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            raise UserError(_cannot_open(address))
+        yield capture
+    finally:
+        capture.release()
+
+
+def _cannot_open(address: Path | str | int) -> str:
+    if isinstance(address, Path):
+        return f"{address}: the video cannot be opened: it is damaged or of an unknown format"
+    if isinstance(address, int):
+        return f"camera {address}: cannot be opened; see that it is there and not in use"
+    host = urlsplit(address).hostname  # the whole address may hold a password
+    return f"the stream of {host}: cannot be opened; check address, password and network"
+
+
+@contextmanager
+def _files_only() -> Generator[None, None, None]:
+    """A playlist in a video's clothing must not make FFmpeg ask the network."""
+    before = os.environ.get(_CAPTURE_OPTIONS)
+    os.environ[_CAPTURE_OPTIONS] = "protocol_whitelist;file"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CAPTURE_OPTIONS]
+        else:
+            os.environ[_CAPTURE_OPTIONS] = before
