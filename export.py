@@ -9,6 +9,7 @@ from pathlib import Path
 
 from yolo.config import REPOSITORY_ROOT
 from yolo.config.command_line import Parser, fraction, image_size
+from yolo.errors import exit_code
 
 EXAMPLES = """examples:
   python export.py --format onnx
@@ -25,20 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 a failure that one sentence explains; bad usage exits with 2.
     """
     arguments = parse(argv)
-    # torch takes seconds to import: only now that the command line has proved right
-    from yolo.build.run import newest_checkpoint
-    from yolo.errors import UserError
+    return exit_code(lambda: export(arguments))
 
-    try:
-        checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
-        for path in FORMATS[arguments.format](checkpoint, arguments):
-            print(path)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+def export(arguments: argparse.Namespace) -> None:
+    """What ``main`` does once the command line has proved right."""
+    # torch takes seconds to import: only now
+    from yolo.build.run import newest_checkpoint
+
+    checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
+    for path in FORMATS[arguments.format](checkpoint, arguments):
+        print(path)
 
 
 def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from yolo.config.validation_line import parse_score_arguments
+from yolo.config.validation_line import ScoreArguments, parse_score_arguments
+from yolo.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,25 +18,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 a failure that one sentence explains; bad usage exits with 2.
     """
     arguments = parse_score_arguments(argv)
-    # torch takes seconds to import: only now that the command line has proved right
+    return exit_code(lambda: score(arguments))
+
+
+def score(arguments: ScoreArguments) -> None:
+    """What ``main`` does once the command line has proved right."""
+    # torch takes seconds to import: only now
     from yolo.build.scoring import score_checkpoints
-    from yolo.errors import UserError
 
     analyse = None
     if arguments.analyse:
         from yolo.report.analysis import write_analysis
 
         analyse = partial(write_analysis, say=print, place=arguments.analysis_place)
-    try:
-        report = score_checkpoints(arguments, say=print, analyse=analyse)
-        if arguments.json is not None:
-            arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    report = score_checkpoints(arguments, say=print, analyse=analyse)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

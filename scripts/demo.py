@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import REPOSITORY_ROOT
 from yolo.config.command_line import Parser, add_gpu_option
+from yolo.errors import UserError, exit_code
 
 EXAMPLES = """examples:
   python scripts/demo.py
@@ -27,27 +28,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         2.
     """
     arguments = parse(argv)
-    # torch takes seconds to import: only now that the command line has proved right
-    from yolo.build.run import newest_checkpoint
-    from yolo.errors import UserError
+    return exit_code(lambda: demonstrate(arguments))
 
-    try:
-        checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
-        if not checkpoint.is_file():
-            raise UserError(
-                f"{checkpoint}: there is no such file; `python main.py` trains a model and writes "
-                "logs/<name>/best.pt"
-            )
-        if arguments.make_space is not None:
-            _make_space(checkpoint, arguments.make_space)
-        else:
-            _show(checkpoint, arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+def demonstrate(arguments: argparse.Namespace) -> None:
+    """What ``main`` does once the command line has proved right."""
+    # torch takes seconds to import: only now
+    from yolo.build.run import newest_checkpoint
+
+    checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
+    if not checkpoint.is_file():
+        raise UserError(
+            f"{checkpoint}: there is no such file; `python main.py` trains a model and writes "
+            "logs/<name>/best.pt"
+        )
+    if arguments.make_space is not None:
+        _make_space(checkpoint, arguments.make_space)
+    else:
+        _show(checkpoint, arguments)
 
 
 def _make_space(checkpoint: Path, folder: Path) -> None:

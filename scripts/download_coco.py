@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from yolo.archives import Archive, fetch_archives
-from yolo.errors import UserError
+from yolo.errors import exit_code
 
 BASE_URL = "http://images.cocodataset.org"
 
@@ -58,15 +58,10 @@ def fetch_coco(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        fetch_coco(parse_arguments(argv))
-    except (UserError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; start again to go on from here", file=sys.stderr)
-        return 130
-    return 0
+    arguments = parse_arguments(argv)
+    return exit_code(
+        lambda: fetch_coco(arguments), when_stopped="stopped; start again to go on from here"
+    )
 
 
 if __name__ == "__main__":

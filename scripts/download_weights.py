@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from yolo.downloads import download, readable_size
-from yolo.errors import UserError
+from yolo.errors import exit_code
 
 MIRROR = "https://pjreddie.com/media/files"
 
@@ -52,23 +52,21 @@ def list_weights(folder: Path) -> None:
         print(f"{name:<24}{readable_size(size):>10}{here}")
 
 
+def fetch_weights(arguments: argparse.Namespace) -> None:
+    for name in arguments.names:
+        url = f"{arguments.mirror.rstrip('/')}/{name}"
+        path = download(url, arguments.folder / name, size=SIZES[name])
+        print(f"{path}: {SIZES[name]:,} bytes")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Fetch each file, or list all. Returns 0, 1 for a failure, 130 when stopped."""
     arguments = parse_arguments(argv)
     if arguments.list:
         list_weights(arguments.folder)
-    try:
-        for name in arguments.names:
-            url = f"{arguments.mirror.rstrip('/')}/{name}"
-            path = download(url, arguments.folder / name, size=SIZES[name])
-            print(f"{path}: {SIZES[name]:,} bytes")
-    except (UserError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; start again to go on from here", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(
+        lambda: fetch_weights(arguments), when_stopped="stopped; start again to go on from here"
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import REPOSITORY_ROOT
 from yolo.config.command_line import Parser, add_gpu_option, image_size
+from yolo.errors import exit_code
 
 EXAMPLES = """examples:
   python scripts/explain.py photo.jpg
@@ -31,17 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 a failure that one sentence explains; bad usage exits with 2.
     """
     arguments = parse(argv)
-    # torch takes seconds to import: only now that the command line has proved right
-    from yolo.errors import UserError
-
-    try:
-        explain(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: explain(arguments))
 
 
 def explain(arguments: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import REPOSITORY_ROOT
 from yolo.config.command_line import Parser, add_gpu_option, fraction, image_size
+from yolo.errors import exit_code
 
 EXAMPLES = """examples:
   python scripts/predict.py photo.jpg
@@ -34,16 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         explains; 130 stopped by Ctrl-C, with all files whole; bad usage exits with 2.
     """
     arguments = parse(argv)
-    # torch takes seconds to import: only now that the command line has proved right
-    from yolo.errors import UserError
-
-    try:
-        return predict(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: predict(arguments))
 
 
 def predict(arguments: argparse.Namespace) -> int:

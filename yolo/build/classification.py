@@ -13,6 +13,7 @@ from yolo.build.data import (
     Split,
     build_dataset,
     build_evaluation_batches,
+    build_train_and_val,
     build_training_batches,
     check_same_classes,
 )
@@ -44,8 +45,7 @@ def build_classification(config: ClassificationConfig, ranks: Ranks, *, pretrain
     Raises:
         UserError: data or weights are at fault.
     """
-    train, val = build_dataset(config, "train"), build_dataset(config, "val")
-    check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
+    train, val = build_train_and_val(config)
     classifier = build_classifier(config, train.class_names)
     reports = load_initial_weights(classifier, config.model) if pretrained else []
     loss = build_classification_loss(config)

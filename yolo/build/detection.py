@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from yolo.build.data import build_dataset, build_training_batches, check_same_classes
+from yolo.build.data import build_train_and_val, build_training_batches
 from yolo.build.detector import (
     Coder,
     DetectionLoss,
@@ -39,8 +39,7 @@ def build_detection(config: Config, ranks: Ranks, *, pretrained: bool) -> Parts:
     Raises:
         UserError: data or weights are at fault.
     """
-    train, val = build_dataset(config, "train"), build_dataset(config, "val")
-    check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
+    train, val = build_train_and_val(config)
     detector = build_detector(config, train.class_names)
     reports = load_initial_weights(detector, config.model) if pretrained else []
     coder = build_coder(config)
