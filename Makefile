@@ -9,7 +9,7 @@ DEVELOPMENT := $(VENV)/.installed-development
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-browser lint format schema bench clean
+.PHONY: help install demo test test-slow test-browser faults lint format schema bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,9 @@ test-slow: $(DEVELOPMENT) ## run the tests that take minutes
 
 test-browser: $(DEVELOPMENT) ## drive the demo page in a headless Chromium (needs chromium-driver)
 	$(PY) -m pytest -s -m browser tests
+
+faults: $(DEVELOPMENT) ## prove the guarantees in full (goes on where it was stopped); writes benchmarks/faults.md
+	$(PY) -m tests.faults
 
 lint: $(DEVELOPMENT) ## check style, formatting and types
 	$(PY) -m ruff check .

@@ -6,6 +6,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from yolo.engine.interruption import end_at_once_on_signals, end_process
+
+if __name__ == "__main__":
+    end_at_once_on_signals()  # even the imports below take a moment
+
 from yolo.config import ConfigError, load_config
 from yolo.config.command_line import parse_train_arguments
 
@@ -31,4 +36,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

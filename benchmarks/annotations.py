@@ -18,6 +18,7 @@ from yolo.data.annotations import Annotations
 from yolo.data.augment import Augment
 from yolo.data.loader import TrainingBatches
 from yolo.data.sampling import SampleOrder
+from yolo.data.sizes import FixedSize
 from yolo.records import Sample
 
 WORKERS = (0, 1, 2, 4)
@@ -120,7 +121,7 @@ def _memory(annotations: Annotations, workers: int) -> float:
         dataset=TruthOnly(annotations),
         augment=Augment(transforms=[]),
         order=SampleOrder(length=len(annotations), seed=0),
-        image_size_px=IMAGE_SIZE_PX,
+        size_px=FixedSize(IMAGE_SIZE_PX),
         batch_size=1,
         micro_batch_size=1,
         workers=workers,
@@ -128,9 +129,10 @@ def _memory(annotations: Annotations, workers: int) -> float:
     trim_heap()  # what making the set has left behind is not its cost
     found = []
     for _ in range(REPEATS):
+        others = set(multiprocessing.active_children())
         one_from_each = max(1, workers)
         assert len(list(islice(batches.from_step(0), one_from_each))) == one_from_each
-        children = [child.pid for child in multiprocessing.active_children()]
+        children = [child.pid for child in set(multiprocessing.active_children()) - others]
         assert len(children) == workers
         found.append(proportional_bytes([os.getpid(), *filter(None, children)]))
         batches.close()

@@ -28,7 +28,7 @@ CASES = {
     "prediction": "Darknet-53 YOLOv3 at 416 px, one image at a time, beside ONNX Runtime",
     "suppression": "threshold and NMS of 8 images x 10,647 boxes x 80 classes",
     "loss": "YOLOv3's loss alone",
-    "loader": "training loader with the default transforms on real images",
+    "loader": "training loader on real images: default transforms, mosaic, disk cache, a profile",
     "coco-metric": "COCO evaluation of 200,000 detections",
     "annotations-memory": "memory of COCO's annotations with 0 to 4 loader processes",
 }

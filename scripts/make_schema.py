@@ -1,7 +1,7 @@
 """Writes the generated JSON files of the config.
 
-yolo/config/transforms.json  names, types and ranges of the arguments of the allowed Albumentations
-                             transforms, read from Albumentations' own checks
+yolo/config/transforms.json  names, types and ranges of the arguments of the allowed transforms,
+                             read from the checks of Albumentations and of our own
 configs/schema.json          the config's schema for editors
 
     python scripts/make_schema.py            write both
@@ -25,6 +25,7 @@ from pydantic import AfterValidator
 
 from yolo.config.editor_schema import SCHEMA_FILE, editor_schema
 from yolo.config.schema.transforms import ALLOWED, TRANSFORMS_FILE
+from yolo.data.colour import OWN_TRANSFORMS
 
 # Detection has no masks; three channels, the network's size and strictness are the framework's.
 NOT_FOR_USERS = {
@@ -43,13 +44,15 @@ def transforms() -> dict[str, Any]:
 
 
 def transform(name: str) -> dict[str, Any]:
-    """Reads the arguments of one transform from its InitSchema and its signature."""
-    cls = getattr(albumentations, name)
-    schema = cls.InitSchema.model_json_schema()
-    defaults = inspect.signature(cls.__init__).parameters
-    properties: dict[str, Any] = {"type": {"const": name, "description": summary(name)}}
+    """Reads the arguments of one transform: our own, or by its InitSchema and its signature."""
+    own = OWN_TRANSFORMS.get(name)
+    cls: Any = own or getattr(albumentations, name)
+    model = own or cls.InitSchema
+    schema = model.model_json_schema()
+    defaults = inspect.signature(cls if own else cls.__init__).parameters
+    properties: dict[str, Any] = {"type": {"const": name, "description": summary(name, cls)}}
     required = ["type"]
-    for argument, field in cls.InitSchema.model_fields.items():
+    for argument, field in model.model_fields.items():
         if argument in NOT_FOR_USERS[""] | NOT_FOR_USERS.get(name, set()):
             continue
         properties[argument] = plain(schema["properties"][argument], bounds(field.metadata))
@@ -69,19 +72,16 @@ def transform(name: str) -> dict[str, Any]:
     }
 
 
-def summary(name: str) -> str:
+def summary(name: str, cls: type) -> str:
     """The first sentence of the class' docstring, on one line."""
     if name == "Resize":
         return "Stretch the image to data.image_size instead of letterboxing it."
-    paragraph = (inspect.getdoc(getattr(albumentations, name)) or "").split("\n\n")[0]
+    paragraph = (inspect.getdoc(cls) or "").split("\n\n")[0]
     return " ".join(paragraph.split()).split(". ")[0]
 
 
 def bounds(metadata: list[Any]) -> dict[str, Any]:
-    """JSON schema keywords for the ranges that Albumentations checks by functions of its own.
-
-    They are closures of `check_range_bounds`, and the function `nondecreasing`.
-    """
+    """Keywords for what Albumentations checks by closures of `check_range_bounds`, and order."""
     found: dict[str, Any] = {}
     for check in (item.func for item in metadata if isinstance(item, AfterValidator)):
         values = inspect.getclosurevars(check).nonlocals

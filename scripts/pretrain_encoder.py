@@ -13,6 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from yolo.engine.interruption import end_at_once_on_signals, end_process
+
+if __name__ == "__main__":
+    end_at_once_on_signals()  # even the imports below take a moment
+
 from yolo.config import ConfigError, load_config
 from yolo.config.command_line import parse_train_arguments
 
@@ -57,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

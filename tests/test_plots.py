@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from yolo.plots import Line, Panel, draw_classes, draw_models
+from yolo.plots import Curve, Line, Panel, draw_classes, draw_curves, draw_models
 
 
 def line(name: str, figure: float = 0.5) -> Line:
@@ -58,3 +58,41 @@ def test_models_side_by_side() -> None:
         for column in (0, 1, 2)
     ]
     assert [cell.sum() > 100 for cell in cells] == [True, False, True, False, True, False]
+
+
+def rows_of(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """The rows with something of a colour, in the frame's upper 300 px: the legend is below it."""
+    return np.flatnonzero((picture[:300] == colour).all(axis=2).any(axis=1))
+
+
+BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_from_zero() -> None:
+    """A level line at 1 is the top of the frame, one at 1/2 its middle; 0 is its bottom."""
+    x = np.arange(5)
+    curves = [Curve(name="a" * 300, x=x, y=x * 0 + 1.0), Curve(name="$_", x=x, y=x * 0 + 0.5)]
+    picture = draw_curves(curves, title="t", x="steps", y="rate")
+    high, middle = rows_of(picture, BLUE).mean(), rows_of(picture, ORANGE).mean()
+    frame = (picture == 0).all(axis=2).mean(axis=1) > 0.8
+    bottom = np.flatnonzero(frame).max()
+    assert (bottom - middle) / (bottom - high) == pytest.approx(0.5, abs=0.02)
+    assert has_a_margin(picture)
+
+
+def test_a_logarithmic_scale_ends_where_nothing_is_to_see() -> None:
+    """Six decades: a value of 1e-3 lies in the middle, whatever the smallest is."""
+    y = np.array([1e-16, 1.0, 1e-3, 1e-3, 1e-3, 1e-3])
+    picture = draw_curves(
+        [Curve(name="rate", x=np.arange(6), y=y)], title="t", x="x", y="y", y_scale="log"
+    )
+    row = (picture == BLUE).all(axis=2).sum(axis=1).argmax()  # the level part
+    frame = np.flatnonzero((picture == 0).all(axis=2).mean(axis=1) > 0.8)
+    height = frame.max() - rows_of(picture, BLUE).min()  # of the value 1
+    assert (frame.max() - row) / height == pytest.approx(0.5, abs=0.02)
+
+
+def test_points_have_their_markers() -> None:
+    one = [Curve(name="now", x=np.array([9]), y=np.array([0.6]), marker="x")]
+    assert len(rows_of(draw_curves(one, title="t", x="x", y="y"), BLUE)) > 3

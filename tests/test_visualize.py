@@ -11,11 +11,14 @@ from yolo.records import Detections, Sample
 from yolo.visualize import (
     class_colour,
     contact_sheet,
+    count_boxes,
     draw_boxes,
     draw_detections,
+    draw_tile,
     draw_truth,
     save_image,
     side_by_side,
+    write_sheets,
 )
 
 
@@ -145,3 +148,66 @@ def test_save_image_writes_rgb_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         save_image(path / "below-a-file.png", image)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.png", "new"]
+
+
+def outline(tile: np.ndarray, label: int) -> tuple[int, int, int, int]:
+    """Where a class' colour is: left, top, right, bottom, the last ones included."""
+    rows, columns = np.nonzero(has_colour(tile, class_colour(label)))
+    return columns.min(), rows.min(), columns.max(), rows.max()
+
+
+@pytest.mark.parametrize("size_hw", [(8, 12), (20, 900), (900, 20), (1500, 2000), (240, 240)])
+def test_a_tile_has_the_box_around_the_object(size_hw: tuple[int, int]) -> None:
+    """A white object of a quarter of each side, found again in the tile, with its box around it."""
+    height, width = size_hw
+    x1, y1, x2, y2 = width // 4, height // 2, width // 2, height * 3 // 4
+    image = np.zeros((height, width, 3), np.uint8)
+    image[y1:y2, x1:x2] = 255
+    box = np.array([[x1, y1, x2, y2]])
+    bare = draw_tile(image, box[:0], np.zeros(0, int), (), side_px=240, title="")
+    tile = draw_tile(image, box, np.array([0]), ("",), side_px=240, title="")
+    assert tile.shape == bare.shape and tile.shape[1] == 240
+    rows, columns = np.nonzero((bare > 140).all(axis=-1))
+    left, _, right, bottom = outline(tile, 0)
+    # lines of one pixel on the object's last pixels, or around one too small to be seen
+    slack = [1 if np.ptp(side) > 10 else 7 for side in (columns, rows)]
+    assert abs(left - columns.min()) <= slack[0] and abs(right - columns.max()) <= slack[0]
+    assert abs(bottom - rows.max()) <= slack[1]
+
+
+def test_a_box_of_one_pixel_is_seen_and_no_text_hides_it() -> None:
+    image = np.zeros((480, 480, 3), np.uint8)
+    spots = [(0, 0), (240, 0), (479, 479), (0, 479), (100, 200)]
+    boxes = np.array([(x, y, x + 1, y + 1) for x, y in spots])
+    for box, (x, y) in zip(boxes, spots, strict=True):
+        image[y, x] = 255
+        tile = draw_tile(image, box[None], np.array([0]), ("cup",), side_px=480, title="")
+        top = tile.shape[0] - 480
+        around = tile[top + max(0, y - 6) : top + y + 7, max(0, x - 6) : x + 7]
+        assert has_colour(around, class_colour(0)).sum() >= 12
+        if 0 < x < 479 and 0 < y < 479:  # elsewhere the image's edge forces the line onto it
+            assert (around[6, 6] == 255).all()
+
+
+def test_a_title_too_long_keeps_its_end() -> None:
+    tiles = [
+        draw_tile(grey(90, 90), np.zeros((0, 4)), np.zeros(0, int), (), side_px=90, title=title)
+        for title in ("a/long/path/to/some/image.jpg", "another/path/to/some/image.jpg")
+    ]
+    np.testing.assert_array_equal(*tiles)
+    assert (tiles[0][:12] != FILL_COLOUR_RGB).any()
+
+
+def test_sheets_are_written_as_they_fill(tmp_path: Path) -> None:
+    tiles = (grey(20, 30) + number for number in range(5))
+    sheets = write_sheets(tiles, tmp_path, columns=2, per_sheet=4)
+    assert next(sheets) == tmp_path / "sheet_01.jpg" and len(list(tmp_path.iterdir())) == 1
+    assert cv2.imread(str(tmp_path / "sheet_01.jpg")).shape == (44, 64, 3)
+    assert [path.name for path in sheets] == ["sheet_02.jpg"]
+    assert cv2.imread(str(tmp_path / "sheet_02.jpg")).shape == (20, 30, 3)
+
+
+def test_boxes_are_counted_in_words() -> None:
+    assert count_boxes(np.array([], bool)) == "0 boxes"
+    assert count_boxes(np.array([False])) == "1 box"
+    assert count_boxes(np.array([False, True, False])) == "2 boxes, 1 ignored"

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from yolo.downloads import download, readable_size, remote_size
 from yolo.errors import UserError
+
+MOST_GROWTH = 100
+"""Times its own size may a zip's content be: images hardly grow, text tenfold."""
+
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The others can want any amount of memory."""
+
+BROKEN = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
+    *(EOFError, LookupError, OverflowError, RuntimeError, ValueError),
+)
+"""What Python's readers raise on damaged or encrypted archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +107,16 @@ def unpack(path: Path, root: Path) -> int:
     """Unpack what is not there in its full size; returns the number of files in the archive.
 
     Raises:
-        UserError: a broken archive, a member that leads out of the folder, a full disk.
+        UserError: a broken archive, a member that leads out of the folder, far more content than
+            the archive's size lets expect, a full disk.
     """
     try:
         return _UNPACKERS[path.suffix](path, root)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as problem:
-        raise UserError(f"{path} is broken ({problem}); remove it and start again") from problem
+    except UserError:
+        raise
+    except BROKEN as problem:
+        told = str(problem) or type(problem).__name__
+        raise UserError(f"{path} is broken ({told}); remove it and start again") from problem
     except OSError as problem:
         raise UserError(f"cannot unpack {path}: {problem}") from problem
 
@@ -106,19 +124,54 @@ def unpack(path: Path, root: Path) -> int:
 def _unpack_zip(path: Path, root: Path) -> int:
     with zipfile.ZipFile(path) as opened:
         members = [member for member in opened.infolist() if not member.is_dir()]
+        _check_content(path, root, members)
         for member in members:
             if not _is_there(path, root, member.filename, member.file_size):
-                opened.extract(member, root)
+                _extract(opened, member, root)
     return len(members)
+
+
+def _check_content(path: Path, root: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """No bomb: a few kilobytes can stand for terabytes, and for any memory."""
+    packing = next((m for m in members if m.compress_type not in PACKINGS), None)
+    if packing is not None:
+        raise UserError(f"{path} holds {packing.filename!r} in an unusual packing; pack it anew")
+    content, size = sum(member.file_size for member in members), path.stat().st_size
+    if content > MOST_GROWTH * size:
+        raise UserError(
+            f"{path} has {readable_size(size)} and would become {readable_size(content)}, more "
+            f"than {MOST_GROWTH} times as much, which looks like an attack; remove it"
+        )
+    free = shutil.disk_usage(root).free
+    missing = sum(
+        m.file_size for m in members if not _is_there(path, root, m.filename, m.file_size)
+    )
+    if missing > free:
+        raise UserError(
+            f"{root} has {readable_size(free)} free where {path} needs {readable_size(missing)}: "
+            "make room"
+        )
+
+
+def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, root: Path) -> None:
+    """Write a file whole or not at all: at its full size it would be taken for a sound one."""
+    try:
+        opened.extract(member, root)
+    except BaseException:
+        (root / member.filename).unlink(missing_ok=True)
+        raise
 
 
 def _unpack_tar(path: Path, root: Path) -> int:
     if not hasattr(tarfile, "data_filter"):
         raise UserError(f"this Python cannot unpack {path} safely; update to its newest patch")
-    count = 0
+    count, end = 0, path.stat().st_size
     with tarfile.open(path, "r:") as opened:
         for member in opened:
-            if not (member.isfile() or member.isdir()):
+            if not 0 <= member.size <= end - member.offset_data:
+                raise tarfile.ReadError("it is cut off")
+            # A sparse file can say any size, and is made of holes.
+            if not (member.isfile() or member.isdir()) or member.issparse():
                 raise UserError(f"{path} holds {member.name!r}, which is neither file nor folder")
             there = _is_there(path, root, member.name, member.size)
             count += member.isfile()
@@ -133,6 +186,8 @@ def _is_there(path: Path, root: Path, name: str, size: int) -> bool:
     Raises:
         UserError: it leads out of the folder.
     """
+    if "\0" in name:
+        raise UserError(f"{path} holds {name!r}, which is no file name")
     target = (root / name).resolve()
     if not target.is_relative_to(root.resolve()):
         raise UserError(f"{path} holds {name!r}, which leads out of it")

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable
+
+LONGEST_SENTENCE = 1800
+"""Characters. What a sentence quotes may be a whole file without a line's end."""
 
 
 class UserError(ValueError):
     """A user's mistake, told in one sentence: what, where, what is allowed, what to do.
 
-    The commands print the sentence without a traceback and exit with code 1.
+    The commands print the sentence without a traceback and exit with code 1. It stays one line, of
+    a length to be read, whatever a file holds that it quotes.
     """
+
+    def __init__(self, sentence: object) -> None:
+        super().__init__(one_line(str(sentence)))
+
+
+def one_line(text: str) -> str:
+    """A text for the terminal: control characters escaped, its middle left out if it is too long.
+
+    Line ends would break the line, and escape sequences command the terminal.
+    """
+    if len(text) > LONGEST_SENTENCE:
+        half = LONGEST_SENTENCE // 2
+        text = f"{text[:half]} [...] {text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
@@ -23,10 +45,17 @@ def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
         when_stopped: a sentence for whoever presses Ctrl-C.
 
     Returns:
-        ``work``'s own, 1 for a failure that one sentence explains, 130 when stopped.
+        ``work``'s own, 1 for a failure that one sentence explains, 130 when stopped, 141 where
+        nobody reads on.
     """
     try:
-        return work() or 0
+        code = work() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read the lines, such as `head`, has enough; at its end Python would flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Curves of precision and recall as pictures: uint8 (H, W, 3) RGB."""
+"""Curves of precision and recall, and others, as pictures: uint8 (H, W, 3) RGB."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = [f"C{i}" for i in range(10)]
 STYLES = ["-", "--", ":", "-."]
 LEGEND_ROWS = 25
 DOTS_PER_INCH = 120
-TITLE_LETTERS, NAME_LETTERS = 90, 40
+TITLE_LETTERS, NAME_LETTERS, LEGEND_LETTERS = 90, 40, 105
 """Longer ones are cut."""
+LOG_SPAN = 1e6
+"""A logarithmic axis ends so far below the highest value: a rise from almost nothing is no news."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,55 @@ class Panel:
     figure: str
     x: str = "recall"
     y: str = "precision"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Any figure over any other.
+
+    Attributes:
+        name: in the legend.
+        x, y: (P,).
+        marker: of the points, as matplotlib names it; empty draws the line alone.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    marker: str = ""
+
+
+def draw_curves(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    y_scale: Literal["linear", "log"] = "linear",
+) -> np.ndarray:
+    """Several in one frame, their names below it.
+
+    Args:
+        curves: drawn in their order, over whole numbers; a linear scale begins at 0.
+        title: above the frame.
+        x, y: the names of the axes.
+        y_scale: of the upright axis.
+    """
+    figure = Figure(figsize=(9, 4.5 + 0.22 * len(curves)), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    looks = itertools.cycle(itertools.product(STYLES, COLOURS))  # the colour changes fastest
+    for curve, (style, colour) in zip(curves, looks, strict=False):
+        name = _short(curve.name, LEGEND_LETTERS)
+        axes.plot(curve.x, curve.y, style, color=colour, marker=curve.marker, label=name)
+    axes.set(xlabel=x, ylabel=y, yscale=y_scale)
+    highest = max((float(curve.y.max()) for curve in curves if len(curve.y)), default=1.0)
+    axes.set_ylim(bottom=0.0 if y_scale == "linear" else highest / LOG_SPAN)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(_short(title, TITLE_LETTERS), fontsize="medium")
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.02)
+    figure.legend(loc="outside lower center", ncols=1, fontsize="small")
+    return _picture(figure)
 
 
 def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.detectors import make_config
-from tests.encoded_truth import encode_truth
 from yolo.boxes import cxcywh_to_xyxy, pairwise_iou
 from yolo.build.detector import build_coder
+from yolo.build.encoded_truth import encode_truth
 from yolo.models.necks import NECKS
 from yolo.postprocess import Postprocess
 from yolo.records import Targets

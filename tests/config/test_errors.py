@@ -82,7 +82,7 @@ WRONG_VALUES = {
     "value for a component": (
         "data.train=data/coco",
         "data.train: 'data/coco': must be a mapping with the type 'coco', 'shapes', 'voc', "
-        "'yolo_text' or 'csv_list'",
+        "'yolo_text', 'csv_list' or 'csv_boxes'",
     ),
     "below the range": (
         "seed=-1",
@@ -156,8 +156,8 @@ WRONG_VALUES = {
     ),
     "number of anchors": (
         "model.head.anchors=[[1, 2]]",
-        "model.head.anchors: [[1, 2]]: must be a list of 9 (each a list of 2 (each a number "
-        "above 0))",
+        "model.head.anchors: [[1, 2]]: must be 'auto' or a list of 9 (each a list of 2 (each a "
+        "number above 0))",
     ),
     "order of anchors": (
         "model.head.anchors=[[9,9],[1,1],[1,1],[1,1],[1,1],[1,1],[1,1],[1,1],[1,1]]",
@@ -206,6 +206,20 @@ WRONG_VALUES = {
         f"{AUGMENT}=[{{type: GaussNoise, std_range: [0.5, 0.1]}}]",
         f"{AUGMENT}[0].std_range: [0.5, 0.1]: must be a list of 2 (each a number from 0 to 1, in "
         "ascending order)",
+    ),
+    "transform of our own": (
+        f"{AUGMENT}=[{{type: Haze, strenght: [0.1, 0.2]}}]",
+        f"{AUGMENT}[0].strenght: [0.1, 0.2]: unknown argument of Haze, which takes p, strength, "
+        "brightness, depth (did you mean 'strength'?)",
+    ),
+    "range of one of our own": (
+        f"{AUGMENT}=[{{type: Haze, strength: [0.5, 0.1]}}]",
+        f"{AUGMENT}[0].strength: [0.5, 0.1]: must be a list of 2 (each a number from 0 to 1, in "
+        "ascending order)",
+    ),
+    "bound of one of our own": (
+        f"{AUGMENT}=[{{type: HSVJitter, saturation: 0.5}}]",
+        f"{AUGMENT}[0].saturation: 0.5: must be a number from 1 to 10",
     ),
     "size of Resize": (
         f"{AUGMENT}=[{{type: Resize, height: 64}}]",
@@ -304,7 +318,7 @@ WRONG_TEXTS = {
     "empty": ("", "test.yaml: is empty, but must be a mapping such as 'training: {...}'"),
     "list": (
         "- 1\n- 2\n",
-        "test.yaml: holds [1, 2], but must be a mapping such as 'training: {...}'",
+        "test.yaml: holds no mapping, but must be a mapping such as 'training: {...}'",
     ),
     "Python tag": (
         "seed: !!python/object/apply:os.getcwd []\n",

@@ -56,6 +56,7 @@ def test_json_schema_accepts_every_resolved_config(path, editor):
         "model: {encoder: {type: darknet35}}",
         "data: {augment: [{type: Affine, scal: 1}]}",
         "data: {augment: [{type: RandomCrop, height: 32}]}",
+        "data: {augment: [{type: HSVJitter, hue: 0.6}]}",
         "extends: {a: b}",
     ],
 )
@@ -65,15 +66,15 @@ def test_editors_mark_what_is_wrong(text, editor):
 
 def test_transforms_of_the_list_and_no_others():
     assert tuple(transforms()) == ALLOWED
-    assert len(ALLOWED) == 18
+    assert len(ALLOWED) == 21
 
 
 def test_default_transforms():
     resolved = load_config(REPOSITORY_ROOT / "configs" / "yolov3" / "darknet53_coco.yaml")
     chances = {item["type"]: item["p"] for item in resolved.data["data"]["augment"]}
-    rare = {"ToGray": 0.05, "HorizontalFlip": 0.5, "Affine": 1, "RandomFog": 0.01}
+    rare = {"ToGray": 0.05, "HorizontalFlip": 0.5, "Affine": 1}
     common = (
         "MultiplicativeNoise CLAHE Posterize RandomBrightnessContrast RGBShift ColorJitter "
-        "GaussNoise Resize"
+        "GaussNoise Haze Resize"
     )
     assert chances == {**dict.fromkeys(common.split(), 0.1), **rare}

@@ -14,6 +14,7 @@ from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
 from yolo.data.annotations import Annotations
 from yolo.data.datasets import voc
 from yolo.data.datasets.voc import VocDataset
+from yolo.errors import UserError
 
 
 class Parser:
@@ -108,6 +109,23 @@ def test_a_change_of_the_list_or_of_an_image_is_seen(folder: Path, parser: Parse
     write_image(folder / "JPEGImages/2.jpg", (80, 70))
     assert read(folder).annotations.size_hw(1) == (70, 80)
     assert parser.taken() == 2
+
+
+def test_what_was_read_past_a_broken_image_is_not_kept(folder: Path, parser: Parser) -> None:
+    broken = folder / "JPEGImages/2.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    told: list[UserError] = []
+    for times in (1, 2):
+        assert len(read(folder, on_unread=told.append)) == 3
+        assert parser.taken() == 3 and len(told) == times
+    with pytest.raises(UserError, match=r"2\.jpg"):
+        read(folder)
+    broken.write_bytes(whole)
+    parser.taken()
+    for parsed in (3, 0):
+        assert len(read(folder, on_unread=told.append)) == 3
+        assert parser.taken() == parsed and len(told) == 2
 
 
 def test_other_class_names_have_an_entry_of_their_own(folder: Path, parser: Parser) -> None:

@@ -105,7 +105,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"GIF? no", "the image PATH cannot be decoded: it is damaged or of an unknown format."),
         (jpeg()[:600], "the image PATH is cut off: its JPEG data has no end; fetch it again."),
         (png_header(30_000, 30_000), "the image PATH has more than 178,956,970 pixels."),
-        (png_header(60, 40)[:50], "the image PATH cannot be decoded: it is damaged or"),
+        (png_header(61, 40)[:50], "the image PATH cannot be decoded: it is damaged or"),
         (
             jpeg(),
             "PATH is 60x40 px (width x height), but its annotations are for an image of 61x40 px",

@@ -4,7 +4,10 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -14,8 +17,11 @@ import pytest
 import torch
 
 from yolo.data.augment import Augment
-from yolo.data.loader import EvaluationBatches, TrainingBatches, lost_worker
+from yolo.data.loader import EvaluationBatches, TrainingBatches
+from yolo.data.mosaic import MixUp, Mosaic
 from yolo.data.sampling import SampleOrder
+from yolo.data.sizes import FixedSize, RandomSizes
+from yolo.data.workers import lost_worker
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 
@@ -61,11 +67,16 @@ class Noise:
 
 def training(dataset: Noise | None = None, **settings: Any) -> TrainingBatches:
     dataset = dataset or Noise()
-    defaults = {"image_size_px": 64, "batch_size": 8, "micro_batch_size": 3, "seed": 5}
+    defaults: dict[str, Any] = {
+        "size_px": FixedSize(64),
+        "batch_size": 8,
+        "micro_batch_size": 3,
+        "seed": 5,
+    }
+    defaults["order"] = SampleOrder(length=len(dataset), seed=5)
     return TrainingBatches(
         dataset=dataset,
         augment=Augment(transforms=TRANSFORMS),
-        order=SampleOrder(length=len(dataset), seed=5),
         **(defaults | settings),
     )
 
@@ -105,9 +116,55 @@ def test_training_is_the_same_for_any_number_of_workers() -> None:
         assert others[0].images.is_contiguous(memory_format=torch.channels_last)
 
 
+MIXED: dict[str, Any] = {
+    "mosaic": Mosaic(p=0.7, until_step=4),
+    "mixup": MixUp(p=0.4, alpha=8.0, until_step=5),
+    "size_px": RandomSizes(sides_px=(64, 96, 128), every=1, seed=5, until_step=6, final_px=32),
+}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
+def test_mixed_images_are_the_same_for_any_workers_ranks_and_pool() -> None:
+    alone = take(training(**MIXED), steps=7)
+    assert len({batch.images.shape[-1] for batch in alone}) == 4
+    expected = digest(alone)
+    for workers in (1, 2, 4):
+        assert digest(take(training(workers=workers, **MIXED), steps=7)) == expected
+    for pool_bytes in (0, 20_000):  # a noise of 60 px sides takes 8,000
+        assert digest(take(training(pool_bytes=pool_bytes, **MIXED), steps=7)) == expected
+    assert digest(take(training(micro_batch_size=8, **MIXED), steps=7)) == expected
+    ranks = [take(training(rank=rank, world_size=2, **MIXED), steps=7) for rank in (0, 1)]
+    shares = (rank[2 * step : 2 * step + 2] for step in range(7) for rank in ranks)
+    assert digest(batch for share in shares for batch in share) == expected
+    whole = digest(take(training(size_px=MIXED["size_px"]), steps=7))
+    same = [one == other for one, other in zip(whole, expected, strict=True)]
+    assert all(same[40:])  # from step 5 on nothing is mixed
+    assert sum(same[:32]) < 16
+
+
+def test_a_micro_batch_that_is_a_block_decodes_each_image_once() -> None:
+    loads = Counter()
+
+    class Counting(Noise):
+        def load(self, index: int) -> Sample:
+            loads[index] += 1
+            return super().load(index)
+
+    mosaic = {"mosaic": Mosaic(p=1.0, until_step=9), "batch_size": 16, "micro_batch_size": 16}
+    one_block = 16 * 60 * 80 * 3
+    take(training(Counting(32), pool_bytes=one_block, **mosaic), steps=2)
+    assert set(loads.values()) == {1} and len(loads) == 32
+
+
 def test_an_image_looks_different_in_each_epoch() -> None:
     seen = digest(take(training(), steps=5))
     assert len(set(seen)) == len(seen) == 40
+
+
+def test_an_image_that_an_epoch_repeats_looks_different_each_time() -> None:
+    often = SampleOrder(length=2, seed=5, repeat_factors=np.array([1.0, 7.0]))
+    seen = digest(take(training(Noise(2), order=often), steps=1))
+    assert len(set(seen)) == len(seen) == 8
 
 
 def test_two_ranks_share_the_images_of_each_step() -> None:
@@ -146,6 +203,31 @@ def test_close_ends_the_workers() -> None:
     batches.close()
 
 
+def test_python_ends_while_something_still_holds_the_batches() -> None:
+    """Its end waits for every worker, and none of them heeds the SIGTERM it sends."""
+    program = "from tests.data.test_loader import training; held = training(workers=2).from_step(0)"
+    subprocess.run([sys.executable, "-c", f"{program}; next(held)"], check=True, timeout=120)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it on Linux alone")
+def test_a_killed_process_takes_its_workers_with_it_at_once() -> None:
+    """They hold copies of its connections to the other ranks, which should see it gone."""
+    open_end, ours = os.pipe()  # closed when the last process that inherited it has ended
+    parent = os.fork()
+    if parent == 0:
+        os.close(open_end)
+        batches = training(workers=2)
+        next(batches.from_step(0))
+        os.write(ours, b"x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.close(ours)
+    assert os.read(open_end, 1) == b"x"
+    start = time.monotonic()
+    assert os.read(open_end, 1) == b"" and time.monotonic() - start < 2.5
+    os.close(open_end)
+    os.waitpid(parent, 0)
+
+
 def _children() -> list[int]:
     return [child.pid for child in multiprocessing.active_children()]
 
@@ -155,6 +237,7 @@ def test_a_bad_image_is_the_same_sentence_with_and_without_workers(workers: int)
     with pytest.raises(UserError) as caught:
         take(training(Noise(broken=4), workers=workers), steps=2)
     assert str(caught.value) == "the image 4.jpg cannot be decoded."
+    assert not _children()  # although the traceback is still held
     evaluation = EvaluationBatches(
         dataset=Noise(broken=4), image_size_px=64, batch_size=3, workers=workers
     )

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import pytest
 
 from yolo.data.annotations import Annotations
 from yolo.data.sampling import SampleKey, SampleOrder, StepSampler, repeat_factors
+from yolo.data.sizes import FixedSize, RandomSizes
 from yolo.errors import UserError
 
 
@@ -15,11 +17,12 @@ def flat(lists: Iterable[list[SampleKey]]) -> list[SampleKey]:
     return list(chain.from_iterable(lists))
 
 
-def steps(count: int, **settings: int) -> list[list[SampleKey]]:
+def steps(count: int, **settings: Any) -> list[list[SampleKey]]:
     """The images of each of ``count`` steps, over all micro-batches of one rank."""
     order = SampleOrder(length=settings.pop("length", 10), seed=3)
     sampler = StepSampler(
-        order=order, **({"micro_batch_size": 3, "image_size_px": 64, "batch_size": 8} | settings)
+        order=order,
+        **({"micro_batch_size": 3, "size_px": FixedSize(64), "batch_size": 8} | settings),
     )
     batches = iter(sampler)
     per_step = sampler.micro_batches_per_step
@@ -97,9 +100,9 @@ def test_a_data_set_smaller_than_a_batch() -> None:
 
 def test_micro_batches_are_cut_from_the_rank_share() -> None:
     order = SampleOrder(length=10, seed=0)
-    sampler = StepSampler(order=order, batch_size=8, micro_batch_size=3, image_size_px=64)
+    sampler = StepSampler(order=order, batch_size=8, micro_batch_size=3, size_px=FixedSize(64))
     assert [len(batch) for batch in islice(sampler, 6)] == [3, 3, 2, 3, 3, 2]
-    large = StepSampler(order=order, batch_size=8, micro_batch_size=99, image_size_px=64)
+    large = StepSampler(order=order, batch_size=8, micro_batch_size=99, size_px=FixedSize(64))
     assert [len(batch) for batch in islice(large, 2)] == [8, 8]
 
 
@@ -120,3 +123,57 @@ def test_resuming_gives_the_tail() -> None:
 def test_fewer_images_than_ranks() -> None:
     with pytest.raises(UserError, match=r"training.batch_size is 2, less than one image for each"):
         steps(1, batch_size=2, world_size=3)
+
+
+def mixing(count: int = 6, **settings: Any) -> list[SampleKey]:
+    return flat(steps(count, **({"mosaic_until": 99, "mixup_until": 99} | settings)))
+
+
+def test_neighbours_are_the_others_of_the_block_within_the_epoch() -> None:
+    """40 images, blocks of 16: places 0-15, 16-31, 32-39, then of the next epoch 0-7, 8-23."""
+    keys = mixing(10, length=40)
+    for start, end in ((0, 16), (16, 32), (32, 40), (40, 48), (48, 64), (64, 80)):
+        block = keys[start:end]
+        for key in block:
+            others = [other.index for other in block if other is not key]
+            assert sorted(key.neighbours) == sorted(others)
+
+
+def test_an_image_that_an_epoch_repeats_is_no_partner_of_itself() -> None:
+    order = SampleOrder(length=2, seed=0, repeat_factors=np.array([1.0, 5.0]))
+    for position in range(12):
+        (_, index), around = order.at(position), order.neighbours(position)
+        assert set(around) == {1 - index}
+    assert SampleOrder(length=1, seed=0).neighbours(4) == (0,)
+    places = [key.place for key in flat(steps(4, length=3))]
+    assert places == [position % 3 for position in range(32)]
+
+
+def test_mixing_stops_at_its_step() -> None:
+    keys = mixing(6, mosaic_until=3, mixup_until=5)
+    assert [key.mosaic for key in keys] == [True] * 24 + [False] * 24
+    assert [key.mixup for key in keys] == [True] * 40 + [False] * 8
+    assert [bool(key.neighbours) for key in keys] == [True] * 40 + [False] * 8
+
+
+def test_all_images_of_a_step_have_its_size_on_every_rank() -> None:
+    sizes = RandomSizes(sides_px=(320, 352, 384), every=2, seed=4, until_step=9, final_px=64)
+    expected = [sizes(step) for step in range(12)]
+    assert len(set(expected)) == 4
+    for rank in (0, 1):
+        shares = steps(12, rank=rank, world_size=2, size_px=sizes)
+        assert [{key.size_px for key in share} for share in shares] == [{s} for s in expected]
+
+
+def test_the_size_of_micro_batches_changes_no_sample() -> None:
+    expected = mixing(micro_batch_size=8)
+    for micro_batch_size in (1, 3, 99):
+        assert mixing(micro_batch_size=micro_batch_size) == expected
+
+
+def test_an_image_that_an_epoch_repeats_is_one_neighbour():
+    order = SampleOrder(length=4, seed=0, repeat_factors=np.full(4, 4.0))
+    assert sorted(order.of_epoch(0).tolist()) == sorted([0, 1, 2, 3] * 4)
+    for position in range(16):
+        others = {0, 1, 2, 3} - {order.at(position)[1]}
+        assert sorted(order.neighbours(position)) == sorted(others)

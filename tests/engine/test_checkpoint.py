@@ -1,4 +1,7 @@
+import errno
 import hashlib
+import io
+import itertools
 import math
 import os
 import pickle
@@ -151,6 +154,72 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(saved, monkeypatch, what) 
     assert names(saved.parent) == ["last.pt"]
     save_checkpoint(saved, content(2))
     assert load_checkpoint(saved)["progress"]["step"] == 2
+
+
+OPERATIONS = ("io.open", "os.fsync", "os.open", "os.replace", "os.link", "os.unlink")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_aborted_at_any_file_operation_both_names_stay_whole(tmp_path, monkeypatch, code) -> None:
+    """The n-th operation of saving and naming fails, for every n, and every one after it."""
+    last, best = tmp_path / "last.pt", tmp_path / "best.pt"
+    for number in itertools.count():
+        save_checkpoint(last, content(1))
+        link_checkpoint(last, best)
+        calls = itertools.count()
+        with monkeypatch.context() as patch:
+            for name in OPERATIONS:
+                fail_from(patch, name, calls, number, code)
+            told = None
+            try:
+                save_checkpoint(last, content(2))
+                link_checkpoint(last, best)
+            except UserError as error:
+                told = str(error)
+        steps = [load_checkpoint(path)["progress"]["step"] for path in (last, best)]
+        assert steps in ([1, 1], [2, 1], [2, 2])
+        if told is None:
+            break
+        assert os.strerror(code) in told
+    assert number > 8 and steps == [2, 2]
+    assert names(tmp_path) == ["best.pt", "last.pt"]  # what could not be removed was used again
+
+
+def fail_from(patch, name: str, calls, number: int, code: int) -> None:
+    module, _, function = name.partition(".")
+    module = {"io": io, "os": os}[module]
+    real = getattr(module, function)
+
+    def perhaps(*arguments, **keywords):
+        if next(calls) >= number:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments, **keywords)
+
+    patch.setattr(module, function, perhaps)
+
+
+def test_an_error_that_comes_up_while_saving_keeps_its_words(saved: Path, monkeypatch) -> None:
+    """PyTorch raises a lost worker's error wherever the process is; the disk is not to blame."""
+
+    def interrupt(number: int) -> None:
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupt)
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            save_checkpoint(saved, content(2))
+    assert load_checkpoint(saved)["progress"]["step"] == 1 and names(saved.parent) == ["last.pt"]
+
+
+def test_every_version_stays_readable() -> None:
+    """Files that were written before; ``data/make_checkpoint.py`` says how."""
+    paths = sorted((Path(__file__).parent / "data").glob("checkpoint_version_*.pt"))
+    assert [path.stem for path in paths] == [
+        f"checkpoint_version_{number}" for number in range(1, checkpoint.VERSION + 1)
+    ]
+    for path in paths:
+        saved = load_checkpoint(path)
+        assert saved["progress"]["step"] == 6 and saved["model"]["out.weight"].shape == (4, 6)
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:

@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.distributed import Ranks, is_rank, join, launch, lost_rank
+from yolo.engine.distributed import (
+    Ranks,
+    is_rank,
+    join,
+    launch,
+    lost_rank,
+    share_batch_norm,
+)
 from yolo.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -238,6 +245,20 @@ def test_processes_do_not_share_a_gpu(monkeypatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(UserError, match="2 processes on this machine need as many GPUs"):
         join(["cuda:0"])
+
+
+def test_statistics_are_shared_by_gpus_alone() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    names, parameters = list(model.state_dict()), list(model.parameters())
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    share_batch_norm(model, Ranks(rank=0, world_size=1, device=cpu))
+    assert type(model[1]) is torch.nn.BatchNorm2d
+    with pytest.raises(UserError, match=r"sync_batch_norm: works on GPUs only, .* 2 processes"):
+        share_batch_norm(model, Ranks(rank=0, world_size=2, device=cpu))
+    share_batch_norm(model, Ranks(rank=0, world_size=2, device=cuda))
+    assert type(model[1]) is torch.nn.SyncBatchNorm
+    assert list(model.state_dict()) == names
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
 
 
 def test_a_lost_rank_is_told_in_a_sentence() -> None:

@@ -1,6 +1,8 @@
 import io
 import json
+import resource
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -146,6 +148,50 @@ def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path: Path) -> None:
     ]
     assert scalars(tmp_path, "training/loss") == [(1, 1), (2, 2), (3, 3), (4, 40)]
     assert scalars(tmp_path, "validation/AP") == [(2, 0.2)]
+
+
+def test_an_evaluation_that_is_made_again_is_told_once(tmp_path: Path) -> None:
+    """A kill came after step 4 was evaluated and told, before a checkpoint knew of it."""
+    first = FolderLog(folder=tmp_path, steps=6)
+    for step in (2, 4):
+        first.training(step, figures(step), seconds_left=1.0)
+        first.evaluation(step, {"AP": step / 10}, [])
+    first.close()
+    resumed = FolderLog(folder=tmp_path, steps=6, start_step=4, evaluated_step=2)
+    resumed.evaluation(4, {"AP": 0.4}, [])
+    resumed.training(6, figures(6), seconds_left=1.0)
+    resumed.close()
+    steps = [(record["phase"], record["step"]) for record in records(tmp_path)]
+    assert sorted(steps) == [("training", s) for s in (2, 4, 6)] + [
+        ("validation", s) for s in (2, 4)
+    ]
+    assert scalars(tmp_path, "validation/AP") == [(2, 0.2), (4, 0.4)]
+    assert scalars(tmp_path, "training/loss") == [(2, 2), (4, 4), (6, 6)]
+
+
+def test_a_log_that_was_spoiled_is_cut_to_what_can_be_read(tmp_path: Path) -> None:
+    whole = json.dumps({"phase": "training", "step": 1, "loss": 2.0}).encode()
+    lines = [b"3", b"[]", b'{"step": "1", "phase": "training"}', b"\xff\xfe", whole, whole[:-4]]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    FolderLog(folder=tmp_path, steps=4, start_step=1).close()
+    assert records(tmp_path) == [{"phase": "training", "step": 1, "loss": 2.0}]
+
+
+def test_a_full_disk_is_noticed_by_the_report_that_meets_it(tmp_path: Path) -> None:
+    """TensorBoard's own writer would only have lost a thread."""
+    log = FolderLog(folder=tmp_path, steps=4)
+    threads = threading.active_count()
+    log.training(1, figures(1.0), seconds_left=1.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log._events.path.stat().st_size + 10, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"events\.out\.tfevents\..*: cannot be written"):
+            log.evaluation(1, {"AP": 0.1}, [np.zeros((8, 8, 3), np.uint8)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    log.close()
+    assert threading.active_count() == threads
+    assert scalars(tmp_path, "training/loss") == [(1, 1)]  # and what was written is whole
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

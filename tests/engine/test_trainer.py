@@ -18,9 +18,11 @@ from yolo.engine.learner import Learner
 from yolo.engine.logging import SilentLog
 from yolo.engine.precision import Precision
 from yolo.engine.progress import Plan, Progress
+from yolo.engine.run_lock import RunLock
 from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
 from yolo.optim.optimizers import adam, adamw, sgd
+from yolo.optim.schedules import Plateau
 from yolo.records import Batch, Targets
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -324,6 +326,18 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
 
 
+def test_a_checkpoint_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    """It knows neither a schedule's state nor steps skipped in a row."""
+    state = load_checkpoint(Path(__file__).parent / "data" / "checkpoint_version_1.pt")
+    assert "schedule" not in state and "skipped_in_a_row" not in state["progress"]
+    run = trainer(tmp_path, steps=STEPS + 1)
+    (tmp_path / "last.pt").write_bytes(b"")  # for the best one's name
+    run.load_state_dict(state)
+    assert differences(run.state_dict()["model"], state["model"]) == []
+    progress = run.fit()
+    assert (progress.step, progress.skipped_in_a_row) == (STEPS + 1, 0)
+
+
 def test_a_crash_between_the_two_names_is_mended_on_resuming(tmp_path: Path) -> None:
     trainer(tmp_path, more={}, evaluator=ToyEvaluator([0.1, 0.2])).fit()
     (tmp_path / "best.pt").unlink()
@@ -604,7 +618,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path)
             for settings in group["optimizer"]["param_groups"]:
                 settings.pop("lr", None)  # that of the step
         assert differences(expected[part], found[part], part) == []
-    assert "step 2: skipped, its gradient is not finite" in bad.log.said
+    assert any(text.startswith("step 2: skipped, not finite: loss xy") for text in bad.log.said)
     step, figures = bad.log.trained[-1]
     assert step == 3 and figures["skipped_steps"] == 1
 
@@ -712,6 +726,43 @@ def test_patience(tmp_path: Path, figures: list[float], stops_at: int) -> None:
     assert again.fit().step == stops_at and again.log.trained == []
 
 
+def test_enough_is_enough(tmp_path: Path) -> None:
+    evaluator = ToyEvaluator([0.1, 0.9, 0.5, 0.95])
+    run = trainer(tmp_path, evaluate_every=1, evaluator=evaluator, more={"enough": 0.9})
+    assert run.fit().step == 2
+    assert "stopped: toy 0.9000 has reached 0.9" in run.log.said
+    again = trainer(tmp_path, evaluate_every=1, more={"enough": 0.9})
+    again.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
+    assert again.fit().step == 2 and again.log.trained == []
+    assert (
+        trainer(tmp_path, evaluator=ToyEvaluator([0.8, 0.8]), more={"enough": 0.9}).fit().step == 6
+    )
+
+
+def plateau() -> Plateau:
+    return Plateau(factor=0.5, patience=0, threshold=0.0, min_factor=0.1)
+
+
+def test_a_schedule_that_goes_by_the_figures_resumes_exactly(tmp_path: Path) -> None:
+    """Without a better figure the rate is halved: after evaluations 2, 4 and 5."""
+    figures = [0.3, 0.2, 0.4, 0.4, float("nan"), 0.1]
+    parts = {"evaluate_every": 1}
+    whole = trainer(tmp_path / "a", schedule=plateau(), evaluator=ToyEvaluator(figures), **parts)
+    whole.fit()
+    rates = [f["learning_rate"] / 0.01 for _, f in whole.log.trained]
+    assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.125])
+    for steps in (1, 2, 4):
+        folder = tmp_path / str(steps)
+        trainer(
+            folder, schedule=plateau(), evaluator=ToyEvaluator(figures), **parts, steps=steps
+        ).fit()
+        rest = ToyEvaluator(figures[steps:])
+        resumed = trainer(folder, schedule=plateau(), evaluator=rest, **parts)
+        resumed.load_state_dict(load_checkpoint(folder / "last.pt"))
+        resumed.fit()
+        assert differences(whole.state_dict(), resumed.state_dict()) == [], steps
+
+
 @pytest.mark.parametrize(
     ("every", "steps", "expected"),
     [(3, 6, [3, 6]), (4, 6, [4, 6]), (100, 5, [5]), (1, 3, [1, 2, 3])],
@@ -735,3 +786,32 @@ def test_evaluating_changes_nothing_in_the_training(tmp_path: Path) -> None:
     rarely.fit()
     for part in ("model", "optimizer"):
         assert differences(often.state_dict()[part], rarely.state_dict()[part]) == []
+
+
+class LoneImage(ToyNet):
+    """Its batch norm sees one number per channel, as at 32 px with one image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.conv(images / 255).mean((2, 3), keepdim=True)
+        return self.out(self.between(x).flatten(1))
+
+
+def test_one_image_too_small_for_batch_norm_is_told(tmp_path: Path) -> None:
+    run = trainer(tmp_path, model=LoneImage(), batches=ToyBatches(micro_batches=4))
+    with pytest.raises(UserError, match=r"data\.image_size: so small .* micro-batch of one image"):
+        run.fit()
+    assert run.batches.closed == 1 and run.log.closed
+    assert trainer(tmp_path, model=LoneImage()).fit().step == STEPS  # two at a time
+
+
+def test_the_log_and_the_lock_are_let_go_even_if_a_worker_does_not_end(tmp_path: Path) -> None:
+    class Stuck(ToyBatches):
+        def close(self) -> None:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    run = trainer(tmp_path, batches=Stuck())
+    run._lock = RunLock(tmp_path)
+    with pytest.raises(UserError, match="a data loading process was lost"):
+        run.fit()
+    assert run.log.closed
+    RunLock(tmp_path).release()

@@ -1,8 +1,25 @@
+import json
+import math
+
+import numpy as np
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, MultiStepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingWarmRestarts,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
 
-from yolo.optim.schedules import cosine_restarts, step_schedule, warmup
+from yolo.optim.schedules import (
+    Plateau,
+    cosine_restarts,
+    linear,
+    one_cycle,
+    step_schedule,
+    warmup,
+)
 
 
 def rates_of(make_scheduler, steps, base_rate=1.0):
@@ -62,3 +79,109 @@ def test_warmup_multiplies_without_moving_the_cosine():
 def test_warmup_starts_above_zero_and_may_be_absent():
     assert warmup(0, 1000) > 0
     assert warmup(0, 0) == warmup(0, 1) == 1.0
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+@pytest.mark.parametrize(("steps", "share"), [(100, 0.3), (97, 0.25), (40, 0.9), (4, 0.5)])
+def test_one_cycle_against_pytorch(shape, steps, share):
+    schedule = one_cycle(steps=steps, warm_share=share, div=20, final_div=500, shape=shape)
+    expected = rates_of(
+        lambda o: OneCycleLR(
+            o,
+            max_lr=0.1,
+            total_steps=steps,
+            pct_start=share,
+            div_factor=20,
+            final_div_factor=500,
+            anneal_strategy={"linear": "linear", "cosine": "cos"}[shape],
+            cycle_momentum=False,
+        ),
+        steps,
+    )
+    rates = [0.1 * schedule(step) for step in range(steps)]
+    assert rates == pytest.approx(expected, rel=1e-9)
+    assert schedule(steps - 1) == 1 / (20 * 500)  # exactly
+
+
+def test_one_cycle_by_hand():
+    """Ten steps, the fifth is the peak: up by quarters, down by fifths."""
+    schedule = one_cycle(steps=10, warm_share=0.5, div=5, final_div=2, shape="linear")
+    rise, fall = [0.2, 0.4, 0.6, 0.8, 1.0], [0.82, 0.64, 0.46, 0.28, 0.1]
+    assert [schedule(step) for step in range(10)] == pytest.approx(rise + fall)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_one_cycle_without_a_rise_begins_at_its_peak(share):
+    schedule = one_cycle(steps=10, warm_share=share, div=4, final_div=25, shape="cosine")
+    assert (schedule(0), schedule(9)) == (1.0, 0.01)
+    assert one_cycle(steps=1, warm_share=share, div=4, final_div=25, shape="cosine")(0) == 1.0
+
+
+def test_one_cycle_ends_at_its_lowest_rate_even_after_a_long_rise():
+    schedule = one_cycle(steps=10, warm_share=0.95, div=4, final_div=25, shape="linear")
+    assert schedule(9) == 0.01
+
+
+def test_linear_against_pytorch():
+    schedule = linear(steps=51, end_factor=0.2)
+    expected = rates_of(
+        lambda o: LinearLR(o, start_factor=1.0, end_factor=0.2, total_iters=50), steps=51
+    )
+    assert [schedule(step) for step in range(51)] == pytest.approx(expected)
+    assert schedule(50) == 0.2
+    assert linear(steps=1, end_factor=0.2)(0) == 1.0
+
+
+def test_linear_rises_first():
+    schedule = linear(steps=5, end_factor=0.0, warmup_steps=2)
+    assert [schedule(step) for step in range(5)] == pytest.approx([1 / 16, 0.75, 0.5, 0.25, 0])
+
+
+def histories():
+    """Figures that rise, stall and fall in ties and tiny steps."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        figures = np.cumsum(rng.choice([-0.02, -1e-3, 0, 0, 5e-4, 1e-3, 0.03], size=60))
+        yield rng, (figures + 0.3).round(6).tolist()
+
+
+def test_plateau_against_pytorch():
+    falls = 0
+    for rng, figures in histories():
+        figures[7] = math.nan
+        settings = {"factor": float(rng.choice([0.1, 0.5])), "patience": int(rng.integers(0, 5))}
+        threshold, lowest = float(rng.choice([0, 1e-3, 0.01])), float(rng.choice([0, 1e-3, 0.3]))
+        plateau = Plateau(**settings, threshold=threshold, min_factor=lowest)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        reference = ReduceLROnPlateau(
+            optimizer,
+            mode="max",
+            threshold_mode="abs",
+            threshold=threshold,
+            min_lr=lowest,
+            eps=0,
+            **settings,
+        )
+        for figure in figures:
+            plateau.note(figure)
+            reference.step(figure)
+            assert plateau(0) == pytest.approx(optimizer.param_groups[0]["lr"])
+        falls += plateau(0) < 1
+    assert falls > 20
+
+
+def test_plateau_goes_on_from_its_state():
+    """Patience 1: the second evaluation in a row without a better figure lowers the rate."""
+    settings = {"factor": 0.5, "patience": 1, "threshold": 0.01, "min_factor": 0.3}
+    first = Plateau(**settings, warmup_steps=2)
+    first.note(0.5)
+    first.note(0.51)  # not above 0.5 by more than 0.01
+    second = Plateau(**settings, warmup_steps=2)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    factors = []
+    for figure in (0.4, 0.52, 0.4, 0.52, 0.4):
+        second.note(figure)
+        factors.append(second(9))
+    assert factors == [0.5, 0.5, 0.5, 0.3, 0.3]
+    assert second(0) == 0.3 / 16
+    assert first(9) == 1.0

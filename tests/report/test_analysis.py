@@ -136,6 +136,17 @@ def test_the_misses_say_what_came_nearest(coco):
     assert captions[-1] == "dog: found with confidence 0.100 only · <b>1&amp;.png"
 
 
+def test_an_image_that_cannot_be_read_has_its_pictures_too(coco):
+    judgement = judged(coco, FOUND)
+    judgement[0].image_path(1).write_bytes(b"no image")
+    captions = [Page(block).texts[0] for block in gallery.Gallery(*judgement).misses()]
+    assert [caption.endswith("<b>1&amp;.png (cannot be read)") for caption in captions] == [
+        True,
+        False,
+        True,
+    ]
+
+
 def test_no_image_has_all_pictures(coco):
     many = [(image, CAT, (60, 60, 90, 90), 0.9) for image in (0, 1, 2) for _ in range(30)]
     shown = gallery.Gallery(*judged(coco, many)).false_positives()

@@ -62,7 +62,9 @@ def test_cheap_cases_give_figures_and_a_page(images: Path, tmp_path: Path, capsy
         assert len(row) == 5
         value, unit = row[2].split()
         assert float(value.replace(",", "")) > 0, row
-        assert unit in ("images/s", "times", "ms", "s")
+        assert unit in ("images/s", "times", "ms", "s", "%")
+    shares = [float(row[2].split()[0]) for row in rows if row[1].startswith("share of ")]
+    assert len(shares) == 4 and abs(sum(shares) - 100) < 1  # of one sample of the loader
     assert f"`python scripts/benchmark.py {CHEAP[0]}" in page.read_text()
     printed = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(CHEAP) for line in printed) == len(rows)

@@ -13,7 +13,6 @@ from yolo.build.data import (
     Split,
     build_dataset,
     build_evaluation_batches,
-    build_train_and_val,
     build_training_batches,
     check_same_classes,
 )
@@ -33,11 +32,19 @@ from yolo.models.classifier import Classifier
 from yolo.records import Targets
 
 
-def build_classification(config: ClassificationConfig, ranks: Ranks, *, pretrained: bool) -> Parts:
+def build_classification(
+    config: ClassificationConfig,
+    train: DetectionDataset,
+    val: DetectionDataset,
+    ranks: Ranks,
+    *,
+    pretrained: bool,
+) -> Parts:
     """Everything that training a classifier needs.
 
     Args:
         config: the whole config.
+        train, val: its data sets, opened.
         ranks: this process among all.
         pretrained: read the initial weights that the config names; a checkpoint that brings its
             own needs none.
@@ -45,7 +52,6 @@ def build_classification(config: ClassificationConfig, ranks: Ranks, *, pretrain
     Raises:
         UserError: data or weights are at fault.
     """
-    train, val = build_train_and_val(config)
     classifier = build_classifier(config, train.class_names)
     reports = load_initial_weights(classifier, config.model) if pretrained else []
     loss = build_classification_loss(config)

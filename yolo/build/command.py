@@ -9,7 +9,7 @@ from pathlib import Path
 from yolo.build.training import build_trainer, resume_trainer
 from yolo.config import Resolved
 from yolo.config.command_line import TrainArguments
-from yolo.engine.distributed import is_rank, join, launch
+from yolo.engine.distributed import is_rank, join, launch, lost_rank
 from yolo.engine.interruption import Interrupted
 from yolo.errors import UserError
 
@@ -43,6 +43,12 @@ def train(
         return stopped.exit_code
     except (UserError, OSError) as error:  # a full disk or a lost permission is no bug either
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        lost = None if ranks is None else lost_rank(error, ranks)
+        if lost is None:
+            raise
+        print(f"error: {lost}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the training began to listen for signals
         return 130

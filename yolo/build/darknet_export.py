@@ -10,7 +10,7 @@ from pathlib import Path
 from yolo.build.detector import anchors_px
 from yolo.build.scoring import load_detector, read_config
 from yolo.config import Config
-from yolo.config.schema.model import YOLOv2LossConfig, YOLOv3LossConfig
+from yolo.config.schema.losses import YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.darknet.cfg import Options, cfg_text
 from yolo.darknet.weights import write_weights
 from yolo.engine.checkpoint import load_checkpoint

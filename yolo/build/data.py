@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,13 +15,19 @@ from yolo.data.augment import Augment, WholeImageAugment
 from yolo.data.datasets.class_folder import ClassFolderDataset
 from yolo.data.datasets.class_shapes import ClassShapesDataset
 from yolo.data.datasets.coco import CocoDataset
+from yolo.data.datasets.csv_boxes import CsvBoxesDataset
 from yolo.data.datasets.csv_list import CsvListDataset
 from yolo.data.datasets.detection import DetectionDataset
 from yolo.data.datasets.shapes import ShapesDataset
+from yolo.data.datasets.unread import UnreadImages
 from yolo.data.datasets.voc import EVERY_XML, VocDataset
 from yolo.data.datasets.yolo_text import YoloTextDataset
-from yolo.data.loader import EvaluationBatches, TrainingBatches
+from yolo.data.image_cache import CachedImages
+from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
+from yolo.data.mosaic import MixUp, Mosaic
 from yolo.data.sampling import SampleOrder, repeat_factors
+from yolo.data.sizes import FixedSize, RandomSizes
+from yolo.data.tolerance import ImagesOrEmpty, TolerantImages
 from yolo.engine.distributed import Ranks
 from yolo.errors import UserError
 
@@ -31,11 +38,17 @@ DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "class_folder": ClassFolderDataset,
     "class_shapes": ClassShapesDataset,
     "coco": CocoDataset,
+    "csv_boxes": partial(CsvBoxesDataset, cache=CACHE),
     "csv_list": partial(CsvListDataset, cache=CACHE),
     "shapes": ShapesDataset,
     "voc": partial(VocDataset, cache=CACHE),
     "yolo_text": partial(YoloTextDataset, cache=CACHE),
 }
+
+SIZED_BY_HEADERS = frozenset({"csv_boxes", "csv_list", "voc", "yolo_text"})
+"""They read the headers of all images when they open, and can go on past those that are broken."""
+
+_log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
 
@@ -49,7 +62,7 @@ def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
     spec = getattr(config.data, split)
     if spec is None:
         raise UserError(f"data.{split} is not set in the config; set it, or choose another split")
-    dataset = _open(spec, config)
+    dataset = _open(spec, config, f"data.{split}")
     if config.data.limit is not None and split != "test":
         dataset = dataset.limit(config.data.limit)
     if split == "train" and config.data.train_share < 1:
@@ -57,10 +70,28 @@ def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
     return dataset
 
 
-def _open(spec: Dataset | ClassDataset, config: TaskConfig) -> DetectionDataset:
-    """The fields of a data set's section are its constructor's arguments."""
-    settings = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
-    return DATASETS[spec.type](**settings, class_names=config.data.class_names)
+def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> DetectionDataset:
+    """The fields of a data set's section are its constructor's arguments.
+
+    Args:
+        spec: the section.
+        place: its dotted key.
+    """
+    fields = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
+    opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
+    if config.data.on_error == "stop" or spec.type not in SIZED_BY_HEADERS:
+        return opened()
+    unread = UnreadImages()
+    dataset = opened(on_unread=unread.note)
+    unread.check(len(dataset), config.data.max_bad_share)
+    if unread.count:
+        _log.warning(
+            "%s of the %s images of %s cannot be read; each is named where it is met",
+            f"{unread.count:,}",
+            f"{len(dataset):,}",
+            place,
+        )
+    return dataset
 
 
 def image_set(config: Config, split: Split) -> str:
@@ -126,18 +157,77 @@ def build_training_batches(
     if data.sampling == "repeat_factor":
         factors = repeat_factors(dataset.annotations, data.repeat_factor_threshold)
     return TrainingBatches(
-        dataset=dataset,
+        dataset=_training_images(data, dataset),
         augment=_build_augment(data),
         order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
-        image_size_px=data.image_size,
+        size_px=_size_px(config),
         batch_size=config.training.batch_size,
         micro_batch_size=config.training.micro_batch_size,
         rank=ranks.rank,
         world_size=ranks.world_size,
         workers=count_workers(config, ranks),
         seed=config.seed,
+        mosaic=_mosaic(config),
+        mixup=_mixup(config),
         pin_memory=ranks.device.type == "cuda",
     )
+
+
+def _size_px(config: TaskConfig) -> Callable[[int], int]:
+    """The side of the images as a function of the optimizer step."""
+    data = config.data
+    if isinstance(data, ClassificationDataConfig) or data.multi_scale is None:
+        return FixedSize(data.image_size)
+    given = data.multi_scale
+    return RandomSizes(
+        sides_px=tuple(range(given.min, given.max + 1, given.step)),
+        every=given.every,
+        seed=config.seed,
+        until_step=given.until_step,
+        final_px=data.image_size,
+    )
+
+
+def _mosaic(config: TaskConfig) -> Mosaic | None:
+    data = config.data
+    if isinstance(data, ClassificationDataConfig) or data.mosaic is None:
+        return None
+    return Mosaic(p=data.mosaic.p, until_step=config.training.steps - data.mosaic.off_for_last)
+
+
+def _mixup(config: TaskConfig) -> MixUp | None:
+    data = config.data
+    if isinstance(data, ClassificationDataConfig) or data.mixup is None:
+        return None
+    until_step = config.training.steps - data.mixup.off_for_last
+    return MixUp(p=data.mixup.p, alpha=data.mixup.alpha, until_step=until_step)
+
+
+def _training_images(
+    data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset
+) -> ImageData:
+    """The images as training loads them, from the files outwards."""
+    images: ImageData = dataset if data.cache == "none" else _cached(data, dataset)
+    if data.on_error == "skip":
+        images = TolerantImages(images, max_bad_share=data.max_bad_share)
+    return images
+
+
+def largest_side_px(data: DataConfig | ClassificationDataConfig) -> int:
+    """The largest side of the input while training."""
+    if isinstance(data, ClassificationDataConfig) or data.multi_scale is None:
+        return data.image_size
+    return max(data.image_size, data.multi_scale.max)
+
+
+def _cached(data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset) -> CachedImages:
+    """Decoded images at the largest size of the training; processes share a machine's memory."""
+    limit_bytes = int(data.cache_limit_gb * 1e9)
+    side_px, folder = largest_side_px(data), CACHE / "images"
+    if data.cache == "disk":
+        return CachedImages(dataset, side_px=side_px, limit_bytes=limit_bytes, folder=folder)
+    limit_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return CachedImages(dataset, side_px=side_px, limit_bytes=limit_bytes, folder=None)
 
 
 def _build_augment(data: DataConfig | ClassificationDataConfig) -> Augment:
@@ -151,8 +241,11 @@ def build_evaluation_batches(
     config: TaskConfig, dataset: DetectionDataset, ranks: Ranks, *, image_size_px: int | None = None
 ) -> EvaluationBatches:
     """This rank's letterboxed batches of a whole data set."""
+    images: ImageData = dataset
+    if config.data.on_error == "skip":
+        images = ImagesOrEmpty(dataset, max_bad_share=config.data.max_bad_share)
     return EvaluationBatches(
-        dataset=dataset,
+        dataset=images,
         image_size_px=image_size_px or config.data.image_size,
         batch_size=config.evaluation.batch_size,
         rank=ranks.rank,

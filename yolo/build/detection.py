@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from yolo.build.data import build_train_and_val, build_training_batches
+from yolo.build.anchors import describe_anchors
+from yolo.build.data import build_training_batches
 from yolo.build.detector import (
     Coder,
     DetectionLoss,
@@ -26,12 +27,23 @@ from yolo.engine.precision import Precision
 from yolo.metrics.grid_accuracy import grid_accuracy
 from yolo.records import Targets
 
+MOST_FINDINGS = 20
+"""So many mended boxes a run's introduction names."""
 
-def build_detection(config: Config, ranks: Ranks, *, pretrained: bool) -> Parts:
+
+def build_detection(
+    config: Config,
+    train: DetectionDataset,
+    val: DetectionDataset,
+    ranks: Ranks,
+    *,
+    pretrained: bool,
+) -> Parts:
     """Everything that training a detector needs.
 
     Args:
         config: the whole config.
+        train, val: its data sets, opened.
         ranks: this process among all.
         pretrained: read the initial weights that the config names; a checkpoint that brings its
             own needs none.
@@ -39,7 +51,6 @@ def build_detection(config: Config, ranks: Ranks, *, pretrained: bool) -> Parts:
     Raises:
         UserError: data or weights are at fault.
     """
-    train, val = build_train_and_val(config)
     detector = build_detector(config, train.class_names)
     reports = load_initial_weights(detector, config.model) if pretrained else []
     coder = build_coder(config)
@@ -61,7 +72,11 @@ def build_detection(config: Config, ranks: Ranks, *, pretrained: bool) -> Parts:
         train=train,
         evaluator=evaluator,
         card={"anchors_px": anchors_px(config)},
-        data_lines=[*_describe("train", train), *_describe("val", val)],
+        data_lines=[
+            *_describe("train", train),
+            *_describe("val", val),
+            *describe_anchors(config, train),
+        ],
         load_reports=reports,
     )
 
@@ -94,8 +109,9 @@ def _describe(name: str, dataset: DetectionDataset) -> Iterator[str]:
     findings = dataset.findings
     for kind, count in findings.counts.items():
         yield f"  {count:,} boxes: {kind}"
-    for text in findings.texts:
+    told = findings.texts[:MOST_FINDINGS]
+    for text in told:
         yield f"    {text}"
-    untold = sum(findings.counts.values()) - len(findings.texts)
+    untold = sum(findings.counts.values()) - len(told)
     if untold > 0:
-        yield f"    and {untold:,} more"
+        yield f"    and {untold:,} more, which scripts/preflight.py lists"

@@ -11,15 +11,10 @@ from yolo.coders.anchor import AnchorCoder
 from yolo.coders.grid import GridCoder
 from yolo.config import Config
 from yolo.config.schema.classification import ClassifierConfig
-from yolo.config.schema.model import (
-    Encoder,
-    ModelConfig,
-    YOLOv1HeadConfig,
-    YOLOv1LossConfig,
-    YOLOv2HeadConfig,
-    YOLOv2LossConfig,
-    YOLOv3LossConfig,
-)
+from yolo.config.schema.encoders import Encoder
+from yolo.config.schema.heads import Head, YOLOv1HeadConfig, YOLOv2HeadConfig
+from yolo.config.schema.losses import YOLOv1LossConfig, YOLOv2LossConfig, YOLOv3LossConfig
+from yolo.config.schema.model import ModelConfig
 from yolo.errors import UserError
 from yolo.losses.yolov1 import YOLOv1Loss
 from yolo.losses.yolov2 import YOLOv2Loss
@@ -38,6 +33,9 @@ PREPROCESSING = {"unit_range": UNIT_RANGE, "imagenet": IMAGENET}
 
 STRIDES_PX = {"yolov3": (8, 16, 32), "yolov3_tiny": (16, 32), "yolov2": (32,), "yolov1": (64,)}
 """Pixels per cell of each raw map, by the type of the head."""
+
+FITTED_ANCHORS = {"yolov3": 9, "yolov3_tiny": 6, "yolov2": 5}
+"""How many ``anchors: auto`` are, by the type of the head."""
 
 Coder = AnchorCoder | GridCoder
 DetectionLoss = YOLOv1Loss | YOLOv2Loss | YOLOv3Loss
@@ -84,7 +82,7 @@ def _build_head(config: Config, neck: Neck, classes: int) -> nn.Module:
             end=head.end,
             dropout=head.dropout,
         )
-    anchors_per_cell = len(head.anchors) // len(STRIDES_PX[head.type])
+    anchors_per_cell = count_anchors(head) // len(STRIDES_PX[head.type])
     if isinstance(head, YOLOv2HeadConfig):
         return YOLOv2Head(in_channels=channels, anchors_per_cell=anchors_per_cell, classes=classes)
     return YOLOv3Head(
@@ -102,10 +100,20 @@ def cells(config: Config) -> int:
     return config.data.image_size // stride_px
 
 
+def count_anchors(head: Head) -> int:
+    """All anchors of a head, also where they are yet to be fitted; 0 for YOLOv1."""
+    if isinstance(head, YOLOv1HeadConfig):
+        return 0
+    return FITTED_ANCHORS[head.type] if head.anchors == "auto" else len(head.anchors)
+
+
 def anchors_px(config: Config) -> list[list[float]]:
-    """Widths and heights from small to large; none for YOLOv1."""
+    """Widths and heights from small to large; none for YOLOv1. ``settle_anchors`` ends "auto"."""
     head = config.model.head
-    return [] if isinstance(head, YOLOv1HeadConfig) else [list(anchor) for anchor in head.anchors]
+    if isinstance(head, YOLOv1HeadConfig):
+        return []
+    assert head.anchors != "auto", "anchors are numbers once settle_anchors has seen the data"
+    return [list(anchor) for anchor in head.anchors]
 
 
 def build_coder(config: Config) -> Coder:
@@ -113,7 +121,7 @@ def build_coder(config: Config) -> Coder:
     head, loss = config.model.head, config.loss
     if isinstance(head, YOLOv1HeadConfig):
         return GridCoder(cells=cells(config), boxes=head.boxes, stride_px=STRIDES_PX["yolov1"][0])
-    strides, anchors = STRIDES_PX[head.type], head.anchors
+    strides, anchors = STRIDES_PX[head.type], anchors_px(config)
     per_level = len(anchors) // len(strides)
     exclusive = not isinstance(loss, YOLOv3LossConfig) or loss.class_loss == "cross_entropy"
     return AnchorCoder(

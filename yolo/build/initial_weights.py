@@ -8,7 +8,7 @@ from torch import nn
 
 from yolo.build.darknet import load_darknet_detector, load_darknet_encoder
 from yolo.config.schema.classification import ClassifierConfig
-from yolo.config.schema.model import Encoder as EncoderConfig
+from yolo.config.schema.encoders import Encoder as EncoderConfig
 from yolo.config.schema.model import InitConfig, ModelConfig
 from yolo.darknet.weights import is_weights_file
 from yolo.engine.checkpoint import load_checkpoint

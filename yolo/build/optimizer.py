@@ -8,14 +8,34 @@ import torch
 from torch import nn
 
 from yolo.config import TaskConfig
+from yolo.config.schema.training import (
+    CosineRestartsConfig,
+    LinearScheduleConfig,
+    OneCycleConfig,
+)
 from yolo.engine.freezing import Freeze
 from yolo.optim.optimizers import adam, adamw, sgd
-from yolo.optim.schedules import Schedule, cosine_restarts, step_schedule
+from yolo.optim.schedules import (
+    Plateau,
+    Schedule,
+    cosine_restarts,
+    linear,
+    one_cycle,
+    step_schedule,
+)
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": adam,
     "adamw": adamw,
     "sgd": sgd,
+}
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "step": step_schedule,
+    "cosine_restarts": cosine_restarts,
+    "one_cycle": one_cycle,
+    "linear": linear,
+    "plateau": Plateau,
 }
 
 
@@ -39,17 +59,11 @@ def build_freeze(config: TaskConfig, model: nn.Module) -> Freeze | None:
 
 
 def build_schedule(config: TaskConfig) -> Schedule:
-    """Factors of the optimizer's learning rates."""
-    schedule = config.training.schedule
-    if schedule.type == "step":
-        return step_schedule(
-            milestones=schedule.milestones,
-            factors=schedule.factors,
-            warmup_steps=schedule.warmup_steps,
-        )
-    return cosine_restarts(
-        t_0=schedule.t_0,
-        t_mult=schedule.t_mult,
-        eta_min_ratio=schedule.eta_min / config.training.optimizer.learning_rate,
-        warmup_steps=schedule.warmup_steps,
-    )
+    """Factors of the optimizer's learning rates; ``Plateau`` alone has a state."""
+    schedule, training = config.training.schedule, config.training
+    settings = schedule.model_dump(exclude={"type"})
+    if isinstance(schedule, CosineRestartsConfig):
+        settings["eta_min_ratio"] = settings.pop("eta_min") / training.optimizer.learning_rate
+    elif isinstance(schedule, OneCycleConfig | LinearScheduleConfig):
+        settings["steps"] = training.steps
+    return SCHEDULES[schedule.type](**settings)

@@ -29,7 +29,7 @@ class Parts:
         batches: this rank's stream.
         train: the training set, which says what the labels mean.
         evaluator: built when the precision is known, with the loss on its device.
-        card: plain data of the task that every checkpoint carries.
+        card: plain data of the task alone that every checkpoint carries.
         data_lines: about the data sets, for the run's introduction.
         load_reports: of the files that the initial weights came from.
     """
@@ -44,3 +44,17 @@ class Parts:
     card: dict[str, Any] = field(default_factory=dict)
     data_lines: Sequence[str] = ()
     load_reports: Sequence[LoadReport] = ()
+
+    @property
+    def full_card(self) -> dict[str, Any]:
+        """``card``, and what the labels and the model's pixels mean."""
+        normalise = self.model.normalise
+        return {
+            "class_names": list(self.train.class_names),
+            "category_ids": [int(i) for i in self.train.category_ids],
+            "preprocessing": {
+                "mean": normalise.mean.flatten().tolist(),
+                "std": normalise.std.flatten().tolist(),
+            },
+            **self.card,
+        }

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from yolo.config import ConfigError, config_from_dict
+from yolo.engine.checkpoint import link_checkpoint, load_checkpoint
 from yolo.errors import UserError
 
 CHANGEABLE = (
     "training.steps",
     "training.patience",
     "training.checkpoint_every",
+    "training.max_skipped",
     "evaluation.every",
     "evaluation.backend",
     "evaluation.batch_size",
@@ -21,8 +24,57 @@ CHANGEABLE = (
     "evaluation.pictures",
     "logging.every",
     "data.workers",
+    "data.on_error",
+    "data.max_bad_share",
 )
 """The rest decides the weights, or what the best figure so far is compared with."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a run goes on from.
+
+    Attributes:
+        path: ``last.pt``, or ``best.pt`` where that is damaged or missing.
+        content: what it holds.
+        complaint: why it is not ``last.pt``; None if it is.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    complaint: str | None
+
+
+def newest_whole_checkpoint(folder: Path) -> Origin:
+    """``last.pt``, or where it is damaged the best one from before.
+
+    Raises:
+        UserError: none is whole, or ``last.pt`` may not be read, which proves no damage.
+    """
+    last, best = folder / "last.pt", folder / "best.pt"
+    try:
+        return Origin(last, load_checkpoint(last), None)
+    except UserError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
+        damage = str(error)
+    try:
+        content = load_checkpoint(best)
+    except UserError as error:
+        raise UserError(
+            f"{damage}; {error}; so nothing is left to go on from, begin anew"
+        ) from error
+    step = content["progress"]["step"]
+    return Origin(best, content, f"{damage}; going on from {best}, which is of step {step}")
+
+
+def replace_damaged(folder: Path, origin: Origin) -> None:
+    """Give the checkpoint that a run goes on from the name ``last.pt``; for one process alone.
+
+    Otherwise the damaged file would be taken for the best one, which is linked to it.
+    """
+    if origin.complaint is not None:
+        link_checkpoint(origin.path, folder / "last.pt")
 
 
 def check_same_config(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from yolo.config import Resolved, resolved_yaml
 from yolo.errors import UserError
 
 
@@ -44,6 +46,23 @@ def _dated_folder(directory: Path, config_name: str) -> Path:
         except FileExistsError:
             continue
     raise AssertionError("unreachable")
+
+
+def write_config(folder: Path, resolved: Resolved) -> None:
+    """Keep a run's config, as it is from now on, in its ``config.yaml``; whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = folder / "config.yaml"
+    temporary = folder / "config.yaml.tmp"
+    try:
+        temporary.write_text(resolved_yaml(resolved), "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def newest_checkpoint(directory: Path) -> Path:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from yolo.build.anchors import settle_anchors
 from yolo.build.classification import build_classification
-from yolo.build.data import check_same_classes
+from yolo.build.data import build_train_and_val, check_same_classes
 from yolo.build.detection import build_detection
-from yolo.build.optimizer import build_freeze, build_optimizer, build_schedule
+from yolo.build.learner import build_learner
+from yolo.build.optimizer import build_freeze, build_schedule
 from yolo.build.parts import Parts
-from yolo.build.resuming import check_same_config
-from yolo.build.run import create_run_folder
-from yolo.config import Resolved, TaskConfig, resolved_yaml
-from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.distributed import Ranks
+from yolo.build.resuming import check_same_config, newest_whole_checkpoint, replace_damaged
+from yolo.build.run import create_run_folder, write_config
+from yolo.config import Resolved, TaskConfig
+from yolo.data.datasets.detection import DetectionDataset
+from yolo.engine.distributed import Ranks, share_batch_norm
 from yolo.engine.freezing import Freeze
-from yolo.engine.learner import Learner
 from yolo.engine.logging import FolderLog, RunLog, SilentLog
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision, choose_precision
-from yolo.engine.progress import Plan
+from yolo.engine.progress import Plan, Progress
+from yolo.engine.run_lock import RunLock
 from yolo.engine.trainer import Trainer
 from yolo.errors import UserError
 from yolo.models.layers import Preprocessing
@@ -45,8 +48,10 @@ class _Run:
     ranks: Ranks
     folder: Path
     log: RunLog
+    lock: RunLock | None
     parts: Parts
     freeze: Freeze | None
+    enough: float | None = None
 
     @property
     def config(self) -> TaskConfig:
@@ -59,32 +64,52 @@ class _Run:
         return min(training.micro_batch_size, -(-training.batch_size // self.ranks.world_size))
 
 
-def build_trainer(resolved: Resolved, ranks: Ranks, *, name: str | None) -> Trainer:
+def build_trainer(
+    resolved: Resolved, ranks: Ranks, *, name: str | None, enough: float | None = None
+) -> Trainer:
     """A new training in a new run folder.
 
     Args:
         resolved: the config.
         ranks: this process among all; rank 0 makes the folder and speaks.
         name: the folder's name; None for date, time and the config's name.
+        enough: the training ends once the monitored figure reaches it; None for the last step.
 
     Raises:
         UserError: data, weights, device or folder are at fault.
     """
-    config = resolved.config
-    parts, freeze = _build_parts(config, ranks, pretrained=True)
+    train, val = _open_data(resolved.config, ranks)
+    resolved = ranks.broadcast(settle_anchors(resolved, train))  # CPUs differ in the last digit
+    parts, freeze = _build_parts(resolved.config, train, val, ranks, pretrained=True)
     folder = None
     if ranks.is_main:
-        directory = config.logging.directory
+        directory = resolved.config.logging.directory
         folder = create_run_folder(directory, name=name, config_name=resolved.path.stem)
     folder = ranks.broadcast(folder)
     assert folder is not None
-    log = _open_log(folder, resolved, ranks, start_step=0)
-    run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts, freeze=freeze)
-    return _assemble(run, precision=None)
+    with ExitStack() as undone:
+        lock = _lock(folder, ranks, undone)
+        log = _open_log(folder, resolved, ranks, Progress())
+        undone.callback(log.close)
+        run = _Run(
+            resolved=resolved,
+            ranks=ranks,
+            folder=folder,
+            log=log,
+            lock=lock,
+            parts=parts,
+            freeze=freeze,
+            enough=enough,
+        )
+        trainer = _assemble(run, precision=None)
+        undone.pop_all()
+        return trainer
 
 
 def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
     """The training of a run's folder, to go on from its ``last.pt``, exactly.
+
+    Where that is damaged, it goes on from ``best.pt``.
 
     Args:
         folder: the run's.
@@ -92,46 +117,87 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
         ranks: this process among all.
 
     Raises:
-        UserError: the checkpoint cannot be read, or config or data are not those it was trained
-            with.
+        UserError: another process trains this run, no checkpoint can be read, or config or data
+            are not those it was trained with.
     """
-    path = folder / "last.pt"
-    checkpoint = load_checkpoint(path)
-    check_same_config(folder, checkpoint["config"], resolved.data)
-    parts, freeze = _build_parts(resolved.config, ranks, pretrained=False)
-    ids, names = checkpoint["category_ids"], checkpoint["class_names"]
-    check_same_classes(parts.train, "train", ids, names, owner=str(path))
-    # which files, that are not read again, had decided
-    parts.model.normalise.adopt(Preprocessing(**checkpoint["preprocessing"]))
-    log = _open_log(folder, resolved, ranks, start_step=checkpoint["progress"]["step"])
-    run = _Run(resolved=resolved, ranks=ranks, folder=folder, log=log, parts=parts, freeze=freeze)
-    trainer = _assemble(run, precision=Precision(**checkpoint["precision"]))
-    trainer.load_state_dict(checkpoint)
-    return trainer
+    with ExitStack() as undone:
+        lock = _lock(folder, ranks, undone)
+        origin = newest_whole_checkpoint(folder)
+        checkpoint, config = origin.content, resolved.config
+        check_same_config(folder, checkpoint["config"], resolved.data)
+        train, val = _open_data(config, ranks)
+        ids, names = checkpoint["category_ids"], checkpoint["class_names"]
+        check_same_classes(train, "train", ids, names, owner=str(origin.path))
+        parts, freeze = _build_parts(config, train, val, ranks, pretrained=False)
+        # which files, that are not read again, had decided
+        parts.model.normalise.adopt(Preprocessing(**checkpoint["preprocessing"]))
+        ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
+        if ranks.is_main:
+            replace_damaged(folder, origin)
+        log = _open_log(folder, resolved, ranks, Progress(**checkpoint["progress"]))
+        undone.callback(log.close)
+        if origin.complaint is not None:
+            log.say(origin.complaint)
+        run = _Run(
+            resolved=resolved,
+            ranks=ranks,
+            folder=folder,
+            log=log,
+            lock=lock,
+            parts=parts,
+            freeze=freeze,
+        )
+        trainer = _assemble(run, precision=Precision(**checkpoint["precision"]))
+        trainer.load_state_dict(checkpoint)
+        undone.pop_all()
+        return trainer
+
+
+def _lock(folder: Path, ranks: Ranks, undone: ExitStack) -> RunLock | None:
+    """Rank 0's lock on the run, which the trainer keeps unless building it fails."""
+    if not ranks.is_main:
+        return None
+    lock = RunLock(folder)
+    undone.callback(lock.release)
+    return lock
 
 
 def _build_parts(
-    config: TaskConfig, ranks: Ranks, *, pretrained: bool
+    config: TaskConfig,
+    train: DetectionDataset,
+    val: DetectionDataset,
+    ranks: Ranks,
+    *,
+    pretrained: bool,
 ) -> tuple[Parts, Freeze | None]:
-    """All that can be at fault, and what of the model is frozen."""
+    """What is trained on what, and what of it keeps its weights."""
+    parts = TASKS[config.task](config, train, val, ranks, pretrained=pretrained)
+    if config.training.sync_batch_norm:
+        share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
+    return parts, build_freeze(config, parts.model)
+
+
+def _open_data(config: TaskConfig, ranks: Ranks) -> tuple[DetectionDataset, DetectionDataset]:
+    """Training and validation set, once the number of processes has proved possible."""
     if config.training.batch_size < ranks.world_size:
         raise UserError(
             f"training.batch_size: {config.training.batch_size} images cannot be shared among "
             f"{ranks.world_size} processes; use fewer devices or a larger batch"
         )
-    parts = TASKS[config.task](config, ranks, pretrained=pretrained)
-    return parts, build_freeze(config, parts.model)
+    return build_train_and_val(config)
 
 
-def _open_log(folder: Path, resolved: Resolved, ranks: Ranks, *, start_step: int) -> RunLog:
+def _open_log(folder: Path, resolved: Resolved, ranks: Ranks, progress: Progress) -> RunLog:
     """Rank 0 writes the config down, as it is from now on, and keeps the log."""
     if not ranks.is_main:
         return SilentLog()
-    temporary = folder / "config.yaml.tmp"
-    temporary.write_text(resolved_yaml(resolved))
-    temporary.replace(folder / "config.yaml")
-    steps = resolved.config.training.steps
-    return FolderLog(folder=folder, steps=steps, start_step=start_step)
+    write_config(folder, resolved)
+    return FolderLog(
+        folder=folder,
+        steps=resolved.config.training.steps,
+        start_step=progress.step,
+        evaluated_step=progress.evaluated_step,
+    )
 
 
 def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
@@ -146,29 +212,25 @@ def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
     if config.training.compile:
         model.compile()
     _introduce(run, precision)
-    learner = Learner(
-        model=model,
-        loss=parts.loss,
-        accuracy=parts.accuracy,
+    learner = build_learner(
+        config,
+        parts,
         freeze=run.freeze,
-        optimizer=build_optimizer(config, model),
-        schedule=build_schedule(config),
         precision=precision,
         ranks=ranks,
+        schedule=build_schedule(config),
         images_per_step=config.training.batch_size,
-        gradient_clip=config.training.gradient_clip,
-        ema_decay=None if config.training.ema is None else config.training.ema.decay,
-        seed=config.seed,
     )
     return Trainer(
         learner=learner,
         batches=parts.batches,
         evaluator=parts.evaluator(precision),
-        plan=_build_plan(config),
+        plan=_build_plan(config, run.enough),
         ranks=ranks,
         folder=run.folder,
         log=run.log,
         card=_build_card(run, precision),
+        lock=run.lock,
     )
 
 
@@ -188,7 +250,7 @@ def _choose_precision(run: _Run, model: nn.Module) -> Precision:
     return chosen
 
 
-def _build_plan(config: TaskConfig) -> Plan:
+def _build_plan(config: TaskConfig, enough: float | None) -> Plan:
     training = config.training
     return Plan(
         steps=training.steps,
@@ -196,25 +258,20 @@ def _build_plan(config: TaskConfig) -> Plan:
         checkpoint_every=training.checkpoint_every,
         log_every=config.logging.every,
         patience=training.patience,
+        enough=enough,
+        max_skipped=training.max_skipped,
     )
 
 
 def _build_card(run: _Run, precision: Precision) -> dict[str, Any]:
     """What a checkpoint tells about itself, as plain data."""
-    normalise, train = run.parts.model.normalise, run.parts.train
     return {
         "config": run.resolved.data,
-        "class_names": list(train.class_names),
-        "category_ids": [int(i) for i in train.category_ids],
-        "preprocessing": {
-            "mean": normalise.mean.flatten().tolist(),
-            "std": normalise.std.flatten().tolist(),
-        },
         "precision": asdict(precision),
         "image_size_px": run.config.data.image_size,
         "micro_batch_size": run.micro_batch_size,
         "torch": importlib.metadata.version("torch"),
-        **run.parts.card,
+        **run.parts.full_card,
     }
 
 
@@ -235,5 +292,7 @@ def _introduce(run: _Run, precision: Precision) -> None:
             f"{run.micro_batch_size}, this process's share of training.batch_size "
             f"{config.training.batch_size}"
         )
+    if config.training.sync_batch_norm and run.ranks.world_size == 1:
+        say("training.sync_batch_norm: changes nothing, for one process has the whole batch")
     for line in parts.data_lines:
         say(line)

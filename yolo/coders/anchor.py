@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from yolo.full_precision import full_precision
+
 MAX_LOG_SIZE = 10.0
 """Sizes stop at exp(10) = 22,026 anchors: no raw output, however wild, becomes infinite."""
 
@@ -62,7 +64,7 @@ class AnchorCoder(nn.Module):
     def level_boxes(self, raw: Tensor, level: int) -> Tensor:
         """Boxes of one raw map. (B, A, H, W, 5 + K) -> xyxy pixels (B, A, H, W, 4), float32."""
         _, _, height, width, _ = raw.shape
-        values = raw[..., :4].float()
+        values = full_precision(raw[..., :4])
         rows = torch.arange(height, device=raw.device, dtype=torch.float32)
         columns = torch.arange(width, device=raw.device, dtype=torch.float32)
         anchors = self.anchors_px[level].view(1, -1, 1, 1, 2)  # (A, 2) -> (1, A, 1, 1, 2)
@@ -101,15 +103,15 @@ class AnchorCoder(nn.Module):
         Returns:
             Corners in pixels from the upper left corner of the cell, float32 (T, 4).
         """
-        values = rows[:, :4].float()
+        values = full_precision(rows[:, :4])
         centre = values[:, :2].sigmoid() * self.strides[level][:, None]  # (T, 2)
         half = values[:, 2:].clamp(max=MAX_LOG_SIZE).exp() * (self.anchors_px[level, anchor] / 2)
         return torch.cat((centre - half, centre + half), dim=-1)
 
     def _scores(self, raw: Tensor) -> Tensor:
         """(B, A, H, W, 5 + K) -> (B, A, H, W, K), float32."""
-        objectness = raw[..., 4:5].float().sigmoid()
-        classes = raw[..., 5:].float()
+        objectness = full_precision(raw[..., 4:5]).sigmoid()
+        classes = full_precision(raw[..., 5:])
         if self.class_activation == "softmax":
             return objectness * classes.softmax(dim=-1)
         return objectness * classes.sigmoid()

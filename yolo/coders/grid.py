@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo.boxes import cxcywh_to_xyxy
+from yolo.full_precision import full_precision
 
 LARGEST = 1e4
 """Raw numbers are taken for at most this: no output, however wild, decodes to infinity."""
@@ -53,7 +54,7 @@ class GridCoder(nn.Module):
             (B, N, K), 0..1; N runs over row, column, box.
         """
         (values,) = raw
-        boxes, classes = self.split(values.float())
+        boxes, classes = self.split(full_precision(values))
         confidence = _bounded(boxes[..., 4:]).clamp(min=0)  # (B, S, S, n, 1)
         classes = _bounded(classes).clamp(min=0).unsqueeze(3)  # (B, S, S, 1, K)
         scores = (confidence * classes).clamp(max=1)  # (B, S, S, n, K)
@@ -75,7 +76,7 @@ class GridCoder(nn.Module):
     def boxes_xyxy_px(self, boxes: Tensor) -> Tensor:
         """Boxes of a whole map. (B, S, S, n, 4 or more) -> xyxy pixels (B, S, S, n, 4), float32."""
         assert boxes.shape[1:3] == (self.cells, self.cells), "the grid that the coder was made for"
-        cxcywh = self.boxes_in_cell(boxes.float())
+        cxcywh = self.boxes_in_cell(full_precision(boxes))
         at = torch.arange(self.cells, device=boxes.device, dtype=torch.float32) / self.cells
         corner = torch.zeros_like(cxcywh[:1])  # (1, S, S, n, 4)
         corner[..., 0] = at[:, None]  # columns: (S, 1) -> (1, S, S, n)

@@ -1,6 +1,7 @@
 """The command line of main.py, and the pieces that the other commands share. Imports no torch."""
 
 import argparse
+import reprlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from yolo.config.describing import did_you_mean
 from yolo.config.loading import REPOSITORY_ROOT
 
 DEFAULT_CONFIG = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
+
+LONGEST_NAME_BYTES = 200
+"""Of a run's folder; file systems take 255."""
 
 Devices = list[str] | Literal["auto"]
 
@@ -124,6 +128,17 @@ def train_parser(default_config: Path, description: str, examples: str) -> Parse
     return parser
 
 
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --config, the quickstart unless given, and `key=value` for `load_config`."""
+    default = DEFAULT_CONFIG.relative_to(REPOSITORY_ROOT)
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, metavar="YAML", help=f"({default})"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="set a value of the config"
+    )
+
+
 def add_gpu_option(parser: argparse.ArgumentParser) -> None:
     """Adds --gpu, parsed to `Devices`."""
     parser.add_argument(
@@ -162,10 +177,15 @@ def run_name(text: str) -> str:
     """Checks the value of --name: one folder's name.
 
     Raises:
-        argparse.ArgumentTypeError: it would lead out of the folder of the runs.
+        argparse.ArgumentTypeError: it would lead out of the folder of the runs, or cannot be the
+            name of a folder everywhere.
     """
-    if not text.strip() or text in (".", "..") or any(c in "/\\" or ord(c) < 32 for c in text):
+    if not text.strip() or text in (".", "..") or any(c in "/\\" for c in text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a folder's name without a path")
+    if not text.isprintable() or len(text.encode()) > LONGEST_NAME_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"{reprlib.repr(text)} must be printable, and at most {LONGEST_NAME_BYTES} bytes long"
+        )
     return text
 
 
@@ -193,3 +213,15 @@ def image_size(text: str) -> int:
     if not text.isdecimal() or int(text) % 32 or not 32 <= int(text) <= 2048:
         raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
     return int(text)
+
+
+def picture_file(text: str) -> Path:
+    """The name of a picture to write.
+
+    Raises:
+        argparse.ArgumentTypeError: the suffix is of no picture.
+    """
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .png or .jpg")
+    return path

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+LONGEST_PROBLEM = 1800
+"""Characters."""
+
 
 class ConfigError(Exception):
     """What is wrong with a config or with the overrides on the command line.
@@ -10,5 +13,13 @@ class ConfigError(Exception):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems = tuple(_one_line(problem) for problem in problems)
+        super().__init__("\n".join(self.problems))
+
+
+def _one_line(problem: str) -> str:
+    """Control characters escaped, and the middle left out of what is too long to be read."""
+    if len(problem) > LONGEST_PROBLEM:
+        half = LONGEST_PROBLEM // 2
+        problem = f"{problem[:half]} [...] {problem[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in problem)

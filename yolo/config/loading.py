@@ -1,8 +1,11 @@
 """YAML files and overrides -> one validated config that knows where each value came from."""
 
+from __future__ import annotations
+
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from yolo.config.schema import TaskConfig
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = Source(label="default", folder=REPOSITORY_ROOT)
 COMMAND_LINE = Source(label="command line", folder=REPOSITORY_ROOT)
+
+MOST_FILES = 100
+"""Behind one config: a few small ones could otherwise name each other without end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,32 @@ class Resolved:
     origins: dict[str, str]
     path: Path
 
+    def with_values(self, values: Mapping[str, Any], origin: str) -> Resolved:
+        """The config with some values replaced, each whole.
+
+        Args:
+            values: by dotted key.
+            origin: where they came from.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        data = copy.deepcopy(self.data)
+        for key, value in values.items():
+            *above, name = key.split(".")
+            section = data
+            for part in above:
+                section = section[part]
+            section[name] = copy.deepcopy(value)
+
+        def is_new(key: str) -> bool:
+            return any(key == changed or key.startswith(f"{changed}.") for changed in values)
+
+        kept = {key: label for key, label in self.origins.items() if not is_new(key)}
+        new = dict.fromkeys(filter(is_new, map(dotted, leaf_keys(data))), origin)
+        origins = kept | new
+        return replace(self, config=config_from_dict(data), data=data, origins=origins)
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     """Reads a YAML file with all that it extends, and lays the overrides over it.
@@ -51,7 +83,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     """
     problems: list[str] = []
     file = _absolute(Path(path), Path.cwd())
-    tree = merge(_read_tree(file, (), problems), _override_tree(overrides, problems))
+    tree = merge(_read_tree(file, (), {}, problems), _override_tree(overrides, problems))
     if problems:
         raise ConfigError(problems)
     values, sources = values_of(tree), dict(sources_of(tree))
@@ -80,24 +112,39 @@ def leaf_keys(data: Mapping[str, Any], above: Key = ()) -> Iterator[Key]:
             yield (*above, name)
 
 
-def _read_tree(file: Path, extended_by: tuple[Path, ...], problems: list[str]) -> Tree:
-    """Reads a file over everything that it extends.
+def _read_tree(
+    file: Path, extended_by: tuple[Path, ...], trees: dict[Path, Tree], problems: list[str]
+) -> Tree:
+    """Reads a file over everything that it extends; each file once, however many extend it.
 
     Args:
         file: absolute.
         extended_by: the files that led here, from the outermost.
+        trees: of the files that were read, empty where one is still read; filled in.
         problems: what is wrong is added here.
+
+    Raises:
+        ConfigError: the files are too many.
     """
     chain = (*extended_by, file)
     if file in extended_by:
         names = " -> ".join(label_of(link) for link in chain[chain.index(file) :])
         problems.append(f"{label_of(extended_by[-1])}: extends: makes a circle: {names}")
         return {}
-    values = _read_mapping(file, extended_by, problems)
+    if file in trees:
+        return trees[file]
+    if len(trees) == MOST_FILES:
+        raise ConfigError(
+            [f"{label_of(chain[0])}: extends: leads to more than {MOST_FILES} files; merge some"]
+        )
     tree: Tree = {}
+    trees[file] = tree
+    values = _read_mapping(file, extended_by, problems)
     for base in _bases(values.pop("extends", []), file, problems):
-        tree = merge(tree, _read_tree(base, chain, problems))
-    return merge(tree, tree_of(values, Source(label=label_of(file), folder=file.parent)))
+        tree = merge(tree, _read_tree(base, chain, trees, problems))
+    source = Source(label=label_of(file), folder=file.parent)
+    trees[file] = merge(tree, tree_of(values, source))
+    return trees[file]
 
 
 def _read_mapping(
@@ -107,14 +154,15 @@ def _read_mapping(
     try:
         values = read_yaml_file(file, label)
     except ConfigError as error:
-        if not file.exists():
+        if not os.path.exists(file):  # noqa: PTH110 - unlike Path.exists it raises nothing
             by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
             problems.append(f"{label}: no such file{by}{_near_file(file)}")
         else:
             problems.extend(error.problems)
         return {}
     if not isinstance(values, dict):
-        what = "is empty" if values is None else f"holds {show(values)}"
+        # What it holds stays untold: it may be any file of this machine.
+        what = "is empty" if values is None else "holds no mapping"
         problems.append(f"{label}: {what}, but must be a mapping such as 'training: {{...}}'")
         return {}
     return values
@@ -132,7 +180,8 @@ def _bases(extends: object, file: Path, problems: list[str]) -> list[Path]:
             f"{label_of(file)}: extends: {show(extends)}: must be a path or a list of paths"
         )
         return []
-    return [_absolute(Path(name), file.parent) for name in names]
+    bases = [_absolute(Path(name), file.parent) for name in reversed(names)]
+    return [*dict.fromkeys(bases)][::-1]  # each once, where it comes last
 
 
 def _override_tree(overrides: Sequence[str], problems: list[str]) -> Tree:

@@ -1,5 +1,6 @@
 """YAML text -> plain values, as YAML 1.2 reads them, refusing what a config cannot mean."""
 
+import os
 import re
 from pathlib import Path
 
@@ -43,7 +44,9 @@ class CoreLoader(yaml.SafeLoader):
 
 def _construct_int(loader: CoreLoader, node: yaml.ScalarNode) -> int:
     text = node.value.replace("_", "")
-    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+    number = int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+    str(number)  # no message could show what Python refuses to write in decimal
+    return number
 
 
 for _name, _pattern, _first in _RESOLVERS:
@@ -65,6 +68,9 @@ def read_yaml_file(path: Path, label: str) -> object:
     try:
         if path.is_dir():
             raise ConfigError([f"{label}: is a folder, not a YAML file"])
+        # opened, a pipe would wait and a device send without end
+        if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+            raise ConfigError([f"{label}: is a pipe, a socket or a device, not a YAML file"])
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise ConfigError([f"{label}: is too large for a config (over 1 MB)"])
         text = path.read_text(encoding="utf-8")
@@ -74,6 +80,8 @@ def read_yaml_file(path: Path, label: str) -> object:
         raise ConfigError([f"{label}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{label}: is not text (UTF-8)"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{label}: is no file's name: {error}"]) from error
     return read_yaml(text, label)
 
 

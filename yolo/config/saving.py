@@ -43,7 +43,7 @@ def _mapping_lines(
     indent = "  " * len(above)
     for name, value in values.items():
         key = (*above, name)
-        start = f"{indent}{_one_line(name)}:"
+        start = f"{indent}{yaml_text(name)}:"
         if isinstance(value, Mapping) and value:
             yield start
             yield from _mapping_lines(value, key, origins)
@@ -51,12 +51,13 @@ def _mapping_lines(
         origin = f"  # {origins[dotted(key)]}"
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             yield start + origin
-            yield from (f"{indent}  - {_one_line(item)}" for item in value)
+            yield from (f"{indent}  - {yaml_text(item)}" for item in value)
         else:
-            yield f"{start} {_one_line(value)}{origin}"
+            yield f"{start} {yaml_text(value)}{origin}"
 
 
-def _one_line(value: object) -> str:
+def yaml_text(value: object) -> str:
+    """A value as it stands in a saved config: on one line."""
     text: str = yaml.dump(
         value,
         Dumper=_Dumper,

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
+from yolo.data.reading import read_regular
 from yolo.errors import UserError
 
 LARGEST_IMAGE_PX = 178_956_970
 """Larger images are refused before they are decoded: where Pillow, too, sees an attack."""
+
+LARGEST_FILE_BYTES = 1 << 30
+"""The pixels of such an image as they are, with some room."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF")
+"""What is read at all, whatever a file's name says. Of Pillow's other formats one runs a program
+(EPS), and OpenCV's have no limit that would stop a bomb."""
 
 # OpenCV would tell of damaged files in lines of its own, beside our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -42,17 +54,16 @@ def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray
         UserError: the file is missing, unreadable, cut off, no image, too large or of another size.
     """
     content = _read(path)
-    _check_header(path, content)
+    stored_hw = _check_header(path, content)
+    if expected_hw is not None and expected_hw not in (stored_hw, stored_hw[::-1]):
+        raise _other_size(path, stored_hw, expected_hw)  # before its pixels cost time and memory
     image = _decode_rotated(path, content)
     if expected_hw is None or image.shape[:2] == expected_hw:
         return image
     stored = _decode_cv2(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if stored is not None and stored.shape[:2] == expected_hw:
         return stored
-    raise UserError(
-        f"{path} is {_size_text(image.shape[:2])}, but its annotations are for an image of "
-        f"{_size_text(expected_hw)}: correct the size in the annotations or restore the image."
-    )
+    raise _other_size(path, image.shape[:2], expected_hw)
 
 
 def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -65,7 +76,9 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
         UserError: the file is missing, unreadable or no image.
     """
     try:
-        with Image.open(path) as image:
+        if path.exists() and not path.is_file():  # to open a pipe waits for whoever writes
+            raise IsADirectoryError("it is no file")
+        with _silence(), _open(path) as image:
             stored = image.height, image.width
             if stored == expected_hw or stored[::-1] != expected_hw:
                 return stored
@@ -73,13 +86,14 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
             return expected_hw if turned else stored
     except FileNotFoundError:
         raise UserError(f"the image {path} does not exist.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"the size of the image {path} cannot be read: {error}.") from None
+    except Exception as error:  # what Pillow raises on foreign bytes is anyone's guess
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"the size of the image {path} cannot be read: {told}.") from None
 
 
 def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST_FILE_BYTES)
     except FileNotFoundError:
         raise UserError(f"the image {path} does not exist.") from None
     except OSError as error:
@@ -89,18 +103,25 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _check_header(path: Path, content: bytes) -> None:
-    """Refuse decompression bombs and JPEGs that are cut off (OpenCV would paint the rest grey)."""
+def _check_header(path: Path, content: bytes) -> tuple[int, int]:
+    """Height and width as stored.
+
+    Raises:
+        UserError: no image, a decompression bomb, or a JPEG that is cut off (OpenCV would paint
+            the rest grey).
+    """
     if content.startswith(JPEG_START) and content.rfind(JPEG_END) < 0:
         raise UserError(f"the image {path} is cut off: its JPEG data has no end; fetch it again.")
     try:
-        width, height = _open(content).size
+        with _silence():
+            width, height = _open(io.BytesIO(content)).size
     except Image.DecompressionBombError:
-        raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return  # a format that Pillow does not know: OpenCV decides, with a limit of its own
+        height = width = LARGEST_IMAGE_PX
+    except Exception:  # what Pillow raises on foreign bytes is anyone's guess
+        raise _undecodable(path) from None
     if height * width > LARGEST_IMAGE_PX:
         raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.")
+    return height, width
 
 
 def _decode_rotated(path: Path, content: bytes) -> np.ndarray:
@@ -108,26 +129,85 @@ def _decode_rotated(path: Path, content: bytes) -> np.ndarray:
     if image is not None:
         return image
     try:
-        return np.array(ImageOps.exif_transpose(_open(content)).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError):
-        raise UserError(
-            f"the image {path} cannot be decoded: it is damaged or of an unknown format."
-        ) from None
+        with _silence():
+            return np.array(ImageOps.exif_transpose(_open(io.BytesIO(content))).convert("RGB"))
+    except Exception:  # as above
+        raise _undecodable(path) from None
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(source: Path | io.BytesIO) -> Image.Image:
     """Pillow's view of a file; the pixels are not decoded yet."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(content))
+    return Image.open(source, formats=FORMATS)
 
 
 def _decode_cv2(content: bytes, flags: int) -> np.ndarray | None:
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        with _silence():
+            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
         return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+class _Silence:
+    """Keeps libjpeg and libpng quiet, which write of damage straight to file descriptor 2.
+
+    The descriptor is the whole process': what other threads write to it meanwhile, for the
+    milliseconds of decoding, is lost too. The first of several threads turns it away, and the last
+    one back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._kept = -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._kept = _turn_away()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._kept >= 0:
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+
+
+def _turn_away() -> int:
+    """Let descriptor 2 lead nowhere; gives a copy of it as it was, -1 if it was closed."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        return -1
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    return kept
+
+
+_codecs = _Silence()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """No line of a codec's own beside our sentence, and none of Pillow's warnings."""
+    with _codecs, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _undecodable(path: Path) -> UserError:
+    return UserError(f"the image {path} cannot be decoded: it is damaged or of an unknown format.")
+
+
+def _other_size(path: Path, found_hw: tuple[int, ...], expected_hw: tuple[int, int]) -> UserError:
+    return UserError(
+        f"{path} is {_size_text(found_hw)}, but its annotations are for an image of "
+        f"{_size_text(expected_hw)}: correct the size in the annotations or restore the image."
+    )
 
 
 def _size_text(size_hw: tuple[int, ...]) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -13,12 +10,24 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from yolo.data.augment import Augment, letterbox_sample
+from yolo.data.mosaic import MixUp, Mosaic, draw_mix
+from yolo.data.pool import DecodedPool
 from yolo.data.sampling import SampleKey, SampleOrder, StepSampler
+from yolo.data.workers import (
+    end_workers,
+    ended_worker,
+    lost_worker,
+    prepare_worker,
+    start_method,
+    start_workers,
+)
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 
 PREFETCHED_BATCHES = 4
 """Batches that each worker keeps ready."""
+POOL_BYTES = 256 * 2**20
+"""Most decoded images that a process keeps for mosaic and MixUp: some 280 of COCO's."""
 
 
 class ImageData(Protocol):
@@ -41,12 +50,14 @@ class TrainingBatches:
         dataset: the images.
         augment: makes the square variants.
         order: the stream of samples.
-        image_size_px: side of the square.
+        size_px: optimizer step -> side of the square.
         batch_size: images per optimizer step, over all ranks.
         micro_batch_size: the most images in one batch that comes out.
         rank, world_size: this process among all.
         workers: processes; 0 does the work in this one.
         seed: of the augmentation.
+        mosaic, mixup: make samples of several images; None does not.
+        pool_bytes: decoded images that a process keeps for these, no matter for the result.
         pin_memory: put batches in page-locked memory.
     """
 
@@ -56,16 +67,21 @@ class TrainingBatches:
         dataset: ImageData,
         augment: Augment,
         order: SampleOrder,
-        image_size_px: int,
+        size_px: Callable[[int], int],
         batch_size: int,
         micro_batch_size: int,
         rank: int = 0,
         world_size: int = 1,
         workers: int = 0,
         seed: int = 0,
+        mosaic: Mosaic | None = None,
+        mixup: MixUp | None = None,
+        pool_bytes: int = POOL_BYTES,
         pin_memory: bool = False,
     ) -> None:
-        self._samples = _Samples(_TrainingSample(dataset, augment, seed))
+        mixes = mosaic is not None or mixup is not None
+        load = DecodedPool(dataset.load, pool_bytes).load if mixes else dataset.load
+        self._samples = _Samples(_TrainingSample(load, augment, mosaic, mixup, seed))
         self._workers = workers
         self._pin_memory = pin_memory
         self._running: Generator[Batch, None, None] | None = None
@@ -77,7 +93,9 @@ class TrainingBatches:
                 micro_batch_size=micro_batch_size,
                 rank=rank,
                 world_size=world_size,
-                image_size_px=image_size_px,
+                size_px=size_px,
+                mosaic_until=mosaic.until_step if mosaic else 0,
+                mixup_until=mixup.until_step if mixup else 0,
                 start_step=start_step,
             )
 
@@ -148,31 +166,28 @@ class EvaluationBatches:
         )
 
 
-def lost_worker(error: RuntimeError) -> UserError | None:
-    """The sentence for a worker that died, or None for any other error.
-
-    PyTorch raises such an error wherever the main process happens to be, not only where it waits
-    for a batch: whoever catches errors at the top should ask here too.
-    """
-    told = str(error)
-    if "DataLoader worker" not in told or not ("killed by" in told or "exited" in told):
-        return None
-    return UserError(
-        f"a data loading process was lost ({told.splitlines()[0].rstrip('. ')}): most often the "
-        f"memory, or the shared memory in /dev/shm, was used up; set data.workers lower, or to 0."
-    )
-
-
 class _TrainingSample:
-    def __init__(self, dataset: ImageData, augment: Augment, seed: int) -> None:
-        self._dataset = dataset
+    def __init__(
+        self,
+        load: Callable[[int], Sample],
+        augment: Augment,
+        mosaic: Mosaic | None,
+        mixup: MixUp | None,
+        seed: int,
+    ) -> None:
+        self._load = load
         self._augment = augment
+        self._mosaic = mosaic
+        self._mixup = mixup
         self._seed = seed
 
     def __call__(self, key: SampleKey) -> Sample:
-        sample = self._dataset.load(key.index)
-        seed = (self._seed, key.epoch, key.index)
-        return self._augment(sample, size_px=key.size_px, seed=seed)
+        sample = self._load(key.index)
+        seed = (self._seed, key.epoch, key.place)
+        mix = draw_mix(key, self._load, mosaic=self._mosaic, mixup=self._mixup, seed=self._seed)
+        if mix is None:
+            return self._augment(sample, size_px=key.size_px, seed=seed)
+        return self._augment.mixed(sample, mix, size_px=key.size_px, seed=seed)
 
 
 class _EvaluationSample:
@@ -217,29 +232,19 @@ def _batches(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker if workers > 0 else None,
+        worker_init_fn=prepare_worker if workers > 0 else None,
         prefetch_factor=PREFETCHED_BATCHES if workers > 0 else None,
-        multiprocessing_context=_start_method() if workers > 0 else None,
+        multiprocessing_context=start_method() if workers > 0 else None,
         generator=torch.Generator(),  # leaves the global one, and so a run's dropout, alone
     )
+    batches: Any = start_workers(loader) if workers > 0 else iter(loader)
     try:
-        for batch in loader:
+        for batch in batches:
             if isinstance(batch, str):
+                end_workers(batches)  # the traceback of what is raised holds the iterator
                 raise UserError(batch)
             yield batch
     except RuntimeError as error:
         raise lost_worker(error) or error from None
-
-
-def _start_worker(worker: int) -> None:
-    del worker
-    cv2.setNumThreads(0)  # under spawn nothing is inherited
-    # Signals to the whole process group are the main process' to answer: it still needs its batch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _start_method() -> str:
-    """Fork where it is safe: it shares the annotations' memory and imports nothing again."""
-    methods = multiprocessing.get_all_start_methods()
-    return "fork" if sys.platform == "linux" and "fork" in methods else "spawn"
+    except (OSError, EOFError) as error:  # tensors come over a connection to the worker
+        raise ended_worker(batches) or error from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from yolo.errors import UserError
 
 KEPT_EPOCHS = 3
 """A batch may span two epochs, and a small data set several: this many orders are cached."""
+BLOCK = 16
+"""Places of the stream whose images are mixed among each other: a worker that makes a micro-batch
+of so many decodes each image once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +25,21 @@ class SampleKey:
 
     Attributes:
         index: of the image in the data set.
-        epoch: the pass over the data that it belongs to; part of the augmentation's seed.
+        epoch: the pass over the data that it belongs to.
+        place: in the epoch's order, from 0; with the epoch the augmentation's seed. An image that
+            an epoch repeats gets another variant each time.
         size_px: side of the square image to make.
+        mosaic, mixup: whether it may be joined or blended with others.
+        neighbours: indices of the images for that, from its block of the stream; () if neither.
     """
 
     index: int
     epoch: int
+    place: int
     size_px: int
+    mosaic: bool = False
+    mixup: bool = False
+    neighbours: tuple[int, ...] = ()
 
 
 class SampleOrder:
@@ -53,13 +64,30 @@ class SampleOrder:
 
     def at(self, position: int) -> tuple[int, int]:
         """The (epoch, index) at a position of the stream, 0 or more."""
+        epoch, place = self.locate(position)
+        return epoch, int(self.of_epoch(epoch)[place])
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The epoch that a position of the stream, 0 or more, lies in, and its place there."""
         if self._repeat_factors is None:
-            epoch, place = divmod(position, self._length)
-            return epoch, int(self.of_epoch(epoch)[place])
+            return divmod(position, self._length)
         while self._starts[-1] <= position:
             self._starts.append(self._starts[-1] + len(self.of_epoch(len(self._starts) - 1)))
         epoch = bisect_right(self._starts, position) - 1
-        return epoch, int(self.of_epoch(epoch)[position - self._starts[epoch]])
+        return epoch, position - self._starts[epoch]
+
+    def neighbours(self, position: int) -> tuple[int, ...]:
+        """The indices of the other images in a position's block of the stream and in its epoch.
+
+        Each comes once, also one that the epoch repeats. Only where the block has no other image
+        is it the one at the position itself.
+        """
+        epoch, place = self.locate(position)
+        order = self.of_epoch(epoch)
+        low = place - position % BLOCK
+        block = order[max(0, low) : low + BLOCK]
+        others = block[block != order[place]]
+        return tuple(dict.fromkeys((others if len(others) else block[:1]).tolist()))
 
     def of_epoch(self, epoch: int) -> np.ndarray:
         """The indices of an epoch in their order, int64."""
@@ -113,7 +141,8 @@ class StepSampler:
         batch_size: B, images per step over all ranks.
         micro_batch_size: the most images in one micro-batch.
         rank, world_size: this process among all.
-        image_size_px: side of the square images.
+        size_px: optimizer step -> side of the square images.
+        mosaic_until, mixup_until: the first step whose images are not joined, or blended.
         start_step: the first step to yield.
 
     Raises:
@@ -128,7 +157,9 @@ class StepSampler:
         micro_batch_size: int,
         rank: int = 0,
         world_size: int = 1,
-        image_size_px: int,
+        size_px: Callable[[int], int],
+        mosaic_until: int = 0,
+        mixup_until: int = 0,
         start_step: int = 0,
     ) -> None:
         if batch_size < world_size:
@@ -138,7 +169,9 @@ class StepSampler:
             )
         self._order = order
         self._batch_size = batch_size
-        self._image_size_px = image_size_px
+        self._size_px = size_px
+        self._mosaic_until = mosaic_until
+        self._mixup_until = mixup_until
         self._start_step = start_step
         low, high = (batch_size * place // world_size for place in (rank, rank + 1))
         cuts = [*range(low, high, micro_batch_size), high]
@@ -150,12 +183,21 @@ class StepSampler:
         return len(self._micro_batches)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        step = self._start_step
-        while True:
+        for step in count(self._start_step):
+            size_px = self._size_px(step)
             for places in self._micro_batches:
-                yield [self._key(step * self._batch_size + place) for place in places]
-            step += 1
+                yield [self._key(step, place, size_px) for place in places]
 
-    def _key(self, position: int) -> SampleKey:
-        epoch, index = self._order.at(position)
-        return SampleKey(index=index, epoch=epoch, size_px=self._image_size_px)
+    def _key(self, step: int, place: int, size_px: int) -> SampleKey:
+        position = step * self._batch_size + place
+        epoch, place_in_epoch = self._order.locate(position)
+        mosaic, mixup = step < self._mosaic_until, step < self._mixup_until
+        return SampleKey(
+            index=int(self._order.of_epoch(epoch)[place_in_epoch]),
+            epoch=epoch,
+            place=place_in_epoch,
+            size_px=size_px,
+            mosaic=mosaic,
+            mixup=mixup,
+            neighbours=self._order.neighbours(position) if mosaic or mixup else (),
+        )

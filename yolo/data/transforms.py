@@ -1,4 +1,4 @@
-"""Training transforms by name, each Albumentations' own: which there are, and their settings."""
+"""Training transforms by name, Albumentations' and our own: which there are, and their settings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 from pydantic import ValidationError
 
+from yolo.data.colour import OWN_TRANSFORMS
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 
@@ -44,6 +45,9 @@ COLOUR = (
     "ColorJitter",
     "GaussNoise",
     "RandomFog",
+    "HSVJitter",
+    "Haze",
+    "IntensityStretch",
     "CoarseDropout",
     "Blur",
     "ChannelShuffle",
@@ -56,10 +60,10 @@ SIZE_OF: dict[str, dict[str, Any]] = {STRETCH: {"height": 1, "width": 1}, CUT: {
 
 
 def build_transform(settings: Mapping[str, Any]) -> Any:
-    """The Albumentations transform that {"type", "p", arguments} describes.
+    """The transform that {"type", "p", arguments} describes.
 
     Raises:
-        UserError: an unknown type or argument, or a value that Albumentations refuses.
+        UserError: an unknown type or argument, or a value that the transform refuses.
     """
     name = settings["type"]
     if name not in TRANSFORMS:
@@ -67,9 +71,14 @@ def build_transform(settings: Mapping[str, Any]) -> Any:
             f"data.augment: there is no transform {name!r}{_did_you_mean(name, TRANSFORMS)}; "
             f"choose among {', '.join(TRANSFORMS)}."
         )
-    transform = getattr(albumentations, name)
     arguments = {key: value for key, value in settings.items() if key != "type"}
     _check_arguments(name, arguments, argument_names(name))
+    if name in OWN_TRANSFORMS:
+        try:
+            return OWN_TRANSFORMS[name](**arguments)
+        except ValidationError as error:
+            raise UserError(f"data.augment: {name}: {_first_of(error)}") from None
+    transform = getattr(albumentations, name)
     if name in SIZE_OF:
         arguments = SIZE_OF[name] | {"area_for_downscale": "image"} | arguments
     if "fill" in transform.InitSchema.model_fields:
@@ -84,6 +93,8 @@ def build_transform(settings: Mapping[str, Any]) -> Any:
 
 def argument_names(name: str) -> tuple[str, ...]:
     """The arguments that a transform takes in a config, "p" included."""
+    if name in OWN_TRANSFORMS:
+        return tuple(OWN_TRANSFORMS[name].model_fields)
     fields = getattr(albumentations, name).InitSchema.model_fields
     own = {"strict", *SIZE_OF.get(name, ())}
     return tuple(field for field in fields if field not in own)
@@ -115,6 +126,10 @@ def _reason(error: Exception) -> str:
     """The first complaint of Albumentations in one line."""
     if not isinstance(error.__cause__, ValidationError):
         return " ".join(str(error).split())
-    first = error.__cause__.errors()[0]
+    return _first_of(error.__cause__)
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors()[0]
     argument = f"{first['loc'][0]} = {first['input']!r}: " if first["loc"] else ""
     return f"{argument}{first['msg']}."

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from yolo.errors import UserError
+from yolo.torch_files import load_plain
 
 VERSION = 1
 _MARK = b"sha256:"
@@ -32,15 +34,19 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        torch.save({"version": VERSION, **content}, temporary)
+        with temporary.open("wb") as file:  # Python's own: torch's hides why it could not write
+            torch.save({"version": VERSION, **content}, file)
         _seal(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
+        cause = _cause(error)
+        if not isinstance(cause, OSError):  # such as a lost worker's, which comes up anywhere
+            raise cause from None
         raise UserError(
-            f"{path}: the checkpoint cannot be written ({error}); the one before it is whole; "
-            "make room or permit writing, then go on with --resume"
+            f"{path}: the checkpoint cannot be written ({cause}); one from before is whole; make "
+            "room or permit writing, then go on with --resume"
         ) from error
 
 
@@ -50,8 +56,8 @@ def link_checkpoint(source: Path, target: Path) -> None:
     ``save_checkpoint`` never writes into an existing file, so the second name keeps its content.
     """
     temporary = target.with_name(target.name + ".tmp")
-    temporary.unlink(missing_ok=True)
     try:
+        temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
         except OSError:  # a file system without hard links
@@ -61,8 +67,31 @@ def link_checkpoint(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)  # between two names of one file, rename does nothing
         _sync(target.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise UserError(f"{target}: the checkpoint cannot be written ({error})") from error
+
+
+OUTLINE: dict[str, type] = {
+    "model": dict,
+    "config": dict,
+    "class_names": list,
+    "category_ids": list,
+    "precision": dict,
+    "preprocessing": dict,
+    "progress": dict,
+}
+"""What some of a checkpoint's parts are, where it has them."""
+
+
+class _Content(dict[str, Any]):
+    """Of a checkpoint; what it lacks is the file's fault, not the reader's."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        super().__init__(content)
+        self._path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(f"{self._path}: not a whole checkpoint of this project: it has no {key!r}")
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -79,7 +108,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: the checkpoint cannot be read ({error})") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except Exception as error:
         raise UserError(
             f"{path}: not a checkpoint of this project ({_first_line(error)})"
@@ -90,7 +119,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: checkpoint version {content['version']}; this code reads version {VERSION}"
         )
-    return content
+    wrong = next(
+        (k for k, kind in OUTLINE.items() if not isinstance(content.get(k, kind()), kind)), ""
+    )
+    if wrong:
+        raise UserError(
+            f"{path}: not a checkpoint of this project: its {wrong!r} is of a wrong kind"
+        )
+    return _Content(path, content)
 
 
 def _seal(path: Path) -> None:
@@ -132,12 +168,25 @@ def _digest(file: Any, size: int) -> bytes:
     return digest.hexdigest().encode()
 
 
+def _discard(temporary: Path) -> None:
+    """Remove an unfinished file if possible: the error that left it is the one to tell."""
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error behind the one that the writer of zip files raises on top of any other."""
+    while not isinstance(error, OSError) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _first_line(error: Exception) -> str:

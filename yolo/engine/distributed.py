@@ -6,8 +6,10 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
+from torch.nn.parallel import DistributedDataParallel
 
 from yolo.engine.host_memory import keep_freed_memory
 from yolo.errors import UserError
@@ -27,6 +30,9 @@ _LET_GO_SECONDS = 0.2
 """Gloo's threads need Python to free the tensors of their last exchange. One that comes to it while
 the interpreter ends aborts the process, and DistributedDataParallel keeps them alive till then."""
 
+_PATIENCE = timedelta(minutes=30)
+"""How long a rank waits in an exchange. One that died is noticed at once, by its closed connection
+or by the launcher; this is for one that hangs, and longer than rank 0 takes to score or to save."""
 
 _BROKEN_EXCHANGE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 """Signs of an error of the exchange between processes."""
@@ -104,6 +110,35 @@ def lost_rank(error: RuntimeError, ranks: Ranks) -> UserError | None:
     )
 
 
+def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
+    """Let batch norms gather their statistics over all ranks; alone they have the batch already.
+
+    Parameters stay the same objects and names the same: optimizers and checkpoints see no change.
+
+    Raises:
+        UserError: several ranks compute on CPUs, for which PyTorch has no such layer.
+    """
+    if ranks.world_size == 1:
+        return
+    if ranks.device.type != "cuda":
+        raise UserError(
+            "training.sync_batch_norm: works on GPUs only, but this training runs on "
+            f"{ranks.world_size} processes on the {ranks.device.type}; set it to false, or name "
+            "GPUs with --gpu"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def in_parallel(model: nn.Module) -> DistributedDataParallel:
+    """Average gradients over the ranks.
+
+    Each rank's batch-norm statistics are its own until an evaluation takes rank 0's.
+    """
+    with warnings.catch_warnings():  # newer releases rename broadcast_buffers, older know no other
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
 def is_rank() -> bool:
     """Whether a launcher (torchrun, or ``launch`` below) started this process as one of several."""
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
@@ -128,7 +163,7 @@ def join(devices: Sequence[str] | None) -> Ranks:
         keep_freed_memory()
     if not is_rank() or int(os.environ["WORLD_SIZE"]) == 1:
         return Ranks(rank=0, world_size=1, device=device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from yolo.engine.distributed import Ranks
+from yolo.engine.distributed import Ranks, in_parallel
 from yolo.engine.freezing import Freeze
+from yolo.engine.nonfinite import Share, explain_step
 from yolo.engine.precision import Precision
 from yolo.engine.throughput import add_terms
 from yolo.records import Batch, Targets
@@ -32,13 +32,29 @@ class StepResult:
 
     Attributes:
         terms: this rank's share of the loss by term; empty if the step was skipped.
-        skipped: its gradient was not finite, and it changed nothing.
         counts: this rank's hits and attempts by name, (2,) each; empty if the step was skipped.
+        faults: what was not finite, of all ranks; then the step changed nothing.
+        backed_off: only the gradient was not finite, and the fp16 scaler makes its scale smaller.
     """
 
     terms: dict[str, Tensor]
-    skipped: bool
     counts: dict[str, Tensor]
+    faults: Sequence[str] = ()
+    backed_off: bool = False
+
+
+@runtime_checkable
+class NotingSchedule(Protocol):
+    """A schedule that depends on what was reached, and not on the step alone."""
+
+    def note(self, figure: float) -> None:
+        """Take account of one more evaluation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was noted, as plain data."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from another's ``state_dict()``."""
 
 
 class Learner:
@@ -88,9 +104,10 @@ class Learner:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         if freeze is not None:
             freeze.apply(step=0)
-        self._parallel = model if ranks.world_size == 1 else _in_parallel(model)
+        self._parallel = model if ranks.world_size == 1 else in_parallel(model)
         self._buffers = list(model.buffers())
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
+        self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -123,22 +140,19 @@ class Learner:
         self._reseed(step)
         self._prepare(step)
         self._remember_buffers()
-        terms: dict[str, Tensor] = {}
+        share = Share()
         counts: dict[str, Tensor] = {}
         for index in range(count):
             if cancelled():
-                self._forget()
+                self.optimizer.zero_grad(set_to_none=True)
+                self._restore_buffers()
                 return None
-            batch = next(micro_batches).to(self._ranks.device)
-            last = index == count - 1
-            add_terms(terms, self._accumulate(step, batch, counts, last=last))
+            batch = next(micro_batches)
+            share.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
         self._set_learning_rates(step)
-        skipped = not self._update(terms)
-        self.scaler.update()
+        result = self._update(step, share, counts)
         self.optimizer.zero_grad(set_to_none=True)
-        if skipped:
-            return StepResult(terms={}, skipped=True, counts={})
-        return StepResult(terms=terms, skipped=False, counts=counts)
+        return result
 
     def _prepare(self, step: int) -> None:
         """Training mode, less what is frozen."""
@@ -149,17 +163,15 @@ class Learner:
             # it exchanges the gradients of what was trained when it was made
             self._parallel = self.model
             gc.collect()  # the old one's hooks go with it
-            self._parallel = _in_parallel(self.model)
+            self._parallel = in_parallel(self.model)
 
     def _accumulate(
         self, step: int, batch: Batch, counts: dict[str, Tensor], *, last: bool
     ) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch on the device; adds to ``counts``."""
+        batch = batch.to(self._ranks.device)
         with self._synchronising(last):
-            with self._precision.autocast(self._ranks.device):
-                outputs = self._parallel(batch.images)
-            seen = step * self.images_per_step
-            terms = self.loss(outputs, batch.targets, self.images_per_step, images_seen=seen)
+            outputs, terms = self._forward(self._parallel, step, batch)
             if self._accuracy is not None:
                 with torch.no_grad():
                     add_terms(counts, self._accuracy(outputs, batch.targets))
@@ -168,27 +180,65 @@ class Learner:
             self.scaler.scale(total).backward()
         return {name: term.detach() for name, term in terms.items()}
 
+    def _forward(
+        self, network: nn.Module, step: int, batch: Batch
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """Outputs and loss terms of a micro-batch that is on the device."""
+        with self._precision.autocast(self._ranks.device):
+            outputs = network(batch.images)
+        seen = step * self.images_per_step
+        return outputs, self.loss(outputs, batch.targets, self.images_per_step, images_seen=seen)
+
     def _synchronising(self, last: bool) -> AbstractContextManager:
         if last or not isinstance(self._parallel, DistributedDataParallel):
             return nullcontext()
         return self._parallel.no_sync()
 
-    def _update(self, terms: dict[str, Tensor]) -> bool:
-        """Change the weights, unless gradient or loss are not finite on any rank."""
+    def _update(self, step: int, share: Share, counts: dict[str, Tensor]) -> StepResult:
+        """Change the weights, unless loss, gradient or statistics are not finite on any rank."""
         self.scaler.unscale_(self.optimizer)
+        terms: dict[str, Tensor] = {}
+        for of_batch in share.terms:
+            add_terms(terms, of_batch)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        loss = torch.stack(list(terms.values())).sum()
-        if self._ranks.any(~(norm.isfinite() & loss.isfinite())):
-            self._restore_buffers()
-            return False
+        forward = torch.stack(list(terms.values())).sum()
+        if self._statistics:  # an Inf that no loss shows would stay in them
+            forward = forward + nn.utils.get_total_norm(self._statistics, norm_type=1.0)
+        labels = [batch.targets.boxes_cxcywh_norm for batch in share.batches]  # on the host
+        if not all(bool(boxes.isfinite().all()) for boxes in labels):
+            forward = forward + torch.nan  # a loss may be blind to an infinite box
+        if self._ranks.any(~(norm.isfinite() & forward.isfinite())):
+            return self._skip(step, share, backed_off=not self._ranks.any(~forward.isfinite()))
         if self._gradient_clip is not None:
             parameters = self.model.parameters()
             nn.utils.clip_grads_with_norm_(parameters, self._gradient_clip, norm)
         self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        return True
+        return StepResult(terms=terms, counts=counts)
+
+    def _skip(self, step: int, share: Share, *, backed_off: bool) -> StepResult:
+        """Undo the step and tell what was wrong; a scale is only to blame for a gradient."""
+        self._restore_buffers()
+        faults = self._explain(step, share)
+        backed_off = backed_off and self.scaler.is_enabled()
+        self.scaler.update(None if backed_off else self.scaler.get_scale())
+        return StepResult(terms={}, counts={}, faults=faults, backed_off=backed_off)
+
+    def _explain(self, step: int, share: Share) -> list[str]:
+        """What was not finite, by rank; the same on all ranks."""
+
+        def compute(batch: Batch) -> dict[str, Tensor]:
+            on_device = batch.to(self._ranks.device)
+            _, terms = self._forward(self.model, step, on_device)
+            return {name: self.scaler.scale(term) for name, term in terms.items()}
+
+        self._reseed(step)
+        faults = explain_step(self.model, share, compute, self._ranks)
+        self._restore_buffers()
+        return faults
 
     def _set_learning_rates(self, step: int) -> None:
         factor = self._schedule(step)
@@ -199,11 +249,6 @@ class Learner:
         """Dropout and the like depend on (seed, step, rank) alone, so that a run can resume."""
         entropy = np.random.SeedSequence((self._seed, step, self._ranks.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-
-    def _forget(self) -> None:
-        """Undo an unfinished step."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self._restore_buffers()
 
     def _remember_buffers(self) -> None:
         if self._buffers:
@@ -227,13 +272,20 @@ class Learner:
             ours.copy_(theirs)
         return averaged
 
+    def note_figure(self, figure: float) -> None:
+        """Tell a schedule that goes by it what an evaluation gave, the same on all ranks."""
+        if isinstance(self._schedule, NotingSchedule):
+            self._schedule.note(figure)
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data: all that the next step depends on."""
+        schedule = self._schedule
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "schedule": schedule.state_dict() if isinstance(schedule, NotingSchedule) else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -243,13 +295,6 @@ class Learner:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
-
-
-def _in_parallel(model: nn.Module) -> DistributedDataParallel:
-    """Average gradients over the ranks.
-
-    Each rank's batch-norm statistics are its own until an evaluation takes rank 0's.
-    """
-    with warnings.catch_warnings():  # newer releases rename broadcast_buffers, older know no other
-        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
-        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        noted = state.get("schedule")  # older checkpoints know no schedule that notes anything
+        if noted is not None and isinstance(self._schedule, NotingSchedule):
+            self._schedule.load_state_dict(noted)

@@ -7,14 +7,18 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard.summary import image as image_summary
+from torch.utils.tensorboard.summary import scalar as scalar_summary
 from tqdm import tqdm
 
+from yolo.engine.events import EventFile
 from yolo.errors import UserError
 from yolo.visualize import contact_sheet, save_image
 
@@ -66,13 +70,29 @@ class FolderLog:
         steps: of the whole training.
         start_step: where it begins; reports of later steps, which a resumed run will make again,
             are removed from ``metrics.jsonl`` and hidden in TensorBoard.
+        evaluated_step: of the last evaluation that is not made again, where that was no longer
+            saved at ``start_step``; reports of later ones go too.
+
+    Raises:
+        UserError: (as every report) a file of the log cannot be written.
     """
 
-    def __init__(self, *, folder: Path, steps: int, start_step: int = 0) -> None:
+    def __init__(
+        self, *, folder: Path, steps: int, start_step: int = 0, evaluated_step: int | None = None
+    ) -> None:
         self._folder, self._steps = folder, steps
+        evaluated_step = start_step if evaluated_step is None else evaluated_step
         self._path = folder / "metrics.jsonl"
-        _forget_after(self._path, start_step)
-        self._tensorboard = SummaryWriter(folder, purge_step=start_step + 1 if start_step else None)
+        with _telling(self._path):
+            kept = _forget(self._path, training=start_step, validation=evaluated_step)
+        # an evaluation of the step itself is made again: hide the step, and tell its loss anew
+        again = start_step > evaluated_step
+        redone_from = start_step + (0 if again else 1) if start_step else None
+        with _telling(folder):
+            self._events = EventFile(folder, redone_from=redone_from)
+        for record in kept if again else ():
+            if (record["phase"], record["step"]) == ("training", start_step):
+                self._write_events("training", start_step, _figures_of(record))
         self._bar = None
         if _has_screen():
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
@@ -99,9 +119,10 @@ class FolderLog:
             path = self._folder / "pictures" / f"step_{step:06d}.jpg"
             save_image(path, contact_sheet(pictures, columns=2))
             self.say(f"pictures: {path}")
-        for index, picture in enumerate(pictures):
-            self._tensorboard.add_image(f"validation/{index}", picture, step, dataformats="HWC")
-        self._tensorboard.flush()
+        with _telling(self._events.path):
+            for index, picture in enumerate(pictures):
+                summary = image_summary(f"validation/{index}", picture, dataformats="HWC")
+                self._events.write(step, summary)
 
     def progress(self, step: int) -> None:
         if self._bar is not None:
@@ -110,19 +131,21 @@ class FolderLog:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._tensorboard.close()
+        self._events.close()
 
     def _write(self, phase: str, step: int, figures: Mapping[str, float]) -> None:
         record: dict[str, Any] = {"phase": phase, "step": step, **figures}
         for name, value in figures.items():
             record[name] = value if math.isfinite(value) else None  # JSON knows no NaN
-        try:
-            with self._path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise UserError(f"{self._path}: cannot be written ({error})") from error
-        for name, value in figures.items():
-            self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
+        with _telling(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self._write_events(phase, step, figures)
+
+    def _write_events(self, phase: str, step: int, figures: Mapping[str, float]) -> None:
+        summaries = [scalar_summary(f"{phase}/{name}", value) for name, value in figures.items()]
+        values = [value for summary in summaries for value in summary.value]
+        with _telling(self._events.path):
+            self._events.write(step, Summary(value=values))
 
     def _line(self, step: int, figures: Mapping[str, float], seconds_left: float) -> str:
         left = timedelta(seconds=round(seconds_left))
@@ -153,18 +176,48 @@ def _has_screen() -> bool:
         return True
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the records of steps after ``step``, and a line that a crash left half written."""
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Turn a failure to write into a ``UserError`` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or permit writing, "
+            "then go on with --resume"
+        ) from error
+
+
+def _forget(path: Path, *, training: int, validation: int) -> list[dict[str, Any]]:
+    """Drop the records after each phase's last step, and a line that a crash left half written.
+
+    Returns:
+        Those that stay.
+    """
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["step"] <= step:
-            kept.append(line + "\n")
+        return []
+    last = {"training": training, "validation": validation}
+    kept: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in path.read_text("utf-8", "replace").splitlines():
+        record = _record_of(line)
+        if record is not None and record["step"] <= last.get(record["phase"], -1):
+            kept[record["phase"], record["step"]] = record
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept.values()), "utf-8")
     temporary.replace(path)
+    return list(kept.values())
+
+
+def _record_of(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("step"), int)
+    return record if whole and isinstance(record.get("phase"), str) else None
+
+
+def _figures_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """A record's figures; JSON's null was no number."""
+    named = {name: value for name, value in record.items() if name not in ("phase", "step")}
+    return {name: math.nan if value is None else value for name, value in named.items()}

@@ -13,7 +13,7 @@ from torch import nn
 
 TIMED_PIXELS = 4 * 416 * 416
 """Most that a timed batch holds: enough to keep a CPU busy. Half a micro-batch at most, so that its
-fp32 activations need no more memory than the training's bf16 ones."""
+fp32 activations need no more memory than the training's bf16 ones, but two images."""
 
 WARM_UP_SECONDS = 3.0
 """The C library's allocator takes some rounds to learn how large tensors are."""
@@ -82,7 +82,8 @@ def choose_precision(
         return Precision("fp16", "this GPU computes it natively and has no native bf16")
     if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return Precision("fp32", "this CPU has no native bf16 (AMX or AVX512-bf16)")
-    images = max(1, min(images // 2, TIMED_PIXELS // size_px**2))
+    least = min(images, 2)  # batch norm refuses one image where the last map is a single cell
+    images = max(least, min(images // 2, TIMED_PIXELS // size_px**2))
     seconds = _time_training(model, ("fp32", "bf16"), images=images, size_px=size_px)
     ratio = seconds["fp32"] / seconds["bf16"]
     name: Format = "bf16" if ratio > WORTHWHILE else "fp32"

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from yolo.data.loader import lost_worker
+from yolo.data.workers import lost_worker
 from yolo.engine.checkpoint import link_checkpoint, save_checkpoint
 from yolo.engine.distributed import Ranks, lost_rank
 from yolo.engine.evaluation import Evaluator
 from yolo.engine.interruption import Interrupted, Interruption
-from yolo.engine.learner import Learner
+from yolo.engine.learner import Learner, StepResult
 from yolo.engine.logging import RunLog
+from yolo.engine.lone_image import explain_lone_image
+from yolo.engine.nonfinite import find_nonfinite, shorten
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.progress import Plan, Progress
+from yolo.engine.run_lock import RunLock
 from yolo.engine.throughput import Window
+from yolo.errors import UserError
 from yolo.records import Batch
 
 
@@ -44,6 +49,7 @@ class Trainer:
         folder: the run's folder, for ``last.pt`` and ``best.pt``.
         log: where to report.
         card: plain data that every checkpoint carries, to be read without the config.
+        lock: what keeps other runs out of the folder; held until ``fit`` ends, None on other ranks.
     """
 
     def __init__(
@@ -57,10 +63,11 @@ class Trainer:
         folder: Path,
         log: RunLog,
         card: dict[str, Any],
+        lock: RunLock | None = None,
     ) -> None:
         self.learner, self.batches, self.evaluator = learner, batches, evaluator
         self.plan, self.ranks, self.folder = plan, ranks, folder
-        self.log, self.card = log, card
+        self.log, self.card, self._lock = log, card, lock
         self.progress = Progress()
         self._window = Window()
 
@@ -71,16 +78,24 @@ class Trainer:
             Interrupted: a signal came; ``last.pt`` was written.
             UserError: out of memory, data that cannot be read, a disk that is full.
         """
-        try:
-            with Interruption() as interruption:
-                self._fit(interruption)
-            self._conclude()
-        except RuntimeError as error:
-            raise lost_worker(error) or lost_rank(error, self.ranks) or error from None
-        finally:
-            self.batches.close()
-            self.log.close()
+        with Interruption() as interruption:  # to the end: a second signal leaves no worker behind
+            try:
+                try:
+                    self._fit(interruption)
+                    self._conclude()
+                finally:
+                    self._close()
+            except RuntimeError as error:
+                raise lost_worker(error) or lost_rank(error, self.ranks) or error from None
         return self.progress
+
+    def _close(self) -> None:
+        """Workers, log and lock, in this order, whatever becomes of one of them."""
+        with ExitStack() as closing:
+            if self._lock is not None:
+                closing.callback(self._lock.release)
+            closing.callback(self.log.close)
+            closing.callback(self.batches.close)
 
     def _fit(self, interruption: Interruption) -> None:
         if self.progress.step >= self.plan.steps:
@@ -92,7 +107,7 @@ class Trainer:
         while True:
             if self._evaluation_is_due():
                 self._evaluate(interruption)
-            if self.progress.step >= self.plan.steps or self._patience_is_over():
+            if self._is_over():
                 return
             if stream is None:
                 stream = self.batches.from_step(self.progress.step)
@@ -111,7 +126,7 @@ class Trainer:
             f"training.micro_batch_size is {self.card['micro_batch_size']} and data.image_size "
             f"{self.card['image_size_px']}: make one of them smaller (training.batch_size can stay)"
         )
-        with explain_out_of_memory(self.ranks.device, advice):
+        with explain_out_of_memory(self.ranks.device, advice), explain_lone_image():
             result = self.learner.step(
                 self.progress.step,
                 self._window.fetch(stream, count),
@@ -123,20 +138,45 @@ class Trainer:
         freeze = self.learner.freeze
         if freeze is not None and self.progress.step == freeze.unfreeze_at:
             self.log.say(f"step {self.progress.step}: everything is trained from here on")
-        if result.skipped:
-            self._note_skip()
         self._window.add(result.terms, result.counts, self.learner.images_per_step)
         self.progress.step += 1
+        if result.faults:
+            self._note_skip(result)
+        else:
+            self.progress.skipped_in_a_row = 0
         self._report()
+        self._check_skipped(result)
 
-    def _note_skip(self) -> None:
-        if self.learner.scaler.is_enabled():
-            self.progress.scaler_backoffs += 1
-            if self.learner.scaler.get_scale() < 1:
-                self.log.say(f"step {self.progress.step}: not finite at any fp16 scale: diverged?")
+    def _note_skip(self, result: StepResult) -> None:
+        """Count a skipped step; one more search for the fp16 scale is no failure yet."""
+        number, told = self.progress.step - 1, "; ".join(result.faults)
+        if not result.backed_off:
+            self.progress.skipped_steps += 1
+            self.progress.skipped_in_a_row += 1
+            self.log.say(f"step {number}: skipped, not finite: {told}")
             return
-        self.progress.skipped_steps += 1
-        self.log.say(f"step {self.progress.step}: skipped, its gradient is not finite")
+        self.progress.scaler_backoffs += 1
+        scale = self.learner.scaler.get_scale()
+        if scale < 1:
+            self.progress.skipped_in_a_row += 1
+        self.log.say(f"step {number}: fp16 scale lowered to {scale:g}, not finite: {told}")
+
+    def _check_skipped(self, result: StepResult) -> None:
+        """End a training that no longer learns.
+
+        Raises:
+            UserError: on all ranks, after ``last.pt`` was written.
+        """
+        most, skipped = self.plan.max_skipped, self.progress.skipped_in_a_row
+        if most is None or skipped < most or not result.faults:
+            return
+        self.save()
+        raise UserError(
+            f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite "
+            f"(training.max_skipped is {most}), the last one for {'; '.join(result.faults)}; mend "
+            "the data and go on with --resume, or begin anew with a smaller learning rate or a "
+            "training.gradient_clip"
+        )
 
     def _report(self) -> None:
         step = self.progress.step
@@ -164,6 +204,7 @@ class Trainer:
         if evaluation is None:
             self._stop(interruption)
         self.progress.note(evaluation.figure, evaluation.figures)
+        self.learner.note_figure(evaluation.figure)
         step = self.progress.step
         mark = ", the best so far" if self.progress.is_best else ""
         self.log.say(evaluation.text)
@@ -172,6 +213,18 @@ class Trainer:
         self.log.evaluation(step, {**evaluation.figures, **speed}, evaluation.pictures)
         self.save()
         self._window = Window()
+
+    def _is_over(self) -> bool:
+        if self.progress.step >= self.plan.steps:
+            return True
+        return self._is_good_enough() or self._patience_is_over()
+
+    def _is_good_enough(self) -> bool:
+        best, enough = self.progress.best_figure, self.plan.enough
+        if best is None or enough is None or best < enough:
+            return False
+        self.log.say(f"stopped: {self._monitored(best)} has reached {enough:g}")
+        return True
 
     def _patience_is_over(self) -> bool:
         patience = self.plan.patience
@@ -192,11 +245,28 @@ class Trainer:
         return f"{self.evaluator.monitor} {figure:.4f}"
 
     def save(self) -> None:
-        """Write ``last.pt``, and give it the name ``best.pt`` too where it is the best."""
+        """Write ``last.pt``, and give it the name ``best.pt`` too where it is the best.
+
+        Raises:
+            UserError: the file cannot be written, or (on all ranks) the state is not finite.
+        """
+        state = self.state_dict()
+        self._check_finite(state)
         if not self.ranks.is_main:
             return
-        save_checkpoint(self.folder / "last.pt", {**self.card, **self.state_dict()})
+        save_checkpoint(self.folder / "last.pt", {**self.card, **state})
         self._name_best()
+
+    def _check_finite(self, state: dict[str, Any]) -> None:
+        bad = find_nonfinite(state)
+        if not self.ranks.any(bool(bad)):
+            return
+        names = next(found for found in self.ranks.gather(bad) if found)
+        raise UserError(
+            f"{self.folder / 'last.pt'}: not written at step {self.progress.step}, for what was "
+            f"learnt is no longer finite ({shorten(names)}); the files from before are whole: go "
+            "on with --resume, or begin anew with a smaller learning rate"
+        )
 
     def _name_best(self) -> None:
         if self.progress.is_best:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from yolo.full_precision import full_precision
 from yolo.records import Targets
 
 
@@ -36,7 +37,7 @@ class ClassificationLoss(nn.Module):
         assert len(targets) == len(logits), "an image of a classifier has one label"
         with torch.autocast(logits.device.type, enabled=False):
             total = F.cross_entropy(
-                logits.float(),
+                full_precision(logits),
                 targets.labels,
                 reduction="sum",
                 label_smoothing=self.label_smoothing,

@@ -10,6 +10,7 @@ from torch import Tensor
 from yolo.assign.best_anchor import Assignment
 from yolo.boxes import area, cxcywh_to_xyxy
 from yolo.coders.anchor import AnchorCoder
+from yolo.full_precision import full_precision
 from yolo.records import GridMatches, Targets
 
 IGNORED_SHARE = 0.5
@@ -46,7 +47,9 @@ def place_truths(
 def anchor_matches(raw: Sequence[Tensor], targets: Targets, assignment: Assignment) -> GridMatches:
     """What maps of anchors say where a truth is and where none is."""
     return GridMatches(
-        objectness=torch.cat([values[..., 4].float().sigmoid().flatten() for values in raw]),
+        objectness=torch.cat(
+            [full_precision(values[..., 4]).sigmoid().flatten() for values in raw]
+        ),
         owned=torch.cat([owned.flatten() for owned in assignment.owned]),
         class_logits=rows_of_truths(raw, targets, assignment)[:, 5:],
         labels=targets.labels,
@@ -86,6 +89,10 @@ def input_size_px(raw: Tensor, stride_px: int) -> Tensor:
     return size
 
 
+def _objectness(values: Tensor) -> Tensor:
+    return full_precision(values[..., 4]).sigmoid()
+
+
 def rows_of_truths(raw: Sequence[Tensor], targets: Targets, assignment: Assignment) -> Tensor:
     """The raw output at the anchor of each truth: float32 (T, 5 + K).
 
@@ -99,7 +106,8 @@ def rows_of_truths(raw: Sequence[Tensor], targets: Targets, assignment: Assignme
             torch.where(here, index, 0)
             for index in (targets.image_index, assignment.anchor, assignment.row, assignment.column)
         ]
-        rows.append(values[at[0], at[1], at[2], at[3]].float().where(here[:, None], 0.0))
+        found = full_precision(values[at[0], at[1], at[2], at[3]])
+        rows.append(found.where(here[:, None], 0.0))
     return torch.stack(rows).sum(dim=0)  # (L, T, 5 + K) -> (T, 5 + K)
 
 
@@ -129,7 +137,7 @@ def pad_truths(
     shares = corners.new_zeros(images, most)
     floors = corners.new_full((images, most), torch.inf)
     boxes[image, place] = corners
-    shares[image, place] = torch.where(targets.ignored, IGNORED_SHARE, share)
+    shares[image, place] = torch.where(targets.ignored, IGNORED_SHARE, share).to(corners)
     floors[image, place] = torch.where(targets.ignored, 0.0, share * area(corners))
     return boxes, shares, floors
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from yolo.assign.first_in_cell import CellAssignment, assign_first_in_cell
 from yolo.boxes import cxcywh_to_xyxy, pairwise_iou
 from yolo.coders.grid import GridCoder
+from yolo.full_precision import full_precision
 from yolo.losses.truths import covered, pad_truths
 from yolo.records import GridMatches, Targets
 
@@ -79,7 +80,7 @@ class YOLOv1Loss(nn.Module):
         """
         (values,) = raw
         with torch.autocast(values.device.type, enabled=False):
-            values = values.float()
+            values = full_precision(values)
             assignment = self._assign(values, targets)
             boxes, logits = self._at_truths(values, targets, assignment)
             target = self._encode(targets, assignment)
@@ -94,7 +95,7 @@ class YOLOv1Loss(nn.Module):
     def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
         """What the accuracies of a grid are counted from; the confidence is the raw one."""
         (values,) = raw
-        values = values.float()
+        values = full_precision(values)
         assignment = self._assign(values, targets)
         boxes, logits = self._at_truths(values, targets, assignment)
         box, _ = self._responsible(boxes, self._encode(targets, assignment))

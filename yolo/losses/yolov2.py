@@ -18,6 +18,7 @@ from yolo.assign.best_anchor import Assignment, assign_best_anchor
 from yolo.assign.greedy import assign_greedily
 from yolo.boxes import cxcywh_to_xyxy, pairwise_iou
 from yolo.coders.anchor import AnchorCoder
+from yolo.full_precision import full_precision
 from yolo.losses.truths import anchor_matches, excused_anchors, place_truths, rows_of_truths
 from yolo.records import GridMatches, Targets
 
@@ -101,7 +102,9 @@ class YOLOv2Loss(nn.Module):
             early = images_seen is not None and images_seen < self.prior_images
             terms = self._owned_terms(raw, targets, boxes_px, assignment)
             terms["no_object"] = self._no_object(raw, targets, boxes_px, assignment)
-            terms["prior"] = _prior(raw[0], assignment) if early else raw[0].new_zeros(()).float()
+            terms["prior"] = (
+                _prior(raw[0], assignment) if early else full_precision(raw[0].new_zeros(()))
+            )
             return {name: term / images_in_step for name, term in terms.items()}
 
     @torch.no_grad()
@@ -159,14 +162,14 @@ class YOLOv2Loss(nn.Module):
             coder=self.coder,
             ignore_threshold=self.ignore_threshold,
         )
-        loss = _half_square(raw[0][..., 4].float().sigmoid())  # the target is 0
+        loss = _half_square(full_precision(raw[0][..., 4]).sigmoid())  # the target is 0
         return self.no_object_scale * loss.masked_fill(excused, 0.0).sum()
 
 
 def _prior(values: Tensor, assignment: Assignment) -> Tensor:
     """What draws boxes without a truth to their anchor: sigmoid(tx, ty) to a half, tw, th to 0."""
     (owned,) = assignment.owned
-    boxes = values[..., :4].float()
+    boxes = full_precision(values[..., :4])
     away = torch.cat((boxes[..., :2].sigmoid() - 0.5, boxes[..., 2:]), dim=-1)
     return PRIOR_SCALE * _half_square(away).sum(dim=-1).masked_fill(owned, 0.0).sum()
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from yolo.assign.best_anchor import Assignment, assign_best_anchor
 from yolo.coders.anchor import AnchorCoder
+from yolo.full_precision import full_precision
 from yolo.losses.truths import anchor_matches, excused_anchors, place_truths, rows_of_truths
 from yolo.records import GridMatches, Targets
 
@@ -138,8 +139,8 @@ class YOLOv3Loss(nn.Module):
             coder=self.coder,
             ignore_threshold=self.ignore_threshold,
         )
-        total = raw[0].new_zeros((), dtype=torch.float32)
+        total = full_precision(raw[0].new_zeros(()))
         for values, flags in zip(raw, excused, strict=True):
-            loss = F.softplus(values[..., 4].float())  # BCE with target 0
+            loss = F.softplus(full_precision(values[..., 4]))  # BCE with target 0
             total = total + loss.masked_fill(flags, 0.0).sum()
         return total

@@ -1,7 +1,8 @@
-"""Schedules of the learning rate: pure functions from the step to a factor of the base rate.
+"""Schedules of the learning rate: functions from the step to a factor of the base rate.
 
 A step is an optimizer step, counted from 0; the trainer sets ``rate = base rate * factor(step)``
-before it. Nothing is remembered between steps, so a resumed run goes on exactly.
+before it. All but ``Plateau`` are pure: nothing is remembered between steps, so a resumed run goes
+on exactly.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 Schedule = Callable[[int], float]
 
@@ -59,6 +61,109 @@ def cosine_restarts(
     return factor
 
 
+def one_cycle(
+    *,
+    steps: int,
+    warm_share: float,
+    div: float,
+    final_div: float,
+    shape: Literal["linear", "cosine"],
+) -> Schedule:
+    """The 1cycle policy (https://arxiv.org/abs/1708.07120), as PyTorch's ``OneCycleLR`` has it.
+
+    Args:
+        steps: of the whole training; the last one, ``steps - 1``, has the lowest rate exactly.
+        warm_share: share of the steps over which the rate rises to the base rate; where that is
+            one step or less, the first step has the base rate.
+        div: the base rate over the first one.
+        final_div: the first rate over the last one.
+        shape: of the rise and of the fall.
+    """
+    assert steps > 0 and 0 <= warm_share < 1 and div >= 1 and final_div >= 1
+    first, last = 1 / div, 1 / (div * final_div)
+    peak_step = max(warm_share * steps - 1, 0.0)
+    ease = {"linear": _straight, "cosine": _eased}[shape]
+
+    def factor(step: int) -> float:
+        if step < peak_step:
+            return _between(first, 1.0, ease(step / peak_step))
+        fall_steps = steps - 1 - peak_step
+        place = (step - peak_step) / fall_steps if fall_steps > 0 else 0.0  # one step: no fall
+        return _between(1.0, last, ease(min(place, 1.0)))
+
+    return factor
+
+
+def linear(*, steps: int, end_factor: float, warmup_steps: int = 0) -> Schedule:
+    """A straight line from the base rate at step 0 to the last step.
+
+    Args:
+        steps: of the whole training; the last one, ``steps - 1``, has the lowest rate exactly.
+        end_factor: the last rate over the base rate.
+        warmup_steps: see ``warmup``. The line runs on beneath it.
+    """
+    assert steps > 0
+
+    def factor(step: int) -> float:
+        place = min(step / max(steps - 1, 1), 1.0)
+        return _between(1.0, end_factor, place) * warmup(step, warmup_steps)
+
+    return factor
+
+
+class Plateau:
+    """A factor that falls where the monitored figure no longer rises.
+
+    The rule is that of PyTorch's ``ReduceLROnPlateau`` with ``mode="max"``,
+    ``threshold_mode="abs"`` and no cooldown. The threshold is absolute, since the figures lie
+    between 0 and 1, and a share of a figure near 0 would let pass any noise.
+
+    Args:
+        factor: what the rate is multiplied with each time.
+        patience: evaluations without a better figure that are let pass; the next one counts.
+        threshold: a figure is better where it is higher than the best by more than this. One that
+            is not a number is not better.
+        min_factor: the lowest rate over the base rate.
+        warmup_steps: see ``warmup``.
+    """
+
+    def __init__(
+        self,
+        *,
+        factor: float,
+        patience: int,
+        threshold: float,
+        min_factor: float,
+        warmup_steps: int = 0,
+    ) -> None:
+        assert 0 < factor < 1 and 0 <= min_factor <= 1
+        self._step_down, self._patience, self._threshold = factor, patience, threshold
+        self._min_factor, self._warmup_steps = min_factor, warmup_steps
+        self._factor, self._best, self._missed = 1.0, -math.inf, 0
+
+    def __call__(self, step: int) -> float:
+        return self._factor * warmup(step, self._warmup_steps)
+
+    def note(self, figure: float) -> None:
+        """Take account of one more evaluation; every rank must be told the same figure."""
+        if figure > self._best + self._threshold:
+            self._best, self._missed = figure, 0
+            return
+        self._missed += 1
+        if self._missed > self._patience:
+            self._factor = max(self._factor * self._step_down, self._min_factor)
+            self._missed = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was noted, as plain numbers."""
+        return {"factor": self._factor, "best": self._best, "missed": self._missed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from another's ``state_dict()``."""
+        self._factor, self._best = float(state["factor"]), float(state["best"])
+        self._missed = int(state["missed"])
+
+
 def warmup(step: int, warmup_steps: int) -> float:
     """Rise to 1 by the fourth power over the first steps; multiplied onto a schedule.
 
@@ -79,3 +184,17 @@ def _place_in_cycle(step: int, t_0: int, t_mult: int) -> tuple[int, int]:
         start += length
         length *= t_mult
     return step - start, length
+
+
+def _between(start: float, end: float, place: float) -> float:
+    """From ``start`` (place 0) to ``end`` (place 1), exact at both."""
+    return (1 - place) * start + place * end
+
+
+def _straight(place: float) -> float:
+    return place
+
+
+def _eased(place: float) -> float:
+    """Half a cosine from 0 to 1, level at both ends."""
+    return (1 - math.cos(math.pi * place)) / 2

@@ -6,21 +6,27 @@ Titles and legends are the page's text: names of any length and script wrap as t
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from yolo.report.page import Html, escape
 
 COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#8a63d2", "#b8860b", "#0c9aa8", "#868e96")
 MOST_POINTS = 400
 """Of a line; longer ones show means of neighbours."""
+
+CELLS = 30
+"""Of a density, in each direction."""
 
 _INK = "#010203"  # drawn with it, then replaced by the colour of the page's text
 _ATTRIBUTE, _DECIMALS = re.compile(r'="[^"]*"'), re.compile(r"(\d\.\d\d)\d+")
@@ -100,6 +106,63 @@ def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarra
     axes.plot(confidence, share_right, color=COLOURS[0], marker="o", markersize=4, linewidth=1.5)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     return _chart(title, figure, [("share of right boxes", COLOURS[0], "-")])
+
+
+def bar_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bins: int) -> Html:
+    """How values are spread, on a logarithmic scale: one histogram for each name, as shares.
+
+    Args:
+        title: above it.
+        values: name -> positive numbers (P,), one at least in all.
+        x: the name of the x axis.
+        bins: of equal ratio from the smallest to the largest value.
+    """
+    figure, axes = _frame(x)
+    known = np.concatenate(list(values.values()))
+    edges = np.geomspace(known.min() * 0.999, known.max() * 1.001, bins + 1)
+    for colour, found in zip(itertools.cycle(COLOURS), values.values()):
+        share = np.histogram(found, edges)[0] / max(len(found), 1)
+        axes.stairs(share, edges, fill=True, alpha=0.35, color=colour)
+    axes.set_xscale("log")
+    _log_axis(axes.xaxis)
+    return _chart(title, figure, [(n, c, "-") for n, c in zip(values, itertools.cycle(COLOURS))])
+
+
+def density_chart(
+    title: str, points: np.ndarray, marks: np.ndarray, *, x: str, y: str, marks_name: str
+) -> Html:
+    """Where many points lie, on logarithmic axes, and a few marks among them.
+
+    Args:
+        title: above it.
+        points: positive (P, 2), P >= 1.
+        marks: positive (M, 2), M >= 1.
+        x, y: the names of the axes.
+        marks_name: in the legend.
+    """
+    figure, axes = _frame(x)
+    axes.set_ylabel(y, color=_INK, fontsize=9, parse_math=False)
+    known = np.concatenate([points, marks])
+    edges = [np.geomspace(side.min() * 0.95, side.max() * 1.05, CELLS + 1) for side in known.T]
+    counts, across, up = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
+    for column, row in np.argwhere(counts > 0).tolist():
+        corner, width = (across[column], up[row]), across[column + 1] - across[column]
+        depth = 0.15 + 0.85 * np.sqrt(counts[column, row] / counts.max())
+        height = up[row + 1] - up[row]
+        axes.add_patch(Rectangle(corner, width, height, color=COLOURS[0], alpha=depth, lw=0))
+    axes.scatter(marks[:, 0], marks[:, 1], marker="x", s=30, color=COLOURS[1], linewidths=1.6)
+    axes.set(xlim=(across[0], across[-1]), ylim=(up[0], up[-1]))
+    axes.set(xscale="log", yscale="log")
+    _log_axis(axes.xaxis)
+    _log_axis(axes.yaxis)
+    return _chart(title, figure, [("boxes", COLOURS[0], "-"), (marks_name, COLOURS[1], "-")])
+
+
+def _log_axis(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times a power of ten, written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _frame(x: str) -> tuple[Figure, Axes]:

@@ -12,6 +12,7 @@ import torch
 
 from yolo.boxes import pairwise_iou
 from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.tolerance import BAD
 from yolo.engine.detection_evaluator import Found
 from yolo.metrics.detection_errors import (
     BACKGROUND_IOU,
@@ -146,11 +147,15 @@ class Gallery:
         ]
 
     def _scene(self, index: int) -> Scene:
-        sample = self._dataset.load(index)
+        name = self._dataset.annotations.file_name(index)
+        try:
+            sample = self._dataset.load(index)
+        except BAD:  # the evaluation has named it and gone on
+            sample, name = self._dataset.empty(index), f"{name} (cannot be read)"
         kept = ~sample.ignored
         return Scene(
             image=sample.image,
-            name=self._dataset.annotations.file_name(index),
+            name=name,
             truth_xyxy_px=sample.boxes_xyxy_px[kept],
             truth_labels=sample.labels[kept],
         )

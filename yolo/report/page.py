@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 
 from yolo.errors import UserError
+from yolo.whole_files import write_whole
 
 NOTHING = "–"
 """What stands in a cell without a value."""
@@ -221,19 +221,13 @@ def write_page(path: Path, content: str) -> None:
     Raises:
         UserError: the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode("utf-8", "replace"))
-        temporary.replace(path)
+        write_whole(path, content.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(
             f"{path}: the page cannot be written ({error.strerror or error}); "
             "check the folder's permissions and the free space, or name another place"
         ) from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
 
 
 _STYLE = """

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from yolo.config.schema.base import Section, Seed, broken_rules
 from yolo.config.schema.classification import ClassificationConfig
 from yolo.config.schema.data import DataConfig
-from yolo.config.schema.model import LOSS_OF_HEAD, Loss, ModelConfig
+from yolo.config.schema.losses import Loss
+from yolo.config.schema.model import LOSS_OF_HEAD, ModelConfig
 from yolo.config.schema.training import EvaluationConfig, LoggingConfig, TrainingConfig
 
 
@@ -35,6 +36,9 @@ class Config(Section):
             rules.append(("loss.type", f"must be {LOSS_OF_HEAD[head]!r} for the head {head!r}"))
         if head == "yolov1" and self.data.image_size % 64:
             rules.append(("data.image_size", "must be a multiple of 64 for the head 'yolov1'"))
+        if head == "yolov1" and self.data.multi_scale is not None:
+            words = "must be null for the head 'yolov1', which works at data.image_size alone"
+            rules.append(("data.multi_scale", words))
         if rules:
             raise broken_rules(rules)
         return self

@@ -15,7 +15,8 @@ from yolo.config.schema.base import (
     Share,
 )
 from yolo.config.schema.data import ImagesConfig
-from yolo.config.schema.model import Encoder, InitConfig
+from yolo.config.schema.encoders import Encoder
+from yolo.config.schema.model import InitConfig
 from yolo.config.schema.training import LoggingConfig, TrainingConfig
 from yolo.config.schema.transforms import Transform
 
@@ -120,7 +121,7 @@ class ClassificationDataConfig(ImagesConfig):
     )
     augment: tuple[Transform, ...] = Field(
         default_factory=default_augment,
-        description="Training transforms in order, each {type, p, arguments of Albumentations}. "
+        description="Training transforms in order, each {type, p, arguments}. "
         "Without RandomResizedCrop or Resize the image is letterboxed, as in validation; empty "
         "areas get the mean colour (124, 116, 104).",
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from yolo.config.schema.base import (
     AtLeastOne,
@@ -59,7 +59,7 @@ DEFAULT_AUGMENT: tuple[dict[str, Any], ...] = (
         "hue": [-0.1, 0.1],
     },
     {"type": "GaussNoise", "p": 0.1, "std_range": [0.02, 0.1]},
-    {"type": "RandomFog", "p": 0.01},
+    {"type": "Haze", "p": 0.1},
 )
 
 
@@ -129,14 +129,70 @@ class CsvListDatasetConfig(Section):
     labels: FilePath = Field(description="The folder of text files.")
 
 
+class CsvBoxesDatasetConfig(Section):
+    """One table of boxes."""
+
+    type: Literal["csv_boxes"] = Field(
+        description="A csv with a line `image,xmin,ymin,xmax,ymax,class` for each box, in pixels; "
+        "an image without boxes has one line with the other fields empty."
+    )
+    boxes: FilePath = Field(description="The csv file.")
+    images: FilePath = Field(description="The folder of images.")
+
+
 Dataset = Annotated[
     CocoDatasetConfig
     | ShapesDatasetConfig
     | VocDatasetConfig
     | YoloTextDatasetConfig
-    | CsvListDatasetConfig,
+    | CsvListDatasetConfig
+    | CsvBoxesDatasetConfig,
     Field(discriminator="type"),
 ]
+
+
+class MosaicConfig(Section):
+    """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020)."""
+
+    p: Fraction = Field(1.0, description="Probability that an image is joined with three others.")
+    off_for_last: NotNegative = Field(
+        0, description="The last so many steps train on whole images again."
+    )
+
+
+class MixUpConfig(Section):
+    """Two images blended, with the boxes of both (Zhang et al. 2018)."""
+
+    p: Fraction = Field(0.1, description="Probability that an image is blended with another.")
+    alpha: Positive = Field(
+        8.0, description="The shares come from Beta(alpha, alpha): the larger, the more even."
+    )
+    off_for_last: NotNegative = Field(
+        0, description="The last so many steps train on images of their own again."
+    )
+
+
+Side = Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
+
+
+class MultiScaleConfig(Section):
+    """One random size for all images of some steps (YOLO9000, section 2)."""
+
+    min: Side = Field(320, description="Smallest side of the model's input in pixels.")
+    max: Side = Field(608, description="Largest side, which decides the memory.")
+    step: Side = Field(32, description="Pixels from one size to the next.")
+    every: AtLeastOne = Field(10, description="Steps that keep a size.")
+    until_step: AtLeastOne | None = Field(
+        None, description="From this step on the size is data.image_size; null never stops."
+    )
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, largest: int, info: ValidationInfo) -> int:
+        smallest = info.data.get("min")
+        if smallest is not None and largest < smallest:
+            raise broken_rule(f"must be at least data.multi_scale.min ({smallest})")
+        return largest
 
 
 class ImagesConfig(Section):
@@ -169,12 +225,28 @@ class ImagesConfig(Section):
     )
     augment: tuple[Transform, ...] = Field(
         default_factory=default_augment,
-        description="Training transforms in order, each {type, p, arguments of Albumentations}. "
+        description="Training transforms in order, each {type, p, arguments}. "
         "Empty areas get the mean colour (124, 116, 104); Resize stretches to image_size and "
         "RandomResizedCrop cuts to it instead of letterboxing.",
     )
     workers: NotNegative | Literal["auto"] = Field(
         "auto", description="Loader processes per device; 0 loads in the training process."
+    )
+    cache: Literal["none", "ram", "disk"] = Field(
+        "none",
+        description="Keep decoded training images, shrunk to the largest input size: in memory, "
+        "or under data/cache. They are then resampled twice, so pixels differ slightly.",
+    )
+    cache_limit_gb: Positive = Field(
+        10.0, description="Most space for the cached images; the rest is decoded each time."
+    )
+    on_error: Literal["stop", "skip"] = Field(
+        "stop",
+        description="An image that cannot be read: 'stop' ends the run, 'skip' names it once; in "
+        "training the next readable image takes its place, in evaluation an empty one.",
+    )
+    max_bad_share: Fraction = Field(
+        0.01, description="With on_error 'skip': the run ends above this share of bad images."
     )
 
     @field_validator("class_names")
@@ -196,9 +268,16 @@ class DataConfig(ImagesConfig):
         None,
         min_length=1,
         description="Order of the classes, all of the data set's; null takes the json's order, "
-        "that of a yolo_text's `names`, or those found in the XML files by alphabet.",
+        "that of a yolo_text's `names`, or those found in the XML files or the csv by alphabet.",
     )
     min_visibility: Fraction = Field(
         0.1,
         description="A box of which a transform leaves a smaller share becomes an ignored region.",
+    )
+    mosaic: MosaicConfig | None = Field(
+        None, description="Join four images into one; null trains on whole images."
+    )
+    mixup: MixUpConfig | None = Field(None, description="Blend two images; null is off.")
+    multi_scale: MultiScaleConfig | None = Field(
+        None, description="Vary the input size while training; null keeps data.image_size."
     )

@@ -111,7 +111,65 @@ class CosineRestartsConfig(Section):
     )
 
 
-Schedule = Annotated[StepScheduleConfig | CosineRestartsConfig, Field(discriminator="type")]
+class OneCycleConfig(Section):
+    """The 1cycle policy (Smith & Topin 2018) over all steps of the training."""
+
+    type: Literal["one_cycle"] = Field(
+        description="Rises to the optimizer's learning rate, then falls far below the start."
+    )
+    warm_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.3, description="Share of the steps over which the rate rises."
+    )
+    div: Annotated[float, Field(ge=1)] = Field(
+        25.0, description="The first rate is the optimizer's divided by this."
+    )
+    final_div: Annotated[float, Field(ge=1)] = Field(
+        1e4, description="The last rate is the first divided by this."
+    )
+    shape: Literal["linear", "cosine"] = Field("cosine", description="How it rises and falls.")
+
+
+class LinearScheduleConfig(Section):
+    """A straight line over all steps of the training."""
+
+    type: Literal["linear"] = Field(description="Falls in a straight line to the last step.")
+    end_factor: NotNegativeFloat = Field(
+        0.01, description="The last rate as a share of the optimizer's."
+    )
+    warmup_steps: NotNegative = Field(
+        0, description="Steps over which the rate rises with the fourth power of the step."
+    )
+
+
+class PlateauConfig(Section):
+    """Falls where the monitored figure no longer rises."""
+
+    type: Literal["plateau"] = Field(
+        description="The rate is lowered after evaluations without a better figure."
+    )
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="What the rate is multiplied with each time."
+    )
+    patience: NotNegative = Field(
+        3, description="Evaluations without a better figure that are let pass."
+    )
+    threshold: NotNegativeFloat = Field(
+        1e-4, description="A figure is better only where it is higher by more than this."
+    )
+    min_factor: Fraction = Field(1e-4, description="The lowest rate as a share of the optimizer's.")
+    warmup_steps: NotNegative = Field(
+        0, description="Steps over which the rate rises with the fourth power of the step."
+    )
+
+
+Schedule = Annotated[
+    StepScheduleConfig
+    | CosineRestartsConfig
+    | OneCycleConfig
+    | LinearScheduleConfig
+    | PlateauConfig,
+    Field(discriminator="type"),
+]
 
 
 class EMAConfig(Section):
@@ -176,6 +234,16 @@ class TrainingConfig(Section):
     )
     checkpoint_every: AtLeastOne = Field(
         1000, description="Steps between two writings of last.pt; each evaluation writes it too."
+    )
+    max_skipped: AtLeastOne = Field(
+        50,
+        description="The run ends after so many steps in a row whose loss or gradient is not "
+        "finite; each leaves the weights as they are.",
+    )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Batch norm's statistics over all devices (GPUs only) instead of each one's "
+        "micro-batch.",
     )
     compile: bool = Field(False, description="Compile the model with torch.compile.")
 

@@ -1,7 +1,7 @@
-"""One training transform: an Albumentations class by name, with that class' arguments.
+"""One training transform: a class of Albumentations or our own by name, with its arguments.
 
 The names, types and ranges of the arguments stand in transforms.json, generated from
-Albumentations by scripts/make_schema.py, so that checking a config imports no Albumentations.
+the classes by scripts/make_schema.py, so that checking a config imports no Albumentations.
 """
 
 import json
@@ -27,7 +27,10 @@ ALLOWED = (
     "CoarseDropout",
     "ColorJitter",
     "GaussNoise",
+    "HSVJitter",
+    "Haze",
     "HorizontalFlip",
+    "IntensityStretch",
     "MultiplicativeNoise",
     "Posterize",
     "RGBShift",
@@ -64,13 +67,13 @@ class Transform(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="The Albumentations class.")
+    type: str = Field(description="The transform.")
     p: Fraction = Field(description="Probability of applying it to an image.")
 
     @model_validator(mode="before")
     @classmethod
     def _check_arguments(cls, given: Any) -> Any:
-        """Reports every wrong argument and fills in Albumentations' own default of `p`."""
+        """Reports every wrong argument and fills in the transform's own default of `p`."""
         if not isinstance(given, Mapping):
             return given
         rules = list(broken_arguments(given))

@@ -38,6 +38,8 @@ class Contents:
     class_names: tuple[str, ...]
     annotations: Annotations
     findings: Findings
+    unread: int = 0
+    """Images that could not be read; their sizes are nominal."""
 
 
 def cached(
@@ -45,7 +47,8 @@ def cached(
 ) -> Contents:
     """The entry at ``path`` if it is good, else what ``parse`` gives, which then becomes the entry.
 
-    Of several processes one parses and the others wait.
+    Of several processes one parses and the others wait. Contents with unread images are not kept:
+    these are tried anew, and told anew, whenever the data set opens.
 
     Args:
         path: the entry, ``*.npz``; None parses always.
@@ -62,7 +65,8 @@ def cached(
         contents = _read(path, key, image_root)
         if contents is None:
             contents = parse()
-            _write(path, key, image_root, contents)
+            if not contents.unread:
+                _write(path, key, image_root, contents)
     return contents
 
 

@@ -13,6 +13,7 @@ from yolo.data.annotations import Annotations, encode_name
 from yolo.data.datasets.detection import DetectionDataset, Findings, first_names
 from yolo.data.images import decode
 from yolo.errors import UserError
+from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -80,7 +81,17 @@ class ClassFolderDataset(DetectionDataset):
         Raises:
             UserError: the image is missing or damaged.
         """
-        image = decode(self.image_path(index))
+        return self.sample(index, decode(self.image_path(index)))
+
+    def empty(self, index: int) -> Sample:
+        """What stands for an image that cannot be read: nothing to see, with its label.
+
+        How large the image was is not known; scaled to the network's input it is all the same.
+        """
+        return self.sample(index, np.full((1, 1, 3), FILL_COLOUR_RGB, np.uint8))
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
+        """The image, with one box over all of it."""
         height, width = image.shape[:2]
         return Sample(
             image=image,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from yolo.data.datasets.detection import is_inside
+from yolo.data.reading import read_regular
 from yolo.errors import UserError
 
 LARGEST_ID = 2**53 - 1
@@ -59,7 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing, empty, no json, or lacks one of the three lists.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         raise UserError(f"the annotation file {path} does not exist.") from None
     except OSError as error:
@@ -108,6 +110,7 @@ def to_table(path: Path, data: dict[str, Any]) -> CocoTable:
     category_ids = categories.distinct_ids()
     names = categories.column("name", {str})
     boxes = annotations.boxes()
+    annotations.check_areas()
     used = annotations.whole_numbers("category_id")
     annotations.check_known(used, category_ids, "category_id", "categories")
     of_image = annotations.whole_numbers("image_id")
@@ -182,7 +185,7 @@ class _Entries:
 
     def sizes(self, field: str) -> np.ndarray:
         """A field of pixel counts, int64, at least 1; 480.0 passes for 480."""
-        values = np.array(self.column(field, NUMBERS), np.float64)
+        values = _floats(self.column(field, NUMBERS))
         wrong = ~((values >= 1) & (values < 2**31) & (values == np.floor(values)))
         if wrong.any():
             place = int(wrong.argmax())
@@ -198,8 +201,15 @@ class _Entries:
         if not set(map(type, chain.from_iterable(boxes))) <= NUMBERS:
             place = next(i for i, b in enumerate(boxes) if not set(map(type, b)) <= NUMBERS)
             self.fail(place, f'"bbox" is {boxes[place]}, but must be four numbers [x, y, w, h].')
-        flat = np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes))
-        return flat.reshape(-1, 4)  # (4 N,) -> (N, 4)
+        return _floats([*chain.from_iterable(boxes)]).reshape(-1, 4)  # (4 N,) -> (N, 4)
+
+    def check_areas(self) -> None:
+        """The "area" that some have is a number: it decides where the metric counts a box."""
+        areas = _floats(self.column("area", NUMBERS, default=0))
+        wrong = ~(np.isfinite(areas) & (areas >= 0))
+        if wrong.any():
+            place = int(wrong.argmax())
+            self.fail(place, f'"area" is {areas[place]:g}, but must be a number of at least 0.')
 
     def file_names(self) -> list[str]:
         """The "file_name" fields; each must stay inside the image folder."""
@@ -228,6 +238,21 @@ class _Entries:
             if field not in entry:
                 self.fail(place, f'"{field}" is missing.')
         raise AssertionError(f"every entry has {field}")
+
+
+def _floats(values: list[int | float]) -> np.ndarray:
+    """float64 (N,); whole numbers beyond its range become infinite."""
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        return np.array([_float(value) for value in values], np.float64)
+
+
+def _float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _type_name(value: Any) -> str:

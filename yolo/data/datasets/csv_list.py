@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from yolo.data.datasets.detection import is_inside
 from yolo.data.datasets.truth_files import Listed
+from yolo.data.datasets.unread import OnUnread, stop
 from yolo.data.datasets.yolo_text import TextFileDataset, check_folders
+from yolo.data.reading import read_regular
 from yolo.errors import UserError
 
 HEADER = ["image", "annotation"]
@@ -23,6 +26,7 @@ class CsvListDataset(TextFileDataset):
         labels: the folder of text files.
         class_names: class number -> name.
         cache: a folder to keep what was read in; None keeps nothing.
+        on_unread: told of each image whose size cannot be read; returns to go on without.
 
     Raises:
         UserError: the list, a folder or a file is missing or broken, or ``class_names`` is None.
@@ -36,6 +40,7 @@ class CsvListDataset(TextFileDataset):
         labels: Path,
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
+        on_unread: OnUnread = stop,
     ) -> None:
         path, images, labels = Path(list), Path(images), Path(labels)
         if class_names is None:
@@ -50,6 +55,7 @@ class CsvListDataset(TextFileDataset):
             names=class_names,
             class_names=class_names,
             cache=cache,
+            on_unread=on_unread,
         )
 
 
@@ -75,9 +81,9 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """The lines that are not empty, with their numbers, without the header."""
     rows = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+        text = read_regular(path).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except FileNotFoundError:
         raise UserError(f"the list {path} does not exist.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,9 +12,13 @@ from typing import Any
 import numpy as np
 
 from yolo.data.annotations import Annotations
-from yolo.data.images import decode
+from yolo.data.images import LARGEST_IMAGE_PX, decode
 from yolo.errors import UserError
+from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
+
+LONGEST_NAME = 255
+"""Characters in the name of a class."""
 
 SHARE_STREAM = 1
 """Sets the draw of a share apart from the other uses of the seed."""
@@ -43,6 +48,9 @@ class DetectionDataset:
         annotations: the packed truth.
         findings: what was mended in the whole data set.
 
+    Raises:
+        UserError: a class has a name that cannot be shown.
+
     Attributes:
         class_names, category_ids, annotations, findings: as given; findings stay those of the
             whole data set in every selection.
@@ -58,6 +66,7 @@ class DetectionDataset:
         annotations: Annotations,
         findings: Findings,
     ) -> None:
+        _check_names(source, class_names)
         self._source = source
         self._image_root = image_root
         self.class_names = tuple(class_names)
@@ -88,14 +97,35 @@ class DetectionDataset:
             UserError: the image is missing, damaged or not of the size in the annotations.
         """
         size_hw = self.annotations.size_hw(index)
+        return self.sample(index, decode(self.image_path(index), expected_hw=size_hw))
+
+    def empty(self, index: int) -> Sample:
+        """What stands for an image that cannot be read: nothing to see, with its truth.
+
+        It is as large as annotated and of the colour that fills empty areas.
+
+        Raises:
+            UserError: the annotated size is larger than any image that is read.
+        """
+        height, width = self.annotations.size_hw(index)
+        if height * width > LARGEST_IMAGE_PX:
+            raise UserError(
+                f"{self.image_path(index)} is annotated as an image of {width}x{height} px, more "
+                f"than {LARGEST_IMAGE_PX:,}; correct the annotations."
+            )
+        return self.sample(index, np.full((height, width, 3), FILL_COLOUR_RGB, np.uint8))
+
+    def sample(self, index: int, image: np.ndarray) -> Sample:
+        """The image with its truth, which is for an image of this size."""
         boxes, labels, ignored = self.annotations.truth(index)
+        height, width = image.shape[:2]
         return Sample(
-            image=decode(self.image_path(index), expected_hw=size_hw),
+            image=image,
             boxes_xyxy_px=boxes.copy(),
             labels=labels.astype(np.int64),
             ignored=ignored.copy(),
             image_id=int(self.annotations.image_ids[index]),
-            original_size_hw=size_hw,
+            original_size_hw=(height, width),
         )
 
     def select(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
@@ -174,6 +204,16 @@ class DetectionDataset:
             "height": height,
             "width": width,
         }
+
+
+def _check_names(source: Path, class_names: Sequence[str]) -> None:
+    """Names are written into pictures, tables, files of one name a line, and onto the terminal."""
+    for name in class_names:
+        if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+            raise UserError(
+                f"{source}: the class name {reprlib.repr(name)} must be 1 to {LONGEST_NAME} "
+                "printable characters on one line; correct it there or in data.class_names."
+            )
 
 
 def is_inside(name: str) -> bool:

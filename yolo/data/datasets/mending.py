@@ -8,9 +8,10 @@ import numpy as np
 
 from yolo.data.annotations import Annotations
 from yolo.data.datasets.detection import Findings
+from yolo.errors import one_line
 
-LISTED_PER_KIND = 20
-"""So many findings of a kind are written out; all are counted."""
+LISTED_PER_KIND = 1000
+"""So many findings of a kind are written out, for scripts/preflight.py; all are counted."""
 
 ROUNDING_PX = 0.02
 """A box that leaves its image by no more was only rounded (COCO: two decimals) and not reported."""
@@ -85,7 +86,7 @@ def _findings(kinds: dict[str, np.ndarray], told: Callable[[str, int], str]) -> 
         told: the kind and a number, 0..N-1 -> the line about it.
     """
     texts = [
-        told(kind, place)
+        one_line(told(kind, place))
         for kind, touched in kinds.items()
         for place in np.flatnonzero(touched)[:LISTED_PER_KIND].tolist()
     ]

@@ -19,6 +19,7 @@ import numpy as np
 from yolo.data.datasets.cache import Contents, cached
 from yolo.data.datasets.detection import first_names
 from yolo.data.datasets.mending import pack_mended
+from yolo.data.reading import read_regular
 from yolo.errors import UserError
 
 VERSION = 1
@@ -59,6 +60,7 @@ class Truth:
     Attributes:
         file_name: of the image, relative to the data set's image root.
         size_hw: of the image.
+        unread: the image could not be read; its size is the annotated or a nominal one.
         annotated_hw: the size in the annotation file where it is another one; else None.
         class_names, boxes_xyxy_px, ignored: N each.
         numbers: N, the object's number in the file, or its line.
@@ -66,6 +68,7 @@ class Truth:
 
     file_name: str
     size_hw: tuple[int, int]
+    unread: bool = False
     annotated_hw: tuple[int, int] | None = None
     class_names: list[str] = field(default_factory=list)
     boxes_xyxy_px: list[tuple[float, float, float, float]] = field(default_factory=list)
@@ -137,8 +140,7 @@ def _read(image: Listed) -> bytes:
     if image.truth is None:
         return b""
     try:
-        with image.truth.open("rb") as file:
-            content = file.read(LARGEST_FILE_BYTES + 1)
+        return read_regular(image.truth, LARGEST_FILE_BYTES)
     except FileNotFoundError:
         raise UserError(
             image.told(
@@ -150,14 +152,6 @@ def _read(image: Listed) -> bytes:
         raise UserError(
             image.told(f"the annotation file {image.truth} cannot be read: {error.strerror}.")
         ) from None
-    if len(content) > LARGEST_FILE_BYTES:
-        raise UserError(
-            image.told(
-                f"{image.truth} is larger than {LARGEST_FILE_BYTES >> 20} MiB, which the "
-                "annotations of one image never are; restore it."
-            )
-        )
-    return content
 
 
 def _digest(identity: str, listed: Sequence[Listed], contents: Sequence[bytes]) -> str:
@@ -211,7 +205,8 @@ def _pack(
         describe=describe,
         annotated_hw=np.array(annotated_hw, np.int64).reshape(-1, 2),
     )
-    return Contents(tuple(class_names), annotations, findings)
+    unread = sum(truth.unread for truth in truths)
+    return Contents(tuple(class_names), annotations, findings, unread)
 
 
 def _labels(

@@ -8,8 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from yolo.data.datasets.detection import DetectionDataset, first_names, is_inside
 from yolo.data.datasets.truth_files import Listed, Truth, read_truth_files
+from yolo.data.datasets.unread import OnUnread, nominal_hw, stop
 from yolo.data.datasets.voc_xml import parse_voc_xml
 from yolo.data.images import size_hw
+from yolo.data.reading import read_regular
 from yolo.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -31,6 +33,7 @@ class VocDataset(DetectionDataset):
         image_sets: lists of ImageSets/Main: "2007/trainval" or "train"; the name "*" is every XML.
         class_names: the order of the labels, at least the classes of the files; None: by alphabet.
         cache: a folder to keep what was read in; None keeps nothing.
+        on_unread: told of each image whose size cannot be read; returns to go on without.
 
     Raises:
         UserError: a list, XML or image is missing or broken, or a class is not in ``class_names``.
@@ -43,6 +46,7 @@ class VocDataset(DetectionDataset):
         image_sets: Sequence[str],
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
+        on_unread: OnUnread = stop,
     ) -> None:
         root = Path(root)
         if not root.is_dir():
@@ -54,7 +58,7 @@ class VocDataset(DetectionDataset):
         _check_distinct(listed)
         contents = read_truth_files(
             listed,
-            partial(_parse, root),
+            partial(_parse, root, on_unread),
             source=root,
             image_root=root,
             part=" ".join(image_sets),
@@ -103,7 +107,7 @@ def _listed(root: Path, image_set: str) -> list[Listed]:
 def _names(root: Path, path: Path) -> list[tuple[str, str]]:
     """The names on a list, each with its place."""
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
+        lines = read_regular(path).decode("utf-8-sig").split("\n")
     except FileNotFoundError:
         raise UserError(f"the image set {path} does not exist; {_offer(root)}.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -147,20 +151,29 @@ def _check_distinct(listed: Sequence[Listed]) -> None:
             )
 
 
-def _parse(root: Path, image: Listed, content: bytes) -> Truth:
+def _parse(root: Path, on_unread: OnUnread, image: Listed, content: bytes) -> Truth:
     assert image.truth is not None
     said = parse_voc_xml(image.truth, content)
-    file_name = _find_image(root, image, said.file_name)
-    size = size_hw(root / file_name, said.size_hw)
-    differs = said.size_hw is not None and said.size_hw != size
-    truth = Truth(file_name, size, annotated_hw=said.size_hw if differs else None)
+    candidates = _candidates(image, said.file_name)
+    file_name = next((name for name in candidates if (root / name).is_file()), None)
+    try:
+        if file_name is None:
+            raise _no_image(root, image, candidates)
+        size = size_hw(root / file_name, said.size_hw)
+    except UserError as error:
+        on_unread(error)
+        size = nominal_hw([found.box_xyxy_px for found in said.objects], said.size_hw)
+        truth = Truth(file_name or candidates[0], size, unread=True)
+    else:
+        differs = said.size_hw is not None and said.size_hw != size
+        truth = Truth(file_name, size, annotated_hw=said.size_hw if differs else None)
     for number, found in enumerate(said.objects, start=1):
         truth.add(number, found.name, found.box_xyxy_px, ignored=found.difficult)
     return truth
 
 
-def _find_image(root: Path, image: Listed, file_name: str | None) -> str:
-    """The image's file, relative to the root.
+def _candidates(image: Listed, file_name: str | None) -> list[str]:
+    """What the image's file may be called, relative to the root.
 
     The devkit goes by the name on the list. The <filename> decides between several suffixes, and
     finds the image where none has the listed name; files that were renamed often keep a wrong one.
@@ -176,10 +189,11 @@ def _find_image(root: Path, image: Listed, file_name: str | None) -> str:
             candidates.insert(0, str(named))
         else:
             candidates.append(str(named))
-    for candidate in candidates:
-        if (root / candidate).is_file():
-            return candidate
-    raise UserError(
+    return candidates
+
+
+def _no_image(root: Path, image: Listed, candidates: Sequence[str]) -> UserError:
+    return UserError(
         f"{image.truth} has no image: there is no {first_names(candidates)} in {root}; restore it, "
         "or take it off the list."
     )

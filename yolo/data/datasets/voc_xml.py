@@ -14,6 +14,9 @@ from yolo.errors import UserError
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 DIFFICULT = {"": False, "0": False, "1": True, "Unspecified": False}
 
+TOO_LARGE = 2**31
+"""Pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class VocObject:
@@ -37,7 +40,7 @@ class VocAnnotation:
 
     Attributes:
         file_name: of the image; None if it is not told.
-        size_hw: of the image in pixels; None if it is missing or not positive.
+        size_hw: of the image in pixels; None if it is missing or no size.
         objects: in the file's order.
     """
 
@@ -94,7 +97,7 @@ def _size_hw(root: Element) -> tuple[int, int] | None:
         height, width = (int(float(_text(root, f"size/{tag}"))) for tag in ("height", "width"))
     except (ValueError, OverflowError):
         return None
-    return (height, width) if height > 0 and width > 0 else None
+    return (height, width) if 0 < height < TOO_LARGE and 0 < width < TOO_LARGE else None
 
 
 def _object(path: Path, number: int, element: Element) -> VocObject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,10 +12,24 @@ import yaml
 
 from yolo.data.datasets.detection import DetectionDataset, first_names
 from yolo.data.datasets.truth_files import Listed, Truth, read_truth_files
+from yolo.data.datasets.unread import OnUnread, nominal_hw, stop
 from yolo.data.images import size_hw
+from yolo.data.reading import read_regular
 from yolo.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+LARGEST_NAMES_BYTES = 1 << 20
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Names need no aliases, of which a few lines can stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias (*name), which class names do not need")
+        return super().compose_node(parent, index)
+
 
 FARTHEST = 2.0
 """A larger number is no part of an image: the file counts pixels."""
@@ -33,6 +49,7 @@ class TextFileDataset(DetectionDataset):
         names: class number -> name.
         class_names: the order of the labels; None: that of ``names``.
         cache: a folder to keep what was read in; None keeps nothing.
+        on_unread: told of each image whose size cannot be read; returns to go on without.
 
     Raises:
         UserError: an image is missing or broken, or a line is at fault.
@@ -47,10 +64,11 @@ class TextFileDataset(DetectionDataset):
         names: Sequence[str],
         class_names: Sequence[str] | None,
         cache: Path | None,
+        on_unread: OnUnread,
     ) -> None:
         contents = read_truth_files(
             listed,
-            partial(_parse, images, tuple(names)),
+            partial(_parse, images, tuple(names), on_unread),
             source=source,
             image_root=images,
             part=repr(tuple(names)),
@@ -79,6 +97,7 @@ class YoloTextDataset(TextFileDataset):
         names: YAML file with the class names under `names`: a list, or number: name.
         class_names: the order of the labels; without ``names`` also what the numbers mean.
         cache: a folder to keep what was read in; None keeps nothing.
+        on_unread: told of each image whose size cannot be read; returns to go on without.
 
     Raises:
         UserError: a folder or the names are missing, or as `TextFileDataset`.
@@ -92,6 +111,7 @@ class YoloTextDataset(TextFileDataset):
         names: Path | None = None,
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
+        on_unread: OnUnread = stop,
     ) -> None:
         images, labels = Path(images), Path(labels)
         meanings = class_names if names is None else read_names(Path(names))
@@ -107,6 +127,7 @@ class YoloTextDataset(TextFileDataset):
             names=meanings,
             class_names=class_names,
             cache=cache,
+            on_unread=on_unread,
         )
 
 
@@ -150,7 +171,8 @@ def read_names(path: Path) -> tuple[str, ...]:
         UserError: the file is missing or broken, or has no such names.
     """
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        text = read_regular(path, LARGEST_NAMES_BYTES).decode("utf-8")
+        content = yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise UserError(f"the file of class names {path} does not exist.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
@@ -165,16 +187,23 @@ def read_names(path: Path) -> tuple[str, ...]:
         raise UserError(f"{path} must have `names`: a list of class names, or number: name.")
     wrong = next((name for name in names if not isinstance(name, str) or not name), None)
     if wrong is not None or None in names:
-        raise UserError(f"{path}: the class name {wrong!r} is no text; put it in quotes.")
+        told = reprlib.repr(wrong)  # it may be nested without end
+        raise UserError(f"{path}: the class name {told} is no text; put it in quotes.")
     if len(set(names)) < len(names):
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
         raise UserError(f"{path}: `names` repeats {first_names(repeated)}; names must differ.")
     return tuple(names)
 
 
-def _parse(images: Path, names: tuple[str, ...], image: Listed, content: bytes) -> Truth:
-    height, width = size_hw(images / image.name)
-    truth = Truth(image.name, (height, width))
+def _parse(
+    images: Path, names: tuple[str, ...], on_unread: OnUnread, image: Listed, content: bytes
+) -> Truth:
+    try:
+        truth = Truth(image.name, size_hw(images / image.name))
+    except UserError as error:
+        on_unread(error)
+        truth = Truth(image.name, nominal_hw(), unread=True)
+    height, width = truth.size_hw
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import torch
 from torch import Tensor
 from torchvision import models
 
 from yolo.errors import UserError
 from yolo.models.encoders.encoder import Encoder
 from yolo.models.layers import Preprocessing
+from yolo.torch_files import load_plain
 
 IMAGENET_WEIGHTS: dict[str, models.WeightsEnum] = {
     "mobilenet_v3_large": models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
@@ -68,7 +68,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such weights file; check model.encoder.weights.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except Exception as error:  # what the unpickler raises on foreign bytes is anyone's guess
         raise _not_a_state_dict(path) from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):

@@ -1,27 +1,19 @@
-"""Boxes on images, and several images on one. Images are uint8 (H, W, 3) RGB everywhere."""
+"""Boxes with the names of their classes on an image."""
 
 from __future__ import annotations
 
 import colorsys
-import os
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from yolo.errors import UserError
-from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Detections, Sample
-
-Colour = tuple[int, int, int]
+from yolo.visualize.lettering import Colour, font_size_px, ink, load_font, text_size
 
 _GOLDEN_RATIO = 0.618033988749895  # steps of it spread hues evenly, however many there are
 _BRIGHTNESS = ((0.85, 1.0), (0.95, 0.7), (0.5, 1.0))  # saturation and value, taken in turns
-_GAP_PX = 4  # between images that stand side by side
 
 
 def class_colour(label: int) -> Colour:
@@ -94,68 +86,6 @@ def draw_detections(
     )
 
 
-def side_by_side(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """The truth on the left and the prediction on the right, each under its title."""
-    return contact_sheet([_titled(truth, "truth"), _titled(prediction, "prediction")], columns=2)
-
-
-def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Images of any sizes in rows of ``columns`` cells as large as the largest of them.
-
-    Returns:
-        uint8 (H, W, 3); each image is centred in its cell, the rest has the fill colour.
-    """
-    if not images or columns < 1:
-        raise ValueError("a contact sheet needs at least one image and one column")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    cell_h = max(image.shape[0] for image in images) + _GAP_PX
-    cell_w = max(image.shape[1] for image in images) + _GAP_PX
-    sheet = np.empty((rows * cell_h - _GAP_PX, columns * cell_w - _GAP_PX, 3), dtype=np.uint8)
-    sheet[:] = FILL_COLOUR_RGB
-    for i, image in enumerate(images):
-        height, width = image.shape[:2]
-        top = i // columns * cell_h + (cell_h - _GAP_PX - height) // 2
-        left = i % columns * cell_w + (cell_w - _GAP_PX - width) // 2
-        sheet[top : top + height, left : left + width] = image
-    return sheet
-
-
-def save_image(path: Path, image: np.ndarray) -> None:
-    """Write an image whole or not at all, in the format that the path's suffix names.
-
-    Raises:
-        UserError: the suffix names no format, or the place cannot be written.
-    """
-    path = Path(path)
-    try:
-        ok, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        ok = False
-    if not ok:
-        raise UserError(
-            f"{path}: an image cannot be written with the suffix {path.suffix!r}; "
-            "name the file .png or .jpg."
-        )
-    try:
-        _write_atomically(path, encoded.tobytes())
-    except OSError as error:
-        raise UserError(
-            f"{path}: the image cannot be written ({error.strerror or error}); "
-            "check the folder's permissions and the free space."
-        ) from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _drawable(boxes_xyxy_px: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
     """Boxes (N, 4) with their lines inside the image."""
     height, width = size_hw
@@ -202,51 +132,23 @@ def _draw_dashed(
 
 
 def _write_tags(canvas: np.ndarray, tags: Sequence[tuple[str, np.ndarray, Colour]]) -> np.ndarray:
-    """Write each text on a patch of its colour, above its box or, at the upper edge, in it."""
+    """Write each text on a patch of its colour, above its box or, at the upper edge, in it.
+
+    A box too small for that has its text below it.
+    """
     if not tags:
         return canvas
     height, width = canvas.shape[:2]
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    font = _font(_font_size_px(height, width))
+    font = load_font(font_size_px(height, width))
     for text, box, colour in tags:
-        text_w, text_h = _text_size(font, text)
+        text_w, text_h = text_size(font, text)
         left = int(max(0, min(box[0], width - text_w)))
         top = int(box[1] - text_h if box[1] >= text_h else box[1])
+        below = int(box[3]) + 2
+        if box[1] < text_h and box[3] - box[1] < 2 * text_h and below + text_h <= height:
+            top = below
         draw.rectangle((left, top, left + text_w - 1, top + text_h - 1), fill=colour)
-        draw.text((left + 2, top + text_h // 2), text, _ink(colour), font, anchor="lm")
+        draw.text((left + 2, top + text_h // 2), text, ink(colour), font, anchor="lm")
     return np.array(picture)
-
-
-def _titled(image: np.ndarray, title: str) -> np.ndarray:
-    """An image with a strip above it that bears a title."""
-    height, width = image.shape[:2]
-    font = _font(_font_size_px(height, width) + 2)
-    strip = Image.new("RGB", (width, _text_size(font, title)[1] + 4), FILL_COLOUR_RGB)
-    middle = (width // 2, strip.height // 2)
-    ImageDraw.Draw(strip).text(middle, title, _ink(FILL_COLOUR_RGB), font, anchor="mm")
-    return np.concatenate((np.array(strip), image))
-
-
-def _font_size_px(height: int, width: int) -> int:
-    return max(10, round(max(height, width) / 48))
-
-
-def _text_size(font: ImageFont.FreeTypeFont, text: str) -> tuple[int, int]:
-    """Width and height of a text with its margin, the height the same for every text."""
-    ascent, descent = font.getmetrics()
-    return round(font.getlength(text)) + 4, ascent + descent
-
-
-@lru_cache
-def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings: Pillow's own font has no letter beyond ASCII."""
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return ImageFont.truetype(fonts / "DejaVuSans.ttf", size_px)
-
-
-def _ink(background: Colour) -> Colour:
-    """Black or white, whichever is easier to read (the luma weights of ITU-R BT.601)."""
-    red, green, blue = background
-    bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140
-    return (0, 0, 0) if bright else (255, 255, 255)

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from yolo.assign.best_anchor import assign_best_anchor
 from yolo.assign.first_in_cell import assign_first_in_cell
 from yolo.coders.anchor import AnchorCoder
 from yolo.coders.grid import GridCoder
-from yolo.records import Targets
+from yolo.records import Batch, Targets
 
 SURE = 20.0
 """A logit whose sigmoid is 1 to eight digits."""
+
+
+class EncodedTruth(nn.Module):
+    """Takes the network's place in an evaluation: answers each batch with maps of its truth.
+
+    Args:
+        batches: those that it will be shown, in their order.
+        coder: of the network that it stands for.
+        classes: of the data.
+
+    Attributes:
+        truths, placed: of the batches so far: boxes that are to be found, and those that have a
+            place in the maps.
+    """
+
+    def __init__(
+        self, batches: Iterable[Batch], *, coder: AnchorCoder | GridCoder, classes: int
+    ) -> None:
+        super().__init__()
+        self._targets = (batch.targets for batch in batches)
+        self._speaks = coder, classes
+        self.truths = self.placed = 0
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Raw maps on the images' device."""
+        targets, (coder, classes) = next(self._targets), self._speaks
+        raw, placed = encode_truth(
+            coder, targets, images=len(images), size_px=images.shape[-1], classes=classes
+        )
+        self.truths += int((~targets.ignored).sum())
+        self.placed += int(placed.sum())
+        return [level.to(images.device) for level in raw]
 
 
 def encode_truth(

@@ -1,0 +1,64 @@
+"""Fit anchors to a config's training boxes: ``python scripts/fit_anchors.py --config YAML``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from yolo.config import Config, ConfigError, load_config
+from yolo.config.command_line import Parser, add_config_options, picture_file
+from yolo.errors import exit_code
+
+DESCRIPTION = """Compare a config's anchors with those that k-means finds on its training boxes.
+
+Boxes are measured as in training: letterboxed at data.image_size, ignored ones left out."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print how current and fitted anchors fit, draw the elbow, print YAML to paste.
+
+    Returns:
+        0 done, 1 a failure that one sentence explains, 2 the config is at fault; bad usage exits
+        with 2.
+    """
+    parser = Parser(description=DESCRIPTION)
+    add_config_options(parser)
+    parser.add_argument("--k-from", type=int, default=1, help="first number in the picture (1)")
+    parser.add_argument("--k-to", type=int, default=15, help="last number in the picture (15)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=picture_file,
+        default=Path("anchors.png"),
+        metavar="PICTURE",
+        help="the elbow over the number of anchors: a .png or .jpg file (anchors.png)",
+    )
+    arguments = parser.parse(argv)
+    if not 1 <= arguments.k_from <= arguments.k_to:
+        parser.error("--k-from and --k-to: must be at least 1 and in this order")
+    try:
+        config = load_config(arguments.config, arguments.overrides).config
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if not isinstance(config, Config) or config.model.head.type == "yolov1":
+        parser.error(f"--config {arguments.config}: its model has no anchors")
+    from yolo.build.anchor_comparison import AnchorComparison
+    from yolo.build.data import build_dataset
+    from yolo.visualize import save_image
+
+    def work() -> None:
+        comparison = AnchorComparison(config, build_dataset(config, "train"))
+        print(*comparison.lines(), sep="\n")
+        counts = range(arguments.k_from, arguments.k_to + 1)
+        save_image(arguments.output, comparison.draw_elbow(counts))
+        print(f"\nelbow: {arguments.output}\n\nto paste:\n{comparison.yaml()}")
+
+    return exit_code(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

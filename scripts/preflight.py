@@ -1,0 +1,79 @@
+"""Look for what would spoil a training: ``python scripts/preflight.py --config YAML``.
+
+One to two minutes, from the cheapest check to the dearest; the first fault ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from yolo.config import Config, ConfigError, Resolved, load_config
+from yolo.config.command_line import Parser, add_config_options, add_gpu_option
+from yolo.errors import exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check data, anchors, evaluation, learning, speed, memory and time.
+
+    Returns:
+        0 nothing that would spoil the run, 1 a fault, told in one sentence, or a failure of the
+        check itself, 2 bad config (bad usage exits with it).
+    """
+    arguments = parse(argv)
+    try:
+        resolved = load_config(arguments.config, arguments.overrides)
+        if not isinstance(resolved.config, Config):
+            raise ConfigError([f"{arguments.config}: task: preflight is for `task: detect` alone"])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return exit_code(lambda: check(arguments, resolved))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; exits with 2 on bad usage."""
+    parser = Parser(description="Look for what would spoil a training before it begins.")
+    add = parser.add_argument
+    add_config_options(parser)
+    add_gpu_option(parser)
+    add("--json", type=Path, metavar="FILE", help="write all figures and findings")
+    add("--html", type=Path, metavar="FILE", help="write a page with pictures, one file")
+    arguments = parser.parse(argv)
+    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
+        parser.error("--gpu: preflight uses one device, name one")
+    if arguments.html is not None and arguments.html.suffix.lower() not in (".html", ".htm"):
+        parser.error(f"--html {arguments.html}: must end in .html")
+    return arguments
+
+
+def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
+    """Run the stages and tell of each as it ends.
+
+    Raises:
+        UserError: there is no such device, or a report cannot be written.
+    """
+    from yolo.engine.distributed import join
+    from yolo.preflight.flight import Flight
+    from yolo.preflight.reporting import conclusion, lines_of, write_html, write_json
+    from yolo.preflight.stages import fault_of, fly
+
+    flight = Flight(
+        resolved=resolved, ranks=join(None if arguments.gpu == "auto" else arguments.gpu)
+    )
+    results = fly(flight, lambda result: print(*lines_of(result), sep="\n", flush=True))
+    fault = fault_of(results)
+    print(conclusion(results), file=sys.stdout if fault is None else sys.stderr, flush=True)
+    for path, write in ((arguments.json, write_json), (arguments.html, write_html)):
+        if path is not None:
+            write(path, flight, results)
+            print(f"written: {path}")
+    return 0 if fault is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

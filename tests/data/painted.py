@@ -1,0 +1,52 @@
+"""Images with painted rectangles, and finding them again."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from yolo.records import Sample
+
+RED = (255, 0, 0)
+
+
+def painted_sample(
+    boxes: list[list[float]] | np.ndarray,
+    *,
+    size_hw: tuple[int, int] = (300, 400),
+    ignored: list[bool] | None = None,
+    label: int = 0,
+    channel: int = 0,
+) -> Sample:
+    """A grey image with boxes painted on it in one bright channel, at whole pixels.
+
+    Labels count from ``label``.
+    """
+    image = np.full((*size_hw, 3), 60, np.uint8)
+    for x0, y0, x1, y1 in np.asarray(boxes, int).reshape(-1, 4).tolist():
+        image[y0:y1, x0:x1] = np.eye(3)[channel] * 255
+    return Sample(
+        image=image,
+        boxes_xyxy_px=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.arange(label, label + len(boxes), dtype=np.int64),
+        ignored=np.array(ignored or [False] * len(boxes), bool),
+        image_id=5,
+        original_size_hw=size_hw,
+    )
+
+
+def found_box(image: np.ndarray, *, channel: int = 0) -> np.ndarray:
+    """The rectangle around the bright area, to a fraction of a pixel: soft edges are weighed."""
+    pixels = image.astype(float)
+    brightness = (pixels[..., channel] - pixels[..., (channel + 1) % 3]) / 255
+    columns, rows = brightness.max(axis=0), brightness.max(axis=1)
+    return np.array([*_span(columns), *_span(rows)])[[0, 2, 1, 3]]
+
+
+def _span(profile: np.ndarray) -> tuple[float, float]:
+    """Where the profile first and last passes a half, between the centres of two pixels."""
+    place = np.flatnonzero(profile >= 0.5)
+    first, last = int(place[0]), int(place[-1])
+    padded = np.concatenate([[0.0], profile, [0.0]])
+    low = first + 0.5 - (profile[first] - 0.5) / (profile[first] - padded[first])
+    high = last + 0.5 + (profile[last] - 0.5) / (profile[last] - padded[last + 2])
+    return low, high

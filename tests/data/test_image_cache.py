@@ -1,0 +1,498 @@
+"""The cache of decoded images: the same pixels whatever it holds, and never more than its limit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from yolo.data.augment import Augment
+from yolo.data.datasets.class_folder import ClassFolderDataset
+from yolo.data.datasets.coco import CocoDataset
+from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.image_cache import CachedImages, shrink
+from yolo.data.image_stores import _HEADER, MemoryStore
+from yolo.data.images import decode
+from yolo.data.loader import TrainingBatches
+from yolo.data.sampling import SampleOrder
+from yolo.errors import UserError
+from yolo.records import Batch, Sample
+
+SIDE_PX = 40
+PLENTY = 10**9
+ORIENTATION = 0x0112
+SIZES_HW = ((60, 80), (90, 60), (30, 20), (7, 101), (64, 64))
+KINDS = ("ram", "disk")
+
+Open = Callable[..., CachedImages]
+
+
+def write_data(root: Path, *, suffix: str = ".bmp") -> CocoDataset:
+    """Images of noise, each with two boxes, one of them the whole image."""
+    generator = np.random.default_rng(0)
+    root.mkdir()
+    images, annotations = [], []
+    for number, (height, width) in enumerate(SIZES_HW):
+        name = f"{number}{suffix}"
+        cv2.imwrite(str(root / name), generator.integers(0, 256, (height, width, 3), np.uint8))
+        images.append({"id": number + 10, "file_name": name, "height": height, "width": width})
+        for box in ([0, 0, width, height], [2, 1, 10, 4]):
+            annotations.append(
+                {"id": len(annotations), "image_id": number + 10, "category_id": 1, "bbox": box}
+            )
+    truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
+    (root / "truth.json").write_text(json.dumps(truth))
+    return CocoDataset(annotations=root / "truth.json", images=root)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> CocoDataset:
+    return write_data(tmp_path / "data")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture(params=KINDS)
+def opened(request: pytest.FixtureRequest, dataset: CocoDataset, folder: Path) -> CachedImages:
+    return open_cache(dataset, folder if request.param == "disk" else None)
+
+
+def open_cache(
+    dataset: DetectionDataset, folder: Path | None, limit_bytes: int = PLENTY
+) -> CachedImages:
+    return CachedImages(dataset, side_px=SIDE_PX, limit_bytes=limit_bytes, folder=folder)
+
+
+class NotDecoded(Exception):
+    """An image was read though it should have been kept."""
+
+
+def forbid_decoding(dataset: DetectionDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(index: int) -> Sample:
+        raise NotDecoded(index)
+
+    monkeypatch.setattr(dataset, "load", refuse)
+
+
+def kept_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*"))
+
+
+def assert_same(one: Sample, other: Sample) -> None:
+    for name in ("image", "boxes_xyxy_px", "labels", "ignored"):
+        mine, its = getattr(one, name), getattr(other, name)
+        assert mine.dtype == its.dtype and np.array_equal(mine, its), name
+    assert (one.image_id, one.original_size_hw) == (other.image_id, other.original_size_hw)
+
+
+def test_an_image_of_twice_the_size_by_hand(dataset: CocoDataset, folder: Path) -> None:
+    sample = open_cache(dataset, folder).load(0)
+    pixels = decode(dataset.image_path(0)).astype(float)
+    means = pixels.reshape(30, 2, 40, 2, 3).mean(axis=(1, 3))  # each pixel is the mean of four
+    assert np.abs(sample.image - means).max() <= 0.5
+    assert sample.boxes_xyxy_px.tolist() == [[0, 0, 40, 30], [1, 0.5, 6, 2.5]]
+    assert (sample.original_size_hw, sample.image_id) == ((60, 80), 10)
+
+
+def test_shape_scales_and_small_images(dataset: CocoDataset, folder: Path) -> None:
+    samples = [open_cache(dataset, folder).load(index) for index in range(5)]
+    shapes = [sample.image.shape for sample in samples]
+    assert shapes == [(30, 40, 3), (40, 27, 3), (30, 20, 3), (3, 40, 3), (40, 40, 3)]
+    assert_same(samples[2], dataset.load(2))  # is never enlarged
+    np.testing.assert_allclose(
+        samples[3].boxes_xyxy_px,
+        [[0, 0, 40, 3], [2 * 40 / 101, 3 / 7, 12 * 40 / 101, 15 / 7]],
+        rtol=1e-6,
+    )
+    for sample in samples:
+        height, width = sample.image.shape[:2]
+        assert (sample.boxes_xyxy_px <= [width, height, width, height]).all()
+
+
+def test_cold_and_warm_are_the_same(
+    opened: CachedImages, dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+    cold = [opened.load(index) for index in range(5)]
+    forbid_decoding(dataset, monkeypatch)
+    warm = [opened.load(index) for index in range(5)]
+    for one, two, three in zip(wanted, cold, warm, strict=True):
+        assert_same(one, two)
+        assert_same(one, three)
+    warm[0].image[:] = 0  # it is the caller's own
+    assert_same(opened.load(0), wanted[0])
+
+
+def test_a_later_run_finds_the_files(
+    dataset: CocoDataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [open_cache(dataset, folder).load(index) for index in range(5)]
+    later = dataset.select([3, 0, 1])
+    forbid_decoding(later, monkeypatch)
+    cache = open_cache(later, folder)
+    assert_same(cache.load(0), first[3])
+    with pytest.raises(NotDecoded):  # at another size all is different
+        CachedImages(later, side_px=39, limit_bytes=PLENTY, folder=folder).load(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("annotated_hw", [(60, 40), (40, 60)])
+def test_the_rotation_is_the_one_that_the_annotations_speak_of(
+    annotated_hw: tuple[int, int], kind: str, tmp_path: Path, folder: Path
+) -> None:
+    """Two data sets of one file, whose EXIF data turn it: one counts with that, one does not."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "turned.jpg", exif=exif)
+    other_hw = annotated_hw[::-1]
+    for height, width in (other_hw, annotated_hw):
+        truth = {
+            "images": [{"id": 1, "file_name": "turned.jpg", "height": height, "width": width}],
+            "annotations": [],
+            "categories": [{"id": 1, "name": "a"}],
+        }
+        (tmp_path / "truth.json").write_text(json.dumps(truth))
+        dataset = CocoDataset(annotations=tmp_path / "truth.json", images=tmp_path)
+        cache = open_cache(dataset, folder if kind == "disk" else None)
+        cold, warm = cache.load(0), cache.load(0)
+    image = decode(tmp_path / "turned.jpg", expected_hw=annotated_hw)
+    height, width = image.shape[:2]
+    shrunk = (round(width * 2 / 3), round(height * 2 / 3))
+    wanted = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    for sample in (cold, warm):
+        assert np.array_equal(sample.image, wanted)
+        assert sample.original_size_hw == annotated_hw
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_unknown_size(
+    kind: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of classes does not say how large its images are."""
+    for number, size in enumerate([(60, 80), (200, 10)]):
+        path = tmp_path / "classes" / f"class{number}" / "image.png"
+        path.parent.mkdir(parents=True)
+        cv2.imwrite(str(path), np.full((*size, 3), 50 * number, np.uint8))
+    dataset = ClassFolderDataset(root=tmp_path / "classes")
+    cache = open_cache(dataset, folder if kind == "disk" else None)
+    cold = [cache.load(index) for index in (0, 1)]
+    forbid_decoding(dataset, monkeypatch)
+    for index, sample in enumerate(cold):
+        assert_same(cache.load(index), sample)
+    assert cold[1].boxes_xyxy_px.tolist() == [[0, 0, 2, 40]]
+    assert cold[1].original_size_hw == (200, 10)
+
+
+def damages() -> dict[str, Callable[[bytes], bytes]]:
+    header = _HEADER.size
+    return {
+        "empty": lambda good: b"",
+        "half a header": lambda good: good[: header // 2],
+        "no pixels": lambda good: good[:header],
+        "cut off": lambda good: good[:-1],
+        "too long": lambda good: good + b"\0",
+        "another bit": lambda good: good[:-5] + bytes([good[-5] ^ 1]) + good[-4:],
+        "another key": lambda good: good[:10] + bytes([good[10] ^ 1]) + good[11:],
+        "another format": lambda good: b"YOLOpix0" + good[8:],
+        "sides swapped": lambda good: (
+            good[:28] + good[32:36] + good[28:32] + good[40:44] + good[36:40] + good[44:]
+        ),
+        "huge sides": lambda good: good[:28] + b"\xff" * 16 + good[44:],
+        "zeros": lambda good: bytes(len(good)),
+        "text": lambda good: b"not ours\n" * 1000,
+    }
+
+
+@pytest.mark.parametrize("damage", damages())
+def test_a_damaged_file_is_made_anew(damage: str, dataset: CocoDataset, folder: Path) -> None:
+    wanted = open_cache(dataset, folder).load(0)
+    (path,) = kept_files(folder)
+    good = path.read_bytes()
+    path.write_bytes(damages()[damage](good))
+    assert_same(open_cache(dataset, folder).load(0), wanted)
+    assert path.read_bytes() == good
+
+
+def test_the_file_of_another_image_is_not_taken(dataset: CocoDataset, folder: Path) -> None:
+    cache = open_cache(dataset, folder)
+    first = cache.load(0)
+    (path,) = kept_files(folder)
+    fourth = cache.load(4)
+    (other,) = set(kept_files(folder)) - {path}
+    shutil.copy(path, other)
+    assert_same(cache.load(4), fourth)
+    assert_same(cache.load(0), first)
+
+
+def test_a_changed_image_gives_its_new_pixels(dataset: CocoDataset, folder: Path) -> None:
+    cache = open_cache(dataset, folder)
+    old = cache.load(0)
+    path = dataset.image_path(0)
+    status = path.stat()
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    for fresh in (cache, cache, open_cache(dataset, folder)):
+        sample = fresh.load(0)
+        assert (sample.image != old.image).any()
+        assert_same(sample, shrink(dataset.load(0), SIDE_PX))
+
+
+def test_an_image_that_changes_while_it_is_read_is_not_kept(
+    dataset: CocoDataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its new pixels would stand under the name of the old content."""
+    path, real = dataset.image_path(0), dataset.load
+    old_content, old = path.read_bytes(), open_cache(dataset, None).load(0)
+
+    def load(index: int) -> Sample:
+        cv2.imwrite(str(path), np.zeros((60, 80, 3), np.uint8))
+        return real(index)
+
+    cache = open_cache(dataset, folder)
+    monkeypatch.setattr(dataset, "load", load)
+    assert (cache.load(0).image == 0).all()
+    monkeypatch.setattr(dataset, "load", real)
+    path.write_bytes(old_content)
+    assert_same(cache.load(0), old)
+
+
+def test_a_missing_image_is_told_though_it_is_kept(dataset: CocoDataset, folder: Path) -> None:
+    cache = open_cache(dataset, folder)
+    cache.load(0)
+    dataset.image_path(0).unlink()
+    with pytest.raises(UserError, match=r"0\.bmp does not exist"):
+        cache.load(0)
+
+
+def test_memory_is_bounded(
+    dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """30 x 40 and 40 x 27 pixels fit, of three bytes each and in steps of 16; the next do not."""
+    cache = open_cache(dataset, None, limit_bytes=3600 + 3248 + 1799)
+    assert "2 of 5 images fit" in caplog.text
+    wanted = [cache.load(index) for index in range(5)]
+    for index in range(5):
+        assert_same(cache.load(index), wanted[index])
+    forbid_decoding(dataset, monkeypatch)
+    assert [cache.load(index).image_id for index in (0, 1)] == [10, 11]
+    with pytest.raises(NotDecoded):
+        cache.load(2)
+    nothing = open_cache(dataset, None, limit_bytes=1)
+    with pytest.raises(NotDecoded):
+        nothing.load(0)
+
+
+def test_memory_that_the_machine_lacks_is_told() -> None:
+    many = SimpleNamespace(sizes_hw=np.full((200_000, 2), 3000))
+    with pytest.raises(UserError, match=r"'ram' asks for 25\d\d\.\d GB, more than this machine"):
+        MemoryStore(many, side_px=2048, limit_bytes=10**13)
+
+
+def test_memory_is_not_copied_to_processes_that_are_started_afresh(dataset: CocoDataset) -> None:
+    with pytest.raises(UserError, match=r"'ram' is for systems whose loader processes are forked"):
+        copy.deepcopy(open_cache(dataset, None))
+
+
+def test_the_folder_is_bounded(
+    dataset: CocoDataset, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What lies there of other settings counts too."""
+    foreign = folder / "other" / "x.pixels"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(bytes(2000))
+    limit = 2000 + 3600 + 3240 + 3 * _HEADER.size
+    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+    for _ in range(3):
+        cache = open_cache(dataset, folder, limit_bytes=limit)
+        caplog.clear()
+        for index in range(5):
+            assert_same(cache.load(index), wanted[index])
+        assert caplog.text.count("it has reached data.cache_limit_gb") == 1
+    assert len(kept_files(folder)) == 3
+    assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
+
+
+def test_what_another_process_adds_counts_towards_the_limit(
+    dataset: CocoDataset, folder: Path
+) -> None:
+    limit = 3600 + 3240 + 3 * _HEADER.size
+    caches = [open_cache(dataset, folder, limit_bytes=limit) for _ in range(2)]
+    for index in range(5):
+        caches[index % 2].load(index)
+    assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
+
+
+def test_abandoned_files_are_removed(dataset: CocoDataset, folder: Path) -> None:
+    open_cache(dataset, folder).load(0)
+    (path,) = kept_files(folder)
+    old, fresh = path.with_name(".old"), path.with_name(".fresh")
+    for file in (old, fresh):
+        file.write_bytes(bytes(100))
+    os.utime(old, (1e9, 1e9))
+    open_cache(dataset, folder)
+    assert sorted(kept_files(folder)) == sorted([path, fresh])
+
+
+@contextmanager
+def small_files_only() -> Iterator[None]:
+    """The system refuses to let a file grow beyond 2,000 bytes, as a full disk would.
+
+    No fixture: it would still hold where pytest writes its dot, into a log file perhaps.
+    """
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_the_writing_and_not_the_training(
+    dataset: CocoDataset, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = open_cache(dataset, folder)
+    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+    with small_files_only():
+        found = [cache.load(index) for index in range(5)]
+    for index in range(5):
+        assert_same(found[index], wanted[index])
+    assert caplog.text.count("writing failed") == 1
+    assert kept_files(folder) == []
+
+
+def test_a_folder_that_cannot_be_had(
+    dataset: CocoDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    cache = open_cache(dataset, tmp_path / "file" / "cache")
+    assert_same(cache.load(0), shrink(dataset.load(0), SIDE_PX))
+    assert caplog.text.count("no more images are kept") == 1
+
+
+def test_a_folder_deleted_while_it_is_in_use(dataset: CocoDataset, folder: Path) -> None:
+    cache = open_cache(dataset, folder)
+    cache.load(0)
+    shutil.rmtree(folder)
+    for index in (0, 1, 0):
+        assert_same(cache.load(index), shrink(dataset.load(index), SIDE_PX))
+
+
+ROUNDS = 10
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_at_the_same_time(
+    kind: str, dataset: CocoDataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four fill one cache at once, over and over; every sample that any of them sees is right."""
+    context = multiprocessing.get_context("fork")
+    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+    start = context.Barrier(4)
+
+    def work(cache: CachedImages) -> None:
+        start.wait()
+        for index in (0, 1, 2, 3, 4, 0, 1, 2, 3, 4):
+            assert_same(cache.load(index), wanted[index])
+
+    for _ in range(ROUNDS):
+        shutil.rmtree(folder, ignore_errors=True)
+        cache = open_cache(dataset, folder if kind == "disk" else None)
+        workers = [context.Process(target=work, args=(cache,)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0] * 4
+    forbid_decoding(dataset, monkeypatch)
+    for index in range(5):  # what the children kept is there for the parent
+        assert_same(cache.load(index), wanted[index])
+    if kind == "disk":
+        assert len(kept_files(folder)) == 5  # and nothing temporary
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_limit_holds_for_all_processes_and_is_told_once(
+    dataset: CocoDataset, folder: Path, tmp_path: Path
+) -> None:
+    limit = 3600 + 3240 + 3 * _HEADER.size
+    cache = open_cache(dataset, folder, limit_bytes=limit)
+    log = tmp_path / "log"
+    handler = logging.FileHandler(log)
+    logging.getLogger("yolo.data.image_stores").addHandler(handler)
+    context = multiprocessing.get_context("fork")
+
+    def work() -> None:
+        for index in range(5):
+            cache.load(index)
+
+    workers = [context.Process(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    logging.getLogger("yolo.data.image_stores").removeHandler(handler)
+    handler.close()
+    assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
+    assert log.read_text().count("no more images are kept") == 1
+
+
+def stream(images: CachedImages, *, workers: int, step: int, count: int) -> list[Batch]:
+    """Batches of a training that begins at ``step``."""
+    augment = [
+        {"type": "HorizontalFlip", "p": 0.5},
+        {"type": "Affine", "p": 1, "rotate": [-9, 9]},
+        {"type": "HSVJitter", "p": 0.5},
+        {"type": "Haze", "p": 0.5},
+    ]
+    batches = TrainingBatches(
+        dataset=images,
+        augment=Augment(transforms=augment),
+        order=SampleOrder(length=len(images), seed=0),
+        size_px=lambda step: 32,
+        batch_size=3,
+        micro_batch_size=3,
+        workers=workers,
+    )
+    try:
+        return list(islice(batches.from_step(step), count))
+    finally:
+        batches.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_is_the_same_from_a_cold_and_a_warm_cache(
+    kind: str, dataset: CocoDataset, folder: Path
+) -> None:
+    plain = stream(open_cache(dataset, None, limit_bytes=1), workers=0, step=0, count=6)
+    cache = open_cache(dataset, folder if kind == "disk" else None)
+    runs = [
+        stream(cache, workers=2, step=0, count=6),  # cold
+        stream(cache, workers=0, step=0, count=6),
+        plain[:3] + stream(cache, workers=0, step=3, count=3),  # resumed
+        plain[:3] + stream(open_cache(dataset, None), workers=2, step=3, count=3),
+    ]
+    for run in runs:
+        for one, other in zip(plain, run, strict=True):
+            assert (one.images == other.images).all()
+            assert (one.targets.boxes_cxcywh_norm == other.targets.boxes_cxcywh_norm).all()
+            assert (one.image_ids == other.image_ids).all()

@@ -1,0 +1,149 @@
+"""A disk that is full or a permission that is lost: loud, and the checkpoint before stays whole."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import shutil
+import subprocess
+import unittest
+from pathlib import Path
+
+from tests.faults.tiny import (
+    FORWARDS,
+    at_forward,
+    check_same_run,
+    check_told,
+    fork,
+    last_lines,
+    reference,
+    resume,
+    start,
+)
+from tests.faults.trial import wait_for
+from yolo.engine.checkpoint import load_checkpoint
+
+PROPERTY = "7 Disk"
+
+_CLONE_NEWNS = 0x20000
+_CAPABILITIES_V3 = 0x20080522
+_IGNORE_PERMISSIONS = 0b110
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root pass over permissions."""
+
+
+def _mount(folder: Path, kibibytes: int) -> None:
+    """A small file system, seen by this process and its children only, and gone with them."""
+    if os.geteuid() != 0 or ctypes.CDLL(None).unshare(_CLONE_NEWNS) != 0:
+        raise unittest.SkipTest("mounting a small file system needs root")
+    folder.mkdir()
+    private = ["mount", "--make-rprivate", "/"]
+    tmpfs = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "faults", str(folder)]
+    for command in (private, tmpfs):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise unittest.SkipTest(f"{command[0]}: {done.stderr.strip()}")
+
+
+def _check_whole(run: Path) -> None:
+    for path in (*run.glob("*.pt"),):
+        load_checkpoint(path)
+
+
+def full_disk(seed: int, folder: Path) -> None:
+    """Of a random size, from too small for the first file to large enough for all but the last."""
+    shared = folder.parent / "shared"
+    whole = reference(shared, "fp32")
+    checkpoint = (whole / "last.pt").stat().st_size // 1024
+    size = random.Random(seed).randrange(8, int(3.3 * checkpoint))
+    disk, output = folder / "disk", folder / "run.txt"
+    _mount(disk, size)
+    run = disk / "fp32"
+    code = wait_for(fork(lambda: start(run, shared=shared), output), 60)
+    assert code in (0, 1), f"{size} KiB: exit code {code}: {last_lines(output)}"
+    if code:
+        check_told(output)
+    _check_whole(run)
+    subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
+    if (run / "last.pt").exists():
+        again = folder / "again.txt"
+        assert wait_for(fork(lambda: resume(run), again), 60) == 0, last_lines(again)
+        check_same_run(whole, run)
+
+
+TARGETS = {
+    "folder": (".", 0o555),
+    "metrics": ("metrics.jsonl", 0o444),
+    "pictures": ("pictures", 0o555),
+}
+"""What may no longer be written, and the mode that says so."""
+
+
+def lost_permission(seed: int, folder: Path) -> None:
+    """In the middle of a training that obeys permissions, as any user but root does."""
+    generator = random.Random(seed)
+    shared = folder.parent / "shared"
+    whole, run, output = reference(shared, "fp32"), folder / "fp32", folder / "run.txt"
+    name, mode = TARGETS[sorted(TARGETS)[seed % len(TARGETS)]]
+    target = run / name
+    moment = generator.randint(FORWARDS // 4 + 2, FORWARDS - 2)
+
+    def work() -> int:
+        _obey_permissions()
+        with at_forward(moment, lambda: target.chmod(mode)):
+            return start(run, shared=shared)
+
+    code = wait_for(fork(work, output), 60)
+    assert code == 1, f"{name} at forward pass {moment}: exit code {code}: {last_lines(output)}"
+    check_told(output, str(run))
+    target.chmod(0o755)
+    _check_whole(run)
+    assert not [path.name for path in run.glob("*.pt.tmp") if name != "."]
+    assert resume(run) == 0
+    check_same_run(whole, run)
+
+
+def never_a_permission(seed: int, folder: Path) -> None:
+    """A directory of runs that cannot be written from the beginning, or one that is a file."""
+    logs, output = folder / "logs", folder / "run.txt"
+    if seed % 2:
+        logs.touch()
+    else:
+        logs.mkdir(mode=0o555)
+
+    def work() -> int:
+        _obey_permissions()
+        return start(logs / "run", shared=folder.parent / "shared")
+
+    assert wait_for(fork(work, output), 60) == 1, last_lines(output)
+    check_told(output, str(logs))
+    shutil.rmtree(logs, ignore_errors=True)
+
+
+def _obey_permissions() -> None:
+    """Take from root, in this process, the right to pass over permissions."""
+    if os.geteuid() != 0:
+        return
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_V3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
+    libc = ctypes.CDLL(None)
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~_IGNORE_PERMISSIONS
+    sets[1] &= ~_IGNORE_PERMISSIONS
+    assert libc.capset(header, sets) == 0
+
+
+TRIALS = {
+    "full_disk": full_disk,
+    "lost_permission": lost_permission,
+    "never_a_permission": never_a_permission,
+}
+CHECKED = {
+    "full_disk": "a disk of a random small size: code 1 and one sentence, checkpoints whole; with "
+    "room again it goes on to the bit",
+    "lost_permission": "run folder, metrics.jsonl or pictures lose the right to be written while "
+    "it trains: the same",
+    "never_a_permission": "a directory of runs that cannot be written: code 1 and one sentence",
+}
+FULL = {"full_disk": 60, "lost_permission": 30, "never_a_permission": 4}
+QUICK = {"full_disk": 2, "lost_permission": 3, "never_a_permission": 1}

@@ -1,0 +1,180 @@
+"""What trials with broken or hostile files check: what is said, used and left untouched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import stat
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tests.faults.tiny import QUICKSTART
+from yolo.config import Config, load_config
+
+MOST_MEMORY = 1.5
+"""Times what the process held before."""
+
+
+def config_of(section: Mapping[str, Any], batch: int, *more: str) -> Config:
+    """The quickstart on a data set of small images, all of which may be bad.
+
+    Args:
+        section: of the data set, which is trained on and evaluated on.
+        batch: images per step.
+        more: overrides.
+    """
+    settings = [
+        f"data.train={json.dumps(section)}",
+        f"data.val={json.dumps(section)}",
+        "data.image_size=32",
+        "data.max_bad_share=1",
+        f"training.batch_size={batch}",
+        f"training.micro_batch_size={batch}",
+        *more,
+    ]
+    config = load_config(QUICKSTART, settings).config
+    assert isinstance(config, Config)
+    return config
+
+
+class Said:
+    """Whatever was written to the terminal, by Python or by a library in C."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this
+
+    def text(self) -> str:
+        self._file.seek(0)
+        return self._file.read().decode(errors="replace")
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+@contextmanager
+def captured() -> Iterator[Said]:
+    """File descriptors 1 and 2 of this process and its children, and Python's streams."""
+    said = Said()
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
+        stream.flush()
+    kept = [os.dup(number) for number in (1, 2)]
+    for number in (1, 2):
+        os.dup2(said.fileno(), number)
+    sys.stdout, sys.stderr = (
+        os.fdopen(os.dup(number), "w", buffering=1, errors="backslashreplace") for number in (1, 2)
+    )
+    try:
+        yield said
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.close()
+        sys.stdout, sys.stderr = streams
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+@contextmanager
+def within_seconds(seconds: int) -> Iterator[None]:
+    """An alarm, which also ends a wait for a pipe that nobody writes to."""
+
+    def fail(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """The peak of this process' memory stays within 1.5 times what it was at the start."""
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is used now
+    start = _status_kib("VmHWM")
+    yield
+    peak = _status_kib("VmHWM")
+    assert peak <= MOST_MEMORY * start, f"memory grew from {start >> 10} to {peak >> 10} MiB"
+
+
+def _status_kib(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1])
+    raise AssertionError(f"/proc/self/status has no {key}")
+
+
+@contextmanager
+def check_unchanged(folder: Path) -> Iterator[None]:
+    """No file below a folder appears, goes or changes."""
+    before = snapshot(folder)
+    yield
+    after = snapshot(folder)
+    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    assert not changed, f"changed: {changed}"
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """The names below a folder, with kind and content."""
+    return {
+        str(path.relative_to(folder)): _fingerprint(path)
+        for path in folder.rglob("*")
+        if path.suffix != ".lock"  # of a run: whoever wants to go on with it takes it first
+    }
+
+
+def _fingerprint(path: Path) -> str:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return f"link to {path.readlink()}"
+    if stat.S_ISREG(mode):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return stat.filemode(mode)
+
+
+def one_sentence(text: str, *, naming: str) -> None:
+    """One line of sensible length that names the file."""
+    assert text and "\n" not in text and "\r" not in text, f"not one line: {text!r}"
+    assert naming in text, f"does not name {naming}: {text}"
+    assert len(text) < 2000, f"{len(text)} characters: {text[:300]}"
+    assert "Traceback" not in text
+
+
+def named_once(text: str, bad: Sequence[Path]) -> None:
+    """One line for each of the bad images, and no other."""
+    lines = text.splitlines()
+    counts = Counter(path for path in bad for line in lines if f"{path} " in line)
+    assert len(lines) == len(bad) and counts == dict.fromkeys(bad, 1), f"{bad} told as: {text}"
+
+
+def write_coco_of(
+    folder: Path, names: Sequence[str], *, size_wh: tuple[int, int], box_xywh: Sequence[float]
+) -> Path:
+    """A json in which the images, with their place as id, have one box each."""
+    width, height = size_wh
+    data = {
+        "images": [
+            {"id": number, "file_name": name, "width": width, "height": height}
+            for number, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": number + 1, "image_id": number, "category_id": 1, "bbox": [*box_xywh]}
+            for number in range(len(names))
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    path = folder / "coco.json"
+    path.write_text(json.dumps(data))
+    return path

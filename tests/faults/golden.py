@@ -1,0 +1,40 @@
+"""Twenty seeded losses of every generation and encoder are what they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.golden.make import PATH, losses, names
+
+PROPERTY = "15 Golden losses"
+RELATIVE = 1e-4
+"""Between machines; on one machine two runs are equal to the bit."""
+
+NAMES = tuple(sorted(names(), key=lambda name: not name.endswith("/darknet_tiny")))
+"""The fastest encoder first: few trials are those."""
+
+
+def golden_losses(seed: int, folder: Path) -> None:
+    """One generation with one encoder, twice."""
+    del folder
+    name = NAMES[seed]
+    expected = json.loads(PATH.read_text())[name]
+    found, again = losses(name), losses(name)
+    assert found == again, f"{name}: two runs differ"
+    far = [
+        (step, one, other)
+        for step, (one, other) in enumerate(zip(found, expected, strict=True))
+        if not abs(one - other) <= RELATIVE * abs(other)
+    ]
+    assert not far, f"{name}: step, found, expected: {far[0]}"
+
+
+TRIALS = {"golden_losses": golden_losses}
+CHECKED = {
+    "golden_losses": "20 seeded steps of every generation with every encoder: twice equal to the "
+    "bit, within 1e-4 of tests/golden/losses.json"
+}
+LIMIT_S = {"golden_losses": 180.0}
+FULL = {"golden_losses": len(NAMES)}
+QUICK = {"golden_losses": 2}

@@ -1,0 +1,202 @@
+"""A number that is none: noticed in its step on all ranks, named, and it changes nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from tests.faults.tiny import (
+    check_told,
+    differences,
+    fork,
+    fork_ranks,
+    last_lines,
+    start,
+)
+from tests.faults.trial import wait_for
+from yolo.engine.checkpoint import load_checkpoint
+from yolo.engine.learner import Learner
+from yolo.engine.nonfinite import find_nonfinite
+from yolo.losses.yolov3 import YOLOv3Loss
+
+PROPERTY = "9 Non-finite"
+
+WORDS = {
+    "activation": "encoder",
+    "label": "the boxes of image",
+    "term": "wh",
+    "gradient": "gradient",
+}
+"""What the line about a skipped step must hold."""
+
+STEPS = 5
+
+
+@contextmanager
+def spoiled(kind: str, value: float, is_bad: Callable[[], bool]) -> Iterator[None]:
+    """Put a value that is no number into every forward pass for which ``is_bad`` says so."""
+    compute = YOLOv3Loss.forward
+
+    def loss(
+        self: YOLOv3Loss, raw: Any, targets: Any, *rest: Any, **named: Any
+    ) -> dict[str, Tensor]:
+        if is_bad() and kind == "label" and len(targets):
+            targets.boxes_cxcywh_norm[0, 2] = value
+        terms = compute(self, raw, targets, *rest, **named)
+        if is_bad() and kind == "term":
+            terms["wh"] = terms["wh"] + value
+        return terms
+
+    def encoder(module: Any, inputs: Any, outputs: Any) -> Any:
+        if module.__class__.__name__ != "DarknetTiny" or not module.training or not is_bad():
+            return None
+        if kind == "activation":
+            return tuple(output * value for output in outputs)
+        if kind == "gradient" and outputs[-1].requires_grad:
+            outputs[-1].register_hook(lambda gradient: gradient * value)
+        return None
+
+    handle = torch.nn.modules.module.register_module_forward_hook(encoder)
+    try:
+        with mock.patch.object(YOLOv3Loss, "forward", loss):
+            yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def watched(bad_steps: set[int], guilty: bool) -> Iterator[Callable[[], bool]]:
+    """Check that bad steps leave the whole state alone; yields whether one is under way here."""
+    take = Learner.step
+    now = {"bad": False}
+
+    def step(self: Learner, number: int, *rest: Any, **named: Any) -> Any:
+        now["bad"] = guilty and number in bad_steps
+        before = _state(self)
+        result = take(self, number, *rest, **named)
+        now["bad"] = False
+        if number in bad_steps:
+            assert result is not None and result.faults, f"step {number}: not noticed"
+            found = list(differences(before, _state(self)))
+            assert not found, f"step {number} changed {found[:3]}"
+        elif result is not None and not result.faults:
+            assert list(differences(before["model"], _state(self)["model"])), "nothing was learnt"
+        return result
+
+    with mock.patch.object(Learner, "step", step):
+        yield lambda: now["bad"]
+
+
+def _state(learner: Learner) -> dict[str, Any]:
+    """Copies of weights, statistics, averages and the optimizer's state."""
+    state = learner.state_dict()
+    kept = {"model": state["model"], "ema": state["ema"], "optimizer": state["optimizer"]["state"]}
+    return {name: _copy(part) for name, part in kept.items()}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return value
+
+
+def _train(
+    seed: int, folder: Path, kind: str, bad: set[int], *, guilty: bool, more: list[str]
+) -> int:
+    value = float("nan") if seed % 2 else float("inf")
+    precision = "fp16" if seed // 2 % 2 else "fp32"
+    settings = [f"training.precision={precision}", f"training.steps={STEPS}", *more]
+    with watched(bad, guilty) as is_bad, spoiled(kind, value, is_bad):
+        return start(folder / "run", *settings)
+
+
+def _one_step(seed: int, folder: Path, kind: str) -> None:
+    """In one process or, for every other pair of seeds, on one of two ranks."""
+    generator = random.Random(f"{kind} {seed}")
+    bad = {generator.randrange(STEPS)}
+    if seed // 4 % 2:
+        guilty = generator.randrange(2)
+
+        def work() -> int:
+            mine = int(os.environ["RANK"]) == guilty
+            return _train(seed, folder, kind, bad, guilty=mine, more=[])
+
+        codes = [wait_for(process, 50) for process in fork_ranks(work, folder)]
+        outputs = [folder / f"rank{rank}.txt" for rank in (0, 1)]
+        assert codes == [0, 0], f"{codes}: {[last_lines(output) for output in outputs]}"
+    else:
+        outputs = [folder / "run.txt"]
+        process = fork(lambda: _train(seed, folder, kind, bad, guilty=True, more=[]), outputs[0])
+        assert wait_for(process, 50) == 0, last_lines(outputs[0])
+    step = next(iter(bad))
+    told = [
+        line
+        for line in outputs[0].read_text().splitlines()
+        if line.startswith(f"step {step}: ") and "not finite" in line
+    ]
+    assert told, f"step {step} is not told: {last_lines(outputs[0], 20)}"
+    assert WORDS[kind] in told[0] and "image" in told[0], told[0]
+    for name in ("last.pt", "best.pt"):
+        if (folder / "run" / name).exists():
+            saved = load_checkpoint(folder / "run" / name)
+            assert not find_nonfinite({"model": saved["model"], "ema": saved["ema"]}), name
+    assert load_checkpoint(folder / "run" / "last.pt")["progress"]["step"] == STEPS
+
+
+def bad_activation(seed: int, folder: Path) -> None:
+    _one_step(seed, folder, "activation")
+
+
+def bad_label(seed: int, folder: Path) -> None:
+    _one_step(seed, folder, "label")
+
+
+def bad_term(seed: int, folder: Path) -> None:
+    _one_step(seed, folder, "term")
+
+
+def bad_gradient(seed: int, folder: Path) -> None:
+    _one_step(seed, folder, "gradient")
+
+
+def too_many_in_a_row(seed: int, folder: Path) -> None:
+    """From a step on every one: the run stops with code 1, and what it saved is finite."""
+    output, bad = folder / "run.txt", set(range(1 + seed % 2, STEPS + 5))
+    more = ["training.max_skipped=2", "evaluation.every=100"]
+    kind = sorted(WORDS)[seed // 2 % len(WORDS)]
+    process = fork(lambda: _train(4 * seed + 1, folder, kind, bad, guilty=True, more=more), output)
+    assert wait_for(process, 50) == 1, last_lines(output)
+    check_told(output, "2 steps in a row were not finite")
+    saved = load_checkpoint(folder / "run" / "last.pt")
+    assert saved["progress"]["step"] == min(bad) + 2
+    assert not find_nonfinite({"model": saved["model"], "ema": saved["ema"]})
+
+
+TRIALS = {
+    "bad_activation": bad_activation,
+    "bad_label": bad_label,
+    "bad_term": bad_term,
+    "bad_gradient": bad_gradient,
+    "too_many_in_a_row": too_many_in_a_row,
+}
+_ALL = "fp32 and fp16 with its scaler, 1 and 2 ranks"
+CHECKED = {
+    "bad_activation": f"NaN or Inf out of a layer, {_ALL}: named, weights, EMA and optimizer as "
+    "before",
+    "bad_label": "the same in a box",
+    "bad_term": "the same in a term of the loss",
+    "bad_gradient": "the same in the gradient alone",
+    "too_many_in_a_row": "training.max_skipped such steps: code 1, what was saved is finite",
+}
+FULL = {**dict.fromkeys(TRIALS, 16), "too_many_in_a_row": 8}
+QUICK = {**dict.fromkeys(TRIALS, 1)}

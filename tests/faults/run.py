@@ -1,0 +1,157 @@
+"""All trials, some beside each other, kept in a file so that a second start goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.faults.properties import Property, all_properties
+from tests.faults.report import write_report
+from tests.faults.server import Server
+from tests.faults.trial import Result, run_trial
+
+COMMON = tuple(f"tests/faults/{name}.py" for name in ("fuzz_trials", "tiny", "trial"))
+"""What all trials are made of; where it or the code that is judged changes, all begin anew."""
+
+
+def run_all(folder: Path, report: Path, *, only: str | None, trials: int | None, jobs: int) -> int:
+    """Run what the folder's state lacks.
+
+    Args:
+        folder: for the state and what the trials write.
+        report: the table, written after a whole run only.
+        only: a part of the names of the trials to run; None for all.
+        trials: at most so many of each; None for the full number.
+        jobs: trials that run at a time.
+
+    Returns:
+        0 if all passed or were skipped, 1 otherwise.
+    """
+    folder = _prepare(folder)
+    chosen = [p for p in all_properties() if only is None or only in p.name]
+    if not chosen:
+        print(f"no trial's name holds {only!r}; there are:", file=sys.stderr)
+        print(*(p.name for p in all_properties()), sep="\n", file=sys.stderr)
+        return 1
+    wanted = [
+        (p, seed)
+        for p in chosen
+        for seed in range(p.full if trials is None else min(p.full, trials))
+    ]
+    results = _run(wanted, folder, jobs)
+    failures = [result for result in results if result.outcome == "failed"]
+    for result in failures:
+        print(f"FAILED {result.name} {result.seed}: {result.message}", flush=True)
+    print(f"{len(results)} trials, {len(failures)} failures")
+    if only is None and trials is None:
+        write_report(report, results, jobs=jobs)
+        print(f"written: {report}")
+    return 1 if failures else 0
+
+
+def _prepare(folder: Path) -> Path:
+    """The folder, emptied if what it holds was found out about other code."""
+    folder = folder.resolve()
+    told, code = folder / "code.txt", _digest([*Path("yolo").rglob("*.py"), *map(Path, COMMON)])
+    if not told.exists() or told.read_text() != code:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        told.write_text(code)
+    (folder / "shared").mkdir(exist_ok=True)  # what trials have in common
+    return folder
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(wanted: list[tuple[Property, int]], folder: Path, jobs: int) -> list[Result]:
+    codes = {p.name: _digest([p.file]) for p, _ in wanted}
+    done = {(result.name, result.seed): result for result in _read_state(folder, codes)}
+    longest_first = sorted(wanted, key=lambda pair: -pair[0].limit_s)  # else one lane waits for it
+    left = deque((p.name, seed) for p, seed in longest_first if (p.name, seed) not in done)
+    print(f"{len(wanted)} trials, {len(left)} to run", flush=True)
+    start, lock = time.monotonic(), threading.Lock()
+
+    def keep(result: Result) -> None:
+        with lock, (folder / "state.jsonl").open("a") as file:
+            done[result.name, result.seed] = result
+            file.write(json.dumps({"code": codes[result.name], **asdict(result)}) + "\n")
+            _tell(result, len(done), len(wanted), time.monotonic() - start)
+
+    with ThreadPoolExecutor(jobs) as lanes:
+        ends = [lanes.submit(_serve_lane, folder / f"lane{n}", left, keep) for n in range(jobs)]
+        for end in ends:
+            end.result()
+    return [done[p.name, seed] for p, seed in wanted]
+
+
+def _serve_lane(folder: Path, left: deque[tuple[str, int]], keep: Callable[[Result], None]) -> None:
+    """Run what is left until nothing is, one trial at a time, beside the other lanes."""
+    server = Server(folder)
+    while left:
+        try:
+            name, seed = left.popleft()
+        except IndexError:  # another lane was faster
+            break
+        keep(server.run(name, seed))
+    server.close()
+
+
+def run_one(property_: Property, seed: int, folder: Path) -> Result:
+    """One trial in a folder of its own, beside the one that all share."""
+    return run_trial(
+        property_.name,
+        property_.trial,
+        seed,
+        folder / f"{property_.name}_{seed}",
+        limit_s=property_.limit_s,
+    )
+
+
+def _read_state(folder: Path, codes: Mapping[str, str]) -> Iterator[Result]:
+    """The results of trials that are still what they were."""
+    path = folder / "state.jsonl"
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # half a line, of a run that was killed
+            continue
+        if entry.pop("code") == codes.get(entry["name"]):
+            yield Result(**entry)
+
+
+def _tell(result: Result, number: int, of: int, seconds: float) -> None:
+    """A line that overwrites itself on a terminal; elsewhere one for each failure and 50th."""
+    line = f"[{number}/{of}] {seconds:.0f} s  {result.name} {result.seed}: {result.outcome}"
+    if sys.stdout.isatty():
+        print(f"\r\033[K{line}", end="" if result.outcome != "failed" else "\n", flush=True)
+    elif result.outcome == "failed" or number % 50 == 0 or number == of:
+        print(f"{line} {result.message}", flush=True)
+
+
+def serve(folder: Path) -> None:
+    """Run the trials that standard input names (``name seed``), answer each with a JSON line."""
+    folder = _prepare(folder)
+    by_name = {p.name: p for p in all_properties()}
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        name, seed = line.split()
+        result = run_one(by_name[name], int(seed), folder)
+        answers.write(json.dumps(asdict(result)) + "\n")
+        answers.flush()

@@ -1,0 +1,181 @@
+"""SIGTERM and SIGINT, at any moment: a checkpoint, the right exit code, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tests.faults.kill import seconds_of_a_run
+from tests.faults.tiny import (
+    QUICKSTART,
+    check_same_run,
+    fork,
+    fork_ranks,
+    is_training,
+    last_lines,
+    overrides,
+    reference,
+    resume,
+    start,
+    wait_until,
+)
+from tests.faults.trial import descendants, wait_for
+from yolo.config import REPOSITORY_ROOT
+from yolo.engine.checkpoint import load_checkpoint
+
+PROPERTY = "5 SIGTERM and SIGINT"
+LARGEST_SECONDS = 5.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def _shared_memory() -> set[str]:
+    return {path.name for path in SHARED_MEMORY.iterdir()}
+
+
+def _check_shared_memory(before: set[str], family: list[int]) -> None:
+    """Nothing of these processes is left; others may be using it at the same time."""
+    marks = [f"_{process}_" for process in family]
+    mine = {n for n in _shared_memory() - before if any(mark in n for mark in marks)}
+    assert not mine, f"left in shared memory: {mine}"
+
+
+def _send(processes: list[int], number: int, generator: random.Random) -> set[int]:
+    """To each of them; half of the time a second one of either kind follows.
+
+    Returns:
+        The exit codes that these call for: of two signals that come before Python has a moment for
+        its handlers, it sees the smaller number first.
+    """
+    codes = {128 + number}
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+    if generator.random() < 0.5:
+        time.sleep(generator.uniform(0, 0.1))
+        second = generator.choice(SIGNALS)
+        codes.add(128 + second)
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, second)
+    return codes
+
+
+def _check_end(processes: list[int], allowed: set[int], outputs: list[Path]) -> list[int | None]:
+    """Each ends in time, with the code of the signal, and leaves no process behind."""
+    began = time.monotonic()
+    codes = [wait_for(process, LARGEST_SECONDS + 10) for process in processes]
+    seconds = time.monotonic() - began
+    told = " | ".join(last_lines(output) for output in outputs)
+    assert set(codes) <= {*allowed, 0}, f"exit codes {codes}, not {allowed}: {told}"
+    assert seconds <= LARGEST_SECONDS, f"took {seconds:.1f} s"
+    for output in outputs:
+        assert "Traceback" not in output.read_text(), told
+    wait_until(lambda: not descendants(os.getpid()), "all processes have ended", limit_s=2)
+    return codes
+
+
+def _check_goes_on(whole: Path, run: Path, *, trained: bool) -> None:
+    """A checkpoint is there if a step was made, and the run ends as the one that went through."""
+    if (run / "last.pt").exists():
+        load_checkpoint(run / "last.pt")
+        assert resume(run) == 0
+        check_same_run(whole, run)
+    else:
+        assert not trained, "no checkpoint was written"
+
+
+def stop_main(seed: int, folder: Path) -> None:
+    """To the process alone, or to its whole group as a terminal does it."""
+    generator = random.Random(seed)
+    shared = folder.parent / "shared"
+    whole, run = reference(shared, "fp32"), folder / "fp32"
+    longest, before = seconds_of_a_run(shared), _shared_memory()
+    workers, number = seed % 3, generator.choice(SIGNALS)
+    process = fork(lambda: start(run, f"data.workers={workers}"), folder / "stopped.txt")
+    time.sleep(generator.uniform(0, longest * (1 + workers / 2)))
+    family = [process, *descendants(process)]
+    allowed = _send(family if seed % 2 else [process], number, generator)
+    _check_end([process], allowed, [folder / "stopped.txt"])
+    _check_shared_memory(before, family)
+    _check_goes_on(whole, run, trained=is_training(run))
+
+
+def _logged_steps(output: Path) -> list[int]:
+    """The steps of the lines "step 3/8 ..."."""
+    words = [line.split() for line in output.read_text().splitlines()]
+    return [int(w[1].split("/")[0]) for w in words if w[:1] == ["step"] and "/" in w[1]]
+
+
+def stop_ranks(seed: int, folder: Path) -> None:
+    """Two ranks: to both, as torchrun passes it on, or to one alone."""
+    generator = random.Random(seed)
+    number, both = generator.choice(SIGNALS), seed % 3 != 0
+    run = folder / "ranks"
+    processes = fork_ranks(lambda: start(run, "training.steps=2000"), folder)
+    wait_until(lambda: is_training(run), "the ranks train")
+    time.sleep(generator.uniform(0, 1.5))
+    allowed = _send(processes if both else [generator.choice(processes)], number, generator)
+    outputs = [folder / f"rank{rank}.txt" for rank in (0, 1)]
+    codes = _check_end(processes, allowed, outputs)
+    assert 0 not in codes, f"the ranks ended with {codes}"
+    reached = load_checkpoint(run / "last.pt")["progress"]["step"]
+    steps = _logged_steps(outputs[0])
+    assert reached == max(steps), f"last.pt is of step {reached}, the log of {max(steps)}"
+
+
+def stop_launcher(seed: int, folder: Path) -> None:
+    """torchrun itself, and main.py that starts its ranks: real processes from the beginning."""
+    generator = random.Random(seed)
+    number = generator.choice(SIGNALS)
+    run = folder / "launched"
+    before = _shared_memory()
+    own = [f"logging.directory={folder}", "training.steps=100000", "evaluation.every=100000"]
+    arguments = ["main.py", "--config", str(QUICKSTART), "--name", run.name]
+    settings = [*overrides(folder.parent / "shared"), *own]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    way = [*torchrun, *arguments, "--gpu", "cpu"] if seed % 2 else [*arguments, "--gpu", "cpu,cpu"]
+    with (folder / "launched.txt").open("w") as output:
+        launcher = subprocess.Popen(
+            [sys.executable, *way, *settings],
+            cwd=REPOSITORY_ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    wait_until(lambda: is_training(run), "the ranks train", limit_s=180)
+    time.sleep(generator.uniform(0, 2))
+    family = [launcher.pid, *descendants(launcher.pid)]
+    os.kill(launcher.pid, number)
+    began = time.monotonic()
+    code = launcher.wait(timeout=60)
+    seconds = time.monotonic() - began
+    if not seed % 2:
+        assert code == 128 + number, f"exit code {code}: {last_lines(folder / 'launched.txt')}"
+    assert code != 0
+    wait_until(lambda: not descendants(os.getpid()), "all processes have ended", limit_s=5)
+    assert seconds <= 2 * LARGEST_SECONDS, f"took {seconds:.1f} s"
+    reached = load_checkpoint(run / "last.pt")["progress"]["step"]
+    assert reached > 0
+    _check_shared_memory(before, family)
+    print(f"ended with {code} after {seconds:.1f} s, at step {reached}")
+
+
+TRIALS = {"stop_main": stop_main, "stop_ranks": stop_ranks, "stop_launcher": stop_launcher}
+CHECKED = {
+    "stop_main": "a signal at a random moment, often a second one: code 143 or 130 within 5 s, a "
+    "whole last.pt, no process or shared memory left; resumed to the bit",
+    "stop_ranks": "two ranks, a signal to both or one: each ends with 143 or 130 within 5 s, "
+    "last.pt is of the last logged step",
+    "stop_launcher": "a signal to a real torchrun, or to main.py --gpu cpu,cpu: the same",
+}
+FULL = {"stop_main": 100, "stop_ranks": 20, "stop_launcher": 4}
+QUICK = {"stop_main": 2, "stop_ranks": 1, "stop_launcher": 0}
+LIMIT_S = {"stop_launcher": 300.0}

@@ -1,0 +1,47 @@
+"""Every property with few trials; `make faults` runs the full number.
+
+The trials are forked from one process that imports everything once and does nothing else.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults import golden
+from tests.faults.properties import Property, all_properties
+from tests.faults.server import Server
+
+KILLS = 50
+"""In `make test-slow`."""
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("faults"))
+    yield started
+    started.close()
+
+
+def check(server: Server, name: str, seeds: range) -> None:
+    for seed in seeds:
+        result = server.run(name, seed)
+        if result.outcome == "skipped":
+            pytest.skip(result.message)
+        assert result.outcome == "passed", (seed, result.message)
+
+
+@pytest.mark.parametrize(
+    "property_", [pytest.param(p, id=p.name) for p in all_properties() if p.quick]
+)
+def test_property(server: Server, property_: Property) -> None:
+    check(server, property_.name, range(property_.quick))
+
+
+@pytest.mark.slow
+def test_kills(server: Server) -> None:
+    check(server, "kill_and_resume", range(KILLS))
+
+
+@pytest.mark.slow
+def test_all_golden_losses(server: Server) -> None:
+    check(server, "golden_losses", range(golden.FULL["golden_losses"]))

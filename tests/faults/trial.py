@@ -1,0 +1,167 @@
+"""One trial: a function run in a process of its own, forked from one that has imported everything.
+
+Importing torch and torchvision costs seconds, a fork some hundredths. The forking process must not
+have computed anything in parallel before, for OpenMP's threads do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+import unittest
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+Trial = Callable[[int, Path], None]
+"""``trial(seed, folder)``: raises AssertionError, or SkipTest with the reason."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How a trial ended.
+
+    Attributes:
+        name, seed: which trial.
+        seconds: how long it took.
+        outcome: ``passed``, ``failed`` or ``skipped``.
+        message: the last line of the traceback, or the reason.
+    """
+
+    name: str
+    seed: int
+    seconds: float
+    outcome: str
+    message: str = ""
+
+
+def run_trial(name: str, trial: Trial, seed: int, folder: Path, *, limit_s: float) -> Result:
+    """Fork, run, wait; a trial that hangs is ended, with all that it started, and has failed.
+
+    Args:
+        name, trial, seed: what to run.
+        folder: made for the trial, and removed unless it failed. ``output.txt`` in it is what the
+            trial wrote on the terminal.
+        limit_s: how long it may take.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    adopt_orphans()
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        _run_in_child(trial, seed, folder)
+    code = wait_for(child, limit_s)
+    if code is None:
+        end_all([child, *descendants(child)])
+    end_all(descendants(os.getpid()))  # what a trial left behind is no concern of the next one
+    outcome, message = _read_outcome(folder, code, limit_s)
+    seconds = time.monotonic() - start
+    if outcome != "failed":
+        shutil.rmtree(folder, ignore_errors=True)
+    return Result(name=name, seed=seed, seconds=seconds, outcome=outcome, message=message)
+
+
+def _run_in_child(trial: Trial, seed: int, folder: Path) -> None:
+    """Never returns."""
+    outcome = "failed: it ended its process"
+    try:
+        os.setsid()
+        write_output_to(folder / "output.txt")
+        adopt_orphans()
+        torch.set_num_threads(1)
+        torch.manual_seed(seed)
+        trial(seed, folder)
+        outcome = "passed"
+    except unittest.SkipTest as reason:
+        outcome = f"skipped: {reason}"
+    except BaseException as error:
+        traceback.print_exc()
+        last = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
+        first = next(iter(str(error).splitlines()), "")
+        told = first if first == last else f"{first} ... {last}"
+        outcome = f"failed: {type(error).__name__}: {told}"
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        (folder / "outcome.txt").write_text(outcome)
+        os._exit(0)
+
+
+def _read_outcome(folder: Path, code: int | None, limit_s: float) -> tuple[str, str]:
+    if code is None:
+        return "failed", f"not done after {limit_s:.0f} s"
+    try:
+        outcome, _, message = (folder / "outcome.txt").read_text().partition(": ")
+    except OSError:
+        return "failed", f"its process ended with code {code}"
+    return outcome, message
+
+
+def write_output_to(path: Path) -> None:
+    """Standard output and error of this process, and of those that it starts, go to a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
+def wait_for(process: int, limit_s: float) -> int | None:
+    """A child's exit code, negative for a signal; None if it still runs after so long."""
+    end = time.monotonic() + limit_s
+    pause = 0.002
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            return None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all below it whose own parent ends, instead of init."""
+    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise unittest.SkipTest("prctl is not there: these trials need Linux")
+
+
+def descendants(process: int) -> list[int]:
+    """The living processes below one, from /proc; zombies are dead."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it ended meanwhile
+            continue
+        if state != "Z":
+            children.setdefault(int(parent), []).append(int(path.parent.name))
+    found, queue = [], [process]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def end_all(processes: list[int]) -> None:
+    """Kill and, where they are ours, bury."""
+    for process in processes:
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    for process in processes:
+        try:
+            os.waitpid(process, 0)
+        except ChildProcessError:
+            continue

@@ -1,0 +1,162 @@
+"""Copies of coco-mini, each with one thing wrong: linked images and changed json files."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HUGE_PX = 30_000
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of coco-mini under ``root`` that may be changed at will.
+
+    Its images are links: replace one, never write into it.
+    """
+
+    root: Path
+
+    @classmethod
+    def make(cls, coco_mini: Path, root: Path) -> Copy:
+        for split in ("train", "val"):
+            (root / split).mkdir(parents=True)
+            for image in (coco_mini / f"{split}2017").iterdir():
+                (root / split / image.name).symlink_to(image)
+            annotations = coco_mini / f"annotations/instances_{split}2017.json"
+            (root / f"{split}.json").write_bytes(annotations.read_bytes())
+        return cls(root)
+
+    def change(self, split: str, mend: Callable[[dict[str, Any]], None]) -> None:
+        path = self.root / f"{split}.json"
+        data = json.loads(path.read_text())
+        mend(data)
+        path.write_text(json.dumps(data))
+
+    def overrides(self) -> list[str]:
+        return [
+            f"data.{split}.{key}={self.root / f'{split}{suffix}'}"
+            for split in ("train", "val")
+            for key, suffix in (("annotations", ".json"), ("images", ""))
+        ]
+
+    def replace_image(self, split: str, name: str, content: bytes) -> None:
+        path = self.root / split / name
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+
+    def first_image(self, split: str) -> dict[str, Any]:
+        return json.loads((self.root / f"{split}.json").read_text())["images"][0]
+
+
+def ids_off_by_one(copy: Copy) -> None:
+    def shift(data):
+        for entry in data["annotations"]:
+            entry["category_id"] += 1
+
+    copy.change("train", shift)
+
+
+def class_missing_from_train(copy: Copy) -> None:
+    def drop(data):
+        (person,) = [c["id"] for c in data["categories"] if c["name"] == "person"]
+        data["annotations"] = [a for a in data["annotations"] if a["category_id"] != person]
+
+    copy.change("train", drop)
+
+
+def wrong_unit(copy: Copy) -> None:
+    def normalise(data):
+        sizes = {i["id"]: (i["width"], i["height"]) for i in data["images"]}
+        for entry in data["annotations"]:
+            width, height = sizes[entry["image_id"]]
+            x, y, w, h = entry["bbox"]
+            entry["bbox"] = [x / width, y / height, w / width, h / height]
+
+    copy.change("train", normalise)
+
+
+def swapped(copy: Copy) -> None:
+    def swap(data):
+        for entry in data["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry["bbox"] = [y, x, h, w]
+
+    copy.change("train", swap)
+
+
+def truncated_jpeg(copy: Copy) -> None:
+    name = copy.first_image("val")["file_name"]
+    content = (copy.root / "val" / name).read_bytes()
+    copy.replace_image("val", name, content[: len(content) // 2])
+
+
+def duplicate_image_ids(copy: Copy) -> None:
+    def repeat(data):
+        data["images"][1]["id"] = data["images"][0]["id"]
+
+    copy.change("train", repeat)
+
+
+def leaked_image(copy: Copy) -> None:
+    """The file, under another name and id, with the boxes that it has in val."""
+    val = json.loads((copy.root / "val.json").read_text())
+    leaked = val["images"][0]
+    content = (copy.root / "val" / leaked["file_name"]).read_bytes()
+    copy.replace_image("train", "leaked.jpg", content)
+
+    def add(data):
+        data["images"].append({**leaked, "id": 7, "file_name": "leaked.jpg"})
+        data["annotations"] += [
+            {**a, "id": 10**12 + a["id"], "image_id": 7}
+            for a in val["annotations"]
+            if a["image_id"] == leaked["id"]
+        ]
+
+    copy.change("train", add)
+
+
+def empty_json(copy: Copy) -> None:
+    (copy.root / "train.json").write_text("")
+
+
+def all_crowd(copy: Copy) -> None:
+    def crowd(data):
+        for entry in data["annotations"]:
+            entry["iscrowd"] = 1
+
+    copy.change("train", crowd)
+
+
+def huge_image(copy: Copy) -> None:
+    """A whole PNG of 30,000 x 30,000 black pixels, in one bit each: 112 kB of zeros, packed."""
+    image = copy.first_image("train")
+    copy.replace_image("train", image["file_name"], black_png(HUGE_PX))
+
+    def resize(data):
+        (entry,) = [i for i in data["images"] if i["id"] == image["id"]]
+        entry["width"] = entry["height"] = HUGE_PX
+
+    copy.change("train", resize)
+
+
+def black_png(side_px: int) -> bytes:
+    """A square PNG of one bit per pixel (https://www.w3.org/TR/png/)."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + side_px // 8 + (side_px % 8 > 0))  # the filter's number, then the pixels
+    pixels = b"".join(packer.compress(row) for _ in range(side_px)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side_px, side_px, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+def nothing(copy: Copy) -> None:
+    """What is wrong stands in the overrides."""

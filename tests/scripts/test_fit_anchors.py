@@ -1,0 +1,83 @@
+"""scripts/fit_anchors.py as a user runs it, in process."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from yolo.config import REPOSITORY_ROOT, load_config
+
+sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
+import fit_anchors
+
+sys.path.remove(str(REPOSITORY_ROOT / "scripts"))
+
+CONFIG = REPOSITORY_ROOT / "configs/yolov3/yolov3_tiny_coco.yaml"
+SIX = [(6, 6), (20, 10), (10, 30), (60, 30), (100, 90), (200, 180)]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Overrides for one image of twice the size, 20 boxes of each of six sizes and one crowd."""
+    sizes = [*(SIX * 20), (300, 300)]
+    boxes = [
+        {"id": i, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2 * w, 2 * h], "area": 1}
+        | {"iscrowd": int(i == len(sizes))}
+        for i, (w, h) in enumerate(sizes, start=1)
+    ]
+    image = {"id": 1, "file_name": "1.png", "height": 832, "width": 832}
+    file = tmp_path / "boxes.json"
+    names = [{"id": 1, "name": "thing"}]
+    file.write_text(json.dumps({"images": [image], "annotations": boxes, "categories": names}))
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((832, 832, 3), np.uint8))
+    return [f"data.train.annotations={file}", f"data.train.images={tmp_path}"]
+
+
+def test_it_finds_the_sizes_and_prints_what_a_config_takes(data, tmp_path, capsys):
+    output = tmp_path / "elbow.png"
+    argv = ["--config", str(CONFIG), "-o", str(output), "--k-from", "2", "--k-to", "9", *data]
+    assert fit_anchors.main(argv) == 0
+    told = capsys.readouterr().out
+    assert "data.train: 120 boxes at 416 px" in told  # the crowd is no box
+    assert "fitted anchors: average IoU 1.000, recall at IoU 0.5 100.0%" in told
+    current = re.search(r"current anchors: average IoU (0\.\d+)", told)
+    assert current and float(current[1]) < 0.8
+    assert told.count("stride 16: ") == told.count("stride 32: ") == 2
+    assert "stride 16: 60 boxes\n    [6, 6]" in told
+    assert cv2.imread(str(output)) is not None
+    pasted = tmp_path / "pasted.yaml"
+    text = told.partition("to paste:\n")[2]
+    pasted.write_text(text + yaml.safe_dump({"extends": str(CONFIG)}))
+    assert [*load_config(pasted).config.model.head.anchors] == SIX
+
+
+def test_auto_has_no_current_anchors(data, tmp_path, capsys):
+    output = tmp_path / "elbow.jpg"
+    argv = ["--config", str(CONFIG), "-o", str(output), "model.head.anchors=auto", *data]
+    assert fit_anchors.main(argv) == 0
+    assert "current anchors" not in capsys.readouterr().out and output.is_file()
+
+
+def test_what_is_wrong_is_told_in_a_sentence(data, capsys):
+    config = REPOSITORY_ROOT / "configs/yolov3/darknet53_coco.yaml"
+    assert fit_anchors.main(["--config", str(config), *data]) == 1
+    assert "9 anchors cannot be fitted to data.train, which has 6 boxes" in capsys.readouterr().err
+    assert fit_anchors.main(["data.image_size=100"]) == 2
+    assert "data.image_size" in capsys.readouterr().err
+    yolov1 = str(REPOSITORY_ROOT / "configs/yolov1/darknet_voc.yaml")
+    classifier = str(REPOSITORY_ROOT / "configs/pretrain/shapes_darknet53.yaml")
+    for argv, told in (
+        (["--config", yolov1], "has no anchors"),
+        (["--config", classifier], "has no anchors"),
+        (["--k-from", "5", "--k-to", "4"], "--k-from and --k-to: must be at least 1"),
+        (["-o", "elbow"], "'elbow' must end in .png or .jpg"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            fit_anchors.main(argv)
+        assert stopped.value.code == 2 and told in capsys.readouterr().err

@@ -1,0 +1,159 @@
+"""Anchors (dimension priors) from the sizes of boxes: k-means by shape, and how well they fit.
+
+YOLO9000 (https://arxiv.org/abs/1612.08242), section 2, "Dimension Clusters": boxes of one centre
+are compared by their IoU, and the distance is 1 - IoU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RECALL_IOU = 0.5
+RESTARTS = 10
+MOST_ROUNDS = 100
+"""Of one restart; a few dozen are usual."""
+
+MOST_BOXES = 20_000
+"""More are sampled for the fit: the average IoU of a sample of this size is right to 0.002."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorFit:
+    """How well K anchors fit N boxes. Each box has the anchor of the best shape IoU.
+
+    Attributes:
+        average_iou: mean of that IoU over the boxes; nan without a box.
+        recall: share of the boxes where it is at least ``RECALL_IOU``; nan without a box.
+        counts: int64 (K,), boxes of each anchor.
+    """
+
+    average_iou: float
+    recall: float
+    counts: np.ndarray
+
+
+def shape_iou(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
+    """IoU of boxes that share their centre: positive sizes (N, 2) and (K, 2) -> (N, K)."""
+    width = np.minimum(sizes_wh[:, None, 0], anchors_wh[None, :, 0])  # (N, K)
+    height = np.minimum(sizes_wh[:, None, 1], anchors_wh[None, :, 1])
+    intersection = width * height
+    return intersection / (sizes_wh.prod(axis=1)[:, None] + anchors_wh.prod(axis=1) - intersection)
+
+
+def measure_fit(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> AnchorFit:
+    """Give each box its best anchor, of equal ones the first, as ``assign_best_anchor`` does.
+
+    Args:
+        sizes_wh: (N, 2), positive, in the anchors' unit.
+        anchors_wh: (K, 2).
+    """
+    anchors = len(anchors_wh)
+    if len(sizes_wh) == 0:
+        none = np.zeros(anchors, np.int64)
+        return AnchorFit(average_iou=np.nan, recall=np.nan, counts=none)
+    iou = shape_iou(sizes_wh, anchors_wh)  # (N, K)
+    best = iou.max(axis=1)
+    return AnchorFit(
+        average_iou=float(best.mean()),
+        recall=float((best >= RECALL_IOU).mean()),
+        counts=np.bincount(iou.argmax(axis=1), minlength=anchors),
+    )
+
+
+def count_distinct(sizes_wh: np.ndarray) -> int:
+    """Different sizes among (N, 2): the most anchors that can be fitted to them."""
+    # pairs as complex numbers: an order of magnitude faster than np.unique(..., axis=0)
+    return len(np.unique(sizes_wh[:, 0] + 1j * sizes_wh[:, 1]))
+
+
+def fit_anchors(
+    sizes_wh: np.ndarray, count: int, *, seed: int = 0, restarts: int = RESTARTS
+) -> np.ndarray:
+    """Cluster boxes by shape; the best average IoU of several restarts wins.
+
+    The same boxes and seed give the same anchors. Of more than ``MOST_BOXES`` a random sample of
+    that size is clustered (all of them, if the sample has too few different sizes). A cluster's
+    centre is the median of its widths and of its heights; YOLO9000 leaves open which middle it
+    took, and of 9 anchors on real data the median has the better average IoU: 0.886 against 0.883
+    with the mean on BCCD, 0.630 against 0.620 on 80 images of COCO.
+
+    Args:
+        sizes_wh: (N, 2), positive; at least ``count`` different ones.
+        count: K.
+        seed: of the sample and of the restarts.
+        restarts: how many.
+
+    Returns:
+        (K, 2), ordered by area, rounded to tenths (finer where that is too coarse for the boxes);
+        each is the best of some box.
+    """
+    rng = np.random.default_rng(seed)
+    sizes_wh = _sample(sizes_wh.astype(np.float64), count, rng)
+    found = [_cluster(sizes_wh, _seed_centres(sizes_wh, count, rng)) for _ in range(restarts)]
+    _, best = max(found, key=lambda one: one[0])
+    return _rounded(best, sizes_wh)
+
+
+def _sample(sizes_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """At most ``MOST_BOXES``, unless a rare size among more is needed: (n, 2)."""
+    if len(sizes_wh) > MOST_BOXES:
+        sample = rng.choice(sizes_wh, MOST_BOXES, replace=False)
+        if count_distinct(sample) >= count:
+            return sample
+    assert count_distinct(sizes_wh) >= count, "fewer different boxes than anchors"
+    return sizes_wh
+
+
+def _seed_centres(sizes_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """K different boxes far from each other, as k-means++ draws them: by their distance, (K, 2)."""
+    centres = sizes_wh[rng.integers(len(sizes_wh))][None]  # (1, 2)
+    while len(centres) < count:
+        # exactly 0 for the size of a centre, so that none is drawn twice
+        distance = np.maximum(1 - shape_iou(sizes_wh, centres).max(axis=1), 0)  # (N,)
+        chosen = rng.choice(len(sizes_wh), p=distance / distance.sum())
+        centres = np.concatenate([centres, sizes_wh[chosen][None]])
+    return centres
+
+
+def _cluster(sizes_wh: np.ndarray, centres: np.ndarray) -> tuple[float, np.ndarray]:
+    """Lloyd's rounds, and the best centres on the way with their average IoU.
+
+    No round is sure to be better than the one before, for neither mean nor median is what
+    maximises the IoU. Centres of which one owns no box are passed over.
+    """
+    best, best_centres = -1.0, centres
+    owner = None
+    for _ in range(MOST_ROUNDS):
+        iou = shape_iou(sizes_wh, centres)  # (N, K)
+        before, owner = owner, iou.argmax(axis=1)
+        counts = np.bincount(owner, minlength=len(centres))
+        average = iou.max(axis=1).mean()
+        if average > best and counts.all():
+            best, best_centres = average, centres
+        if before is not None and (owner == before).all():
+            break
+        centres = _moved(sizes_wh, centres, owner)
+    return best, best_centres
+
+
+def _moved(sizes_wh: np.ndarray, centres: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Each centre in the middle of its boxes; one without any stays."""
+    moved = centres.copy()
+    for index in np.unique(owner):
+        moved[index] = np.median(sizes_wh[owner == index], axis=0)
+    return moved
+
+
+def _rounded(anchors_wh: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
+    """To as few decimals, one at least, as leave each anchor a box of its own; by area."""
+    for decimals in range(1, 5):
+        rounded = _by_area(anchors_wh.round(decimals))
+        if (rounded > 0).all() and measure_fit(sizes_wh, rounded).counts.all():
+            return rounded
+    return _by_area(anchors_wh)
+
+
+def _by_area(anchors_wh: np.ndarray) -> np.ndarray:
+    return anchors_wh[np.lexsort((anchors_wh[:, 0], anchors_wh.prod(axis=1)))]

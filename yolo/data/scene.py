@@ -1,0 +1,297 @@
+"""Geometry once: images under one affine map each, painted at the very end.
+
+Positions are counted in pixels from the edge of the first one, as in boxes: pixel i reaches from
+i to i + 1. OpenCV counts from centre to centre, which `_between_centres` alone knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from yolo.letterbox import FILL_COLOUR_RGB, Letterbox
+from yolo.records import Sample
+
+SHRINKS_AT_ONCE = 2
+"""Where a map skips so many pixels or more, they are averaged before; interpolation sees only two
+neighbours and would let fine patterns flicker."""
+FRACTION_BITS = 8
+"""Of the corners that a polygon is filled between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """What a warp shows beside its image.
+
+    Attributes:
+        mode: OpenCV's border mode.
+        colour: RGB, for the mode BORDER_CONSTANT.
+    """
+
+    mode: int = cv2.BORDER_CONSTANT
+    colour: tuple[float, ...] = FILL_COLOUR_RGB
+
+
+MEAN_COLOUR = Border()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image with its truth on the way through the geometry.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        boxes: float32 (N, 4) xyxy in pixels of ``image``.
+        labels: int64 (N,).
+        ignored: bool (N,).
+        visible: float32 (N,), the share of each box's area that was not cut off yet.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+    visible: np.ndarray
+
+    @classmethod
+    def of(cls, sample: Sample) -> Picture:
+        """A sample of which all is visible."""
+        visible = np.ones(len(sample.labels), np.float32)
+        return cls(sample.image, sample.boxes_xyxy_px, sample.labels, sample.ignored, visible)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def cut(self, x1: int, y1: int, x2: int, y2: int) -> Picture:
+        """A part of the image as an image of its own; what lies beside it is gone."""
+        moved = self.boxes - np.array([x1, y1] * 2, np.float32)
+        boxes, share = clip_boxes(moved, (y2 - y1, x2 - x1))
+        image = self.image[y1:y2, x1:x2]
+        return replace(self, image=image, boxes=boxes, visible=self.visible * share)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Images that lie side by side, not painted yet.
+
+    Attributes:
+        pictures: P images; none covers another.
+        matrices: float64 (P, 3, 3), positions in each image -> positions in the scene.
+        size_hw: height and width of what will be painted, in pixels.
+        interpolation: OpenCV's flag for the warp.
+        ellipse: turned boxes enclose the ellipses in them instead of their corners.
+        resize: paints the only image of a scene as long as it is merely resized, better than a
+            warp can; None once it was moved.
+        mirrored: ``resize``'s result is to be flipped.
+    """
+
+    pictures: tuple[Picture, ...]
+    matrices: np.ndarray
+    size_hw: tuple[int, int]
+    interpolation: int = cv2.INTER_LINEAR
+    ellipse: bool = False
+    resize: Callable[[np.ndarray], np.ndarray] | None = None
+    mirrored: bool = False
+
+    @classmethod
+    def letterboxed(cls, picture: Picture, size_px: int) -> Scene:
+        """An image fit into a square."""
+        fit, matrix = letterbox_map(picture.size_hw, size_px)
+        return cls((picture,), matrix[None], (size_px, size_px), resize=fit.image)
+
+    @classmethod
+    def stretched(
+        cls, picture: Picture, size_px: int, resize: Callable[[np.ndarray], np.ndarray]
+    ) -> Scene:
+        """An image made a square by ``resize``, its shape not kept."""
+        height, width = picture.size_hw
+        matrix = scaling(size_px / width, size_px / height)
+        return cls((picture,), matrix[None], (size_px, size_px), resize=resize)
+
+    def moved(self, matrix: np.ndarray, size_hw: tuple[int, int]) -> Scene:
+        """The scene under a further map (3, 3), into a frame of another size perhaps."""
+        return replace(self, matrices=matrix @ self.matrices, size_hw=size_hw, resize=None)
+
+    def fit(self, size_px: int) -> Scene:
+        """The scene letterboxed into a square, unless it is that square."""
+        if self.size_hw == (size_px, size_px):
+            return self
+        return self.moved(letterbox_map(self.size_hw, size_px)[1], (size_px, size_px))
+
+    def flipped(self) -> Scene:
+        """The scene mirrored: left is right."""
+        mirror = np.array([[-1, 0, self.size_hw[1]], [0, 1, 0], [0, 0, 1]], float)
+        return replace(self, matrices=mirror @ self.matrices, mirrored=not self.mirrored)
+
+    def painted(self, border: Border = MEAN_COLOUR) -> Picture:
+        """One image of the whole scene, with the boxes that lie in it, clipped to it.
+
+        Args:
+            border: what shows beside the only image; several leave the mean colour between them.
+        """
+        counts = [len(picture.labels) for picture in self.pictures]
+        boxes = _join([picture.boxes for picture in self.pictures])
+        matrices = np.repeat(self.matrices, counts, axis=0)  # (N, 3, 3)
+        clipped, share = clip_boxes(move_boxes(boxes, matrices, ellipse=self.ellipse), self.size_hw)
+        return Picture(
+            image=self._image(border),
+            boxes=clipped,
+            labels=_join([picture.labels for picture in self.pictures]),
+            ignored=_join([picture.ignored for picture in self.pictures]),
+            visible=_join([picture.visible for picture in self.pictures]) * share,
+        )
+
+    def _image(self, border: Border) -> np.ndarray:
+        image = self.pictures[0].image
+        if self.resize is not None:
+            resized = self.resize(image)
+            return cv2.flip(resized, 1) if self.mirrored else resized
+        if len(self.pictures) == 1:
+            return _warp(image, self.matrices[0], self.size_hw, self.interpolation, border)
+        canvas = _empty(self.size_hw).copy()
+        for picture, matrix in zip(self.pictures, self.matrices, strict=True):
+            _paint(canvas, picture.image, matrix, self.interpolation)
+        return canvas
+
+
+def letterbox_map(size_hw: tuple[int, int], size_px: int) -> tuple[Letterbox, np.ndarray]:
+    """A letterbox, and its map."""
+    fit = Letterbox.fit(size_hw, size_px)
+    scale = scaling(fit.scaled_hw[1] / size_hw[1], fit.scaled_hw[0] / size_hw[0])
+    return fit, shift(fit.pad_left, fit.pad_top) @ scale
+
+
+def shift(x: float, y: float) -> np.ndarray:
+    """The map (3, 3) that moves by x and y pixels."""
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
+
+
+def scaling(x: float, y: float) -> np.ndarray:
+    """The map (3, 3) that scales by x and y."""
+    return np.array([[x, 0, 0], [0, y, 0], [0, 0, 1]], float)
+
+
+def move_boxes(boxes_xyxy_px: np.ndarray, matrices: np.ndarray, *, ellipse: bool) -> np.ndarray:
+    """The upright boxes (N, 4) around moved boxes, or around the ellipses inside them.
+
+    An affine map makes a parallelogram of a box: with p and q half of its sides as vectors, it
+    reaches |p| + |q| from its centre, and the ellipse in it sqrt(p^2 + q^2).
+
+    Args:
+        boxes_xyxy_px: (N, 4).
+        matrices: (N, 3, 3), the map of each.
+        ellipse: which of the two.
+    """
+    low, high = boxes_xyxy_px[:, :2, None].astype(float), boxes_xyxy_px[:, 2:, None].astype(float)
+    linear = matrices[:, :2, :2]
+    centre = linear @ ((low + high) / 2) + matrices[:, :2, 2:]  # (N, 2, 1)
+    half = (high - low) / 2
+    reach = np.sqrt(linear**2 @ half**2) if ellipse else np.abs(linear) @ half
+    return np.concatenate([centre - reach, centre + reach], axis=1)[..., 0].astype(np.float32)
+
+
+def clip_boxes(
+    boxes_xyxy_px: np.ndarray, size_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) cut to an image, and the share (N,) of each one's area that is left, 0..1."""
+    height, width = size_hw
+    clipped = boxes_xyxy_px.clip(0, np.array([width, height, width, height], np.float32))
+    return clipped, _area(clipped) / _area(boxes_xyxy_px).clip(min=np.finfo(np.float32).tiny)
+
+
+def _area(boxes_xyxy_px: np.ndarray) -> np.ndarray:
+    return (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).prod(axis=1)
+
+
+def _join(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@lru_cache(maxsize=32)
+def _empty(size_hw: tuple[int, int]) -> np.ndarray:
+    """An image of the mean colour; copying it is 50 times as fast as filling one."""
+    image = np.empty((*size_hw, 3), np.uint8)
+    image[:] = FILL_COLOUR_RGB
+    return image
+
+
+def _paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, interpolation: int) -> None:
+    """Paint an image into the upright rectangle around its place, up to its own slanted edges."""
+    height, width = canvas.shape[:2]
+    corners = _corners(image, matrix, inset_px=0.0)
+    x0, y0 = np.floor(corners.min(axis=0)).astype(int).clip(0, [width, height]).tolist()
+    x1, y1 = np.ceil(corners.max(axis=0)).astype(int).clip(0, [width, height]).tolist()
+    if x1 <= x0 or y1 <= y0:
+        return
+    size_hw = (y1 - y0, x1 - x0)
+    edge = Border(cv2.BORDER_REPLICATE)
+    part = _warp(image, shift(-x0, -y0) @ matrix, size_hw, interpolation, edge)
+    mask = np.zeros(size_hw, np.uint8)
+    centres = _corners(image, matrix, inset_px=0.5) - [x0 + 0.5, y0 + 0.5]  # of outermost pixels
+    points = np.rint(centres * 2**FRACTION_BITS).astype(np.int32)
+    cv2.fillConvexPoly(mask, points, 255, shift=FRACTION_BITS)
+    cv2.copyTo(part, mask, canvas[y0:y1, x0:x1])
+
+
+def _corners(image: np.ndarray, matrix: np.ndarray, *, inset_px: float) -> np.ndarray:
+    """The corners (4, 2) of an image in its scene, drawn in by so many pixels of the scene."""
+    height, width = image.shape[:2]
+    step_x, step_y = _steps(matrix)
+    x, y = min(inset_px * step_x, width / 2), min(inset_px * step_y, height / 2)
+    own = np.array([[x, y], [width - x, y], [width - x, height - y], [x, height - y]])
+    return own @ matrix[:2, :2].T + matrix[:2, 2]  # (4, 2)
+
+
+def _warp(
+    image: np.ndarray,
+    matrix: np.ndarray,
+    size_hw: tuple[int, int],
+    interpolation: int,
+    border: Border,
+) -> np.ndarray:
+    image, matrix = _shrunk(image, matrix)
+    return cv2.warpAffine(
+        image,
+        _between_centres(matrix),
+        (size_hw[1], size_hw[0]),
+        flags=interpolation,
+        borderMode=border.mode,
+        borderValue=border.colour,
+    )
+
+
+def _shrunk(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average the pixels that a map would skip, and give the map of the smaller image.
+
+    Whole blocks take a quarter of the time of fractions of pixels; the part of a block that is left
+    over at the right and lower edge is less than a pixel of the scene.
+    """
+    height, width = image.shape[:2]
+    step_x, step_y = _steps(matrix)
+    if max(step_x, step_y) < SHRINKS_AT_ONCE:
+        return image, matrix
+    block_w, block_h = min(width, max(1, int(step_x))), min(height, max(1, int(step_y)))
+    small_w, small_h = width // block_w, height // block_h
+    whole = image[: small_h * block_h, : small_w * block_w]
+    small = cv2.resize(whole, (small_w, small_h), interpolation=cv2.INTER_AREA)
+    return small, matrix @ scaling(block_w, block_h)
+
+
+def _steps(matrix: np.ndarray) -> tuple[float, float]:
+    """How far a step of one pixel of the scene is in the image, along the image's x and y."""
+    tiny = 1e-9
+    (a, b, _), (c, d, _), _ = matrix.tolist()
+    return 1 / max(tiny, (a * a + c * c) ** 0.5), 1 / max(tiny, (b * b + d * d) ** 0.5)
+
+
+def _between_centres(matrix: np.ndarray) -> np.ndarray:
+    """The map as OpenCV wants it: (2, 3), from the centre of one pixel to that of another."""
+    opencv = matrix[:2].copy()
+    opencv[:, 2] += (matrix[:2, 0] + matrix[:2, 1]) / 2 - 0.5
+    return opencv

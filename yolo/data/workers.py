@@ -1,0 +1,102 @@
+"""The loader's worker processes: how they start, end with their parent, and are missed."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+import threading
+from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
+from typing import Any
+
+import cv2
+from torch.utils.data import DataLoader
+
+from yolo.errors import UserError
+
+_SET_PARENT_DEATH_SIGNAL = 1
+"""Linux's PR_SET_PDEATHSIG."""
+
+
+def lost_worker(error: RuntimeError) -> UserError | None:
+    """The sentence for a worker that died, or None for any other error.
+
+    PyTorch raises such an error where a batch is waited for and, in a loader that was not started
+    here, wherever the main process happens to be: whoever catches errors at the top asks here too.
+    """
+    told = str(error)
+    if "DataLoader worker" not in told or not ("killed by" in told or "exited" in told):
+        return None
+    return _lost(told.splitlines()[0].rstrip(". "))
+
+
+def _lost(reason: str) -> UserError:
+    return UserError(
+        f"a data loading process was lost ({reason}): most often the memory, or the shared memory "
+        f"in /dev/shm, was used up; set data.workers lower, or to 0."
+    )
+
+
+def start_workers(loader: DataLoader) -> Any:
+    """Start the workers, and leave their deaths to be noticed where a batch is waited for.
+
+    PyTorch's handler of SIGCHLD raises wherever the process happens to be, also where it is just
+    ending or writing a checkpoint. Its wait for a batch looks after the workers every 5 seconds.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    batches: Any = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+    # Where something still holds the iterator, a traceback for instance, Python's end sends its
+    # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
+    Finalize(batches, _kill, args=(batches._workers,), exitpriority=0)
+    return batches
+
+
+def end_workers(batches: Any) -> None:
+    """Let the workers of an iterator end now, whoever still holds it; does nothing twice."""
+    if (end := getattr(batches, "_shutdown_workers", None)) is not None:
+        end()
+
+
+def _kill(workers: list[Any]) -> None:
+    for worker in workers:
+        worker.kill()
+
+
+def ended_worker(batches: Any) -> UserError | None:
+    """The sentence for a worker of PyTorch's iterator that has ended, or None if all live."""
+    workers = getattr(batches, "_workers", [])
+    ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
+    pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
+    return _lost(f"process {', '.join(pids)} ended") if pids else None
+
+
+def prepare_worker(worker: int) -> None:
+    """What a worker does first; its number decides nothing."""
+    del worker
+    cv2.setNumThreads(0)  # under spawn nothing is inherited
+    # Signals to the whole process group are the main process' to answer: it still needs its batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A thread of multiprocessing's hands out the tensors' files, and tells by this hook, with a
+    # traceback, of a main process that no longer wants them. Errors of samples go another way.
+    sys.excepthook = lambda *error: None
+    _end_with_parent()
+
+
+def _end_with_parent() -> None:
+    """Let the kernel kill this worker with its parent; PyTorch's own look takes 5 seconds.
+
+    So long a killed rank's forked workers would keep its connections to the other ranks open.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def start_method() -> str:
+    """Fork where it is safe: it shares the annotations' memory and imports nothing again."""
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if sys.platform == "linux" and "fork" in methods else "spawn"
