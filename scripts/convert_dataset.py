@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import Config, ConfigError, load_config
-from yolo.config.command_line import DEFAULT_CONFIG, Parser
+from yolo.config.command_line import DEFAULT_CONFIG, Parser, load_detector_config
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Convert and print the section of a config that reads the result.
 
     Returns:
-        0 done, 2 bad config (bad usage exits with it), 1 any other failure.
+        0 done, 1 a failure; bad usage or a bad config exits with 2.
     """
     arguments = parse(argv)
     split = "train" if arguments.data is not None else arguments.split
@@ -46,13 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.data is not None:
         # Any valid config will do: what counts is replaced, and the rest is not looked at.
         overrides.append(f"data.train={arguments.data}")
-    try:
-        config = load_config(arguments.config or DEFAULT_CONFIG, overrides).config
-        if not isinstance(config, Config):
-            raise ConfigError([f"{arguments.config}: a classifier's data has no boxes to write"])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config = load_detector_config(arguments.config or DEFAULT_CONFIG, overrides).config
     from yolo.build.data import build_dataset
     from yolo.data.writers.conversion import convert
 

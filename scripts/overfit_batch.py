@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import Config, ConfigError, load_config
-from yolo.config.command_line import Parser, add_config_options, add_gpu_option
+from yolo.config.command_line import (
+    Parser,
+    add_config_options,
+    add_gpu_option,
+    load_detector_config,
+)
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
@@ -41,17 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Overfit and say how it went.
 
     Returns:
-        0 learnt, 1 not learnt or any other failure, 2 bad config (bad usage exits with it),
-        128 + signal when stopped.
+        0 learnt, 1 not learnt or any other failure, 128 + signal when stopped; bad usage or a bad
+        config exits with 2.
     """
     arguments = parse(argv)
-    try:
-        resolved = load_config(arguments.config, arguments.overrides)
-        if not isinstance(resolved.config, Config):
-            raise ConfigError([f"{arguments.config}: a classifier; name a detector's config"])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    resolved = load_detector_config(arguments.config, arguments.overrides)
     from yolo.build.overfitting import overfit
     from yolo.engine.distributed import join
     from yolo.engine.interruption import Interrupted

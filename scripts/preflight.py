@@ -12,8 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import Config, ConfigError, Resolved, load_config
-from yolo.config.command_line import Parser, add_config_options, add_gpu_option
+from yolo.config import Resolved
+from yolo.config.command_line import (
+    Parser,
+    add_config_options,
+    add_gpu_option,
+    load_detector_config,
+)
 from yolo.errors import exit_code
 
 
@@ -22,16 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 nothing that would spoil the run, 1 a fault, told in one sentence, or a failure of the
-        check itself, 2 bad config (bad usage exits with it).
+        check itself; bad usage or a bad config exits with 2.
     """
     arguments = parse(argv)
-    try:
-        resolved = load_config(arguments.config, arguments.overrides)
-        if not isinstance(resolved.config, Config):
-            raise ConfigError([f"{arguments.config}: task: preflight is for `task: detect` alone"])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    resolved = load_detector_config(arguments.config, arguments.overrides)
     return exit_code(lambda: check(arguments, resolved))
 
 

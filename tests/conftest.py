@@ -1,8 +1,10 @@
 """Fixtures of every test."""
 
+import multiprocessing
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,13 @@ def seeded() -> None:
     np.random.seed(0)  # noqa: NPY002 - libraries under test draw from the global generator
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Python's end waits for processes that a test forgot, and `make test` with it."""
+    yield
+    assert not multiprocessing.active_children()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from types import ModuleType
 
 import pytest
 
+from yolo import archives
 from yolo.downloads import download, readable_size, remote_size
 from yolo.errors import UserError
 
@@ -39,6 +40,7 @@ class Site:
     break_after: list[int] = field(default_factory=list)  # bytes, one entry per answer
     statuses: list[int] = field(default_factory=list)  # answered first, one per request
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    gate: threading.Event | None = None  # a body waits for it
     url: str = ""
 
     def ranges_asked(self) -> list[str | None]:
@@ -77,6 +79,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             body = content[start:]
+            if site.gate is not None:
+                self.wfile.write(body[:1000])
+                body = body[1000:]
+                assert site.gate.wait(20)
             self.wfile.write(body[: site.break_after.pop(0)] if site.break_after else body)
         return None
 
@@ -98,7 +104,8 @@ def site() -> Iterator[Site]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """All but the locks, which stay."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 def test_whole_file_lands_under_its_name_with_nothing_beside_it(site: Site, tmp_path: Path) -> None:
@@ -138,6 +145,81 @@ def test_a_later_call_continues_what_an_earlier_one_left(site: Site, tmp_path: P
     download(f"{site.url}/a.bin", tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert site.ranges_asked() == [None, "bytes=300000-"]
+
+
+SECOND = """
+import sys
+from pathlib import Path
+from yolo.downloads import download
+print(download(sys.argv[1], Path(sys.argv[2])).stat().st_size)
+"""
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def another_process() -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*command: str) -> subprocess.Popen[str]:
+        root, pipe = Path(__file__).resolve().parents[1], subprocess.PIPE
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=root, stdout=pipe, stderr=pipe, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def told_to_wait(process: subprocess.Popen[str]) -> str:
+    """The line with which a process tells that it waits for another; none if it does not."""
+    assert process.stderr is not None
+    limit = threading.Timer(15, process.kill)
+    limit.start()
+    told = next((line for line in process.stderr if "waiting for its end" in line), "")
+    limit.cancel()
+    return told
+
+
+def test_a_second_process_waits_for_the_first_and_fetches_nothing(
+    site: Site, tmp_path: Path, another_process: Start
+) -> None:
+    site.gate = threading.Event()
+    argv = ["-c", SECOND, f"{site.url}/a.bin", str(tmp_path / "a.bin")]
+    first = another_process(*argv)
+    while not (tmp_path / "a.bin.part").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    second = another_process(*argv)
+    assert told_to_wait(second).startswith(f"{tmp_path / 'a.bin.part'}: another process")
+    site.gate.set()
+    assert [process.communicate(timeout=20)[0] for process in (first, second)] == ["1048576\n"] * 2
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert len(site.requests) == 1
+    assert leftovers(tmp_path) == ["a.bin"]
+
+
+def test_a_process_that_was_killed_keeps_nobody_out(
+    site: Site, tmp_path: Path, another_process: Start
+) -> None:
+    site.gate = threading.Event()
+    argv = ["-c", SECOND, f"{site.url}/a.bin", str(tmp_path / "a.bin")]
+    first = another_process(*argv)
+    while not (tmp_path / "a.bin.part").exists():
+        time.sleep(0.01)
+    second = another_process(*argv)
+    assert told_to_wait(second)
+    first.kill()
+    first.wait()
+    site.gate.set()
+    assert second.communicate(timeout=20)[0] == "1048576\n"
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert leftovers(tmp_path) == ["a.bin"]
 
 
 def test_a_part_that_is_already_whole_is_taken(site: Site, tmp_path: Path) -> None:
@@ -276,6 +358,42 @@ def test_coco_is_fetched_and_unpacked_once(coco_site: Site, tmp_path: Path) -> N
     coco_site.requests.clear()
     assert fetch_coco(coco_site, root).returncode == 0
     assert coco_site.requests == []
+
+
+def test_what_one_process_unpacks_no_other_unpacks_too(
+    coco_site: Site, tmp_path: Path, monkeypatch
+) -> None:
+    """Two of them would remove the archive under each other's feet."""
+    (name,) = [name for name in coco_site.files if "annotations" in name]
+    archive = archives.Archive(name.lstrip("/"))
+    unpacking, goes_on, unpacked = threading.Event(), threading.Event(), []
+
+    def slow(path: Path, root: Path) -> int:
+        unpacking.set()
+        assert goes_on.wait(20)
+        unpacked.append(path.name)
+        return 0
+
+    def fetch() -> None:
+        archives.fetch_archives(
+            [archive], tmp_path, base_url=coco_site.url, delete=True, ways_out=""
+        )
+
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", told)
+    monkeypatch.setattr(archives, "unpack", slow)
+    threads = [threading.Thread(target=fetch) for _ in range(2)]
+    threads[0].start()
+    assert unpacking.wait(20)
+    threads[1].start()
+    while "another process is at it; waiting for its end" not in told.getvalue():
+        assert threads[1].is_alive()
+        time.sleep(0.01)
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+    assert unpacked == [archive.name]
+    assert leftovers(tmp_path) == [f".{archive.name}.unpacked"]
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from yolo.downloads import download, readable_size, remote_size
 from yolo.errors import UserError
+from yolo.whole_files import alone
 
 MOST_GROWTH = 100
 """Times its own size may a zip's content be: images hardly grow, text tenfold."""
@@ -70,13 +73,37 @@ def fetch_archives(
     if pending:
         _check_space(root, sizes, delete, ways_out)
     for archive in pending:
-        path = root / archive.name
-        download(f"{base}/{archive.url_path}", path, size=sizes[archive] or None)
-        print(f"unpacking {path}", flush=True)
-        print(f"{archive.name}: {unpack(path, root)} files")
-        _marker(root, archive).touch()
-        if delete:
-            path.unlink()
+        with _undisturbed(archive, root):
+            if not _marker(root, archive).exists():
+                url, size = f"{base}/{archive.url_path}", sizes[archive] or None
+                _fetch(archive, root, url=url, size=size, delete=delete)
+
+
+def _fetch(archive: Archive, root: Path, *, url: str, size: int | None, delete: bool) -> None:
+    path = root / archive.name
+    download(url, path, size=size)
+    print(f"unpacking {path}", flush=True)
+    print(f"{archive.name}: {unpack(path, root)} files")
+    _marker(root, archive).touch()
+    if delete:
+        path.unlink()
+
+
+@contextmanager
+def _undisturbed(archive: Archive, root: Path) -> Iterator[None]:
+    """Keep out another process that would unpack the same files, or remove the archive."""
+    told = f"{root / archive.name}: another process is at it; waiting for its end"
+    with ExitStack() as inside:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            lock = alone(
+                root / f".{archive.name}.unpacking.lock",
+                waiting=lambda: print(told, file=sys.stderr, flush=True),
+            )
+            inside.enter_context(lock)
+        except OSError as problem:
+            raise UserError(f"cannot write {root}: {problem.strerror or problem}") from problem
+        yield
 
 
 def _marker(root: Path, archive: Archive) -> Path:

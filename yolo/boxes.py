@@ -16,12 +16,6 @@ def cxcywh_to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
     return torch.cat((centre - size / 2, centre + size / 2), dim=-1)
 
 
-def xyxy_to_cxcywh(boxes_xyxy: Tensor) -> Tensor:
-    """Corners to centre and size. (..., 4) -> (..., 4)."""
-    low, high = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
-    return torch.cat(((low + high) / 2, high - low), dim=-1)
-
-
 def area(boxes_xyxy: Tensor) -> Tensor:
     """Area of corner boxes, 0 where a box is inverted. (..., 4) -> (...)."""
     return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).clamp(min=0).prod(dim=-1)

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -21,6 +21,7 @@ from typing import cast
 from tqdm import tqdm
 
 from yolo.errors import UserError
+from yolo.whole_files import alone
 
 CHUNK_BYTES = 1 << 20
 PLAIN_LINE_EVERY_S = 10.0
@@ -65,8 +66,9 @@ def download(
 ) -> Path:
     """Fetches a file once; `path` exists only when all of it has arrived and was checked.
 
-    What has arrived lies in `<path>.part` until then, and a later try or call continues it. A file
-    that is there already is kept, and checked like a new one.
+    What has arrived lies in `<path>.part` until then, and a later try or call continues it. Where
+    another process is fetching the file, this one waits for it. A file that is there already is
+    kept, and checked like a new one.
 
     Args:
         url: http or https.
@@ -80,20 +82,34 @@ def download(
     Raises:
         UserError: no such file, no connection, another size or checksum, no space, no permission.
     """
-    if path.exists():
-        _check(path, size, sha256, f"{path} is there already, but", "; remove it to fetch it again")
-        return path
-    partial = _Partial.of(path)
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_patiently(url, partial, size, timeout_s, tries, pause_s)
-        try:
-            _check(partial.path, size, sha256, f"{url} gave a file that")
-        except UserError:
-            partial.discard()
-            raise
-        partial.path.replace(path)
+    if not path.exists():
+        partial = _Partial.of(path)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _undisturbed(partial):
+                if not path.exists():
+                    _fetch_patiently(url, partial, size, timeout_s, tries, pause_s)
+                    return _keep(partial, path, url, size, sha256)
+    _check(path, size, sha256, f"{path} is there already, but", "; remove it to fetch it again")
+    return path
+
+
+def _undisturbed(partial: _Partial) -> AbstractContextManager[None]:
+    """Two processes that write to the same partial file would spoil it for each other."""
+    lock = partial.path.with_name(f".{partial.path.stem}.lock")
+    told = f"{partial.path}: another process is fetching this file; waiting for its end"
+    return alone(lock, waiting=lambda: print(told, file=sys.stderr, flush=True))
+
+
+def _keep(partial: _Partial, path: Path, url: str, size: int | None, sha256: str | None) -> Path:
+    """Give what has arrived its name if it is right; else nothing of it stays."""
+    try:
+        _check(partial.path, size, sha256, f"{url} gave a file that")
+    except UserError:
         partial.discard()
+        raise
+    partial.path.replace(path)
+    partial.discard()
     return path
 
 

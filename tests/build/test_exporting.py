@@ -322,9 +322,12 @@ def test_an_output_with_another_ending(tmp_path, capsys):
     assert "must end in .onnx" in capsys.readouterr().err
 
 
-def test_a_missing_package():
-    with pytest.raises(UserError, match="need the package not_there, which is not installed"):
-        need("not_there")
+def test_a_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    with pytest.raises(UserError, match="need the package onnxscript, which is not installed"):
+        need("onnxscript")
+    with pytest.raises(AssertionError):
+        need("subprocess")  # nothing else is imported by a name
 
 
 def test_files_of_others(tmp_path):

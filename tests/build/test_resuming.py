@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolo.build.resuming import check_same_config, newest_whole_checkpoint
+from yolo.build.resuming import check_same_config, describe_new_length, newest_whole_checkpoint
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.engine import checkpoint
 from yolo.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -60,6 +60,36 @@ def test_a_config_of_another_version_is_compared_as_it_stands(config):
     old["training"]["forgotten"] = 3
     with pytest.raises(UserError, match=r"training\.forgotten: 3 -> None"):
         check_same_config(RUN, old, config)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "was", "now"),
+    [
+        # half a cosine from the peak at 0 to 1/250000 of it, at 3/4 and at 3/8 of the way
+        ("{type: one_cycle, warm_share: 0.0}", "1.46e-01", "6.91e-01"),
+        ("{type: linear, end_factor: 0.0}", "2.50e-01", "6.25e-01"),
+    ],
+)
+def test_a_schedule_that_is_stretched_is_told(schedule, was, now):
+    def loaded(steps):
+        overrides = [f"training.steps={steps}", f"training.schedule={schedule}"]
+        overrides += ["training.optimizer.learning_rate=1.0", "data.mosaic={off_for_last: 41}"]
+        return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", overrides)
+
+    before, longer = loaded(41), loaded(81)
+    lines = list(describe_new_length(before.data, longer.config, 30))
+    assert lines[0] == "training.steps: 41 -> 81"
+    assert f"at step 30 the learning rate is {now} where it was to be {was};" in lines[1]
+    assert lines[2:] == ["  data.mosaic ends at step 40 instead of 0"]
+    assert list(describe_new_length(before.data, before.config, 30)) == []
+
+
+def test_other_schedules_do_not_depend_on_the_number_of_steps(config):
+    longer = load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", ["training.steps=77"])
+    assert config["training"]["schedule"]["type"] == "cosine_restarts"
+    assert config["data"]["mosaic"] is None
+    (line,) = describe_new_length(config, longer.config, 30)
+    assert line.endswith("-> 77")
 
 
 def flip_a_bit(path: Path) -> None:
@@ -139,7 +169,9 @@ def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_its_best(tmp_path, 
     flip_a_bit(cut / "last.pt")
     capsys.readouterr()
     assert training.main(["--resume", str(cut), "--gpu", "cpu", "training.steps=6"]) == 0
-    assert f"going on from {cut / 'best.pt'}, which is of step 2" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"going on from {cut / 'best.pt'}, which is of step 2" in told
+    assert "training.steps: 2 -> 6\n" in told
     ours, whole = load_checkpoint(cut / "last.pt"), load_checkpoint(tmp_path / "whole" / "last.pt")
     for name, value in whole["model"].items():
         assert torch.equal(ours["model"][name], value), name

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from yolo.config.command_line import DEFAULT_CONFIG, TrainArguments, parse_train_arguments
+from yolo.config.command_line import (
+    DEFAULT_CONFIG,
+    TrainArguments,
+    load_detector_config,
+    parse_train_arguments,
+)
+from yolo.config.loading import REPOSITORY_ROOT
 
 
 def test_defaults():
@@ -95,3 +101,23 @@ def test_help_shows_examples(capsys):
     text = capsys.readouterr().out
     assert "python main.py --config configs/yolov3/darknet53_coco.yaml" in text
     assert "training.batch_size=16" in text
+
+
+def test_a_classifier_is_no_detector(capsys):
+    path = REPOSITORY_ROOT / "configs" / "pretrain" / "shapes_darknet53.yaml"
+    with pytest.raises(SystemExit, match="2"):
+        load_detector_config(path)
+    assert capsys.readouterr().err == (
+        f"{path}: task: 'classify': must be 'detect' for this command; name a detector's config\n"
+    )
+
+
+def test_every_problem_of_a_detectors_config_is_told(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        load_detector_config(DEFAULT_CONFIG, ["training.steps=0", "seed=x"])
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "training.steps" in told[1] + told[0]
+
+
+def test_a_detectors_config_comes_back():
+    assert load_detector_config(DEFAULT_CONFIG, ["training.steps=7"]).config.training.steps == 7

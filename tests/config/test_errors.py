@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo.config import ConfigError, config_from_dict
+from yolo.config import ConfigError, config_from_dict, load_config
 from yolo.config.schema.training import TrainingConfig
 from yolo.config.schema.transforms import ALLOWED
 
@@ -261,6 +261,35 @@ def test_missing_argument_of_a_transform(problems, write):
     assert problems(write("data: {augment: [{type: RandomCrop, height: 64}]}")) == [
         "test.yaml: data.augment[0].width: missing: RandomCrop needs a whole number of at least 1"
     ]
+
+
+@pytest.mark.parametrize(
+    ("multi_scale", "smallest"),
+    [
+        ("null", 256),
+        ("{min: 96, max: 320}", 96),
+        ("{min: 320, max: 608, until_step: 9}", 256),
+    ],
+)
+def test_a_cut_that_would_not_fit_the_smallest_image(problems, write, multi_scale, smallest):
+    crop = "{type: RandomCrop, height: 300, width: 64}"
+    hole = "{type: CoarseDropout, hole_height_range: [290, 310], hole_width_range: [0.5, 0.6]}"
+    padded = "{type: RandomCrop, height: 700, width: 64, pad_if_needed: true}"
+    never = "{type: RandomCrop, height: 700, width: 64, p: 0}"
+    found = problems(
+        write(f"data: {{image_size: 256, multi_scale: {multi_scale}}}"),
+        f"data.augment=[{crop}, {hole}, {padded}, {never}]",
+    )
+    rule = f"must be at most {smallest}, the smallest side of the training images"
+    assert found == [
+        f"command line: data.augment[0].height: 300: {rule}",
+        f"command line: data.augment[1].hole_height_range: [290, 310]: {rule}",
+    ]
+
+
+def test_a_cut_may_be_larger_than_a_size_that_no_step_has(write):
+    config = write("data: {image_size: 256, multi_scale: {min: 320, max: 608}}")
+    load_config(config, ["data.augment=[{type: RandomCrop, height: 320, width: 300}]"])
 
 
 def test_missing_keys_are_told_by_who_chose_the_component(problems, write):

@@ -244,11 +244,56 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
             {"type": "Affine", "translate_px": 1, "translate_percent": 0.1},
             "Affine: .*either translate_percent or translate_px",
         ),
+        ({"type": "Posterize", "num_bits": [0, 4]}, r"Posterize: num_bits \(0, 4\) must be from 1"),
+        (
+            {"type": "Posterize", "num_bits": [[1, 2], [3, 8], [1, 1]]},
+            r"Posterize: .* must be from 1 to 7",
+        ),
+        ({"type": "CoarseDropout", "fill": 256}, "CoarseDropout: fill 256.* number from 0 to 255"),
+        ({"type": "CoarseDropout", "fill": [9, -1, 9]}, "CoarseDropout: fill .* or three: red"),
+        ({"type": "Affine", "fill": [1, 2]}, "Affine: fill .* must be one number from 0 to 255"),
+        (
+            {"type": "CoarseDropout", "hole_width_range": [20, 40]},
+            r"CoarseDropout: hole_height_range \[0.1, 0.2\] and .* both be in pixels",
+        ),
     ],
 )
 def test_wrong_settings_are_told(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=r"data\.augment: " + sentence):
         Augment(transforms=[settings])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"type": "Posterize", "num_bits": [1, 7]},
+        {"type": "Posterize", "num_bits": [[1, 2], [3, 7], [1, 1]]},
+        {"type": "CoarseDropout", "fill": "random_uniform"},
+        {"type": "CoarseDropout", "fill": [0, 255, 9], "num_holes_range": [5, 9]},
+        {"type": "CoarseDropout", "hole_height_range": [8, 64], "hole_width_range": [1, 64]},
+        {"type": "Affine", "fill": 255, "scale": 0.5},
+    ],
+    ids=str,
+)
+def test_what_is_not_refused_can_be_applied(settings: dict[str, Any]) -> None:
+    augment = Augment(transforms=[{"p": 1, **settings}])
+    results = [augment(photo(), size_px=64, seed=(seed,)).image for seed in range(20)]
+    assert any((result != letterbox_sample(photo(), 64).image).any() for result in results)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 300), (300, 1), (70, 50), (50, 70)], ids=str)
+@pytest.mark.parametrize("ratio", [[2.0, 3.0], [0.1, 0.2], [300.0, 400.0], [0.001, 0.002]])
+def test_a_cut_of_a_narrow_image_has_a_pixel_at_least(
+    size_hw: tuple[int, int], ratio: list[float]
+) -> None:
+    height, width = size_hw
+    cut = {"type": "RandomResizedCrop", "p": 1, "ratio": ratio}
+    augment = Augment(transforms=[cut], min_visibility=0)
+    for seed in range(4):
+        whole = sample([[0, 0, width, height]], size_hw=size_hw)
+        result = augment(whole, size_px=32, seed=(seed,))
+        assert (result.image == RED).all()
+        assert result.boxes_xyxy_px.tolist() == [[0, 0, 32, 32]]
 
 
 def test_a_crop_larger_than_the_image() -> None:

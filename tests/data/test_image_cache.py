@@ -24,10 +24,11 @@ from yolo.data.augment import Augment
 from yolo.data.datasets.class_folder import ClassFolderDataset
 from yolo.data.datasets.coco import CocoDataset
 from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.disk_store import _HEADER
 from yolo.data.image_cache import CachedImages, shrink
-from yolo.data.image_stores import _HEADER, MemoryStore
 from yolo.data.images import decode
 from yolo.data.loader import TrainingBatches
+from yolo.data.memory_store import MemoryStore
 from yolo.data.sampling import SampleOrder
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
@@ -438,7 +439,7 @@ def test_a_limit_holds_for_all_processes_and_is_told_once(
     cache = open_cache(dataset, folder, limit_bytes=limit)
     log = tmp_path / "log"
     handler = logging.FileHandler(log)
-    logging.getLogger("yolo.data.image_stores").addHandler(handler)
+    logging.getLogger("yolo.data.disk_store").addHandler(handler)
     context = multiprocessing.get_context("fork")
 
     def work() -> None:
@@ -450,7 +451,7 @@ def test_a_limit_holds_for_all_processes_and_is_told_once(
         worker.start()
     for worker in workers:
         worker.join()
-    logging.getLogger("yolo.data.image_stores").removeHandler(handler)
+    logging.getLogger("yolo.data.disk_store").removeHandler(handler)
     handler.close()
     assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
     assert log.read_text().count("no more images are kept") == 1

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from yolo.data.augment import Augment
 from yolo.data.loader import EvaluationBatches, TrainingBatches
@@ -188,6 +189,24 @@ def test_loading_leaves_the_global_random_numbers_alone() -> None:
     torch.manual_seed(1)
     take(training(), steps=1)
     assert (torch.rand(3) == expected).all()
+
+
+def test_a_worker_that_is_missed_elsewhere_is_told_in_the_same_sentence(monkeypatch) -> None:
+    """On a GPU's machine a thread takes the tensors, and PyTorch says that the thread is gone."""
+    batches = training(workers=2)
+    stream = batches.from_step(0)
+    next(stream)
+    (worker, *_) = multiprocessing.active_children()
+    worker.kill()
+    worker.join()
+
+    def lost(_: object) -> None:
+        raise RuntimeError("Pin memory thread exited unexpectedly")
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__next__", lost)
+    with pytest.raises(UserError, match=rf"process was lost \(process {worker.pid} ended\)"):
+        next(stream)
+    batches.close()
 
 
 def test_close_ends_the_workers() -> None:

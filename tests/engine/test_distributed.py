@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.distributed.launcher.api as launcher
 
+from yolo.engine import distributed
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.distributed import (
     Ranks,
@@ -55,12 +58,66 @@ def test_alone_every_exchange_is_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "has no GPU that PyTorch can use; train with --gpu cpu"), (2, "has 2 GPU")],
+    [(0, "has no GPU that PyTorch can use; choose --gpu cpu"), (2, "has 2 GPU")],
 )
 def test_a_gpu_that_is_not_there(monkeypatch, count: int, text: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     with pytest.raises(UserError, match=f"--gpu 3: this machine {text}"):
         join(["cuda:3"])
+
+
+def test_a_gpu_that_cannot_be_used(monkeypatch) -> None:
+    def refused(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel errors ...")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", refused)
+    with pytest.raises(
+        UserError, match=r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"
+    ):
+        join(["cuda:0"])
+
+
+def test_ranks_that_do_not_meet_are_told_in_a_sentence(monkeypatch) -> None:
+    def refused(*_, **__) -> None:
+        raise dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
+
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "init_process_group", refused)
+    with pytest.raises(
+        UserError, match=r"the 2 processes .* do not meet \(The server .* 29500\); "
+    ):
+        join(["cpu"])
+
+
+def test_after_a_failure_nccl_is_not_waited_for(monkeypatch) -> None:
+    """Its end is a meeting of all ranks, and they may be waiting for this one in another."""
+    ended: list[str] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: ended.append("destroyed"))
+    cuda = Ranks(rank=0, world_size=2, device=torch.device("cuda", 0))
+    cuda.break_off()
+    assert ended == []
+    cuda.leave()
+    assert ended == ["destroyed"]
+    Ranks(rank=0, world_size=2, device=torch.device("cpu")).break_off()
+    assert ended == ["destroyed"] * 2
+
+
+def test_the_launcher_kills_when_it_is_told_to(monkeypatch) -> None:
+    seen: list[str] = []
+    variable = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    monkeypatch.setattr(distributed, "run", lambda arguments: seen.append(os.environ[variable]))
+    for asked, got in ((None, "120"), ("7", "7")):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        if asked is not None:
+            monkeypatch.setenv(variable, asked)
+        assert launch(Path("script.py"), [], processes=2, seconds_to_stop=120) == 0
+        assert seen.pop() == got
+    monkeypatch.delenv(variable, raising=False)
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" in Path(launcher.__file__).read_text()
 
 
 def main(folder: Path) -> None:
@@ -264,6 +321,15 @@ def test_statistics_are_shared_by_gpus_alone() -> None:
 def test_a_lost_rank_is_told_in_a_sentence() -> None:
     broken = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     two = Ranks(rank=1, world_size=2, device=torch.device("cpu"))
-    assert "lost the others" in str(lost_rank(broken, two))
+    assert str(lost_rank(broken, two)) == (
+        "process 1 lost the others in an exchange ([gloo/transport/tcp/pair.cc:547] Connection "
+        "closed by peer): most often one of them ended, and its own message says why"
+    )
+    own = dist.DistBackendError(
+        "NCCL error in: ProcessGroupNCCL.cpp:5, unhandled cuda error, NCCL version 2.27\n"
+        "ncclUnhandledCudaError: Call to CUDA library failed.\n"
+        "Last error:\nCuda failure 2 'out of memory'"
+    )
+    assert "(Cuda failure 2 'out of memory')" in str(lost_rank(own, two))
     assert lost_rank(RuntimeError("shapes differ"), two) is None
     assert lost_rank(broken, Ranks(rank=0, world_size=1, device=torch.device("cpu"))) is None

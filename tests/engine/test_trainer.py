@@ -314,6 +314,74 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tmp_path: Path, precisi
         assert sorted(path.name for path in folder.iterdir()) == ["best.pt", "last.pt"]
 
 
+def failing_at(step: int, index: int) -> Callable[[int, int], None]:
+    def before(at_step: int, at_index: int) -> None:
+        if (at_step, at_index) == (step, index):
+            raise UserError("an image cannot be decoded")
+
+    return before
+
+
+def test_what_was_learnt_before_a_failure_is_kept(tmp_path: Path) -> None:
+    """An image that cannot be read costs no step, wherever it is: the run goes on to the bit."""
+    rarely = {"checkpoint_every": 100, "evaluate_every": 5}
+    whole = trainer(tmp_path / "whole", **rarely)
+    whole.fit()
+    calls = iter([UserError("an image cannot be decoded"), None])
+
+    def once() -> None:
+        if (error := next(calls)) is not None:
+            raise error
+
+    for name, step, parts in (
+        ("first", 3, {"batches": ToyBatches(before=failing_at(3, 0))}),
+        ("second", 3, {"batches": ToyBatches(before=failing_at(3, 1))}),  # statistics have moved
+        ("evaluation", 5, {"evaluator": ToyEvaluator(before=once)}),
+    ):
+        stopped = trainer(tmp_path / name, **parts, **rarely)
+        with pytest.raises(UserError, match="an image cannot be decoded"):
+            stopped.fit()
+        last = tmp_path / name / "last.pt"
+        assert stopped.log.said[-1] == f"{last}: keeps what was learnt until step {step}"
+        checkpoint = load_checkpoint(last)
+        assert checkpoint["progress"]["step"] == step
+        resumed = trainer(tmp_path / name, **rarely)
+        resumed.load_state_dict(checkpoint)
+        resumed.fit()
+        assert differences(whole.state_dict(), resumed.state_dict()) == [], name
+
+
+def test_a_state_between_two_steps_is_not_kept(tmp_path: Path) -> None:
+    model = ToyNet()
+    optimizer = adam(model, learning_rate=0.01)
+    calls = iter(range(10))
+
+    def fail(*_: object) -> None:
+        if next(calls) == 3:
+            raise RuntimeError("in the middle of an update")
+
+    optimizer.register_step_post_hook(fail)
+    run = trainer(tmp_path, model=model, optimizer=optimizer, checkpoint_every=2)
+    with pytest.raises(RuntimeError, match="in the middle of an update"):
+        run.fit()
+    assert load_checkpoint(tmp_path / "last.pt")["progress"]["step"] == 3  # of the evaluation
+
+
+def test_weights_that_are_no_numbers_are_not_kept_after_a_failure(tmp_path: Path) -> None:
+    model = ToyNet()
+
+    def spoil(step: int, index: int) -> None:
+        if step == 1:
+            with torch.no_grad():
+                model.out.weight.fill_(torch.nan)
+            raise UserError("an image cannot be decoded")
+
+    run = trainer(tmp_path, model=model, batches=ToyBatches(before=spoil))
+    with pytest.raises(UserError, match="an image"):
+        run.fit()
+    assert not (tmp_path / "last.pt").exists()
+
+
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     trainer(tmp_path).fit()
     before = (tmp_path / "last.pt").read_bytes(), (tmp_path / "best.pt").read_bytes()
@@ -658,13 +726,22 @@ def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Pa
     assert differences(whole.state_dict(), resumed.state_dict()) == []
 
 
-@pytest.mark.parametrize("real", [True, False])
-def test_out_of_memory_is_told_with_what_to_do(tmp_path: Path, real: bool) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,  # a CPU's own
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously ..."),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_out_of_memory_is_told_with_what_to_do(tmp_path: Path, error: RuntimeError | None) -> None:
     class Greedy(ToyNet):
         def forward(self, images: Tensor) -> Tensor:
-            if real:
+            if error is None:
                 return torch.empty(1 << 60)
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+            raise error
 
     run = trainer(tmp_path, model=Greedy())
     with pytest.raises(
@@ -807,11 +884,11 @@ def test_one_image_too_small_for_batch_norm_is_told(tmp_path: Path) -> None:
 def test_the_log_and_the_lock_are_let_go_even_if_a_worker_does_not_end(tmp_path: Path) -> None:
     class Stuck(ToyBatches):
         def close(self) -> None:
-            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+            raise RuntimeError("it does not end")
 
     run = trainer(tmp_path, batches=Stuck())
     run._lock = RunLock(tmp_path)
-    with pytest.raises(UserError, match="a data loading process was lost"):
+    with pytest.raises(RuntimeError, match="it does not end"):
         run.fit()
     assert run.log.closed
     RunLock(tmp_path).release()

@@ -1,11 +1,15 @@
 """The forecast by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from yolo.config import load_config
 from yolo.config.command_line import DEFAULT_CONFIG
+from yolo.data import machine_memory
+from yolo.preflight.resources import total_gb
 from yolo.preflight.speed import Forecast, Speed, told_time, verdict
 
 SPEED = Speed(
@@ -53,3 +57,12 @@ def test_whichever_is_slower_limits():
 )
 def test_times_are_told_as_one_says_them(seconds, told):
     assert told_time(seconds) == told
+
+
+def test_the_memory_is_that_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text("64000000")
+    monkeypatch.setattr(machine_memory, "CONTAINER_LIMITS", (limit,))
+    assert total_gb(torch.device("cpu")) == 0.064

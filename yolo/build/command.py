@@ -9,7 +9,14 @@ from pathlib import Path
 from yolo.build.training import build_trainer, resume_trainer
 from yolo.config import Resolved
 from yolo.config.command_line import TrainArguments
-from yolo.engine.distributed import is_rank, join, launch, lost_rank
+from yolo.engine.distributed import (
+    SECONDS_TO_STOP,
+    check_devices,
+    is_rank,
+    join,
+    launch,
+    lost_rank,
+)
 from yolo.engine.interruption import Interrupted
 from yolo.errors import UserError
 
@@ -28,17 +35,22 @@ def train(
         0 done, 1 a failure that one sentence explains, 128 + signal when stopped.
     """
     devices = None if arguments.devices == "auto" else arguments.devices
-    if devices is not None and len(devices) > 1 and not is_rank():
-        return launch(script, argv, processes=len(devices))
     ranks = None
     try:
+        if devices is not None and len(devices) > 1 and not is_rank():
+            check_devices(devices)
+            patience = SECONDS_TO_STOP["cpu" if "cpu" in devices else "cuda"]
+            return launch(script, argv, processes=len(devices), seconds_to_stop=patience)
         ranks = join(devices)
         if arguments.resume is not None:
             trainer = resume_trainer(arguments.resume, resolved, ranks)
         else:
             trainer = build_trainer(resolved, ranks, name=arguments.name)
         trainer.fit()
+        ranks.leave()
     except Interrupted as stopped:
+        if ranks is not None:
+            ranks.leave()
         print(stopped, file=sys.stderr)
         return stopped.exit_code
     except (UserError, OSError) as error:  # a full disk or a lost permission is no bug either
@@ -54,5 +66,5 @@ def train(
         return 130
     finally:
         if ranks is not None:
-            ranks.leave()
+            ranks.break_off()  # where it did not leave with the others
     return 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from yolo.build.detector import anchors_px
-from yolo.build.scoring import load_detector, read_config
+from yolo.build.trained_weights import load_detector, read_config
 from yolo.config import Config
 from yolo.config.schema.losses import YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.darknet.cfg import Options, cfg_text

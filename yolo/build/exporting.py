@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yolo.build.check_images import check_batches
 from yolo.build.detector import Coder, build_coder
-from yolo.build.scoring import load_detector, read_config
+from yolo.build.trained_weights import load_detector, read_config
 from yolo.config import Config
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.errors import UserError

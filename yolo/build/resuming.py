@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo.config import ConfigError, config_from_dict
+from yolo.build.optimizer import build_schedule
+from yolo.config import ConfigError, TaskConfig, config_from_dict
+from yolo.config.schema.optimization import LinearScheduleConfig, OneCycleConfig
 from yolo.engine.checkpoint import link_checkpoint, load_checkpoint
 from yolo.errors import UserError
 
@@ -96,6 +98,47 @@ def check_same_config(folder: Path, before: dict[str, Any], now: dict[str, Any])
             f"{folder}: a resumed run keeps its config, but this differs: {'; '.join(changed)}; "
             f"only {', '.join(CHANGEABLE)} may change"
         )
+
+
+def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
+    """What to know of where a run goes on from, in lines for people."""
+    if origin.complaint is not None:
+        yield origin.complaint
+    yield from describe_new_length(
+        origin.content["config"], config, origin.content["progress"]["step"]
+    )
+
+
+def describe_new_length(before: dict[str, Any], config: TaskConfig, step: int) -> Iterator[str]:
+    """What follows from another ``training.steps`` than the run had, in lines for people.
+
+    Args:
+        before: the checkpoint's config.
+        config: the one that the run goes on with; it differs in nothing else that decides the
+            weights.
+        step: where it goes on.
+    """
+    old = config_from_dict(before)
+    steps, new_steps = old.training.steps, config.training.steps
+    if steps == new_steps:
+        return
+    yield f"training.steps: {steps:,} -> {new_steps:,}"
+    schedule = config.training.schedule
+    if isinstance(schedule, OneCycleConfig | LinearScheduleConfig):
+        was, now = (
+            each.training.optimizer.learning_rate * build_schedule(each)(step)
+            for each in (old, config)
+        )
+        yield (
+            f"  the schedule {schedule.type} spans all steps and changes with their number: at "
+            f"step {step:,} the learning rate is {now:.2e} where it was to be {was:.2e}; a run "
+            f"with {new_steps:,} steps from the start would have learnt otherwise"
+        )
+    for name in ("mosaic", "mixup"):
+        mix = getattr(config.data, name, None)
+        if mix is not None:
+            then, ends = (max(each - mix.off_for_last, 0) for each in (steps, new_steps))
+            yield f"  data.{name} ends at step {ends:,} instead of {then:,}"
 
 
 def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from yolo.build.classification import score_classifier
 from yolo.build.curves import ModelCurves, write_curves
 from yolo.build.data import Split, build_dataset, check_same_classes, image_set
 from yolo.build.detection_files import TextFiles, VocFiles, write_coco_results
-from yolo.build.detector import DetectionLoss, build_coder, build_detector, build_loss
+from yolo.build.detector import DetectionLoss, build_coder, build_loss
 from yolo.build.evaluator import build_evaluator, build_voc_metric
 from yolo.build.exported_scoring import Decoded, ExportedDetector, exported_model, read_exported
 from yolo.build.run import newest_checkpoint
-from yolo.build.trained_weights import load_trained
-from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
+from yolo.build.trained_weights import load_detector, read_config
+from yolo.config import Config
 from yolo.config.validation_line import ScoreArguments
 from yolo.data.datasets.detection import DetectionDataset
 from yolo.engine.checkpoint import load_checkpoint
@@ -29,7 +29,6 @@ from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision
 from yolo.errors import UserError
 from yolo.export.runner import is_exported
-from yolo.models.detector import Detector
 
 Say = Callable[[str], None]
 """Prints lines."""
@@ -310,23 +309,3 @@ def _network(
     coder = build_coder(config)
     loss = build_loss(config, coder, checkpoint["class_names"]).to(ranks.device)  # its coder too
     return load_detector(path, checkpoint, config).to(ranks.device), coder, loss
-
-
-def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
-    """The checkpoint's detector: averaged weights if it has them, with the trained statistics."""
-    detector = build_detector(config, checkpoint["class_names"])
-    return load_trained(detector, path, checkpoint)
-
-
-def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
-    """The config that a checkpoint was trained with.
-
-    Raises:
-        UserError: it is of another version.
-    """
-    try:
-        return config_from_dict(checkpoint["config"])
-    except ConfigError as error:
-        raise UserError(
-            f"{path}: its config is not one that this version of the code knows: {error}"
-        ) from error

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint in the model that its config describes."""
+"""A checkpoint's config, and its weights in the model that this describes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from yolo.build.detector import build_detector
+from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
 from yolo.errors import UserError
+from yolo.models.detector import Detector
 from yolo.models.encoders.weights import evaluated_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -33,3 +36,23 @@ def load_trained(model: Model, path: Path, checkpoint: Mapping[str, Any]) -> Mod
             "it was written by another version of this code"
         ) from error
     return model.eval()
+
+
+def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
+    """The checkpoint's detector: averaged weights if it has them, with the trained statistics."""
+    detector = build_detector(config, checkpoint["class_names"])
+    return load_trained(detector, path, checkpoint)
+
+
+def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
+    """The config that a checkpoint was trained with.
+
+    Raises:
+        UserError: it is of another version.
+    """
+    try:
+        return config_from_dict(checkpoint["config"])
+    except ConfigError as error:
+        raise UserError(
+            f"{path}: its config is not one that this version of the code knows: {error}"
+        ) from error

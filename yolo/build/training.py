@@ -18,7 +18,12 @@ from yolo.build.detection import build_detection
 from yolo.build.learner import build_learner
 from yolo.build.optimizer import build_freeze, build_schedule
 from yolo.build.parts import Parts
-from yolo.build.resuming import check_same_config, newest_whole_checkpoint, replace_damaged
+from yolo.build.resuming import (
+    check_same_config,
+    describe_origin,
+    newest_whole_checkpoint,
+    replace_damaged,
+)
 from yolo.build.run import create_run_folder, write_config
 from yolo.config import Resolved, TaskConfig
 from yolo.data.datasets.detection import DetectionDataset
@@ -136,8 +141,8 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
             replace_damaged(folder, origin)
         log = _open_log(folder, resolved, ranks, Progress(**checkpoint["progress"]))
         undone.callback(log.close)
-        if origin.complaint is not None:
-            log.say(origin.complaint)
+        for line in describe_origin(origin, config):
+            log.say(line)
         run = _Run(
             resolved=resolved,
             ranks=ranks,

@@ -79,7 +79,7 @@ class _Problems:
         kind = error["type"]
         if kind == RULE:
             for inner, words in error["ctx"]["rules"]:
-                yield self._line((*key, *inner.split(".")) if inner else key, words)
+                yield self._line((*key, *_parts(inner)), words)
         elif kind == "json_invalid":
             yield f"{self.file_of(key)}: holds text that is not Unicode"
         elif kind == "extra_forbidden":
@@ -169,6 +169,11 @@ def _keys_named(name: str, schema: Schema, definitions: Schema) -> Iterator[Key]
             yield (key,)
         for below in _keys_named(name, inner, definitions):
             yield (key, *below)
+
+
+def _parts(inner: str) -> Key:
+    """The parts of a rule's dotted key: "augment.0.height" has an item's number in it."""
+    return tuple(int(part) if part.isdigit() else part for part in inner.split(".") if part)
 
 
 def _named_values(schema: Schema) -> list[object]:

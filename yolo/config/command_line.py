@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from yolo.config.describing import did_you_mean
-from yolo.config.loading import REPOSITORY_ROOT
+from yolo.config.errors import ConfigError
+from yolo.config.loading import REPOSITORY_ROOT, Resolved, load_config
 
 DEFAULT_CONFIG = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 
@@ -137,6 +138,26 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="set a value of the config"
     )
+
+
+def load_detector_config(path: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Reads the config of a command that works on detectors alone.
+
+    Args:
+        path, overrides: as ``load_config`` takes them.
+
+    Raises:
+        SystemExit: 2, after each problem was told; that it is a classifier's is one.
+    """
+    try:
+        resolved = load_config(path, overrides)
+        if resolved.config.task != "detect":
+            wrong = f"{path}: task: {resolved.config.task!r}: must be 'detect'"
+            raise ConfigError([f"{wrong} for this command; name a detector's config"])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+    return resolved
 
 
 def add_gpu_option(parser: argparse.ArgumentParser) -> None:

@@ -176,6 +176,8 @@ def _cut(picture: Picture, transform: Any, size_px: int) -> Scene:
     """Albumentations' ``RandomResizedCrop``, which has fired."""
     transform.size = (size_px, size_px)
     drawn = transform.get_params_dependent_on_data({"shape": picture.image.shape}, {})
-    part = picture.cut(*drawn["crop_coords"])
+    x1, y1, x2, y2 = drawn["crop_coords"]
+    # of a narrow image a cut of an extreme shape is rounded to nothing
+    part = picture.cut(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
     whole = (0, 0, part.size_hw[1], part.size_hw[0])
     return Scene.stretched(part, size_px, partial(transform.apply, crop_coords=whole))

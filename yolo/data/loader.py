@@ -244,7 +244,6 @@ def _batches(
                 end_workers(batches)  # the traceback of what is raised holds the iterator
                 raise UserError(batch)
             yield batch
-    except RuntimeError as error:
-        raise lost_worker(error) or error from None
-    except (OSError, EOFError) as error:  # tensors come over a connection to the worker
-        raise ended_worker(batches) or error from None
+    except (RuntimeError, OSError, EOFError) as error:
+        # Tensors come over a connection to the worker, and on a GPU's machine through a thread.
+        raise lost_worker(error) or ended_worker(batches) or error from None

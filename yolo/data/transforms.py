@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import albumentations
 import cv2
+import numpy as np
+from albumentations.augmentations.crops.transforms import CropSizeError
 from pydantic import ValidationError
 
 from yolo.data.colour import OWN_TRANSFORMS
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # importing it would ask the network
-
-import albumentations
-from albumentations.augmentations.crops.transforms import CropSizeError
 
 __all__ = [
     "COLOUR",
@@ -86,9 +83,11 @@ def build_transform(settings: Mapping[str, Any]) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # it would go on with its defaults
-            return transform(**arguments)
+            built = transform(**arguments)
     except (ValueError, TypeError, UserWarning) as error:
         raise UserError(f"data.augment: {name}: {_reason(error)}") from None
+    _check_values(name, built)
+    return built
 
 
 def argument_names(name: str) -> tuple[str, ...]:
@@ -115,6 +114,33 @@ def _check_arguments(name: str, arguments: Mapping[str, Any], known: Sequence[st
             f"data.augment: {name}: border_mode {arguments['border_mode']} repeats objects without "
             f"their boxes; use 0 (one colour) or 1 (the edge's colours)."
         )
+
+
+def _check_values(name: str, transform: Any) -> None:
+    """Refuse what Albumentations takes and fails on when it fires, in the middle of a training."""
+    if name == "Posterize" and not _within(transform.num_bits, 1, 7):
+        raise UserError(
+            f"data.augment: Posterize: num_bits {transform.num_bits} must be from 1 to 7."
+        )
+    fill = getattr(transform, "fill", 0)
+    if not isinstance(fill, str) and not (np.size(fill) in (1, 3) and _within(fill, 0, 255)):
+        raise UserError(
+            f"data.augment: {name}: fill {fill} must be one number from 0 to 255, or three: red, "
+            "green, blue."
+        )
+    if name == "CoarseDropout":
+        height, width = transform.hole_height_range, transform.hole_width_range
+        if (height[1] >= 1) != (width[1] >= 1):
+            raise UserError(
+                f"data.augment: CoarseDropout: hole_height_range {list(height)} and "
+                f"hole_width_range {list(width)} must both be in pixels (1 or more), or both be "
+                "shares of the image (below 1); give both."
+            )
+
+
+def _within(numbers: Any, least: float, most: float) -> bool:
+    """Whether a number, or every one of a list or a list of lists, is in a range."""
+    return bool(least <= np.min(numbers) and np.max(numbers) <= most)
 
 
 def _did_you_mean(given: str, known: Sequence[str]) -> str:

@@ -20,11 +20,10 @@ _SET_PARENT_DEATH_SIGNAL = 1
 """Linux's PR_SET_PDEATHSIG."""
 
 
-def lost_worker(error: RuntimeError) -> UserError | None:
+def lost_worker(error: Exception) -> UserError | None:
     """The sentence for a worker that died, or None for any other error.
 
-    PyTorch raises such an error where a batch is waited for and, in a loader that was not started
-    here, wherever the main process happens to be: whoever catches errors at the top asks here too.
+    PyTorch raises such an error where a batch is waited for.
     """
     told = str(error)
     if "DataLoader worker" not in told or not ("killed by" in told or "exited" in told):

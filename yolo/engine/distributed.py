@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,11 @@ the interpreter ends aborts the process, and DistributedDataParallel keeps them 
 _PATIENCE = timedelta(minutes=30)
 """How long a rank waits in an exchange. One that died is noticed at once, by its closed connection
 or by the launcher; this is for one that hangs, and longer than rank 0 takes to score or to save."""
+
+SECONDS_TO_STOP = {"cpu": 120, "cuda": 30}
+"""How long the launcher waits for ranks that were told to stop before it kills them. They end their
+step and write a checkpoint, and on a CPU a step of a large batch takes more than torch's 30 s; on
+GPUs it is also what a rank costs that NCCL keeps waiting for one that failed."""
 
 _BROKEN_EXCHANGE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 """Signs of an error of the exchange between processes."""
@@ -93,10 +99,19 @@ class Ranks:
                 dist.broadcast(buffer, src=0)
 
     def leave(self) -> None:
-        """End the exchange with the other ranks."""
+        """End the exchange with the other ranks, once all of them do."""
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
             time.sleep(_LET_GO_SECONDS)
+
+    def break_off(self) -> None:
+        """End the exchange after a failure that the other ranks may not share.
+
+        NCCL's own end waits for all of them, and they may be waiting for this one: there the end
+        of the process is the end of the exchange.
+        """
+        if self.device.type != "cuda":
+            self.leave()
 
 
 def lost_rank(error: RuntimeError, ranks: Ranks) -> UserError | None:
@@ -105,9 +120,16 @@ def lost_rank(error: RuntimeError, ranks: Ranks) -> UserError | None:
     if ranks.world_size == 1 or not any(sign in told for sign in _BROKEN_EXCHANGE):
         return None
     return UserError(
-        f"process {ranks.rank} lost the others in an exchange: one of them ended; its own message "
-        "says why"
+        f"process {ranks.rank} lost the others in an exchange ({_reason(told)}): most often one of "
+        "them ended, and its own message says why"
     )
+
+
+def _reason(told: str) -> str:
+    """The line that tells most: NCCL names its last error behind its own call stack."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    after = [line for mark, line in pairwise(lines) if mark.startswith("Last error")]
+    return (after or lines or ["no reason is given"])[0].rstrip(".:")
 
 
 def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
@@ -152,7 +174,8 @@ def join(devices: Sequence[str] | None) -> Ranks:
             None for the best there is.
 
     Raises:
-        UserError: a device that this machine lacks.
+        UserError: a device that this machine lacks or that cannot be used, or ranks that do not
+            meet.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", 0)) if is_rank() else 0
     if devices is None:
@@ -163,7 +186,14 @@ def join(devices: Sequence[str] | None) -> Ranks:
         keep_freed_memory()
     if not is_rank() or int(os.environ["WORLD_SIZE"]) == 1:
         return Ranks(rank=0, world_size=1, device=device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    except dist.DistError as error:
+        raise UserError(
+            f"the {os.environ['WORLD_SIZE']} processes of this training do not meet "
+            f"({_reason(str(error))}); start all of them, with one MASTER_ADDR and a free "
+            "MASTER_PORT"
+        ) from error
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
 
 
@@ -177,24 +207,47 @@ def _check_enough(devices: Sequence[str]) -> None:
         )
 
 
+def check_devices(names: Sequence[str]) -> None:
+    """Refuse what this machine lacks before a process is started for each.
+
+    Raises:
+        UserError: it has no such GPU.
+    """
+    count = torch.cuda.device_count() if any(name != "cpu" for name in names) else 0
+    for device in map(torch.device, names):
+        if device.type == "cuda" and device.index >= count:
+            raise UserError(f"--gpu {device.index}: {_found(count)}")
+
+
 def _device(name: str) -> torch.device:
+    check_devices([name])
     device = torch.device(name)
     if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if device.index >= count:
-            raise UserError(f"--gpu {device.index}: {_found(count)}")
-        torch.cuda.set_device(device)
+        try:
+            torch.cuda.set_device(device)
+        except RuntimeError as error:  # in exclusive use, out of memory, an unfit driver
+            raise UserError(
+                f"--gpu {device.index}: this GPU cannot be used ({_reason(str(error))}); see "
+                "nvidia-smi for what uses it, or choose another one, or --gpu cpu"
+            ) from error
     return device
 
 
 def _found(count: int) -> str:
     if count == 0:
-        return "this machine has no GPU that PyTorch can use; train with --gpu cpu"
+        return "this machine has no GPU that PyTorch can use; choose --gpu cpu"
     return f"this machine has {count} GPU(s), numbered from 0; name one of them, or --gpu cpu"
 
 
-def launch(script: Path, arguments: Sequence[str], *, processes: int) -> int:
+def launch(
+    script: Path, arguments: Sequence[str], *, processes: int, seconds_to_stop: int = 30
+) -> int:
     """Run a script once for each device through torch's own launcher.
+
+    Args:
+        script, arguments: the command line of each process.
+        processes: how many.
+        seconds_to_stop: until a process that was told to stop is killed, see ``SECONDS_TO_STOP``.
 
     Returns:
         The exit code: 0, that of the first rank to fail, or 128 + signal.
@@ -203,6 +256,7 @@ def launch(script: Path, arguments: Sequence[str], *, processes: int) -> int:
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds_to_stop))
     command = ["--standalone", f"--nproc-per-node={processes}", str(script), *arguments]
     try:
         run(get_args_parser().parse_args(command))

@@ -74,6 +74,9 @@ class Learner:
         seed: of dropout and the like.
         accuracy: counted from the outputs that are trained on; None counts nothing.
         freeze: what keeps its weights; None trains everything.
+
+    Attributes:
+        is_whole: whether the state is that of a whole step; not while one changes the weights.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Learner:
         self._schedule, self._precision, self._ranks = schedule, precision, ranks
         self._gradient_clip, self._seed = gradient_clip, seed
         self._accuracy, self.freeze = accuracy, freeze
+        self.is_whole = True
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         self.scaler = precision.scaler(ranks.device)
         self.ema = None
@@ -136,23 +140,37 @@ class Learner:
 
         Returns:
             The result, or None if it was cancelled; then nothing has changed.
+
+        Raises:
+            Exception: of the batches or of a forward or backward pass; nothing has changed either.
         """
+        self.is_whole = False
         self._reseed(step)
         self._prepare(step)
         self._remember_buffers()
         share = Share()
         counts: dict[str, Tensor] = {}
-        for index in range(count):
-            if cancelled():
-                self.optimizer.zero_grad(set_to_none=True)
-                self._restore_buffers()
-                return None
-            batch = next(micro_batches)
-            share.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
+        try:
+            for index in range(count):
+                if cancelled():
+                    self._undo()
+                    return None
+                batch = next(micro_batches)
+                share.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
+        except Exception:
+            self._undo()
+            raise
         self._set_learning_rates(step)
         result = self._update(step, share, counts)
         self.optimizer.zero_grad(set_to_none=True)
+        self.is_whole = True
         return result
+
+    def _undo(self) -> None:
+        """Leave a step that has not yet changed the weights."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._restore_buffers()
+        self.is_whole = True
 
     def _prepare(self, step: int) -> None:
         """Training mode, less what is frozen."""

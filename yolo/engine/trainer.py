@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from yolo.data.workers import lost_worker
 from yolo.engine.checkpoint import link_checkpoint, save_checkpoint
 from yolo.engine.distributed import Ranks, lost_rank
 from yolo.engine.evaluation import Evaluator
@@ -70,6 +69,7 @@ class Trainer:
         self.log, self.card, self._lock = log, card, lock
         self.progress = Progress()
         self._window = Window()
+        self._saved_step = 0
 
     def fit(self) -> Progress:
         """Train to the last step, or until patience ends.
@@ -86,7 +86,7 @@ class Trainer:
                 finally:
                     self._close()
             except RuntimeError as error:
-                raise lost_worker(error) or lost_rank(error, self.ranks) or error from None
+                raise lost_rank(error, self.ranks) or error from None
         return self.progress
 
     def _close(self) -> None:
@@ -126,7 +126,11 @@ class Trainer:
             f"training.micro_batch_size is {self.card['micro_batch_size']} and data.image_size "
             f"{self.card['image_size_px']}: make one of them smaller (training.batch_size can stay)"
         )
-        with explain_out_of_memory(self.ranks.device, advice), explain_lone_image():
+        with (
+            explain_out_of_memory(self.ranks.device, advice),
+            explain_lone_image(),
+            self._rescuing(),
+        ):
             result = self.learner.step(
                 self.progress.step,
                 self._window.fetch(stream, count),
@@ -199,7 +203,7 @@ class Trainer:
 
     def _evaluate(self, interruption: Interruption) -> None:
         advice = "make evaluation.batch_size smaller; --resume goes on with the evaluation"
-        with explain_out_of_memory(self.ranks.device, advice):
+        with explain_out_of_memory(self.ranks.device, advice), self._rescuing():
             evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
         if evaluation is None:
             self._stop(interruption)
@@ -252,10 +256,35 @@ class Trainer:
         """
         state = self.state_dict()
         self._check_finite(state)
-        if not self.ranks.is_main:
-            return
+        if self.ranks.is_main:
+            self._write(state)
+
+    def _write(self, state: dict[str, Any]) -> None:
         save_checkpoint(self.folder / "last.pt", {**self.card, **state})
+        self._saved_step = self.progress.step
         self._name_best()
+
+    @contextmanager
+    def _rescuing(self) -> Iterator[None]:
+        """Where a step or an evaluation fails, for an image perhaps, keep the whole steps before.
+
+        Each rank may be alone with its failure, so this asks no other; rank 0 alone writes.
+        """
+        try:
+            yield
+        except Exception:
+            is_new = self.progress.step > self._saved_step
+            if is_new and self.ranks.is_main and self.learner.is_whole:
+                with suppress(Exception):  # the failure at hand is the one to tell
+                    self._rescue()
+            raise
+
+    def _rescue(self) -> None:
+        state = self.state_dict()
+        if not find_nonfinite(state):
+            self._write(state)
+            step = self.progress.step
+            self.log.say(f"{self.folder / 'last.pt'}: keeps what was learnt until step {step}")
 
     def _check_finite(self, state: dict[str, Any]) -> None:
         bad = find_nonfinite(state)
@@ -280,6 +309,7 @@ class Trainer:
         """Go on from the state of ``last.pt``, exactly; a kill may have come before ``best.pt``."""
         self.learner.load_state_dict(state)
         self.progress = Progress(**state["progress"])
+        self._saved_step = self.progress.step
         if self.ranks.is_main:
             self._name_best()
 

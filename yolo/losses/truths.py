@@ -89,10 +89,6 @@ def input_size_px(raw: Tensor, stride_px: int) -> Tensor:
     return size
 
 
-def _objectness(values: Tensor) -> Tensor:
-    return full_precision(values[..., 4]).sigmoid()
-
-
 def rows_of_truths(raw: Sequence[Tensor], targets: Targets, assignment: Assignment) -> Tensor:
     """The raw output at the anchor of each truth: float32 (T, 5 + K).
 

@@ -121,7 +121,8 @@ class YOLOv3Loss(nn.Module):
                 logits, targets.labels, weight=self.class_weights, reduction="none"
             )
         labels = logits.new_zeros(truths + 1, classes)  # the last row takes what is ignored
-        labels[assignment.owner, targets.labels] = 1.0
+        # A number of Python's would be copied to the device, which older PyTorch waits for.
+        labels.index_put_((assignment.owner, targets.labels), labels.new_ones(()))
         loss = F.binary_cross_entropy_with_logits(
             logits, labels[:-1], weight=self.class_weights, reduction="none"
         )

@@ -50,7 +50,6 @@ class VocMetric:
         iou: float = 0.5,
         fixed_conf: float = 0.4,
     ) -> None:
-        self._all_category_ids = all_category_ids
         self._iou, self._fixed_conf = iou, fixed_conf
         self._truth_of = {
             category: _Truth.of_class(

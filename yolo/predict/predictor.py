@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from yolo.build.detector import build_coder, build_postprocess
-from yolo.build.scoring import load_detector, read_config
+from yolo.build.trained_weights import load_detector, read_config
 from yolo.config import Config
 from yolo.data.images import decode
 from yolo.engine.checkpoint import load_checkpoint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 import resource
 import shutil
 import sys
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from yolo.data.machine_memory import memory_bytes
 from yolo.preflight.rehearsal import Rehearsal, resized
 
 LONGEST_STEP_SECONDS = 20.0
@@ -42,10 +43,10 @@ def memory_gb(rehearsal: Rehearsal, largest_px: int, seconds_per_image: float) -
 
 
 def total_gb(device: torch.device) -> float:
-    """All memory of the GPU, or of the machine."""
+    """All memory of the GPU, or of the machine; infinite where it does not say."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / GIGABYTE
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGABYTE
+    return (memory_bytes() or math.inf) / GIGABYTE
 
 
 def checkpoint_gb(rehearsal: Rehearsal) -> float:

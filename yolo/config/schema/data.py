@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from yolo.config.schema.base import (
     AtLeastOne,
@@ -15,6 +15,7 @@ from yolo.config.schema.base import (
     Seed,
     Share,
     broken_rule,
+    broken_rules,
 )
 from yolo.config.schema.transforms import Transform
 
@@ -249,6 +250,25 @@ class ImagesConfig(Section):
         0.01, description="With on_error 'skip': the run ends above this share of bad images."
     )
 
+    def smallest_side_px(self) -> int:
+        """The smallest side of the input while training."""
+        return self.image_size
+
+    @model_validator(mode="after")
+    def _augment_fits(self) -> "ImagesConfig":
+        """A cut larger than the image would fail only when it fires."""
+        smallest = self.smallest_side_px()
+        rule = f"must be at most {smallest}, the smallest side of the training images"
+        broken = [
+            (f"augment.{place}.{key}", rule)
+            for place, transform in enumerate(self.augment)
+            for key, needed in _least_sides_px(transform).items()
+            if needed > smallest
+        ]
+        if broken:
+            raise broken_rules(broken)
+        return self
+
     @field_validator("class_names")
     @classmethod
     def _without_repeats(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -256,6 +276,19 @@ class ImagesConfig(Section):
         if repeated:
             raise broken_rule(f"must not repeat a class: {', '.join(repeated)}")
         return names
+
+
+def _least_sides_px(transform: Transform) -> dict[str, float]:
+    """By argument, the side in pixels that an image has to have."""
+    given = transform.model_extra or {}
+    if transform.p == 0:
+        return {}
+    if transform.type == "RandomCrop" and not given.get("pad_if_needed", False):
+        return {key: given[key] for key in ("height", "width")}
+    if transform.type == "CoarseDropout":
+        ranges = {key: given.get(key, (0, 0)) for key in ("hole_height_range", "hole_width_range")}
+        return {key: least for key, (least, most) in ranges.items() if most >= 1}
+    return {}
 
 
 class DataConfig(ImagesConfig):
@@ -281,3 +314,10 @@ class DataConfig(ImagesConfig):
     multi_scale: MultiScaleConfig | None = Field(
         None, description="Vary the input size while training; null keeps data.image_size."
     )
+
+    def smallest_side_px(self) -> int:
+        """The smallest side of the input while training."""
+        if self.multi_scale is None:
+            return self.image_size
+        in_the_end = [] if self.multi_scale.until_step is None else [self.image_size]
+        return min([self.multi_scale.min, *in_the_end])

@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from yolo.data.datasets.shapes_surfaces import background, contrasting_colour, texture
+
 CATEGORY_IDS = {"circle": 1, "square": 2, "triangle": 3, "star": 5, "ring": 8, "cross": 13}
 """With gaps, like COCO's own ids, so that taking a label for a category id cannot go unseen."""
 
@@ -17,8 +19,6 @@ _EMPTY_SHARE = 0.05  # images without any object
 _CROWD_SHARE = 0.12  # images with a crowd region
 _MIN_SIZE_PX = 18  # long side of an outline; the pixels that count span at least 16
 _MIN_VISIBLE = 0.5  # share of an object that others must leave to be seen
-_HUE_SPREAD_DEGREES = 20  # of a class around its own hue: a hint, as with apples, not a label
-_MIN_CONTRAST = 100  # distance in RGB between an object's colour and what lies under it
 _TRIES = 12  # at placing one object
 _OBJECT_IMAGE_PX = (96, 161)  # width and height of an image with a single object, from and below
 _OBJECT_SHARE = (0.4, 0.95)  # long side of that object, of the image's short side
@@ -75,7 +75,7 @@ class _Shape:
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Draw one image of the data set."""
     width, height = _SIZES_WH[rng.integers(len(_SIZES_WH))]
-    image = _background(rng, height, width)
+    image = background(rng, height, width)
     scene = Scene(image, owner=np.full((height, width), -1, np.int32))
     if rng.random() >= _EMPTY_SHARE:
         if rng.random() < _CROWD_SHARE:
@@ -90,7 +90,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 def draw_object(rng: np.random.Generator, name: str) -> np.ndarray:
     """Draw a single object of a class on an image of its own: uint8 (H, W, 3), RGB."""
     width, height = rng.integers(*_OBJECT_IMAGE_PX, 2).tolist()
-    image = _background(rng, height, width)
+    image = background(rng, height, width)
     size_px = round(rng.uniform(*_OBJECT_SHARE) * min(height, width))
     _paint(rng, image, _shape(rng, name, size_px, (height, width)))
     noise = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
@@ -221,9 +221,10 @@ def _paint(rng: np.random.Generator, image: np.ndarray, shape: _Shape) -> None:
     """Blend a filled shape, half the time with an outline, into the image."""
     patch = image[shape.window]
     height, width = shape.coverage.shape
-    colour = _contrasting_colour(rng, shape.name, patch[shape.mask].mean(axis=0))
+    own_hue_degrees = _CLASSES.index(shape.name) * 360 / len(_CLASSES)
+    colour = contrasting_colour(rng, own_hue_degrees, patch[shape.mask].mean(axis=0))
     fill = np.empty((height, width, 3), dtype=np.uint8)
-    fill[:] = np.clip(colour * _texture(rng, height, width), 0, 255)
+    fill[:] = np.clip(colour * texture(rng, height, width), 0, 255)
     if rng.random() < 0.5:
         ink = tuple((colour * 0.35).tolist())
         fixed = [((outline - 0.5) * 16).round().astype(np.int32) for outline in shape.outlines]
@@ -231,80 +232,6 @@ def _paint(rng: np.random.Generator, image: np.ndarray, shape: _Shape) -> None:
         cv2.polylines(fill, fixed, True, ink, thickness, cv2.LINE_AA, shift=4)
     weight = shape.coverage[:, :, None]
     patch[:] = np.rint(patch * (1 - weight) + fill * weight)
-
-
-def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Brightness (height, width, 1) of a filling: plain, shaded or striped, around 1."""
-    kind = rng.integers(3)
-    if kind == 0:
-        return np.ones((height, width, 1))
-    along = _direction(rng, height, width) / max(height, width)  # 0 .. about 1
-    if kind == 1:
-        return (0.75 + 0.4 * along)[:, :, None]
-    stripes = min(float(rng.integers(4, 9)), max(height, width) / 8)  # none thinner than 4 px
-    return (1 - 0.25 * (along * stripes % 1 < 0.5))[:, :, None]
-
-
-def _direction(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Distance in pixels along a random direction: (height, width)."""
-    angle = rng.uniform(0, np.pi / 2)
-    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
-    return np.cos(angle) * columns + np.sin(angle) * rows
-
-
-def _contrasting_colour(rng: np.random.Generator, name: str, under: np.ndarray) -> np.ndarray:
-    """A lively RGB colour near the hue of a class, unlike the mean colour under it; float (3,)."""
-    own_hue = _CLASSES.index(name) * 360 / len(_CLASSES)
-    while True:
-        hue = rng.normal(own_hue, _HUE_SPREAD_DEGREES) % 360
-        colour = _colour(rng, hue, saturation=(0.55, 1), value=(0.5, 1))
-        if np.linalg.norm(colour - under) >= _MIN_CONTRAST:
-            return colour
-
-
-def _colour(
-    rng: np.random.Generator,
-    hue: float,
-    saturation: tuple[float, float],
-    value: tuple[float, float],
-) -> np.ndarray:
-    """An RGB colour of a hue in degrees: float (3,), 0..255."""
-    hsv = np.array([[[hue, rng.uniform(*saturation), rng.uniform(*value)]]])
-    return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2RGB)[0, 0].astype(float) * 255
-
-
-def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Two dull colours mixed by a pattern: uint8 (height, width, 3)."""
-    first, second = (
-        _colour(rng, rng.uniform(0, 360), saturation=(0, 0.35), value=(0.2, 0.9)) for _ in range(2)
-    )
-    second = first + (second - first) * rng.uniform(0.3, 0.8)
-    pattern = _PATTERNS[rng.integers(len(_PATTERNS))](rng, height, width)[:, :, None]
-    return np.rint(first + (second - first) * pattern).astype(np.uint8)
-
-
-def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    coarse = rng.random((rng.integers(3, 12), rng.integers(3, 12)))
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    along = _direction(rng, height, width)
-    return along / along.max()
-
-
-def _stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    along = _direction(rng, height, width)
-    return 0.5 + 0.5 * np.sin(along * (2 * np.pi / rng.uniform(8, 50)))
-
-
-def _checker(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    step = rng.integers(10, 40)
-    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
-    return ((rows // step + columns // step) % 2).astype(float)
-
-
-_PATTERNS = (_clouds, _gradient, _stripes, _checker)
 
 
 def _regular(corners: int, inner_radius: float | None = None) -> np.ndarray:

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from yolo.data import machine_memory
+from yolo.data.machine_memory import memory_bytes
+from yolo.data.memory_store import MemoryStore
+from yolo.errors import UserError
+
+
+@pytest.fixture
+def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a container's limit, which is not there yet."""
+    path = tmp_path / "memory.max"
+    monkeypatch.setattr(machine_memory, "CONTAINER_LIMITS", (path, tmp_path / "nothing"))
+    return path
+
+
+def test_a_container_has_less_than_its_machine(limit: Path) -> None:
+    machine = memory_bytes()
+    assert machine is not None and machine > 10**8
+    for text, wanted in (
+        ("64000000\n", 64_000_000),
+        ("max\n", machine),
+        ("9223372036854771712\n", machine),  # how version 1 says "none"
+    ):
+        limit.write_text(text)
+        assert memory_bytes() == wanted
+
+
+def test_a_system_that_does_not_say(limit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> int:
+        raise ValueError(name)
+
+    monkeypatch.setattr("os.sysconf", refuse)
+    assert memory_bytes() is None
+    limit.write_text("5")
+    assert memory_bytes() == 5
+
+
+def test_a_cache_larger_than_the_container_is_refused(limit: Path) -> None:
+    """It would be ended without a word once it has filled."""
+    images = SimpleNamespace(sizes_hw=np.full((100, 2), 100))
+    MemoryStore(images, side_px=100, limit_bytes=10**9)
+    limit.write_text("2000000")
+    with pytest.raises(UserError, match=r"'ram' asks for 0\.0 GB, more than this machine can give"):
+        MemoryStore(images, side_px=100, limit_bytes=10**9)
+    MemoryStore(images, side_px=100, limit_bytes=10**6)

@@ -1,0 +1,187 @@
+"""Decoded images in a folder of files."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import multiprocessing
+import os
+import struct
+import time
+import uuid
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL
+from filelock import FileLock
+
+from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.image_stores import CHANNELS, Kept, shrunk_hw
+from yolo.data.images import LARGEST_FILE_BYTES
+from yolo.data.reading import read_regular
+
+KEY_BYTES = 20
+ABANDONED_AFTER_S = 3600.0
+"""A temporary file of this age belongs to a process that is gone."""
+
+_HEADER = struct.Struct(f"<8s{KEY_BYTES}s5I")  # magic, key, height, width, those on disk, checksum
+_MAGIC = b"YOLOpix1"
+_SUFFIX = ".pixels"
+
+_log = logging.getLogger(__name__)
+
+
+class DiskStore:
+    """A file for each image, named by the content of the image's own file and the settings.
+
+    A file is written under another name and then renamed, so that it is there whole or not at all;
+    what is read is checked against its header, and what fails is made anew.
+
+    The bytes in the folder are counted at the start; after that every process adds what it writes
+    to the same number, under a lock.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, folder: Path
+    ) -> None:
+        self._dataset = dataset
+        self._side_px = side_px
+        self._limit_bytes = limit_bytes
+        self._root = folder
+        settings = f"{_MAGIC!r} {side_px} {cv2.__version__} {PIL.__version__}"
+        self._folder = folder / hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
+        self._is_closed = multiprocessing.Value(ctypes.c_bool, False)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                self._set_total(_clean_and_count(folder))
+        except (OSError, NotImplementedError) as problem:
+            self._close(_reason(problem))
+
+    def key(self, index: int) -> bytes | None:
+        try:
+            content = read_regular(self._dataset.image_path(index), LARGEST_FILE_BYTES)
+        except OSError:
+            return None  # the data set has a sentence for it
+        # the size in the annotations decides about the EXIF rotation
+        size = struct.pack("<2q", *self._dataset.annotations.size_hw(index))
+        return hashlib.blake2b(content, digest_size=KEY_BYTES, person=size).digest()
+
+    def read(self, key: bytes | None) -> Kept | None:
+        if key is None:
+            return None
+        try:
+            with self._path(key).open("rb") as file:
+                length = os.fstat(file.fileno()).st_size
+                if length > _HEADER.size + self._side_px**2 * CHANNELS:
+                    return None
+                content = bytearray(length)
+                if file.readinto(content) != length:
+                    return None
+        except OSError:
+            return None
+        return self._unpack(key, content)
+
+    def write(self, key: bytes | None, kept: Kept) -> None:
+        if key is None or self._is_closed.value:
+            return
+        pixels = np.ascontiguousarray(kept.image).data
+        shape = (*kept.image.shape[:2], *kept.original_hw)
+        header = _HEADER.pack(_MAGIC, key, *shape, _checksum(shape, pixels))
+        temporary = self._folder / f".{uuid.uuid4().hex}"
+        try:
+            if not self._reserve(len(header) + pixels.nbytes):
+                self._close(f"it has reached data.cache_limit_gb ({self._limit_bytes / 1e9:g} GB)")
+                return
+            with temporary.open("wb") as file:
+                file.write(header)
+                file.write(pixels)
+            os.replace(temporary, self._path(key))
+        except (OSError, NotImplementedError) as problem:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            self._close(_reason(problem))
+
+    def _path(self, key: bytes) -> Path:
+        return self._folder / (key.hex() + _SUFFIX)
+
+    def _unpack(self, key: bytes, content: bytearray) -> Kept | None:
+        """The image of a file, or None where anything about the file is wrong."""
+        if len(content) < _HEADER.size:
+            return None
+        magic, its_key, *shape, checksum = _HEADER.unpack_from(content)
+        height, width, *original_hw = shape
+        length = height * width * CHANNELS
+        whole = len(content) == _HEADER.size + length
+        if (magic, its_key, whole, length > 0) != (_MAGIC, key, True, True):
+            return None
+        if (height, width) != shrunk_hw(tuple(original_hw), self._side_px):
+            return None
+        image = np.frombuffer(content, np.uint8, offset=_HEADER.size)
+        if _checksum(shape, image.data) != checksum:
+            return None
+        return Kept(image.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1]))
+
+    def _reserve(self, count: int) -> bool:
+        """Count bytes in, for all processes; False where they do not fit."""
+        with self._lock():
+            try:
+                total = int(self._total_file.read_text())
+            except (FileNotFoundError, ValueError):
+                total = _clean_and_count(self._root)
+            if total + count > self._limit_bytes:
+                return False
+            self._set_total(total + count)
+            return True
+
+    def _set_total(self, total: int) -> None:
+        self._total_file.write_text(str(total))
+
+    @property
+    def _total_file(self) -> Path:
+        return self._root / "bytes"
+
+    def _lock(self) -> FileLock:
+        return FileLock(self._root / "lock")
+
+    def _close(self, reason: str) -> None:
+        """Write no more, in no process of this run, and say so once."""
+        with self._is_closed.get_lock():
+            if self._is_closed.value:
+                return
+            self._is_closed.value = True
+        _log.warning(
+            "data.cache: no more images are kept in %s, for %s; those missing there are decoded "
+            "each time, and it may be deleted to make room",
+            self._root,
+            reason,
+        )
+
+
+def _checksum(shape: Sequence[int], pixels: memoryview) -> int:
+    return zlib.crc32(pixels, zlib.crc32(struct.pack("<4I", *shape)))
+
+
+def _clean_and_count(folder: Path) -> int:
+    """The bytes of all images in a folder, once what was abandoned there is gone."""
+    total = 0
+    oldest = time.time() - ABANDONED_AFTER_S
+    for path in folder.glob("*/*"):
+        try:
+            status = path.stat()
+            if path.name.startswith(".") and status.st_mtime < oldest:
+                path.unlink()
+                continue
+        except FileNotFoundError:  # renamed or deleted by another process
+            continue
+        total += status.st_size
+    return total
+
+
+def _reason(problem: Exception) -> str:
+    return f"writing failed ({getattr(problem, 'strerror', None) or problem})"
