@@ -17,12 +17,13 @@ import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from yolo.data import loader
 from yolo.data.augment import Augment
 from yolo.data.loader import EvaluationBatches, TrainingBatches
 from yolo.data.mosaic import MixUp, Mosaic
 from yolo.data.sampling import SampleOrder
 from yolo.data.sizes import FixedSize, RandomSizes
-from yolo.data.workers import lost_worker
+from yolo.data.workers import lost_worker, prepare_worker
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 
@@ -207,6 +208,19 @@ def test_a_worker_that_is_missed_elsewhere_is_told_in_the_same_sentence(monkeypa
     with pytest.raises(UserError, match=rf"process was lost \(process {worker.pid} ended\)"):
         next(stream)
     batches.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_workers_start_ends_none_of_them(monkeypatch, number: int) -> None:
+    """As it comes to the whole group; the main process has its own way to stop."""
+
+    def signalled(worker: int) -> None:
+        os.kill(os.getpid(), number)
+        prepare_worker(worker)
+
+    monkeypatch.setattr(loader, "prepare_worker", signalled)
+    take(training(workers=2), steps=3)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])  # the main process hears them again
 
 
 def test_close_ends_the_workers() -> None:

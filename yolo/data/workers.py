@@ -7,6 +7,8 @@ import multiprocessing
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any
@@ -18,6 +20,9 @@ from yolo.errors import UserError
 
 _SET_PARENT_DEATH_SIGNAL = 1
 """Linux's PR_SET_PDEATHSIG."""
+
+_OF_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that come to the whole process group; who answers them still needs its batches."""
 
 
 def lost_worker(error: Exception) -> UserError | None:
@@ -45,13 +50,27 @@ def start_workers(loader: DataLoader) -> Any:
     ending or writing a checkpoint. Its wait for a batch looks after the workers every 5 seconds.
     """
     before = signal.getsignal(signal.SIGCHLD)
-    batches: Any = iter(loader)
+    with _signals_kept_back():
+        batches: Any = iter(loader)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
     # Where something still holds the iterator, a traceback for instance, Python's end sends its
     # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
     Finalize(batches, _kill, args=(batches._workers,), exitpriority=0)
     return batches
+
+
+@contextmanager
+def _signals_kept_back() -> Iterator[None]:
+    """Keep SIGINT and SIGTERM waiting; a process started meanwhile has them wait for good.
+
+    One that came between a worker's start and ``prepare_worker`` would end it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_MAIN_PROCESS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_workers(batches: Any) -> None:
@@ -77,9 +96,8 @@ def prepare_worker(worker: int) -> None:
     """What a worker does first; its number decides nothing."""
     del worker
     cv2.setNumThreads(0)  # under spawn nothing is inherited
-    # Signals to the whole process group are the main process' to answer: it still needs its batch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _OF_THE_MAIN_PROCESS:
+        signal.signal(number, signal.SIG_IGN)
     # A thread of multiprocessing's hands out the tensors' files, and tells by this hook, with a
     # traceback, of a main process that no longer wants them. Errors of samples go another way.
     sys.excepthook = lambda *error: None
