@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults import golden
+from tests.faults import golden, soak
 from tests.faults.properties import Property, all_properties
 from tests.faults.server import Server
 
@@ -35,6 +35,23 @@ def check(server: Server, name: str, seeds: range) -> None:
 )
 def test_property(server: Server, property_: Property) -> None:
     check(server, property_.name, range(property_.quick))
+
+
+@pytest.mark.parametrize("steps_for_one_more", [3_000, None])
+def test_the_soak_tells_a_leak_from_a_file_that_is_open_for_a_moment(
+    steps_for_one_more: int | None,
+) -> None:
+    readings = []
+    for step in range(0, 20_000, 10):
+        leaked = 0 if steps_for_one_more is None else step // steps_for_one_more
+        open_now = (step % 170 == 0) + (step % 970 == 0)
+        readings.append(soak._Reading(step, 10**9, descriptors=6 + open_now + leaked, threads=3))
+    readings.append(soak._Reading(20_000, 0, descriptors=0, threads=1))  # it is ending
+    if steps_for_one_more is None:
+        soak._check(readings, 20_000)
+    else:
+        with pytest.raises(AssertionError, match="descriptors"):
+            soak._check(readings, 20_000)
 
 
 @pytest.mark.slow
