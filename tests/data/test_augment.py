@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import cv2
@@ -301,3 +304,13 @@ def test_a_crop_larger_than_the_image() -> None:
     sentence = r"RandomCrop cuts 400x500 px from an image of 416x416 px; .*pad_if_needed: true"
     with pytest.raises(UserError, match=sentence):
         augment(photo(), size_px=416, seed=(0,))
+
+
+def test_importing_the_transforms_asks_no_network() -> None:
+    """Albumentations would ask for its newest version when it is imported."""
+    told = "import os, yolo.data.transforms; print(os.environ['NO_ALBUMENTATIONS_UPDATE'])"
+    bare = {name: value for name, value in os.environ.items() if "ALBUMENTATIONS" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True, env=bare
+    )
+    assert done.stdout == "1\n"
