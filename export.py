@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
-    from yolo.build.run import newest_checkpoint
+    from yolo.factory.run import newest_checkpoint
 
     checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
     for path in FORMATS[arguments.format](checkpoint, arguments):
@@ -40,7 +40,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.build.darknet_export import export_darknet
+    from yolo.factory.darknet_export import export_darknet
 
     return export_darknet(
         checkpoint,
@@ -51,7 +51,7 @@ def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
 
 
 def _onnx(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.build.exporting import export_onnx
+    from yolo.factory.exporting import export_onnx
 
     path = export_onnx(
         checkpoint,
@@ -70,7 +70,7 @@ def _onnx(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
 
 
 def _torchscript(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.build.exporting import export_torchscript
+    from yolo.factory.exporting import export_torchscript
 
     path = export_torchscript(
         checkpoint,

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     # torch takes seconds to import: only now that the config has proved right
-    from yolo.build.command import train
+    from yolo.factory.command import train
 
     return train(arguments, resolved, argv, script=Path(__file__).resolve())
 

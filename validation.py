@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def score(arguments: ScoreArguments) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
-    from yolo.build.scoring import score_checkpoints
+    from yolo.factory.scoring import score_checkpoints
 
     analyse = None
     if arguments.analyse:

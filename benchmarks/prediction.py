@@ -12,13 +12,13 @@ from torch import Tensor
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
 from benchmarks.training import CLASSES, make_contiguous, random_batch
-from yolo.build.detector import build_coder, build_detector, build_postprocess
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.engine.host_memory import keep_freed_memory
 from yolo.export.card import ExportCard
 from yolo.export.graph import ExportGraph
 from yolo.export.onnx import trace, write_onnx
 from yolo.export.runner import ExportedModel
+from yolo.factory.detector import build_coder, build_detector, build_postprocess
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector
 from yolo.postprocess import Postprocess

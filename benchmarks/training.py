@@ -14,11 +14,11 @@ from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.machine import has_amx
 from benchmarks.memory import GB, in_fresh_process, peak_bytes
 from benchmarks.timing import take_turns
-from yolo.build.detector import build_coder, build_detector, build_loss
-from yolo.build.optimizer import build_optimizer
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.engine.host_memory import keep_freed_memory
 from yolo.engine.precision import Precision, choose_precision
+from yolo.factory.detector import build_coder, build_detector, build_loss
+from yolo.factory.optimizer import build_optimizer
 from yolo.models.detector import Detector
 from yolo.records import Batch, Sample
 

@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Any valid config will do: what counts is replaced, and the rest is not looked at.
         overrides.append(f"data.train={arguments.data}")
     config = load_detector_config(arguments.config or DEFAULT_CONFIG, overrides).config
-    from yolo.build.data import build_dataset
     from yolo.data.writers.conversion import convert
+    from yolo.factory.data import build_dataset
 
     def work() -> None:
         dataset = build_dataset(config, split)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def demonstrate(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
-    from yolo.build.run import newest_checkpoint
+    from yolo.factory.run import newest_checkpoint
 
     checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
     if not checkpoint.is_file():

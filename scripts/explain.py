@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def explain(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
-    from yolo.build.run import newest_checkpoint
     from yolo.data.images import decode
     from yolo.explain import eigencam, layers, scale_names, trained_detector
+    from yolo.factory.run import newest_checkpoint
     from yolo.predict import Predictor
     from yolo.visualize import save_image
 

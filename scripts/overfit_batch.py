@@ -19,7 +19,7 @@ from yolo.config.command_line import (
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
-    from yolo.build.overfitting import Overfit
+    from yolo.factory.overfitting import Overfit
 
 IMAGES, STEPS = 8, 1500
 
@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     resolved = load_detector_config(arguments.config, arguments.overrides)
-    from yolo.build.overfitting import overfit
     from yolo.engine.distributed import join
     from yolo.engine.interruption import Interrupted
+    from yolo.factory.overfitting import overfit
 
     def work() -> int:
         ranks = join(None if arguments.gpu == "auto" else arguments.gpu)

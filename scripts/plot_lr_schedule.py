@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    from yolo.build.learning_rates import learning_rate_curves
+    from yolo.factory.learning_rates import learning_rate_curves
     from yolo.plots import draw_curves
     from yolo.visualize import save_image
 

@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """What ``main`` does once the command line has proved right."""
-    from yolo.build.run import newest_checkpoint
     from yolo.explain import eigencam
+    from yolo.factory.run import newest_checkpoint
     from yolo.predict import Predictor
     from yolo.predict.results import JsonFile, Pictures, Results, TextFolder
     from yolo.predict.run import predict_sources

@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    from yolo.build.classification import build_classifier
-    from yolo.build.detector import build_detector
-    from yolo.build.optimizer import build_freeze
     from yolo.errors import UserError
+    from yolo.factory.classification import build_classifier
+    from yolo.factory.detector import build_detector
+    from yolo.factory.optimizer import build_freeze
     from yolo.models.summary import summarise
 
     names = [str(label) for label in range(arguments.classes)]

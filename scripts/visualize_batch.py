@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    from yolo.build.data import build_dataset
-    from yolo.build.training_batch import build_normalise, draw_step, training_step
+    from yolo.factory.data import build_dataset
+    from yolo.factory.training_batch import build_normalise, draw_step, training_step
     from yolo.visualize import write_sheets
 
     def work() -> None:

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    from yolo.build.data import build_dataset
+    from yolo.factory.data import build_dataset
     from yolo.predict import Predictor
     from yolo.predict.sheets import draw_dataset
     from yolo.visualize import write_sheets

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from yolo.build.detector import build_detector
 from yolo.config import Config, config_from_dict
+from yolo.factory.detector import build_detector
 from yolo.models.detector import Detector
 
 LOSSES = {"yolov3_spp": "yolov3", "yolov3_tiny": "yolov3"}

@@ -41,7 +41,7 @@ LEVELS = (
     ),
     ("archives", "losses", "metrics", "export"),
     ("engine",),
-    ("build",),
+    ("factory",),
     ("predict", "explain", "preflight", "report"),
     ("demo",),
 )
@@ -51,7 +51,7 @@ NEIGHBOURS = {
     "explain": {"predict"},
     "preflight": {"report"},
 }
-CONFIG_IS_SEEN_FROM = LEVEL_OF["build"]
+CONFIG_IS_SEEN_FROM = LEVEL_OF["factory"]
 TORCH_AND_ITS_USERS = {"torch", "torchvision", "albumentations", "hotcoco", "tensorboard"}
 
 ENTRY_POINTS = ("main.py", "validation.py", "export.py")
@@ -228,10 +228,10 @@ ALLOWED = {
     "yolo/assign/best.py": "from yolo.anchors import PRIORS\nfrom ..coders.anchor import Coder",
     "yolo/losses/v3.py": "import yolo.assign.best\nfrom yolo import boxes\nmodel.eval()",
     "yolo/data/loader.py": "from .images import decode\nimport numpy",
-    "yolo/build.py": "from yolo.config import load_config\nfrom yolo.engine.trainer import Trainer",
+    "yolo/factory.py": "from yolo.config import load\nfrom yolo.engine.trainer import Trainer",
     "yolo/config/load.py": "import yaml\nfrom .schema import Config",
     "main.py": "from yolo.config import load_config\n" + "\n" * 79,
-    "scripts/draw.py": "from yolo import build, __version__\nfrom yolo.predict import predict",
+    "scripts/draw.py": "from yolo import factory, __version__\nfrom yolo.predict import predict",
 }
 FORBIDDEN = [
     ("yolo/boxes.py", "import yolo.records", broken_import_rules),

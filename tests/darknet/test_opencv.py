@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.detectors import make_config, make_detector
-from yolo.build.detector import build_coder
 from yolo.coders.anchor import AnchorCoder
 from yolo.darknet.cfg import cfg_text
 from yolo.darknet.weights import fill, read_weights, tensors, write_weights
+from yolo.factory.detector import build_coder
 from yolo.layer_records import LayerList
 from yolo.models.darknet_listing import list_detector
 from yolo.models.detector import Detector

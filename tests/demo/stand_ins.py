@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import torch
 
 from tests.detectors import make_config
-from yolo.build.detector import build_detector
 from yolo.engine.checkpoint import save_checkpoint
+from yolo.factory.detector import build_detector
 from yolo.records import Detections
 
 NAMES = ("cat", "<b>dog</b>")

@@ -17,13 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.faults.tiny import fork, tiny_config
 from tests.faults.trial import wait_for
-from yolo.build.data import build_dataset, build_training_batches
-from yolo.build.detector import build_coder, build_detector, build_loss
 from yolo.config import Config
 from yolo.data.datasets.detection import DetectionDataset
 from yolo.engine.distributed import Ranks
 from yolo.engine.learner import Learner
 from yolo.engine.precision import Precision
+from yolo.factory.data import build_dataset, build_training_batches
+from yolo.factory.detector import build_coder, build_detector, build_loss
 from yolo.records import Batch, Sample
 
 PROPERTY = "3 Equal gradients"

@@ -31,18 +31,18 @@ from tests.faults.fuzz_trials import (
     within_memory,
     within_seconds,
 )
-from yolo.build.data import (
+from yolo.config import Config
+from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.loader import EvaluationBatches, TrainingBatches
+from yolo.engine.distributed import Ranks
+from yolo.errors import UserError
+from yolo.factory.data import (
     DATASETS,
     SIZED_BY_HEADERS,
     build_dataset,
     build_evaluation_batches,
     build_training_batches,
 )
-from yolo.config import Config
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.data.loader import EvaluationBatches, TrainingBatches
-from yolo.engine.distributed import Ranks
-from yolo.errors import UserError
 
 PROPERTY = "11 Image and label fuzz"
 IMAGES, MUTATED, BATCH = 12, 6, 4

@@ -25,16 +25,16 @@ from tests.faults.fuzz_trials import (
     within_seconds,
     write_coco_of,
 )
-from yolo.build.data import (
-    build_dataset,
-    build_evaluation_batches,
-    build_training_batches,
-)
 from yolo.config import Config
 from yolo.data.datasets.coco import CocoDataset
 from yolo.data.loader import EvaluationBatches, TrainingBatches
 from yolo.engine.distributed import Ranks
 from yolo.errors import UserError
+from yolo.factory.data import (
+    build_dataset,
+    build_evaluation_batches,
+    build_training_batches,
+)
 
 PROPERTY = "11 Image and label fuzz"
 WIDTH, HEIGHT = 96, 64

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from tests.faults.tiny import tiny_config
-from yolo.build.data import build_dataset, build_training_batches
 from yolo.data.loader import TrainingBatches
 from yolo.engine.distributed import Ranks
+from yolo.factory.data import build_dataset, build_training_batches
 from yolo.records import Batch
 
 PROPERTY = "2 Order invariance"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.detectors import make_config
-from yolo.build.detector import build_coder, build_detector, build_loss
+from yolo.factory.detector import build_coder, build_detector, build_loss
 from yolo.models.encoders import ENCODERS
 from yolo.optim.optimizers import sgd
 from yolo.records import Targets

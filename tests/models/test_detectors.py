@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.detectors import make_config, make_detector
-from yolo.build.detector import build_coder, build_loss
+from yolo.factory.detector import build_coder, build_loss
 from yolo.models.encoders import ENCODERS
 from yolo.models.necks import NECKS
 from yolo.records import Targets

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tests.detectors import make_config
-from yolo.build.detector import build_detector
 from yolo.config import config_from_dict
 from yolo.engine.checkpoint import save_checkpoint
+from yolo.factory.detector import build_detector
 
 NAMES = ["circle", "square", "triangle", "star", "ring", "traffic light"]
 CONF = 0.1

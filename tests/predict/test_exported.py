@@ -8,8 +8,8 @@ import torch
 
 from tests.predict.checkpoints import CONF, write_checkpoint
 from tests.predict.test_predictor import same
-from yolo.build.exporting import export_onnx, export_torchscript
 from yolo.errors import UserError
+from yolo.factory.exporting import export_onnx, export_torchscript
 from yolo.predict import Predictor
 
 pytest.importorskip("onnxruntime")

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from tests.predict.checkpoints import CONF, write_checkpoint
-from yolo.build.data import build_dataset
-from yolo.build.scoring import build_scoring, read_config
 from yolo.data.datasets.shapes import ShapesDataset
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.distributed import join
 from yolo.errors import UserError
+from yolo.factory.data import build_dataset
+from yolo.factory.scoring import build_scoring, read_config
 from yolo.postprocess import Postprocess
 from yolo.predict import Predictor
 from yolo.predict.network import ExportedNetwork, TrainedNetwork, cast_weights

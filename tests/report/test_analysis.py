@@ -10,10 +10,10 @@ import pytest
 
 from tests.detectors import make_config
 from tests.report.pages import HOSTILE, Page
-from yolo.build.detector import build_detector
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.data.datasets.coco import CocoDataset
 from yolo.engine.checkpoint import save_checkpoint
+from yolo.factory.detector import build_detector
 from yolo.metrics.detection_errors import find_errors
 from yolo.report import analysis, gallery
 

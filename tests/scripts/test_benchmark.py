@@ -18,7 +18,7 @@ from benchmarks.memory import in_fresh_process, peak_bytes
 from benchmarks.timing import Rounds, take_turns
 from benchmarks.training import CLASSES, make_contiguous, random_batch, read_config
 from scripts import benchmark
-from yolo.build.detector import build_detector
+from yolo.factory.detector import build_detector
 
 CHEAP = ("train-tiny", "detection", "suppression", "loss", "loader", "coco-metric")
 ROOT = Path(__file__).resolve().parents[2]

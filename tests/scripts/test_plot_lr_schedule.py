@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import yolo.plots
-from yolo.build.learning_rates import learning_rate_curves
 from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.factory.learning_rates import learning_rate_curves
 
 sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
 import plot_lr_schedule

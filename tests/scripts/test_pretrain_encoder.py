@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 
-from yolo.build.classification import score_classifier
-from yolo.build.detector import build_detector
-from yolo.build.initial_weights import load_initial_weights
 from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.distributed import Ranks
+from yolo.factory.classification import score_classifier
+from yolo.factory.detector import build_detector
+from yolo.factory.initial_weights import load_initial_weights
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 from scripts import pretrain_encoder

@@ -10,11 +10,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from yolo.build.detector import Coder
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import WORTHWHILE, Format, Precision, choose_precision
 from yolo.errors import UserError
 from yolo.export.runner import ExportedModel
+from yolo.factory.detector import Coder
 from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 from yolo.postprocess import Postprocess

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from yolo.build.detector import build_coder, build_postprocess
-from yolo.build.trained_weights import load_detector, read_config
 from yolo.config import Config
 from yolo.data.images import decode
 from yolo.engine.checkpoint import load_checkpoint
 from yolo.engine.distributed import join
 from yolo.errors import UserError
 from yolo.export.runner import ExportedModel, is_exported
+from yolo.factory.detector import build_coder, build_postprocess
+from yolo.factory.trained_weights import load_detector, read_config
 from yolo.letterbox import Letterbox
 from yolo.postprocess import Postprocess
 from yolo.predict.network import ExportedNetwork, Network, Setting, TrainedNetwork

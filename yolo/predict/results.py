@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from yolo.build.detection_files import inclusive
 from yolo.errors import UserError
+from yolo.factory.detection_files import inclusive
 from yolo.predict.predictor import Prediction, Predictor
 from yolo.predict.sources import USUAL_FPS, Frame, Source
 from yolo.visualize import contact_sheet, draw_detections, save_image

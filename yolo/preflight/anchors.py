@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from yolo.anchors import RECALL_IOU, AnchorFit
-from yolo.build.anchors import KEY, Level, box_sizes_px, levels_of, settle_anchors
 from yolo.config import Config
 from yolo.config.schema.heads import YOLOv1HeadConfig
+from yolo.factory.anchors import KEY, Level, box_sizes_px, levels_of, settle_anchors
 from yolo.preflight.flight import Flight, Outcome
 from yolo.report.charts import density_chart
 from yolo.report.page import Cell, Html, table

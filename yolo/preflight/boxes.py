@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import hotcoco
 import numpy as np
 
-from yolo.build.anchors import box_sizes_px
 from yolo.data.datasets.detection import DetectionDataset
+from yolo.factory.anchors import box_sizes_px
 from yolo.preflight.classes import LabelCounts
 from yolo.preflight.flight import Flight, Outcome, Split
 from yolo.preflight.readings import FEWEST_OUTSIDE, read_boxes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yolo.build.data import build_dataset, check_same_classes
 from yolo.data.datasets.detection import DetectionDataset, first_names
 from yolo.errors import UserError
+from yolo.factory.data import build_dataset, check_same_classes
 from yolo.preflight.flight import Flight, Outcome, Split
 
 

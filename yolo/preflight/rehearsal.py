@@ -9,10 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from yolo.build.detection import build_detection
-from yolo.build.learner import build_learner
-from yolo.build.optimizer import build_freeze
-from yolo.build.parts import Parts
 from yolo.config import Config
 from yolo.data.datasets.detection import DetectionDataset
 from yolo.engine.distributed import Ranks
@@ -20,6 +16,10 @@ from yolo.engine.learner import Learner, StepResult
 from yolo.engine.lone_image import explain_lone_image
 from yolo.engine.out_of_memory import explain_out_of_memory
 from yolo.engine.precision import Precision, choose_precision
+from yolo.factory.detection import build_detection
+from yolo.factory.learner import build_learner
+from yolo.factory.optimizer import build_freeze
+from yolo.factory.parts import Parts
 from yolo.records import Batch, Targets
 
 WARMUP_STEPS = 5

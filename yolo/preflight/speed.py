@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from yolo.build.data import largest_side_px
-from yolo.build.detector import DetectionLoss
-from yolo.build.evaluator import build_evaluator
 from yolo.config import Config
 from yolo.data.loader import TrainingBatches
+from yolo.factory.data import largest_side_px
+from yolo.factory.detector import DetectionLoss
+from yolo.factory.evaluator import build_evaluator
 from yolo.preflight.flight import Flight, Outcome
 from yolo.preflight.rehearsal import Rehearsal, first_images, timed_steps
 from yolo.preflight.resources import checkpoint_gb, free_gb, memory_gb, total_gb

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from yolo.boxes import cxcywh_to_xyxy
-from yolo.build.data import build_evaluation_batches
-from yolo.build.detector import build_coder
-from yolo.build.encoded_truth import EncodedTruth
-from yolo.build.evaluator import DEFAULT_MONITORS, build_metrics
 from yolo.data.datasets.detection import DetectionDataset
 from yolo.engine.detection_evaluator import DetectionEvaluator
 from yolo.engine.distributed import Ranks
 from yolo.engine.precision import Precision
+from yolo.factory.data import build_evaluation_batches
+from yolo.factory.detector import build_coder
+from yolo.factory.encoded_truth import EncodedTruth
+from yolo.factory.evaluator import DEFAULT_MONITORS, build_metrics
 from yolo.postprocess import Postprocess
 from yolo.preflight.flight import Flight, Outcome
 from yolo.records import Batch

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from yolo.build.scoring import Scoring
 from yolo.engine.detection_evaluator import Found
+from yolo.factory.scoring import Scoring
 from yolo.metrics.detection_errors import (
     BACKGROUND_IOU,
     MATCH_IOU,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from yolo.build.evaluator import DEFAULT_MONITORS
 from yolo.data.images import decode
 from yolo.errors import UserError
+from yolo.factory.evaluator import DEFAULT_MONITORS
 from yolo.report.charts import Line, line_chart
 from yolo.report.page import (
     Cell,

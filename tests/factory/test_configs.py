@@ -1,0 +1,67 @@
+"""Every YAML under configs/ builds, without data and without pretrained weights."""
+
+import pytest
+import torch
+
+from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.factory.classification import build_classifier
+from yolo.factory.detector import build_coder, build_detector, build_loss, build_postprocess
+from yolo.factory.optimizer import build_freeze, build_optimizer, build_schedule
+from yolo.records import Targets
+
+FOLDER = REPOSITORY_ROOT / "configs"
+# base/ holds parts to extend, which are no whole configs
+CONFIGS = sorted(p for p in FOLDER.rglob("*.yaml") if p.parent != FOLDER / "base")
+CLASSIFIERS = [p for p in CONFIGS if p.parent.name == "pretrain"]
+DETECTORS = [p for p in CONFIGS if p not in CLASSIFIERS]
+CLASS_NAMES = [f"class {i}" for i in range(20)]
+
+
+def name_of(path):
+    return path.relative_to(FOLDER).as_posix()
+
+
+def test_there_are_configs():
+    folders = {p.parent.name for p in CONFIGS}
+    assert {"configs", "yolov1", "yolov2", "yolov3", "pretrain"} <= folders
+    assert {"quickstart", "darknet53_coco", "mobilenet_v3_small_coco"} <= {p.stem for p in CONFIGS}
+
+
+@pytest.mark.parametrize("path", DETECTORS, ids=name_of)
+def test_a_detector_builds(path):
+    config = load_config(path, ["model.encoder.weights=null", "model.init=null"]).config
+    detector = build_detector(config, CLASS_NAMES)
+    coder = build_coder(config)
+    loss = build_loss(config, coder, CLASS_NAMES)
+    build_freeze(config, detector)
+    check_optimizer(config, detector)
+    size_px = config.data.image_size if config.model.head.type == "yolov1" else 64
+    with torch.inference_mode():
+        raw = detector.eval()(torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8))
+        boxes, scores = coder(raw)
+        terms = loss(raw, no_truth(), 1)
+        found = build_postprocess(config)(boxes, scores)
+    assert scores.shape == (1, boxes.shape[1], len(CLASS_NAMES))
+    assert all(term.isfinite() for term in terms.values())
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("path", CLASSIFIERS, ids=name_of)
+def test_a_classifier_builds(path):
+    config = load_config(path, ["model.encoder.weights=null"]).config
+    classifier = build_classifier(config, CLASS_NAMES)
+    check_optimizer(config, classifier)
+    with torch.inference_mode():
+        logits = classifier.eval()(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert logits.shape == (1, len(CLASS_NAMES))
+
+
+def check_optimizer(config, model):
+    optimizer, schedule = build_optimizer(config, model), build_schedule(config)
+    rates = [schedule(step) for step in range(0, config.training.steps, 1000)]
+    assert max(rates) > 0 and len(optimizer.param_groups) >= 2
+
+
+def no_truth():
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return Targets(torch.zeros(0, 4), nothing, nothing, nothing.bool(), max_per_image=0)

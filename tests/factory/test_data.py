@@ -1,0 +1,227 @@
+"""Data sets from a config."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import yaml
+
+from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
+from yolo.config import REPOSITORY_ROOT, Config, config_from_dict
+from yolo.config.schema.classification import ClassDataset
+from yolo.config.schema.data import Dataset
+from yolo.data.mosaic import MixUp, Mosaic
+from yolo.data.sizes import RandomSizes
+from yolo.engine.distributed import Ranks
+from yolo.errors import UserError
+from yolo.factory import data as build
+
+SECTIONS = [section for kind in (Dataset, ClassDataset) for section in get_args(get_args(kind)[0])]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """None of these tests writes into the repository."""
+    cache = tmp_path / "cache"
+    for opened in build.DATASETS.values():
+        if hasattr(opened, "keywords"):
+            monkeypatch.setitem(opened.keywords, "cache", cache)
+    return cache
+
+
+def make_config(**data: Any) -> Config:
+    return config_from_dict(
+        {
+            "model": {
+                "encoder": {"type": "darknet_tiny"},
+                "neck": {"type": "yolov3"},
+                "head": {"type": "yolov3"},
+            },
+            "loss": {"type": "yolov3"},
+            "data": data,
+            "training": {
+                "steps": 1,
+                "optimizer": {"type": "adam", "learning_rate": 1e-3},
+                "schedule": {"type": "step", "milestones": [], "factors": [1]},
+            },
+            "evaluation": {"every": 1},
+        }
+    )
+
+
+def test_every_type_of_the_schema_opens_with_its_fields() -> None:
+    kinds = {get_args(section.model_fields["type"].annotation)[0]: section for section in SECTIONS}
+    assert kinds.keys() == build.DATASETS.keys()
+    for kind, section in kinds.items():
+        accepted = set(inspect.signature(build.DATASETS[kind]).parameters)
+        given = accepted - {"cache", "on_unread"}
+        assert given == {*section.model_fields, "class_names"} - {"type"}, kind
+        assert ("on_unread" in accepted) == (kind in build.SIZED_BY_HEADERS), kind
+
+
+def test_splits_of_every_file_format(tmp_path: Path, own_cache: Path) -> None:
+    objects = [voc_object("dog", (1, 1, 30, 20)), voc_object("cat", (1, 1, 60, 40))]
+    write_voc(tmp_path / "voc", {"1": voc_xml(*objects), "2": voc_xml()}, "train")
+    for name in ("1.jpg", "2.jpg"):
+        write_image(tmp_path / "images" / name)
+        text = (tmp_path / "labels" / name).with_suffix(".txt")
+        text.parent.mkdir(exist_ok=True)
+        text.write_text("1 0.25 0.25 0.5 0.5\n")
+    (tmp_path / "list.csv").write_text("1.jpg,1.txt\n2.jpg,2.txt\n")
+    folders = {"images": str(tmp_path / "images"), "labels": str(tmp_path / "labels")}
+    config = make_config(
+        train={"type": "voc", "root": str(tmp_path / "voc"), "image_sets": ["train"]},
+        val={"type": "yolo_text", **folders},
+        test={"type": "csv_list", "list": str(tmp_path / "list.csv"), **folders},
+        class_names=["cat", "dog"],
+        limit=1,
+    )
+    train, val, test = (build.build_dataset(config, split) for split in ("train", "val", "test"))
+    assert [len(train), len(val), len(test)] == [1, 1, 2]
+    for split, dataset in (("val", val), ("test", test)):
+        ids, names = train.category_ids, train.class_names
+        build.check_same_classes(dataset, split, ids, names, owner="data.train")
+        assert dataset.load(0).boxes_xyxy_px.tolist() == [[0, 0, 30, 20]]
+    assert train.load(0).labels.tolist() == [1, 0]
+    assert len(list(own_cache.glob("*.npz"))) == 3
+
+
+def test_broken_headers_are_passed_over_up_to_the_share(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two of ten images; the run goes on without them, and names each when it meets it."""
+    write_voc(tmp_path, {f"{n}": voc_xml(voc_object("dog", (1, 1, 30, 20))) for n in range(10)})
+    (tmp_path / "JPEGImages/3.jpg").write_bytes(b"no image")
+    (tmp_path / "JPEGImages/7.jpg").unlink()
+    voc = {"type": "voc", "root": str(tmp_path), "image_sets": ["train"]}
+    data: dict[str, Any] = {"train": voc, "val": voc, "image_size": 32, "workers": 0}
+    with pytest.raises(UserError, match=r"the size of the image .*3\.jpg cannot be read"):
+        build.build_dataset(make_config(**data), "val")
+    data["on_error"] = "skip"
+    with pytest.raises(UserError, match=r"2 of the 10 images cannot .* 0.1 allows 1; .*7\.jpg"):
+        build.build_dataset(make_config(**data, max_bad_share=0.1), "val")
+    config = make_config(**data, max_bad_share=0.2)
+    dataset = build.build_dataset(config, "val")
+    assert caplog.messages == [
+        "2 of the 10 images of data.val cannot be read; each is named where it is met"
+    ]
+    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+    evaluation = build.build_evaluation_batches(config, dataset, alone)
+    for _ in range(2):
+        batches = [*evaluation]
+        assert sum(len(batch) for batch in batches) == 10
+        assert sum(len(batch.targets) for batch in batches) == 10
+    told = caplog.messages[1:]
+    assert len(told) == 2 and "3.jpg" in told[0] and "7.jpg" in told[1]
+
+
+def test_classes_that_were_found_and_differ_can_be_named(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"1": voc_xml(voc_object("dog", (1, 1, 30, 20)))}, "train")
+    write_voc(tmp_path, {"2": voc_xml(voc_object("cat", (1, 1, 30, 20)))}, "val")
+    spec = {"type": "voc", "root": str(tmp_path)}
+    data = {"train": {**spec, "image_sets": ["train"]}, "val": {**spec, "image_sets": ["val"]}}
+    config = make_config(**data)
+    train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
+    with pytest.raises(UserError, match=r"differ from number 1 on; .*; data\.class_names gives"):
+        build.check_same_classes(
+            val, "val", train.category_ids, train.class_names, owner="data.train"
+        )
+
+
+@pytest.mark.parametrize(
+    ("image_sets", "name"),
+    [
+        (["2007/test"], "test"),
+        (["2007/trainval", "2012/trainval"], "trainval"),
+        (["2007/test", "2012/val"], "val"),
+        (["*"], "val"),
+    ],
+)
+def test_the_image_set_that_voc_names_a_file_after(image_sets: list[str], name: str) -> None:
+    voc = {"type": "voc", "root": "/voc", "image_sets": image_sets}
+    shapes = {"type": "shapes", "images": 1, "split": "train"}
+    config = make_config(train=shapes, val=voc)
+    assert build.image_set(config, "val") == name
+    assert build.image_set(config, "train") == "train"
+
+
+@pytest.mark.parametrize("kind", ["none", "ram", "disk"])
+def test_training_keeps_images_of_its_largest_size(
+    kind: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """128 px are the largest of the sizes; the drawn images are larger."""
+    monkeypatch.setattr(build, "CACHE", own_cache)
+    monkeypatch.setattr(build, "TrainingBatches", lambda dataset, **others: dataset)
+    shapes = {"type": "shapes", "root": str(tmp_path), "images": 4, "split": "train"}
+    sizes = {"min": 64, "max": 128, "step": 64, "every": 1}
+    config = make_config(
+        train=shapes,
+        val=shapes,
+        image_size=96,
+        multi_scale=sizes,
+        cache=kind,
+        augment=[],
+        workers=0,
+    )
+    dataset = build.build_dataset(config, "train")
+    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+    images: Any = build.build_training_batches(config, dataset, alone)
+    largest = max(max(images.load(index).image.shape) for index in range(4))
+    assert max(max(dataset.load(index).image.shape) for index in range(4)) > 128
+    assert (largest == 128) == (kind != "none")
+    assert len(list(own_cache.glob("images/*/*.pixels"))) == (4 if kind == "disk" else 0)
+
+
+def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The config counts the last steps, the loader the first ones."""
+    monkeypatch.setattr(build, "TrainingBatches", lambda **given: given)
+    shapes = {"type": "shapes", "root": str(tmp_path), "images": 1, "split": "train"}
+    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+    data = {"train": shapes, "val": shapes, "image_size": 96}
+    given: Any = build.build_training_batches(
+        make_config(
+            **data,
+            mosaic={"p": 0.5, "off_for_last": 1},
+            mixup={"alpha": 2.0},
+            multi_scale={"min": 64, "max": 160, "step": 64, "every": 3, "until_step": 7},
+        ),
+        build.build_dataset(make_config(**data), "train"),
+        alone,
+    )
+    assert given["mosaic"] == Mosaic(p=0.5, until_step=0)  # of one step
+    assert given["mixup"] == MixUp(p=0.1, alpha=2.0, until_step=1)
+    expected = RandomSizes(sides_px=(64, 128), every=3, seed=0, until_step=7, final_px=96)
+    assert given["size_px"] == expected
+    plain: Any = build.build_training_batches(
+        make_config(**data), build.build_dataset(make_config(**data), "train"), alone
+    )
+    assert plain["mosaic"] is plain["mixup"] is None and plain["size_px"](5) == 96
+
+
+def test_the_voc_config_has_the_classes_in_darknets_order() -> None:
+    data = yaml.safe_load((REPOSITORY_ROOT / "configs/base/voc.yaml").read_text())["data"]
+    assert len(data["class_names"]) == len(set(data["class_names"])) == 20
+    assert data["class_names"] == sorted(data["class_names"])
+    assert [data["class_names"][i] for i in (0, 6, 14, 19)] == [
+        "aeroplane",
+        "car",
+        "person",
+        "tvmonitor",
+    ]
+    sets = [
+        image_set for split in ("train", "val", "test") for image_set in data[split]["image_sets"]
+    ]
+    assert sets == ["2007/trainval", "2012/trainval", "2007/test", "2007/test"]
+
+
+def test_the_voc_config_fits_real_images(real_data: Path) -> None:
+    base = yaml.safe_load((REPOSITORY_ROOT / "configs/base/voc.yaml").read_text())["data"]
+    spec = {"type": "voc", "root": str(real_data / "voc-sample"), "image_sets": ["*"]}
+    config = make_config(train=spec, val=spec, class_names=base["class_names"], train_share=0.08)
+    train = build.build_dataset(config, "train")
+    assert len(train) == 8
+    assert list(train.class_names) == base["class_names"]

@@ -1,0 +1,16 @@
+"""A short part of the golden losses; `make test-slow` and `make faults` run all of them."""
+
+import json
+
+import pytest
+
+from tests.golden.make import GENERATIONS, PATH, losses
+
+RELATIVE = 1e-4
+"""Between machines; on one machine two runs are equal to the bit."""
+QUICK = [*(f"{each}/darknet_tiny" for each in GENERATIONS), "yolov3/mobilenet_v3_small"]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_losses_are_what_they_were(name: str) -> None:
+    assert losses(name) == pytest.approx(json.loads(PATH.read_text())[name], rel=RELATIVE)

@@ -1,0 +1,171 @@
+"""Anchors from a config, or fitted to the boxes of a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from yolo.anchors import RECALL_IOU, AnchorFit, count_distinct, fit_anchors, measure_fit
+from yolo.config import Config, Resolved
+from yolo.config.schema.heads import YOLOv1HeadConfig
+from yolo.data.annotations import Annotations
+from yolo.data.datasets.detection import DetectionDataset
+from yolo.errors import UserError
+from yolo.factory.detector import STRIDES_PX, anchors_px, count_anchors
+from yolo.letterbox import Letterbox
+
+KEY = "model.head.anchors"
+ORIGIN = "fitted to data.train"
+"""Where the numbers in place of ``anchors: auto`` came from, in a run's config.yaml."""
+
+FEWEST_BOXES = 100
+"""Fewer prove nothing: a head that deserves 3 % of all boxes has none among 100 one time in 20."""
+
+FINEST_PX = 0.01
+"""Sizes are rounded to this, so that boxes of one size in different places count as equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """The anchors of one raw map.
+
+    Attributes:
+        stride_px: pixels per cell.
+        anchors_px: widths and heights.
+        counts: training boxes of each.
+    """
+
+    stride_px: int
+    anchors_px: list[list[float]]
+    counts: list[int]
+
+
+def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
+    """The config with numbers in place of ``anchors: auto``; any other stays as it is.
+
+    The result depends on the config, its seed and the boxes alone: it is the same on all ranks.
+
+    Args:
+        resolved: of any task and head.
+        train: its training set, opened.
+
+    Raises:
+        UserError: there are fewer different boxes than anchors, or a raw map would get no box at
+            all of a data set that is large enough to tell (``FEWEST_BOXES``) and was not cut down
+            by ``data.limit``.
+    """
+    config = resolved.config
+    if not isinstance(config, Config) or isinstance(config.model.head, YOLOv1HeadConfig):
+        return resolved
+    sizes_wh_px = box_sizes_px(train.annotations, config.data.image_size)
+    if config.model.head.anchors == "auto":
+        fitted = fit_to_head(config, sizes_wh_px)
+        resolved = resolved.with_values({KEY: fitted}, ORIGIN)
+        assert isinstance(resolved.config, Config)
+        config = resolved.config
+    if config.data.limit is None and len(sizes_wh_px) >= FEWEST_BOXES:
+        _refuse_empty_levels(config, sizes_wh_px)
+    return resolved
+
+
+def box_sizes_px(annotations: Annotations, image_size_px: int) -> np.ndarray:
+    """Widths and heights of all boxes in the letterboxed image, ignored ones left out.
+
+    Returns:
+        float64 (N, 2), in pixels of the network's input, in hundredths and not below one.
+    """
+    sizes_hw, index = np.unique(annotations.sizes_hw, axis=0, return_inverse=True)  # few differ
+    boxes = [Letterbox.fit((int(h), int(w)), image_size_px) for h, w in sizes_hw]
+    scaled_hw = np.array([box.scaled_hw for box in boxes]).reshape(-1, 2)
+    scale_wh = (scaled_hw / sizes_hw)[index.reshape(-1), ::-1]  # (I, 2)
+    kept = ~annotations.ignored
+    corners = annotations.boxes_xyxy_px[kept].astype(np.float64)
+    sizes_wh = (corners[:, 2:] - corners[:, :2]) * scale_wh[annotations.image_index()[kept]]
+    return np.maximum((sizes_wh / FINEST_PX).round(), 1) * FINEST_PX
+
+
+def fit_to_head(config: Config, sizes_wh_px: np.ndarray) -> list[list[float]]:
+    """As many anchors as the head has.
+
+    Args:
+        config: of a head with anchors.
+        sizes_wh_px: (N, 2) boxes in pixels of the network's input.
+
+    Raises:
+        UserError: there are fewer different boxes.
+    """
+    count, distinct = count_anchors(config.model.head), count_distinct(sizes_wh_px)
+    if distinct < count:
+        raise UserError(
+            f"{KEY}: {count} anchors cannot be fitted to data.train, which has {distinct} boxes "
+            f"of different size; use more images, or write the anchors as numbers"
+        )
+    anchors: list[list[float]] = fit_anchors(sizes_wh_px, count, seed=config.seed).tolist()
+    return anchors
+
+
+def levels_of(config: Config, sizes_wh_px: np.ndarray) -> tuple[AnchorFit, list[Level]]:
+    """How the configured anchors, which are numbers, fit boxes (N, 2): see ``fit_by_level``."""
+    return fit_by_level(config.model.head.type, anchors_px(config), sizes_wh_px)
+
+
+def fit_by_level(
+    head: str, anchors: list[list[float]], sizes_wh_px: np.ndarray
+) -> tuple[AnchorFit, list[Level]]:
+    """How anchors fit boxes, in all and for each raw map.
+
+    Args:
+        head: its type, which has the strides.
+        anchors: widths and heights in pixels of the network's input, from small to large.
+        sizes_wh_px: (N, 2) boxes.
+    """
+    strides = STRIDES_PX[head]
+    fit, each = measure_fit(sizes_wh_px, np.array(anchors)), len(anchors) // len(strides)
+    levels = [
+        Level(
+            stride_px=stride,
+            anchors_px=anchors[start : start + each],
+            counts=fit.counts[start : start + each].tolist(),
+        )
+        for stride, start in zip(strides, range(0, len(anchors), each), strict=True)
+    ]
+    return fit, levels
+
+
+def describe_anchors(config: Config, train: DetectionDataset) -> Iterator[str]:
+    """How the anchors fit the training boxes, for the run's introduction."""
+    if isinstance(config.model.head, YOLOv1HeadConfig):
+        return
+    sizes_wh_px = box_sizes_px(train.annotations, config.data.image_size)
+    if len(sizes_wh_px) == 0:
+        yield f"{KEY}: data.train has no box to compare them with"
+        return
+    fit, levels = levels_of(config, sizes_wh_px)
+    shares = ", ".join(f"{sum(level.counts):,} at stride {level.stride_px}" for level in levels)
+    yield (
+        f"{KEY}: average IoU {fit.average_iou:.3f} with data.train, "
+        f"{fit.recall:.1%} of the boxes above {RECALL_IOU}; {shares}"
+    )
+    for level in levels:
+        if sum(level.counts) == 0:
+            yield f"  {_empty(level)}"
+
+
+def _refuse_empty_levels(config: Config, sizes_wh_px: np.ndarray) -> None:
+    _, levels = levels_of(config, sizes_wh_px)
+    empty = [level for level in levels if sum(level.counts) == 0]
+    if empty:
+        raise UserError(
+            f"{KEY}: at {config.data.image_size} px {'; '.join(map(_empty, empty))}; fit the "
+            f"anchors with scripts/fit_anchors.py, or set {KEY}: auto"
+        )
+
+
+def _empty(level: Level) -> str:
+    anchors = ", ".join(f"[{width:g}, {height:g}]" for width, height in level.anchors_px)
+    return (
+        f"no box of data.train belongs to stride {level.stride_px}, for another anchor fits each "
+        f"better than {anchors}"
+    )

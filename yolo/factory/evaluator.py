@@ -1,0 +1,96 @@
+"""The evaluator of a detector, while it trains and afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import nn
+
+from yolo.config import Config
+from yolo.config.schema.training import EvaluationConfig
+from yolo.data.datasets.detection import DetectionDataset
+from yolo.engine.detection_evaluator import DetectionEvaluator
+from yolo.engine.distributed import Ranks
+from yolo.engine.precision import Precision
+from yolo.factory.data import build_evaluation_batches
+from yolo.factory.detector import DetectionLoss, build_postprocess
+from yolo.metrics.coco import CocoMetric
+from yolo.metrics.metric import Metric
+from yolo.metrics.voc import VocMetric
+
+DEFAULT_MONITORS = {"coco": "AP50", "voc": "mAP"}
+
+
+def build_evaluator(
+    config: Config,
+    dataset: DetectionDataset,
+    ranks: Ranks,
+    *,
+    coder: nn.Module,
+    precision: Precision,
+    loss: DetectionLoss | None = None,
+    pictures: int = 0,
+    image_size_px: int | None = None,
+) -> DetectionEvaluator:
+    """Score on a data set with the config's settings; only rank 0 holds the ground truth.
+
+    Args:
+        config: the whole config.
+        dataset: all that is scored.
+        ranks: this process among all.
+        coder: on its device; its output has boxes and scores.
+        precision: of the network.
+        loss: for its terms on this data; None computes none.
+        pictures: how many images to draw.
+        image_size_px: instead of the config's.
+    """
+    evaluation = config.evaluation
+    batches = build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px)
+    return DetectionEvaluator(
+        batches=batches,
+        images=batches.number_of_images,
+        metrics=build_metrics(evaluation, dataset) if ranks.is_main else (),
+        category_ids=dataset.category_ids,
+        class_names=dataset.class_names,
+        monitor=evaluation.monitor or DEFAULT_MONITORS[evaluation.metric],
+        coder=coder,
+        postprocess=build_postprocess(config),
+        loss=loss,
+        precision=precision,
+        ranks=ranks,
+        pictures=pictures,
+        per_class=evaluation.per_class,
+    )
+
+
+def build_metrics(evaluation: EvaluationConfig, dataset: DetectionDataset) -> list[Metric]:
+    """The metric to be judged by, and behind it the other one where both are asked for."""
+    others = [name for name in METRICS if name != evaluation.metric]
+    names = [evaluation.metric, *(others if evaluation.both else ())]
+    return [METRICS[name](evaluation, dataset) for name in names]
+
+
+def _coco(evaluation: EvaluationConfig, dataset: DetectionDataset) -> Metric:
+    return CocoMetric(ground_truth=dataset.ground_truth(), backend=evaluation.backend)
+
+
+def build_voc_metric(evaluation: EvaluationConfig, dataset: DetectionDataset) -> VocMetric:
+    """The VOC metric; what the data set ignores is difficult."""
+    annotations, categories = dataset.annotations, np.asarray(dataset.category_ids)
+    return VocMetric(
+        image_ids=annotations.image_ids[annotations.image_index()],
+        category_ids=categories[annotations.labels],
+        boxes_xyxy_px=annotations.boxes_xyxy_px,
+        difficult=annotations.ignored,
+        all_category_ids=tuple(dataset.category_ids),
+        iou=evaluation.voc_iou,
+        fixed_conf=evaluation.fixed_conf,
+    )
+
+
+METRICS: dict[str, Callable[[EvaluationConfig, DetectionDataset], Metric]] = {
+    "coco": _coco,
+    "voc": build_voc_metric,
+}
+"""``evaluation.metric`` -> what builds it."""
