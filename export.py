@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
-    from yolo.factory.run import newest_checkpoint
+    from yolo.train.run_folder import newest_checkpoint
 
     checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
     for path in FORMATS[arguments.format](checkpoint, arguments):
@@ -40,7 +40,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.factory.darknet_export import export_darknet
+    from yolo.apps.export.darknet import export_darknet
 
     return export_darknet(
         checkpoint,
@@ -51,7 +51,7 @@ def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
 
 
 def _onnx(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.factory.exporting import export_onnx
+    from yolo.apps.export.exporting import export_onnx
 
     path = export_onnx(
         checkpoint,
@@ -64,13 +64,13 @@ def _onnx(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
         conf=arguments.conf,
         iou=arguments.iou,
         images=arguments.images,
-        say=_tell,
+        log=_tell,
     )
     return [path]
 
 
 def _torchscript(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.factory.exporting import export_torchscript
+    from yolo.apps.export.exporting import export_torchscript
 
     path = export_torchscript(
         checkpoint,
@@ -80,7 +80,7 @@ def _torchscript(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
         float_input=arguments.float_input,
         fp16=arguments.fp16,
         images=arguments.images,
-        say=_tell,
+        log=_tell,
     )
     return [path]
 

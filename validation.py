@@ -28,10 +28,10 @@ def score(arguments: ScoreArguments) -> None:
 
     analyse = None
     if arguments.analyse:
-        from yolo.report.analysis import write_analysis
+        from yolo.apps.report.analysis import write_analysis
 
-        analyse = partial(write_analysis, say=print, place=arguments.analysis_place)
-    report = score_checkpoints(arguments, say=print, analyse=analyse)
+        analyse = partial(write_analysis, log=print, place=arguments.analysis_place)
+    report = score_checkpoints(arguments, log=print, analyse=analyse)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -47,7 +47,7 @@ CASES = (
 
 
 def measure_cases(
-    names: Sequence[str], settings: Settings, say: Callable[[str], None]
+    names: Sequence[str], settings: Settings, log: Callable[[str], None]
 ) -> Iterator[Result]:
     """The figures of one case after the other, each as soon as it is known.
 
@@ -66,7 +66,7 @@ def measure_cases(
         if lack and names:
             raise UserError(f"{case.name}: {lack}")
         if lack:
-            say(f"{case.name}: left out, for {lack}")
+            log(f"{case.name}: left out, for {lack}")
             continue
         try:
             for figure in case.measure(settings):

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
-from yolo.metrics.coco import CocoMetric
+from yolo.evaluate.metrics.coco import CocoMetric
 
 CLASSES = 80
 IMAGE_SIZE_PX = 640

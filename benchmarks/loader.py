@@ -17,15 +17,15 @@ import numpy as np
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import Rounds, take_turns
 from yolo.config.schema.data import default_augment
-from yolo.data.augment import Augment
-from yolo.data.datasets.coco import CocoDataset
-from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.formats.coco import CocoDataset
+from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_cache import CachedImages
 from yolo.data.images import decode
 from yolo.data.loader import ImageData, TrainingBatches
-from yolo.data.mosaic import Mosaic
 from yolo.data.sampling import SampleOrder
-from yolo.data.transforms import COLOUR, build_transform
+from yolo.data.transforms.augment import Augment
+from yolo.data.transforms.mosaic import Mosaic
+from yolo.data.transforms.transform_list import COLOUR, build_transform
 from yolo.records import Batch, Sample
 
 MOST_IMAGES = 80

@@ -9,10 +9,10 @@ import torch
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
 from benchmarks.training import BOXES_PER_IMAGE, CLASSES, random_batch
-from yolo.coders.anchor import AnchorCoder
 from yolo.config.schema.heads import COCO_ANCHORS_PX
+from yolo.detection.coders.anchor import AnchorCoder
+from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.factory.detector import STRIDES_PX
-from yolo.losses.yolov3 import YOLOv3Loss
 
 ANCHORS_PER_CELL = 3
 CALLS = 10

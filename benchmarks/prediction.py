@@ -12,18 +12,18 @@ from torch import Tensor
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
 from benchmarks.training import CLASSES, make_contiguous, random_batch
+from yolo.apps.export.onnx import trace, write_onnx
+from yolo.apps.predict.network import TrainedNetwork
 from yolo.config import REPOSITORY_ROOT, Config, load_config
-from yolo.engine.host_memory import keep_freed_memory
-from yolo.export.card import ExportCard
-from yolo.export.graph import ExportGraph
-from yolo.export.onnx import trace, write_onnx
-from yolo.export.runner import ExportedModel
+from yolo.detection.postprocess import Postprocess
+from yolo.evaluate.exported_graph import ExportGraph
+from yolo.evaluate.exported_metadata import ExportMetadata
+from yolo.evaluate.exported_runner import ExportedModel
 from yolo.factory.detector import build_coder, build_detector, build_postprocess
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector
-from yolo.postprocess import Postprocess
-from yolo.predict.network import TrainedNetwork
 from yolo.records import Detections
+from yolo.train.host_memory import keep_freed_memory
 
 CONFIG = REPOSITORY_ROOT / "configs" / "yolov3" / "darknet53_coco.yaml"
 CONF = 0.25
@@ -92,7 +92,7 @@ class _Plain:
 
 
 def _export(config: Config, detector: Detector, size_px: int, folder: Path) -> ExportedModel:
-    card = ExportCard(
+    metadata = ExportMetadata(
         class_names=tuple(CLASSES),
         category_ids=tuple(range(len(CLASSES))),
         image_size_px=size_px,
@@ -110,7 +110,7 @@ def _export(config: Config, detector: Detector, size_px: int, folder: Path) -> E
         nms=False,
     )
     graph = ExportGraph(detector, build_coder(config), precision="fp32")
-    write_onnx(folder / "model.onnx", trace(graph, card), card)
+    write_onnx(folder / "model.onnx", trace(graph, metadata), metadata)
     return ExportedModel.open(folder / "model.onnx")
 
 

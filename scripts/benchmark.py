@@ -65,7 +65,7 @@ def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     from benchmarks.cases import measure_cases
     from benchmarks.figures import Settings, line, markdown
     from benchmarks.machine import describe
-    from yolo.engine.distributed import join
+    from yolo.train.distributed import join
 
     settings = Settings(
         rounds=arguments.rounds,

@@ -18,7 +18,7 @@ from yolo.config.command_line import DEFAULT_CONFIG, Parser, load_detector_confi
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
-    from yolo.data.writers.conversion import Conversion
+    from yolo.apps.convert.conversion import Conversion
 
 FORMATS = ("coco", "csv_boxes", "voc", "yolo_text")
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Any valid config will do: what counts is replaced, and the rest is not looked at.
         overrides.append(f"data.train={arguments.data}")
     config = load_detector_config(arguments.config or DEFAULT_CONFIG, overrides).config
-    from yolo.data.writers.conversion import convert
+    from yolo.apps.convert.conversion import convert
     from yolo.factory.data import build_dataset
 
     def work() -> None:

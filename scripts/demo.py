@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def demonstrate(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
-    from yolo.factory.run import newest_checkpoint
+    from yolo.train.run_folder import newest_checkpoint
 
     checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
     if not checkpoint.is_file():
@@ -49,14 +49,14 @@ def demonstrate(arguments: argparse.Namespace) -> None:
 
 
 def _make_space(checkpoint: Path, folder: Path) -> None:
-    from yolo.demo.space import make_space
+    from yolo.apps.demo.space import make_space
 
     for path in make_space(checkpoint, folder):
         print(path)
 
 
 def _show(checkpoint: Path, arguments: argparse.Namespace) -> None:
-    from yolo.demo.show import show
+    from yolo.apps.demo.show import show
 
     device = arguments.gpu if arguments.gpu == "auto" else arguments.gpu[0]
     show(checkpoint, device=device, host=arguments.host, port=arguments.port)

@@ -13,7 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from yolo.archives import Archive, fetch_archives
+from yolo.apps.download.archives import Archive, fetch_archives
 from yolo.errors import exit_code
 
 BASE_URL = "http://host.robots.ox.ac.uk/pascal/VOC"

@@ -13,7 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from yolo.downloads import download, readable_size
+from yolo.apps.download.downloads import download, readable_size
 from yolo.errors import exit_code
 
 MIRROR = "https://pjreddie.com/media/files"

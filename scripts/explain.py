@@ -37,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def explain(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
+    from yolo.apps.explain import eigencam, layers, scale_names, trained_detector
+    from yolo.apps.predict import Predictor
+    from yolo.apps.report.drawing import save_image
     from yolo.data.images import decode
-    from yolo.explain import eigencam, layers, scale_names, trained_detector
-    from yolo.factory.run import newest_checkpoint
-    from yolo.predict import Predictor
-    from yolo.visualize import save_image
+    from yolo.train.run_folder import newest_checkpoint
 
     predictor = Predictor.from_checkpoint(
         arguments.checkpoint or newest_checkpoint(arguments.logs),

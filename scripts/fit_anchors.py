@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if not isinstance(config, Config) or config.model.head.type == "yolov1":
         parser.error(f"--config {arguments.config}: its model has no anchors")
-    from yolo.factory.anchor_comparison import AnchorComparison
+    from yolo.apps.preflight.anchor_comparison import AnchorComparison
+    from yolo.apps.report.drawing import save_image
     from yolo.factory.data import build_dataset
-    from yolo.visualize import save_image
 
     def work() -> None:
         comparison = AnchorComparison(config, build_dataset(config, "train"))

@@ -25,7 +25,7 @@ from pydantic import AfterValidator
 
 from yolo.config.editor_schema import SCHEMA_FILE, editor_schema
 from yolo.config.schema.transforms import ALLOWED, TRANSFORMS_FILE
-from yolo.data.colour import OWN_TRANSFORMS
+from yolo.data.transforms.colour import OWN_TRANSFORMS
 
 # Detection has no masks; three channels, the network's size and strictness are the framework's.
 NOT_FOR_USERS = {

@@ -19,7 +19,7 @@ from yolo.config.command_line import (
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
-    from yolo.factory.overfitting import Overfit
+    from yolo.apps.preflight.overfit_batch import Overfit
 
 IMAGES, STEPS = 8, 1500
 
@@ -50,13 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     resolved = load_detector_config(arguments.config, arguments.overrides)
-    from yolo.engine.distributed import join
-    from yolo.engine.interruption import Interrupted
-    from yolo.factory.overfitting import overfit
+    from yolo.apps.preflight.overfit_batch import overfit
+    from yolo.train.distributed import join
+    from yolo.train.interruption import Interrupted
 
     def work() -> int:
         ranks = join(None if arguments.gpu == "auto" else arguments.gpu)
-        result = overfit(resolved, ranks, images=arguments.n, steps=arguments.steps, say=print)
+        result = overfit(resolved, ranks, images=arguments.n, steps=arguments.steps, log=print)
         print(describe(result, arguments))
         return 0 if result.is_reached else 1
 

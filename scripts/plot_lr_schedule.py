@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    from yolo.factory.learning_rates import learning_rate_curves
-    from yolo.plots import draw_curves
-    from yolo.visualize import save_image
+    from yolo.apps.report.drawing import save_image
+    from yolo.apps.report.learning_rates import learning_rate_curves
+    from yolo.apps.report.plots import draw_curves
 
     def work() -> None:
         picture = draw_curves(

@@ -40,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """What ``main`` does once the command line has proved right."""
-    from yolo.explain import eigencam
-    from yolo.factory.run import newest_checkpoint
-    from yolo.predict import Predictor
-    from yolo.predict.results import JsonFile, Pictures, Results, TextFolder
-    from yolo.predict.run import predict_sources
-    from yolo.predict.sources import find_sources
+    from yolo.apps.explain import eigencam
+    from yolo.apps.predict import Predictor
+    from yolo.apps.predict.results import JsonFile, Pictures, Results, TextFolder
+    from yolo.apps.predict.run import predict_sources
+    from yolo.apps.predict.sources import find_sources
+    from yolo.train.run_folder import newest_checkpoint
 
     sources, broken = find_sources(arguments.source)
     checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
@@ -68,7 +68,7 @@ def predict(arguments: argparse.Namespace) -> int:
         results.append(TextFolder(arguments.save_txt))
     for sentence in broken:
         print(f"skipped: {sentence}", flush=True)
-    tally = predict_sources(predictor, sources, results, say=partial(print, flush=True))
+    tally = predict_sources(predictor, sources, results, log=partial(print, flush=True))
     tally.skipped += len(broken)
     print(tally.line())
     if tally.images == 0:

@@ -56,10 +56,10 @@ def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
     Raises:
         UserError: there is no such device, or a report cannot be written.
     """
-    from yolo.engine.distributed import join
-    from yolo.preflight.flight import Flight
-    from yolo.preflight.reporting import conclusion, lines_of, write_html, write_json
-    from yolo.preflight.stages import fault_of, fly
+    from yolo.apps.preflight.flight import Flight
+    from yolo.apps.preflight.reporting import conclusion, lines_of, write_html, write_json
+    from yolo.apps.preflight.stages import fault_of, fly
+    from yolo.train.distributed import join
 
     flight = Flight(
         resolved=resolved, ranks=join(None if arguments.gpu == "auto" else arguments.gpu)

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from yolo.engine.interruption import end_at_once_on_signals, end_process
+from yolo.train.interruption import end_at_once_on_signals, end_process
 
 if __name__ == "__main__":
     end_at_once_on_signals()  # even the imports below take a moment
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     # torch takes seconds to import: only now that the config has proved right
-    from yolo.factory.command import train
+    from yolo.train.command import train
 
     return train(arguments, resolved, argv, script=Path(__file__).resolve())
 

@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output
     if output is not None and output.suffix.lower() not in (".html", ".htm"):
         parser.error(f"--output {output}: must end in .html")
+    from yolo.apps.report.run import write_report
+    from yolo.apps.report.run_folder import newest_run
     from yolo.errors import UserError
-    from yolo.report.run import write_report
-    from yolo.report.run_folder import newest_run
 
     try:
         run = arguments.run or newest_run(arguments.logs)

@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    from yolo.apps.report.drawing import write_sheets
+    from yolo.apps.report.training_batch import build_normalise, draw_step, training_step
     from yolo.factory.data import build_dataset
-    from yolo.factory.training_batch import build_normalise, draw_step, training_step
-    from yolo.visualize import write_sheets
 
     def work() -> None:
         dataset = build_dataset(config, "train")

@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    from yolo.apps.predict import Predictor
+    from yolo.apps.predict.sheets import draw_dataset
+    from yolo.apps.report.drawing import write_sheets
     from yolo.factory.data import build_dataset
-    from yolo.predict import Predictor
-    from yolo.predict.sheets import draw_dataset
-    from yolo.visualize import write_sheets
 
     def work() -> None:
         dataset = build_dataset(config, arguments.split)

@@ -13,9 +13,9 @@ import torch
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.darknet.weights import read_weights
-from yolo.engine.checkpoint import save_checkpoint
 from yolo.factory.darknet import load_darknet_detector
 from yolo.factory.detector import build_coder, build_detector
+from yolo.train.checkpoint import save_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import export
@@ -128,7 +128,7 @@ def test_nothing_is_left_of_a_failure(tmp_path, capsys, monkeypatch):
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("yolo.factory.darknet_export.write_weights", full)
+    monkeypatch.setattr("yolo.apps.export.darknet.write_weights", full)
     assert export.main([str(path), "--format", "darknet"]) == 1
     assert "best.weights: cannot be written (No space left on device)" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == [tmp_path / "best.cfg", path]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from yolo.config import REPOSITORY_ROOT
-from yolo.engine.checkpoint import load_checkpoint
+from yolo.train.checkpoint import load_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT
-from yolo.engine.checkpoint import save_checkpoint
+from yolo.train.checkpoint import save_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training

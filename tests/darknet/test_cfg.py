@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.detectors import make_detector
 from yolo.darknet.cfg import cfg_text
-from yolo.layer_records import (
+from yolo.darknet.layer_records import (
     Convolution,
     LayerList,
     MaxPool,

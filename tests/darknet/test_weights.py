@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from yolo.darknet.layer_records import Convolution, LayerList, MaxPool, Yolo
 from yolo.darknet.weights import (
     classes_for,
     count_floats,
@@ -17,7 +18,6 @@ from yolo.darknet.weights import (
     write_weights,
 )
 from yolo.errors import UserError
-from yolo.layer_records import Convolution, LayerList, MaxPool, Yolo
 
 FLOATS = 4 * 2 + 2 * 3 + 12 + 12 * 2
 """Norm and weights of 1x1 from 3 to 2 channels; biases and weights to 2 * (5 + 1) outputs."""

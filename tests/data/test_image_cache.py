@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolo.data.augment import Augment
-from yolo.data.datasets.class_folder import ClassFolderDataset
-from yolo.data.datasets.coco import CocoDataset
-from yolo.data.datasets.detection import DetectionDataset
 from yolo.data.disk_store import _HEADER
+from yolo.data.formats.class_folder import ClassFolderDataset
+from yolo.data.formats.coco import CocoDataset
+from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_cache import CachedImages, shrink
 from yolo.data.images import decode
 from yolo.data.loader import TrainingBatches
 from yolo.data.memory_store import MemoryStore
 from yolo.data.sampling import SampleOrder
+from yolo.data.transforms.augment import Augment
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 

@@ -18,11 +18,11 @@ import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from yolo.data import loader
-from yolo.data.augment import Augment
 from yolo.data.loader import EvaluationBatches, TrainingBatches
-from yolo.data.mosaic import MixUp, Mosaic
 from yolo.data.sampling import SampleOrder
 from yolo.data.sizes import FixedSize, RandomSizes
+from yolo.data.transforms.augment import Augment
+from yolo.data.transforms.mosaic import MixUp, Mosaic
 from yolo.data.workers import lost_worker, prepare_worker
 from yolo.errors import UserError
 from yolo.records import Batch, Sample

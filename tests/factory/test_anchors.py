@@ -15,12 +15,12 @@ import yolo.factory.anchors
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
 from yolo.data.annotations import Annotations
-from yolo.data.datasets.detection import DetectionDataset, Findings
-from yolo.engine.checkpoint import load_checkpoint
+from yolo.data.formats.detection import DetectionDataset, Findings
 from yolo.errors import UserError
 from yolo.factory.anchors import ORIGIN, box_sizes_px, describe_anchors, levels_of, settle_anchors
 from yolo.factory.data import DATASETS, build_dataset
 from yolo.factory.detector import build_coder, build_detector
+from yolo.train.checkpoint import load_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training

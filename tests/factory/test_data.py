@@ -14,11 +14,11 @@ from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
 from yolo.config import REPOSITORY_ROOT, Config, config_from_dict
 from yolo.config.schema.classification import ClassDataset
 from yolo.config.schema.data import Dataset
-from yolo.data.mosaic import MixUp, Mosaic
 from yolo.data.sizes import RandomSizes
-from yolo.engine.distributed import Ranks
+from yolo.data.transforms.mosaic import MixUp, Mosaic
 from yolo.errors import UserError
 from yolo.factory import data as build
+from yolo.train.distributed import Ranks
 
 SECTIONS = [section for kind in (Dataset, ClassDataset) for section in get_args(get_args(kind)[0])]
 

@@ -6,16 +6,16 @@ from torch import nn
 
 from yolo.boxes import cxcywh_to_xyxy
 from yolo.config.schema.training import EvaluationConfig
-from yolo.data.datasets.coco import CocoDataset
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.data.datasets.voc import VocDataset
+from yolo.data.formats.coco import CocoDataset
+from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.voc import VocDataset
 from yolo.data.loader import EvaluationBatches
-from yolo.engine.detection_evaluator import DetectionEvaluator
-from yolo.engine.distributed import Ranks
-from yolo.engine.precision import Precision
+from yolo.detection.postprocess import Postprocess
+from yolo.evaluate.detection_evaluator import DetectionEvaluator
+from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.factory.evaluator import build_metrics
-from yolo.metrics.coco import CocoMetric
-from yolo.postprocess import Postprocess
+from yolo.train.distributed import Ranks
+from yolo.train.precision import Precision
 
 SIZE_PX = 416
 KEEP_ALL = Postprocess(conf=0.5, iou=1.0, max_detections=300)

@@ -7,12 +7,12 @@ import torch
 from tests.detectors import make_config, make_detector
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.model import ModelConfig
-from yolo.engine.checkpoint import save_checkpoint
 from yolo.errors import UserError
 from yolo.factory.initial_weights import load_initial_weights
 from yolo.models.classifier import Classifier
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
+from yolo.train.checkpoint import save_checkpoint
 
 HEADS = ("head.stride8.output", "head.stride16.output", "head.stride32.output")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from yolo.config import REPOSITORY_ROOT, load_config
-from yolo.engine import checkpoint
-from yolo.engine.checkpoint import load_checkpoint, save_checkpoint
 from yolo.errors import UserError
 from yolo.factory.resuming import check_same_config, describe_new_length, newest_whole_checkpoint
+from yolo.train import checkpoint
+from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.engine.test_trainer import Notes, ToyEvaluator, trainer
-from yolo.engine import trainer as trainer_module
-from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.trainer import Trainer
+from tests.train.test_trainer import Notes, ToyEvaluator, trainer
+from yolo.train import trainer as trainer_module
+from yolo.train.checkpoint import load_checkpoint
+from yolo.train.trainer import Trainer
 
 PROPERTY = "10 Best checkpoint"
 EVALUATIONS = 12

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from tests.faults.tiny import check_same_run, reference, resume
-from yolo.engine.checkpoint import load_checkpoint
 from yolo.errors import UserError
+from yolo.train.checkpoint import load_checkpoint
 
 PROPERTY = "8 Bit rot"
 

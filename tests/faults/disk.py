@@ -22,7 +22,7 @@ from tests.faults.tiny import (
     start,
 )
 from tests.faults.trial import wait_for
-from yolo.engine.checkpoint import load_checkpoint
+from yolo.train.checkpoint import load_checkpoint
 
 PROPERTY = "7 Disk"
 

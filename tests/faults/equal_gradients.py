@@ -18,13 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.faults.tiny import fork, tiny_config
 from tests.faults.trial import wait_for
 from yolo.config import Config
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.engine.distributed import Ranks
-from yolo.engine.learner import Learner
-from yolo.engine.precision import Precision
+from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.data import build_dataset, build_training_batches
 from yolo.factory.detector import build_coder, build_detector, build_loss
 from yolo.records import Batch, Sample
+from yolo.train.distributed import Ranks
+from yolo.train.learner import Learner
+from yolo.train.precision import Precision
 
 PROPERTY = "3 Equal gradients"
 

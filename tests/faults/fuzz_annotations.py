@@ -23,15 +23,15 @@ from tests.faults.fuzz_trials import (
     within_memory,
     within_seconds,
 )
-from yolo.data.augment import letterbox_sample
-from yolo.data.datasets.coco import CocoDataset
-from yolo.data.datasets.csv_boxes import CsvBoxesDataset
-from yolo.data.datasets.csv_list import CsvListDataset
-from yolo.data.datasets.detection import DetectionDataset, is_inside
-from yolo.data.datasets.voc import VocDataset
-from yolo.data.datasets.yolo_text import YoloTextDataset
+from yolo.data.formats.coco import CocoDataset
+from yolo.data.formats.csv_boxes import CsvBoxesDataset
+from yolo.data.formats.csv_list import CsvListDataset
+from yolo.data.formats.detection import DetectionDataset, is_inside
+from yolo.data.formats.voc import VocDataset
+from yolo.data.formats.yolo_text import YoloTextDataset
+from yolo.data.transforms.augment import letterbox_sample
 from yolo.errors import UserError
-from yolo.metrics.coco import CocoMetric
+from yolo.evaluate.metrics.coco import CocoMetric
 
 PROPERTY = "11 Image and label fuzz"
 WIDTH, HEIGHT = 60, 40

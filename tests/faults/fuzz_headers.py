@@ -32,9 +32,8 @@ from tests.faults.fuzz_trials import (
     within_seconds,
 )
 from yolo.config import Config
-from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.formats.detection import DetectionDataset
 from yolo.data.loader import EvaluationBatches, TrainingBatches
-from yolo.engine.distributed import Ranks
 from yolo.errors import UserError
 from yolo.factory.data import (
     DATASETS,
@@ -43,6 +42,7 @@ from yolo.factory.data import (
     build_evaluation_batches,
     build_training_batches,
 )
+from yolo.train.distributed import Ranks
 
 PROPERTY = "11 Image and label fuzz"
 IMAGES, MUTATED, BATCH = 12, 6, 4

@@ -26,15 +26,15 @@ from tests.faults.fuzz_trials import (
     write_coco_of,
 )
 from yolo.config import Config
-from yolo.data.datasets.coco import CocoDataset
+from yolo.data.formats.coco import CocoDataset
 from yolo.data.loader import EvaluationBatches, TrainingBatches
-from yolo.engine.distributed import Ranks
 from yolo.errors import UserError
 from yolo.factory.data import (
     build_dataset,
     build_evaluation_batches,
     build_training_batches,
 )
+from yolo.train.distributed import Ranks
 
 PROPERTY = "11 Image and label fuzz"
 WIDTH, HEIGHT = 96, 64

@@ -31,8 +31,8 @@ from tests.faults.fuzz_trials import (
     write_coco_of,
 )
 from tests.faults.tiny import QUICKSTART
-from yolo.engine.checkpoint import load_checkpoint
 from yolo.errors import UserError
+from yolo.train.checkpoint import load_checkpoint
 
 PROPERTY = "12 Hostile files"
 CANARY = "canary"
@@ -95,7 +95,7 @@ def _opcodes(canary: Path) -> dict[str, bytes]:
 
 def _sealed(path: Path, records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
     """A zip of records with our checksum, as an attacker would write it."""
-    from yolo.engine.checkpoint import _seal
+    from yolo.train.checkpoint import _seal
 
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in records.items():
@@ -409,7 +409,7 @@ def hostile_paths(seed: int, folder: Path) -> None:
 
 def links_are_followed(seed: int, folder: Path) -> None:
     """Data sets are commonly made of links to images elsewhere; a root may be one too."""
-    from yolo.data.datasets.coco import CocoDataset
+    from yolo.data.formats.coco import CocoDataset
 
     (folder / "elsewhere").mkdir()
     (folder / "set").mkdir()

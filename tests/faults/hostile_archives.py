@@ -19,7 +19,7 @@ from tests.faults.fuzz_trials import (
     within_seconds,
 )
 from tests.faults.hostile import CANARY, harmless, refused
-from yolo.archives import unpack
+from yolo.apps.download.archives import unpack
 from yolo.errors import UserError
 
 PROPERTY = "12 Hostile files"

@@ -18,8 +18,8 @@ import torch
 
 from tests.faults.tiny import check_same_run, differences, fork, reference, resume, start
 from tests.faults.trial import wait_for
-from yolo.engine import checkpoint
-from yolo.engine.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
+from yolo.train import checkpoint
+from yolo.train.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 
 PROPERTY = "4 Kill"
 

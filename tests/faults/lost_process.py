@@ -23,7 +23,7 @@ from tests.faults.tiny import (
 )
 from tests.faults.trial import descendants, wait_for
 from yolo.config import REPOSITORY_ROOT
-from yolo.engine.checkpoint import load_checkpoint
+from yolo.train.checkpoint import load_checkpoint
 
 PROPERTY = "6 Lost rank or worker"
 LARGEST_SECONDS = 30.0

@@ -22,10 +22,10 @@ from tests.faults.tiny import (
     start,
 )
 from tests.faults.trial import wait_for
-from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.learner import Learner
-from yolo.engine.nonfinite import find_nonfinite
-from yolo.losses.yolov3 import YOLOv3Loss
+from yolo.detection.losses.yolov3 import YOLOv3Loss
+from yolo.train.checkpoint import load_checkpoint
+from yolo.train.learner import Learner
+from yolo.train.nonfinite import find_nonfinite
 
 PROPERTY = "9 Non-finite"
 

@@ -12,9 +12,9 @@ import torch
 
 from tests.faults.tiny import tiny_config
 from yolo.data.loader import TrainingBatches
-from yolo.engine.distributed import Ranks
 from yolo.factory.data import build_dataset, build_training_batches
 from yolo.records import Batch
+from yolo.train.distributed import Ranks
 
 PROPERTY = "2 Order invariance"
 STEPS, BATCH = 5, 6

@@ -27,7 +27,7 @@ from tests.faults.tiny import (
 )
 from tests.faults.trial import descendants, wait_for
 from yolo.config import REPOSITORY_ROOT
-from yolo.engine.checkpoint import load_checkpoint
+from yolo.train.checkpoint import load_checkpoint
 
 PROPERTY = "5 SIGTERM and SIGINT"
 LARGEST_SECONDS = 5.0

@@ -19,9 +19,9 @@ from torch import Tensor
 import main as training
 from tests.faults.trial import wait_for, write_output_to
 from yolo.config import REPOSITORY_ROOT, Config, load_config
-from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.interruption import end_at_once_on_signals, ignore_signals
 from yolo.models.detector import Detector
+from yolo.train.checkpoint import load_checkpoint
+from yolo.train.interruption import end_at_once_on_signals, ignore_signals
 
 QUICKSTART = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 STEPS, BATCH, MICRO_BATCH = 8, 4, 2

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from tests.data.conftest import WriteCoco, write_coco  # noqa: F401 - a fixture
+from yolo.apps.convert.conversion import FORMATS
 from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
-from yolo.data.writers.conversion import FORMATS
 from yolo.factory.data import build_dataset
 
 sys.path.insert(0, str(REPOSITORY_ROOT))

@@ -29,7 +29,7 @@ def test_without_a_checkpoint_it_says_how_to_make_one(demo, tmp_path, capsys):
 
 
 def test_the_space_of_the_newest_run(demo, tmp_path, capsys):
-    from tests.demo.stand_ins import write_checkpoint
+    from tests.apps.demo.stand_ins import write_checkpoint
 
     (tmp_path / "logs" / "first").mkdir(parents=True)
     write_checkpoint(tmp_path / "logs" / "first" / "best.pt")

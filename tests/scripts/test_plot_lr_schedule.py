@@ -8,9 +8,9 @@ import cv2
 import pytest
 import yaml
 
-import yolo.plots
+import yolo.apps.report.plots
+from yolo.apps.report.learning_rates import learning_rate_curves
 from yolo.config import REPOSITORY_ROOT, load_config
-from yolo.factory.learning_rates import learning_rate_curves
 
 sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
 import plot_lr_schedule
@@ -57,8 +57,8 @@ def test_several_configs_in_one_picture(write, tmp_path, monkeypatch, capsys):
         drawn.append(([curve.name for curve in curves], names["y_scale"]))
         return draw_curves(curves, **names)
 
-    draw_curves = yolo.plots.draw_curves
-    monkeypatch.setattr(yolo.plots, "draw_curves", draw)
+    draw_curves = yolo.apps.report.plots.draw_curves
+    monkeypatch.setattr(yolo.apps.report.plots, "draw_curves", draw)
     one, output = write("one.yaml", schedule={"type": "one_cycle"}), tmp_path / "sub/lr.png"
     assert plot_lr_schedule.main([one, str(QUICKSTART), "-o", str(output), "--log"]) == 0
     assert capsys.readouterr().out == f"{output}\n"

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.predict.checkpoints import CONF, NAMES, write_checkpoint
-from tests.predict.test_sources import write_video
+from tests.apps.predict.checkpoints import CONF, NAMES, write_checkpoint
+from tests.apps.predict.test_sources import write_video
+from yolo.apps.predict import Predictor
+from yolo.apps.predict.results import JsonFile, Pictures
+from yolo.apps.predict.run import predict_sources
+from yolo.apps.predict.sources import find_sources
 from yolo.config import REPOSITORY_ROOT
-from yolo.predict import Predictor
-from yolo.predict.results import JsonFile, Pictures
-from yolo.predict.run import predict_sources
-from yolo.predict.sources import find_sources
 
 sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
 import explain as explaining
@@ -133,7 +133,7 @@ def test_after_ctrl_c_all_files_are_whole(checkpoint, mixed, tmp_path):
     sources, _ = find_sources([str(mixed / "film.avi")])
     json_file = JsonFile(tmp_path / "a.json", predictor, checkpoint)
     results = [Pictures(tmp_path / "out", NAMES), json_file, stops := Stops()]
-    tally = predict_sources(predictor, sources, results, say=print)
+    tally = predict_sources(predictor, sources, results, log=print)
     assert tally.interrupted and stops.frames == -1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["film.mp4"]
     film = cv2.VideoCapture(str(tmp_path / "out/film.mp4"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.predict.checkpoints import write_checkpoint
+from tests.apps.predict.checkpoints import write_checkpoint
 from yolo.config import REPOSITORY_ROOT
 
 sys.path.insert(0, str(REPOSITORY_ROOT))

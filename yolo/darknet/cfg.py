@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from yolo.layer_records import (
+from yolo.darknet.layer_records import (
     Convolution,
     LayerList,
     LayerRecord,

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from yolo.darknet.layer_records import Convolution, LayerList, Region, Yolo
 from yolo.errors import UserError
-from yolo.layer_records import Convolution, LayerList, Region, Yolo
 
 FLOAT_BYTES = 4
 WRITTEN_VERSION = (0, 2, 0)

@@ -20,7 +20,7 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
-from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_stores import CHANNELS, Kept, shrunk_hw
 from yolo.data.images import LARGEST_FILE_BYTES
 from yolo.data.reading import read_regular

@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from yolo.data.datasets.detection import DetectionDataset
 from yolo.data.disk_store import DiskStore
+from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_stores import CHANNELS, Kept, Store, shrunk_hw
 from yolo.data.memory_store import MemoryStore
 from yolo.records import Sample

@@ -9,10 +9,10 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from yolo.data.augment import Augment, letterbox_sample
-from yolo.data.mosaic import MixUp, Mosaic, draw_mix
 from yolo.data.pool import DecodedPool
 from yolo.data.sampling import SampleKey, SampleOrder, StepSampler
+from yolo.data.transforms.augment import Augment, letterbox_sample
+from yolo.data.transforms.mosaic import MixUp, Mosaic, draw_mix
 from yolo.data.workers import (
     end_workers,
     ended_worker,

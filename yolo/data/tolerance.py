@@ -12,7 +12,7 @@ import multiprocessing
 from itertools import chain
 from typing import Protocol
 
-from yolo.data.datasets.unread import check_share
+from yolo.data.formats.unread import check_share
 from yolo.data.loader import ImageData
 from yolo.errors import UserError
 from yolo.records import Sample

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from yolo.anchors import RECALL_IOU, AnchorFit, count_distinct, fit_anchors, measure_fit
 from yolo.config import Config, Resolved
 from yolo.config.schema.heads import YOLOv1HeadConfig
 from yolo.data.annotations import Annotations
-from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.formats.detection import DetectionDataset
+from yolo.detection.anchors import RECALL_IOU, AnchorFit, count_distinct, fit_anchors, measure_fit
 from yolo.errors import UserError
 from yolo.factory.detector import STRIDES_PX, anchors_px, count_anchors
 from yolo.letterbox import Letterbox

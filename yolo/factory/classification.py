@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from yolo.config import ClassificationConfig
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.engine.classification_evaluator import ClassificationEvaluator
-from yolo.engine.distributed import Ranks
-from yolo.engine.out_of_memory import explain_out_of_memory
-from yolo.engine.precision import Precision
+from yolo.data.formats.detection import DetectionDataset
+from yolo.detection.losses.classification import ClassificationLoss
+from yolo.evaluate.classification_evaluator import ClassificationEvaluator
+from yolo.evaluate.metrics.top_k import top_k
 from yolo.factory.data import (
     Split,
     build_dataset,
@@ -26,10 +25,11 @@ from yolo.factory.detector import build_encoder, preprocessing_of
 from yolo.factory.initial_weights import load_initial_weights
 from yolo.factory.parts import Parts
 from yolo.factory.trained_weights import load_trained
-from yolo.losses.classification import ClassificationLoss
-from yolo.metrics.top_k import top_k
 from yolo.models.classifier import Classifier
 from yolo.records import Targets
+from yolo.train.distributed import Ranks
+from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.precision import Precision
 
 
 def build_classification(
@@ -133,7 +133,7 @@ def score_classifier(
     ranks: Ranks,
     *,
     split: Split,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run a trained classifier once over a data set of its own config.
 
@@ -162,12 +162,12 @@ def score_classifier(
     loss, precision = build_classification_loss(config), Precision(**checkpoint["precision"])
     evaluator = _build_evaluator(config, dataset, ranks, loss, precision)
     step = checkpoint["progress"]["step"]
-    say(f"{path} (step {step}): {len(dataset):,} images of data.{split}, {ranks.device}")
+    log(f"{path} (step {step}): {len(dataset):,} images of data.{split}, {ranks.device}")
     classifier = load_trained(build_classifier(config, names), path, checkpoint).to(ranks.device)
     with explain_out_of_memory(ranks.device, "choose --gpu cpu"):
         evaluation = evaluator.evaluate(classifier, lambda: False)
     assert evaluation is not None
-    say(evaluation.text)
+    log(evaluation.text)
     return {
         "checkpoint": str(path),
         "step": step,

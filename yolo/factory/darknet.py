@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from yolo.darknet.layer_records import Convolution, LayerList, Region, Yolo
 from yolo.darknet.weights import (
     WeightsFile,
     classes_for,
@@ -19,11 +20,10 @@ from yolo.darknet.weights import (
     read_weights,
 )
 from yolo.errors import UserError
-from yolo.layer_records import Convolution, LayerList, Region, Yolo
-from yolo.load_report import LoadReport
 from yolo.models.darknet_listing import list_detector, list_encoder
 from yolo.models.detector import Detector
 from yolo.models.encoders.encoder import Encoder
+from yolo.models.load_report import LoadReport
 from yolo.models.matching import report_filled, tensors_by_layer
 
 IMAGENET_CLASSES = 1000

@@ -11,25 +11,25 @@ from typing import Literal
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
 from yolo.config.schema.classification import ClassDataset, ClassificationDataConfig
 from yolo.config.schema.data import DataConfig, Dataset
-from yolo.data.augment import Augment, WholeImageAugment
-from yolo.data.datasets.class_folder import ClassFolderDataset
-from yolo.data.datasets.class_shapes import ClassShapesDataset
-from yolo.data.datasets.coco import CocoDataset
-from yolo.data.datasets.csv_boxes import CsvBoxesDataset
-from yolo.data.datasets.csv_list import CsvListDataset
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.data.datasets.shapes import ShapesDataset
-from yolo.data.datasets.unread import UnreadImages
-from yolo.data.datasets.voc import EVERY_XML, VocDataset
-from yolo.data.datasets.yolo_text import YoloTextDataset
+from yolo.data.formats.class_folder import ClassFolderDataset
+from yolo.data.formats.class_shapes import ClassShapesDataset
+from yolo.data.formats.coco import CocoDataset
+from yolo.data.formats.csv_boxes import CsvBoxesDataset
+from yolo.data.formats.csv_list import CsvListDataset
+from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.shapes import ShapesDataset
+from yolo.data.formats.unread import UnreadImages
+from yolo.data.formats.voc import EVERY_XML, VocDataset
+from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.data.image_cache import CachedImages
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
-from yolo.data.mosaic import MixUp, Mosaic
 from yolo.data.sampling import SampleOrder, repeat_factors
 from yolo.data.sizes import FixedSize, RandomSizes
 from yolo.data.tolerance import ImagesOrEmpty, TolerantImages
-from yolo.engine.distributed import Ranks
+from yolo.data.transforms.augment import Augment, WholeImageAugment
+from yolo.data.transforms.mosaic import MixUp, Mosaic
 from yolo.errors import UserError
+from yolo.train.distributed import Ranks
 
 CACHE = REPOSITORY_ROOT / "data" / "cache"
 """What was read of many small files; may be deleted at any time."""

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from yolo.config import Config
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.engine.distributed import Ranks
-from yolo.engine.evaluation import Evaluator
-from yolo.engine.precision import Precision
+from yolo.data.formats.detection import DetectionDataset
+from yolo.evaluate.metrics.grid_accuracy import grid_accuracy
 from yolo.factory.anchors import describe_anchors
 from yolo.factory.data import build_training_batches
 from yolo.factory.detector import (
@@ -24,8 +22,10 @@ from yolo.factory.detector import (
 from yolo.factory.evaluator import build_evaluator
 from yolo.factory.initial_weights import load_initial_weights
 from yolo.factory.parts import Parts
-from yolo.metrics.grid_accuracy import grid_accuracy
 from yolo.records import Targets
+from yolo.train.distributed import Ranks
+from yolo.train.evaluation import Evaluator
+from yolo.train.precision import Precision
 
 MOST_FINDINGS = 20
 """So many mended boxes a run's introduction names."""
@@ -71,7 +71,7 @@ def build_detection(
         batches=build_training_batches(config, train, ranks),
         train=train,
         evaluator=evaluator,
-        card={"anchors_px": anchors_px(config)},
+        metadata={"anchors_px": anchors_px(config)},
         data_lines=[
             *_describe("train", train),
             *_describe("val", val),

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from yolo.coders.anchor import AnchorCoder
-from yolo.coders.grid import GridCoder
 from yolo.config import Config
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.encoders import Encoder
 from yolo.config.schema.heads import Head, YOLOv1HeadConfig, YOLOv2HeadConfig
 from yolo.config.schema.losses import YOLOv1LossConfig, YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.config.schema.model import ModelConfig
+from yolo.detection.coders.anchor import AnchorCoder
+from yolo.detection.coders.grid import GridCoder
+from yolo.detection.losses.yolov1 import YOLOv1Loss
+from yolo.detection.losses.yolov2 import YOLOv2Loss
+from yolo.detection.losses.yolov3 import YOLOv3Loss
+from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
-from yolo.losses.yolov1 import YOLOv1Loss
-from yolo.losses.yolov2 import YOLOv2Loss
-from yolo.losses.yolov3 import YOLOv3Loss
 from yolo.models import encoders
 from yolo.models.detector import Detector
 from yolo.models.encoders import ENCODERS
@@ -27,7 +28,6 @@ from yolo.models.heads.yolov2 import YOLOv2Head
 from yolo.models.heads.yolov3 import YOLOv3Head
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
 from yolo.models.necks import NECKS, Neck
-from yolo.postprocess import Postprocess
 
 PREPROCESSING = {"unit_range": UNIT_RANGE, "imagenet": IMAGENET}
 

@@ -9,15 +9,15 @@ from torch import nn
 
 from yolo.config import Config
 from yolo.config.schema.training import EvaluationConfig
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.engine.detection_evaluator import DetectionEvaluator
-from yolo.engine.distributed import Ranks
-from yolo.engine.precision import Precision
+from yolo.data.formats.detection import DetectionDataset
+from yolo.evaluate.detection_evaluator import DetectionEvaluator
+from yolo.evaluate.metrics.coco import CocoMetric
+from yolo.evaluate.metrics.metric import Metric
+from yolo.evaluate.metrics.voc import VocMetric
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import DetectionLoss, build_postprocess
-from yolo.metrics.coco import CocoMetric
-from yolo.metrics.metric import Metric
-from yolo.metrics.voc import VocMetric
+from yolo.train.distributed import Ranks
+from yolo.train.precision import Precision
 
 DEFAULT_MONITORS = {"coco": "AP50", "voc": "mAP"}
 

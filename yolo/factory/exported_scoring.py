@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from yolo.config.validation_line import ScoreArguments
 from yolo.errors import UserError
-from yolo.export.card import ExportCard
-from yolo.export.runner import ExportedModel
+from yolo.evaluate.exported_metadata import ExportMetadata
+from yolo.evaluate.exported_runner import ExportedModel
 from yolo.records import Detections
 
 ABSENT = -1.0
@@ -29,40 +29,40 @@ def read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
         UserError: the file cannot be opened, or cannot do what was asked for.
     """
     model = ExportedModel.open(path)
-    card = model.card
-    _check_asked(path, card, arguments)
+    metadata = model.metadata
+    _check_asked(path, metadata, arguments)
     return {
-        "config": _config(card),
-        "class_names": list(card.class_names),
-        "category_ids": list(card.category_ids),
+        "config": _config(metadata),
+        "class_names": list(metadata.class_names),
+        "category_ids": list(metadata.category_ids),
         "precision": {"name": "fp32", "reason": "the file has its own"},
-        "progress": {"step": card.step},
+        "progress": {"step": metadata.step},
         "exported": model,
     }
 
 
-def _config(card: ExportCard) -> dict[str, Any]:
-    config = copy.deepcopy(card.config)
-    config["data"]["image_size"] = card.image_size_px
-    config["evaluation"] |= {"conf": card.conf, "iou": card.iou}
+def _config(metadata: ExportMetadata) -> dict[str, Any]:
+    config = copy.deepcopy(metadata.config)
+    config["data"]["image_size"] = metadata.image_size_px
+    config["evaluation"] |= {"conf": metadata.conf, "iou": metadata.iou}
     return config
 
 
-def _check_asked(path: Path, card: ExportCard, arguments: ScoreArguments) -> None:
-    if card.nms and arguments.confs is not None and min(arguments.confs) < card.conf:
+def _check_asked(path: Path, metadata: ExportMetadata, arguments: ScoreArguments) -> None:
+    if metadata.nms and arguments.confs is not None and min(arguments.confs) < metadata.conf:
         raise UserError(
-            f"{path}: the suppression inside drops scores below {card.conf:g}, so there is no "
+            f"{path}: the suppression inside drops scores below {metadata.conf:g}, so there is no "
             f"--conf {min(arguments.confs):g}; export with a lower --conf, or without --nms"
         )
     if arguments.precision is not None:
         raise UserError(
-            f"{path}: was exported in {card.precision} and computes in nothing else; leave out "
+            f"{path}: was exported in {metadata.precision} and computes in nothing else; leave out "
             "--precision"
         )
     size_px = arguments.image_size_px
-    if size_px not in (None, card.image_size_px) and not card.dynamic_size:
+    if size_px not in (None, metadata.image_size_px) and not metadata.dynamic_size:
         raise UserError(
-            f"{path}: takes images of {card.image_size_px} px alone, not of --image-size "
+            f"{path}: takes images of {metadata.image_size_px} px alone, not of --image-size "
             f"{size_px}; export with --dynamic-size"
         )
 
@@ -82,9 +82,9 @@ class ExportedDetector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K)."""
-        card = self._model.card
-        if card.nms:
-            boxes, scores = _as_decoded(self._model.detect(images), len(card.class_names))
+        metadata = self._model.metadata
+        if metadata.nms:
+            boxes, scores = _as_decoded(self._model.detect(images), len(metadata.class_names))
         else:
             boxes, scores = self._model(images)
         return boxes.to(self._device), scores.to(self._device)

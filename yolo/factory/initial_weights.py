@@ -10,10 +10,8 @@ from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.encoders import Encoder as EncoderConfig
 from yolo.config.schema.model import InitConfig, ModelConfig
 from yolo.darknet.weights import is_weights_file
-from yolo.engine.checkpoint import load_checkpoint
 from yolo.errors import UserError
 from yolo.factory.darknet import load_darknet_detector, load_darknet_encoder
-from yolo.load_report import LoadReport
 from yolo.models.detector import Detector
 from yolo.models.encoders.encoder import Encoder
 from yolo.models.encoders.weights import (
@@ -24,7 +22,9 @@ from yolo.models.encoders.weights import (
     stored_preprocessing,
 )
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
+from yolo.models.load_report import LoadReport
 from yolo.models.matching import fill_matching, report_filled, tensors_by_layer
+from yolo.train.checkpoint import load_checkpoint
 
 MOST_NAMED = 5
 """Layers that an error names; the rest is counted."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from yolo.config import TaskConfig
-from yolo.engine.distributed import Ranks
-from yolo.engine.freezing import Freeze
-from yolo.engine.learner import Learner
-from yolo.engine.precision import Precision
 from yolo.factory.optimizer import build_optimizer
 from yolo.factory.parts import Parts
+from yolo.train.distributed import Ranks
+from yolo.train.freezing import Freeze
+from yolo.train.learner import Learner
+from yolo.train.precision import Precision
 
 
 def build_learner(

@@ -13,9 +13,9 @@ from yolo.config.schema.optimization import (
     LinearScheduleConfig,
     OneCycleConfig,
 )
-from yolo.engine.freezing import Freeze
-from yolo.optim.optimizers import adam, adamw, sgd
-from yolo.optim.schedules import (
+from yolo.train.freezing import Freeze
+from yolo.train.optim.optimizers import adam, adamw, sgd
+from yolo.train.optim.schedules import (
     Plateau,
     Schedule,
     cosine_restarts,

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from yolo.data.datasets.detection import DetectionDataset
+from yolo.data.formats.detection import DetectionDataset
 from yolo.data.loader import TrainingBatches
-from yolo.engine.evaluation import Evaluator
-from yolo.engine.precision import Precision
-from yolo.load_report import LoadReport
 from yolo.models.classifier import Classifier
 from yolo.models.detector import Detector
+from yolo.models.load_report import LoadReport
+from yolo.train.evaluation import Evaluator
+from yolo.train.precision import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Parts:
         batches: this rank's stream.
         train: the training set, which says what the labels mean.
         evaluator: built when the precision is known, with the loss on its device.
-        card: plain data of the task alone that every checkpoint carries.
+        metadata: plain data of the task alone that every checkpoint carries.
         data_lines: about the data sets, for the run's introduction.
         load_reports: of the files that the initial weights came from.
     """
@@ -41,13 +41,13 @@ class Parts:
     batches: TrainingBatches
     train: DetectionDataset
     evaluator: Callable[[Precision], Evaluator]
-    card: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     data_lines: Sequence[str] = ()
     load_reports: Sequence[LoadReport] = ()
 
     @property
-    def full_card(self) -> dict[str, Any]:
-        """``card``, and what the labels and the model's pixels mean."""
+    def full_metadata(self) -> dict[str, Any]:
+        """``metadata``, and what the labels and the model's pixels mean."""
         normalise = self.model.normalise
         return {
             "class_names": list(self.train.class_names),
@@ -56,5 +56,5 @@ class Parts:
                 "mean": normalise.mean.flatten().tolist(),
                 "std": normalise.std.flatten().tolist(),
             },
-            **self.card,
+            **self.metadata,
         }

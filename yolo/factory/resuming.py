@@ -9,9 +9,9 @@ from typing import Any
 
 from yolo.config import ConfigError, TaskConfig, config_from_dict
 from yolo.config.schema.optimization import LinearScheduleConfig, OneCycleConfig
-from yolo.engine.checkpoint import link_checkpoint, load_checkpoint
 from yolo.errors import UserError
 from yolo.factory.optimizer import build_schedule
+from yolo.train.checkpoint import link_checkpoint, load_checkpoint
 
 CHANGEABLE = (
     "training.steps",

@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from yolo.apps.report.curves import ModelCurves, write_curves
 from yolo.config import Config
 from yolo.config.validation_line import ScoreArguments
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.engine.checkpoint import load_checkpoint
-from yolo.engine.detection_evaluator import DetectionEvaluator, Found
-from yolo.engine.distributed import Ranks, join
-from yolo.engine.out_of_memory import explain_out_of_memory
-from yolo.engine.precision import Precision
+from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
-from yolo.export.runner import is_exported
+from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
+from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
+from yolo.evaluate.exported_runner import is_exported
 from yolo.factory.classification import score_classifier
-from yolo.factory.curves import ModelCurves, write_curves
 from yolo.factory.data import Split, build_dataset, check_same_classes, image_set
-from yolo.factory.detection_files import TextFiles, VocFiles, write_coco_results
 from yolo.factory.detector import DetectionLoss, build_coder, build_loss
 from yolo.factory.evaluator import build_evaluator, build_voc_metric
 from yolo.factory.exported_scoring import Decoded, ExportedDetector, exported_model, read_exported
-from yolo.factory.run import newest_checkpoint
 from yolo.factory.trained_weights import load_detector, read_config
+from yolo.train.checkpoint import load_checkpoint
+from yolo.train.distributed import Ranks, join
+from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.precision import Precision
+from yolo.train.run_folder import newest_checkpoint
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 """Prints lines."""
 
 
@@ -61,7 +61,7 @@ Analyse = Callable[[Scoring, Found], object]
 
 
 def score_checkpoints(
-    arguments: ScoreArguments, say: Say, analyse: Analyse | None = None
+    arguments: ScoreArguments, log: Log, analyse: Analyse | None = None
 ) -> dict[str, Any]:
     """Score one checkpoint, or several one after the other, and write what was asked for.
 
@@ -84,10 +84,10 @@ def score_checkpoints(
     curves: list[ModelCurves] = []
     for path in paths:
         if reports:
-            say("")
-        reports.append(_score(path, ranks, arguments, curves, say, analyse))
+            log("")
+        reports.append(_score(path, ranks, arguments, curves, log, analyse))
     if arguments.curves is not None:
-        write_curves(curves, arguments.curves, say)
+        write_curves(curves, arguments.curves, log)
     return reports[0] if len(reports) == 1 else {"checkpoints": reports}
 
 
@@ -96,7 +96,7 @@ def _score(
     ranks: Ranks,
     arguments: ScoreArguments,
     curves: list[ModelCurves],
-    say: Say,
+    log: Log,
     analyse: Analyse | None,
 ) -> dict[str, Any]:
     """Score a checkpoint of any task; a detector's curves are added to ``curves``."""
@@ -105,14 +105,14 @@ def _score(
         checkpoint["precision"] = {"name": arguments.precision, "reason": "as asked for"}
     config = read_config(path, checkpoint)
     if isinstance(config, Config):
-        return _score_detector(path, checkpoint, config, ranks, arguments, curves, say, analyse)
+        return _score_detector(path, checkpoint, config, ranks, arguments, curves, log, analyse)
     options = arguments.detector_options()
     if options:
         raise UserError(
             f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
             "or name the checkpoint of a detector"
         )
-    return score_classifier(path, checkpoint, config, ranks, split=arguments.split, say=say)
+    return score_classifier(path, checkpoint, config, ranks, split=arguments.split, log=log)
 
 
 def _score_detector(
@@ -122,7 +122,7 @@ def _score_detector(
     ranks: Ranks,
     arguments: ScoreArguments,
     curves: list[ModelCurves],
-    say: Say,
+    log: Log,
     analyse: Analyse | None,
 ) -> dict[str, Any]:
     """Run the network once and score it at each confidence."""
@@ -137,16 +137,16 @@ def _score_detector(
     )
     dataset = scoring.dataset
     writers = _writers(arguments, config, dataset)
-    say(
+    log(
         f"{path} (step {scoring.step}): {len(dataset):,} images of data.{arguments.split}, "
         f"{ranks.device}"
     )
     with explain_out_of_memory(ranks.device, "choose a smaller --image-size, or --gpu cpu"):
         found = scoring.evaluator.find(scoring.detector, lambda: False)
     assert found is not None
-    results = [_score_at(conf, scoring, found, say) for conf in confs]
-    say("")
-    speed = _tell_the_rest(found, say)
+    results = [_score_at(conf, scoring, found, log) for conf in confs]
+    log("")
+    speed = _tell_the_rest(found, log)
     for write in writers:
         write(found)
     if arguments.curves is not None:
@@ -208,26 +208,26 @@ def _writers(
     return writers
 
 
-def _score_at(conf: float, scoring: Scoring, found: Found, say: Say) -> dict[str, Any]:
+def _score_at(conf: float, scoring: Scoring, found: Found, log: Log) -> dict[str, Any]:
     """Score what was found at one confidence, print it and return it."""
     kept = found.above(conf)
     result = scoring.evaluator.score(kept)
-    say(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
-    say(result.table)
+    log(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
+    log(result.table)
     return {"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats}
 
 
-def _tell_the_rest(found: Found, say: Say) -> dict[str, float]:
+def _tell_the_rest(found: Found, log: Log) -> dict[str, float]:
     """Print losses, accuracies and speed; the latter is returned."""
     terms = ", ".join(f"{name} {value:.4g}" for name, value in found.losses.items())
     shares = ", ".join(f"{name} {value:.4f}" for name, value in found.accuracy.items())
     if found.losses:
-        say(f"loss {sum(found.losses.values()):.4g} ({terms}); accuracy: {shares}")
+        log(f"loss {sum(found.losses.values()):.4g} ({terms}); accuracy: {shares}")
     speed = {
         "network": found.images / found.network_seconds,
         "network_and_postprocessing": found.images / found.total_seconds,
     }
-    say(
+    log(
         f"{speed['network']:.1f} images/s network, "
         f"{speed['network_and_postprocessing']:.1f} images/s network and post-processing"
     )

@@ -12,15 +12,7 @@ from typing import Any
 from torch import nn
 
 from yolo.config import Resolved, TaskConfig
-from yolo.data.datasets.detection import DetectionDataset
-from yolo.engine.distributed import Ranks, share_batch_norm
-from yolo.engine.freezing import Freeze
-from yolo.engine.logging import FolderLog, RunLog, SilentLog
-from yolo.engine.out_of_memory import explain_out_of_memory
-from yolo.engine.precision import Precision, choose_precision
-from yolo.engine.progress import Plan, Progress
-from yolo.engine.run_lock import RunLock
-from yolo.engine.trainer import Trainer
+from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.factory.anchors import settle_anchors
 from yolo.factory.classification import build_classification
@@ -35,8 +27,16 @@ from yolo.factory.resuming import (
     newest_whole_checkpoint,
     replace_damaged,
 )
-from yolo.factory.run import create_run_folder, write_config
 from yolo.models.layers import Preprocessing
+from yolo.train.distributed import Ranks, share_batch_norm
+from yolo.train.freezing import Freeze
+from yolo.train.logging import FolderLog, RunLog, SilentLog
+from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.precision import Precision, choose_precision
+from yolo.train.progress import Plan, Progress
+from yolo.train.run_folder import create_run_folder, write_config
+from yolo.train.run_lock import RunLock
+from yolo.train.trainer import Trainer
 
 TASKS: dict[str, Callable[..., Parts]] = {
     "detect": build_detection,
@@ -142,7 +142,7 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
         log = _open_log(folder, resolved, ranks, Progress(**checkpoint["progress"]))
         undone.callback(log.close)
         for line in describe_origin(origin, config):
-            log.say(line)
+            log.message(line)
         run = _Run(
             resolved=resolved,
             ranks=ranks,
@@ -234,7 +234,7 @@ def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
         ranks=ranks,
         folder=run.folder,
         log=run.log,
-        card=_build_card(run, precision),
+        metadata=_build_metadata(run, precision),
         lock=run.lock,
     )
 
@@ -268,7 +268,7 @@ def _build_plan(config: TaskConfig, enough: float | None) -> Plan:
     )
 
 
-def _build_card(run: _Run, precision: Precision) -> dict[str, Any]:
+def _build_metadata(run: _Run, precision: Precision) -> dict[str, Any]:
     """What a checkpoint tells about itself, as plain data."""
     return {
         "config": run.resolved.data,
@@ -276,28 +276,28 @@ def _build_card(run: _Run, precision: Precision) -> dict[str, Any]:
         "image_size_px": run.config.data.image_size,
         "micro_batch_size": run.micro_batch_size,
         "torch": importlib.metadata.version("torch"),
-        **run.parts.full_card,
+        **run.parts.full_metadata,
     }
 
 
 def _introduce(run: _Run, precision: Precision) -> None:
     """Say what is about to be trained, on what and how."""
-    config, parts, say = run.config, run.parts, run.log.say
+    config, parts, log = run.config, run.parts, run.log.message
     parameters = sum(parameter.numel() for parameter in parts.model.parameters())
-    say(f"run folder: {run.folder}")
-    say(f"model: {parts.title}, {parameters:,} parameters, {config.data.image_size} px")
+    log(f"run folder: {run.folder}")
+    log(f"model: {parts.title}, {parameters:,} parameters, {config.data.image_size} px")
     for report in parts.load_reports:
         for line in report.lines():
-            say(line)
-    say(f"device: {run.ranks.device}, {run.ranks.world_size} process(es)")
-    say(f"precision: {precision.name} ({precision.reason})")
+            log(line)
+    log(f"device: {run.ranks.device}, {run.ranks.world_size} process(es)")
+    log(f"precision: {precision.name} ({precision.reason})")
     if run.micro_batch_size < config.training.micro_batch_size:
-        say(
+        log(
             f"training.micro_batch_size: {config.training.micro_batch_size} cut to "
             f"{run.micro_batch_size}, this process's share of training.batch_size "
             f"{config.training.batch_size}"
         )
     if config.training.sync_batch_norm and run.ranks.world_size == 1:
-        say("training.sync_batch_norm: changes nothing, for one process has the whole batch")
+        log("training.sync_batch_norm: changes nothing, for one process has the whole batch")
     for line in parts.data_lines:
-        say(line)
+        log(line)

@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from yolo.darknet.layer_records import LayerList
 from yolo.errors import UserError
-from yolo.layer_records import LayerList
 from yolo.models.detector import Detector
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from yolo.layer_records import Convolution, LayerList
+from yolo.darknet.layer_records import Convolution, LayerList
 
 BATCH_NORM_MOMENTUM = 0.1
 """Share of the newest batch in the running averages; Darknet has 0.01."""

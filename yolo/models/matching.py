@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from yolo.load_report import LoadReport
+from yolo.models.load_report import LoadReport
 from yolo.models.summary import is_conv_block
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo.layer_records import LayerList, MaxPool, list_in_a_row
+from yolo.darknet.layer_records import LayerList, MaxPool, list_in_a_row
 from yolo.models.encoders.encoder import Encoder, EncoderMaps
 from yolo.models.layers import UNIT_RANGE, ConvBlock, scale_channels
 

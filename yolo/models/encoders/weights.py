@@ -13,7 +13,7 @@ from torchvision import models
 from yolo.errors import UserError
 from yolo.models.encoders.encoder import Encoder
 from yolo.models.layers import Preprocessing
-from yolo.torch_files import load_plain
+from yolo.models.torch_files import load_plain
 
 IMAGENET_WEIGHTS: dict[str, models.WeightsEnum] = {
     "mobilenet_v3_large": models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from yolo.layer_records import BOX_FIELDS
+from yolo.darknet.layer_records import BOX_FIELDS
 
 OBJECTNESS = 4
 """Index of the objectness among the numbers of a box, which stand in Darknet's order."""

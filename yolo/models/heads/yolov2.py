@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from yolo.layer_records import Convolution, LayerList, Region
+from yolo.darknet.layer_records import Convolution, LayerList, Region
 from yolo.models.heads.anchor_output import anchor_output, by_anchor
 
 OBJECTNESS_PRIOR = 0.1

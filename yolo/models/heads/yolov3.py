@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from yolo.layer_records import Convolution, LayerList, Yolo
+from yolo.darknet.layer_records import Convolution, LayerList, Yolo
 from yolo.models.heads.anchor_output import anchor_output, by_anchor
 from yolo.models.layers import ConvBlock
 

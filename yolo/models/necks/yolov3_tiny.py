@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from yolo.layer_records import LayerList, Route
+from yolo.darknet.layer_records import LayerList, Route
 from yolo.models.layers import ConvBlock, scale_channels
 from yolo.models.necks.neck import Neck
 from yolo.models.necks.width import STRIDE16_CHANNELS, NeckWidth, width_factor

@@ -1,0 +1,96 @@
+"""What is taken from strangers and what is refused."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from yolo.apps.demo import pictures
+from yolo.apps.demo.pictures import read_picture, shrink, write_examples
+from yolo.errors import UserError
+
+
+def png_header(width, height):
+    """A PNG that claims a size and holds hardly anything."""
+
+    def chunk(name, data):
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 100)
+    start = b"\x89PNG\r\n\x1a\n"
+    return start + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+KINDS = ["jpg RGB", "jpg L", "jpg CMYK", "png RGBA", "png I;16", "png P", "webp RGBA", "bmp 1"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_of_every_kind(kind, tmp_path):
+    suffix, mode = kind.split()
+    path = tmp_path / f"picture.{suffix}"
+    Image.new(mode, (30, 20)).save(path)
+    picture = read_picture(path)
+    assert picture.shape == (20, 30, 3)
+    assert picture.dtype == np.uint8
+
+
+def test_a_telephones_picture_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # turned by a quarter
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_picture(tmp_path / "a.jpg").shape == (30, 20, 3)
+
+
+REFUSED = {
+    "text.jpg": (b"this is no picture", "no picture"),
+    "empty.png": (b"", "no picture"),
+    "page.svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
+    "large.png": (png_header(8000, 8000), "more than 50 million pixels"),
+    "bomb.png": (png_header(60000, 60000), "more than 50 million pixels"),
+    "torn.png": (png_header(64, 64), "cannot be decoded"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_told_without_its_folder(name, tmp_path):
+    content, reason = REFUSED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=reason) as caught:
+        read_picture(tmp_path / name)
+    assert name in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_other_formats_are_refused_though_pillow_reads_them(tmp_path):
+    for suffix in ("gif", "tiff", "ico", "pdf"):
+        path = tmp_path / f"a.{suffix}"
+        Image.new("RGB", (32, 32)).save(path)
+        path = path.rename(path.with_suffix(".png"))
+        with pytest.raises(UserError, match="choose a JPEG, PNG, WEBP or BMP file"):
+            read_picture(path)
+
+
+def test_large_files_are_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "LARGEST_UPLOAD_MIB", 1)
+    Image.new("RGB", (700, 700)).save(tmp_path / "a.bmp")
+    with pytest.raises(UserError, match="1 MiB, at most 1 are allowed"):
+        read_picture(tmp_path / "a.bmp")
+
+
+def test_shown_pictures_are_small():
+    assert shrink(np.zeros((4000, 2000, 3), np.uint8)).shape == (1600, 800, 3)
+    assert shrink(np.zeros((1, 5000, 3), np.uint8)).shape == (1, 1600, 3)
+    small = np.zeros((10, 20, 3), np.uint8)
+    assert shrink(small) is small
+
+
+def test_examples_are_always_the_same_drawings(tmp_path):
+    first, again = (write_examples(tmp_path / name, 3) for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    assert len({path.read_bytes() for path in first}) == 3
+    assert all(read_picture(path).std() > 10 for path in first)

@@ -1,0 +1,98 @@
+"""The folder of a hosted Space."""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from tests.apps.demo.stand_ins import write_checkpoint
+from yolo.apps.demo.space import make_space
+from yolo.errors import UserError
+from yolo.models.encoders.weights import evaluated_tensors
+from yolo.train.checkpoint import load_checkpoint
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_layout_and_a_lean_model(averaged, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "best.pt", averaged=averaged)
+    folder = tmp_path / "space"
+    written = make_space(checkpoint, folder)
+    assert {path.name for path in written} == {path.name for path in folder.iterdir()}
+    assert {"app.py", "requirements.txt", "README.md", "LICENSE", "model.pt", "yolo"} == {
+        path.name for path in written
+    }
+    front = yaml.safe_load((folder / "README.md").read_text("utf-8").split("---")[1])
+    assert (front["sdk"], front["app_file"]) == ("gradio", "app.py")
+    assert re.fullmatch(r"[\d.]+", front["sdk_version"])
+    needed = (folder / "requirements.txt").read_text().split()
+    assert {"gradio", "torchvision", "grad-cam>=1.5.7"} <= set(needed)
+    assert (folder / "yolo" / "config" / "transforms.json").is_file()
+    assert not list(folder.rglob("__pycache__"))
+
+    before, after = load_checkpoint(checkpoint), load_checkpoint(folder / "model.pt")
+    assert (folder / "model.pt").stat().st_size < checkpoint.stat().st_size - 4_000_000
+    wanted, kept = evaluated_tensors(before), evaluated_tensors(after)
+    assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
+    assert len(kept) == len(wanted)
+
+
+def test_a_space_is_renewed_and_nothing_else_is_overwritten(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "best.pt")
+    clone = tmp_path / "clone"
+    (clone / ".git").mkdir(parents=True)
+    make_space(checkpoint, clone)
+    (clone / "yolo" / "gone_since.py").touch()
+    make_space(checkpoint, clone)
+    assert (clone / ".git").is_dir()
+    assert not (clone / "yolo" / "gone_since.py").exists()
+    with pytest.raises(UserError, match="holds other files"):
+        make_space(checkpoint, tmp_path)
+    with pytest.raises(UserError, match="a file; name a folder"):
+        make_space(checkpoint, checkpoint)
+
+
+def test_an_exported_model_brings_its_runtime(tmp_path):
+    (tmp_path / "best.onnx").write_bytes(b"onnx")
+    make_space(tmp_path / "best.onnx", tmp_path / "space")
+    assert "onnxruntime" in (tmp_path / "space" / "requirements.txt").read_text().split()
+    assert (tmp_path / "space" / "model.onnx").read_bytes() == b"onnx"
+    assert 'HERE / "model.onnx"' in (tmp_path / "space" / "app.py").read_text()
+
+
+def test_a_damaged_checkpoint_leaves_no_space(tmp_path):
+    (tmp_path / "best.pt").write_bytes(b"x" * 1000)
+    with pytest.raises(UserError, match="not a checkpoint of this project"):
+        make_space(tmp_path / "best.pt", tmp_path / "space")
+    assert not (tmp_path / "space").exists()
+
+
+@pytest.mark.slow
+def test_the_app_runs_from_its_folder(tmp_path):
+    httpx = pytest.importorskip("httpx")
+    folder = tmp_path / "space"
+    make_space(write_checkpoint(tmp_path / "best.pt"), folder)
+    foreign = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    environment = {key: value for key, value in os.environ.items() if key not in foreign}
+    environment |= {"GRADIO_SERVER_PORT": "7899", "PYTHONUNBUFFERED": "1"}
+    environment |= {"TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], 120)
+        assert ready, "the app did not start"
+        assert str(folder / "model.pt") in process.stdout.readline()
+        assert httpx.get("http://127.0.0.1:7899/config").is_success
+        assert (folder / "yolo" / "demo" / "__pycache__").is_dir(), "another yolo was imported"
+    finally:
+        process.terminate()
+        code = process.wait()
+    assert code == 128 + signal.SIGTERM
+    assert not list((tmp_path / "temporary").glob("yolo-demo-*"))

@@ -1,0 +1,373 @@
+"""Exports of small detectors through the gate, and exports that it refuses."""
+
+import copy
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.detectors import make_config
+from yolo.apps.export import onnx as onnx_files
+from yolo.apps.export.check_images import check_batches
+from yolo.apps.export.exporting import export_onnx, export_torchscript
+from yolo.config import REPOSITORY_ROOT, config_from_dict
+from yolo.errors import UserError
+from yolo.evaluate.exported_runner import ExportedModel
+from yolo.evaluate.optional_packages import need
+from yolo.factory.detector import build_coder, build_detector, build_postprocess
+from yolo.train.checkpoint import save_checkpoint
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+import export
+
+NAMES = ["cat", "dog", "traffic light"]
+SIZES = {"yolov1": 128}
+SIZE_PX = 64
+
+
+def write_checkpoint(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", **evaluation):
+    """A detector with trained-looking statistics and scores of every size."""
+    settings = {"width": 0.25} if encoder == "darknet_tiny" else {}
+    config = make_config(encoder, neck, image_size=SIZES.get(neck, SIZE_PX), **settings)
+    data = config.model_dump(mode="json")
+    data["evaluation"] |= {"conf": 0.05, "iou": 0.4, "max_detections": 20, **evaluation}
+    detector = build_detector(config_from_dict(data), NAMES)
+    make_lively(detector)
+    path = folder / "best.pt"
+    content = {
+        "config": data,
+        "class_names": NAMES,
+        "category_ids": [1, 2, 90],
+        "model": detector.state_dict(),
+        "ema": None,
+        "progress": {"step": 5},
+    }
+    save_checkpoint(path, content)
+    return path
+
+
+def make_lively(detector):
+    generator = torch.Generator().manual_seed(3)
+    for layer in detector.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.uniform_(-0.1, 0.1, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
+    for name, parameter in detector.head.named_parameters():
+        if name.endswith("output.weight"):
+            parameter.data *= 15
+        elif name.endswith("output.bias"):
+            parameter.data *= 0.3
+            parameter.data += torch.rand(parameter.shape, generator=generator) * 0.3
+
+
+def load(path):
+    """Detector, coder and suppression as they were trained."""
+    checkpoint = torch.load(path, weights_only=True)
+    config = config_from_dict(checkpoint["config"])
+    detector = build_detector(config, NAMES)
+    detector.load_state_dict(checkpoint["model"])
+    return detector.eval(), build_coder(config), build_postprocess(config), config
+
+
+def other_images(size_px, batch=3):
+    generator = torch.Generator().manual_seed(9)
+    coarse = torch.rand(batch, 3, size_px // 8, size_px // 8, generator=generator)
+    return (nn.functional.interpolate(coarse, size_px, mode="bilinear") * 255).byte()
+
+
+@torch.inference_mode()
+def check_other_images(path, exported, size_px):
+    """On images that the gate has not seen."""
+    detector, coder, postprocess, _ = load(path)
+    images = other_images(size_px)
+    boxes, scores = coder(detector(images))
+    expected = postprocess(boxes, scores)
+    found = exported.detect(images)
+    assert sum(map(len, found)) > 5
+    for one, other in zip(expected, found, strict=True):
+        assert one.labels.tolist() == other.labels.tolist()
+        torch.testing.assert_close(one.boxes_xyxy_px, other.boxes_xyxy_px, rtol=1e-4, atol=0.05)
+        torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=1e-4)
+
+
+ONNX = [
+    ("yolov3_tiny", {"dynamic_size": True, "nms": True}, {}),
+    ("yolov2", {"nms": True}, {"labels": "all_classes", "max_candidates": 15}),
+    ("yolov1", {"float_input": True}, {}),
+]
+MORE_ONNX = [
+    ("yolov3", {"dynamic_size": True}, {}),
+    ("yolov3_spp", {"dynamic_size": True, "nms": True}, {"labels": "all_classes"}),
+    ("yolov2", {"dynamic_size": True, "fp16": True, "nms": True}, {}),
+    ("yolov1", {"nms": True}, {}),
+    ("yolov1", {"fp16": True}, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("neck", "options", "evaluation"),
+    [*ONNX, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_ONNX)],
+)
+def test_onnx_passes_the_gate(neck, options, evaluation, tmp_path):
+    path = write_checkpoint(tmp_path, neck, **evaluation)
+    lines = []
+    file = export_onnx(path, log=lines.append, **options)
+    assert sorted(tmp_path.iterdir()) == [file, path] == [tmp_path / "best.onnx", path]
+    exported = ExportedModel.open(file)
+    metadata = exported.metadata
+    assert (metadata.class_names, metadata.category_ids) == (tuple(NAMES), (1, 2, 90))
+    assert metadata.config == torch.load(path, weights_only=True)["config"]
+    assert (metadata.nms, metadata.dynamic_size) == (
+        options.get("nms", False),
+        options.get("dynamic_size", False),
+    )
+    assert f"{10 if metadata.dynamic_size else 5} images" in lines[0]
+    size_px = metadata.image_size_px
+    if metadata.precision == "fp32":
+        check_other_images(path, exported, size_px + 96 if metadata.dynamic_size else size_px)
+    if not metadata.dynamic_size:
+        with pytest.raises(UserError, match=f"takes images of {size_px} x {size_px} px, not of"):
+            exported.detect(other_images(size_px + 32))
+    check_standard(file, metadata)
+
+
+def check_standard(path, metadata):
+    """Only operators of the ONNX standard; batch (and sizes) by name; fp16 halves the weights."""
+    onnx = need("onnx")
+    model = onnx.load(path)
+    assert {opset.domain for opset in model.opset_import} <= {"", "ai.onnx"}
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    (images,) = model.graph.input
+    axes = [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim]
+    size = ["height", "width"] if metadata.dynamic_size else [metadata.image_size_px] * 2
+    assert axes == ["batch", 3, *size]
+    kind = onnx.TensorProto.FLOAT if metadata.float_input else onnx.TensorProto.UINT8
+    assert images.type.tensor_type.elem_type == kind
+    kinds = {t.data_type for t in model.graph.initializer if len(t.dims) == 4 and min(t.dims) > 0}
+    if metadata.precision == "fp16":
+        assert onnx.TensorProto.FLOAT16 in kinds
+    names = [output.name for output in model.graph.output]
+    assert names == (
+        ["boxes", "scores", "labels", "counts"] if metadata.nms else ["boxes", "scores"]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["mobilenet_v3_small", "resnet18", "darknet19"])
+def test_every_kind_of_encoder_passes_the_gate(encoder, tmp_path):
+    path = write_checkpoint(tmp_path, "yolov3", encoder=encoder)
+    check_other_images(path, ExportedModel.open(export_onnx(path, nms=True)), SIZE_PX)
+
+
+@pytest.mark.parametrize("neck", ["yolov3", "yolov3_spp", "yolov3_tiny", "yolov2", "yolov1"])
+def test_torchscript_passes_the_gate(neck, tmp_path):
+    path = write_checkpoint(tmp_path, neck)
+    dynamic = neck != "yolov1"
+    file = export_torchscript(path, dynamic_size=dynamic)
+    exported = ExportedModel.open(file)
+    assert exported.metadata.generation == load(path)[3].model.head.type
+    size_px = exported.metadata.image_size_px
+    check_other_images(path, exported, size_px + 32 * dynamic)
+
+
+def test_torchscript_in_fp16(tmp_path):
+    path = write_checkpoint(tmp_path)
+    file = export_torchscript(path)
+    half = export_torchscript(path, fp16=True, float_input=True, output=tmp_path / "h.torchscript")
+    assert ExportedModel.open(half).metadata.precision == "fp16"
+    assert half.stat().st_size < 0.6 * file.stat().st_size
+    check_other_images(path, ExportedModel.open(file), SIZE_PX)
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """A checkpoint, and its graph, which takes seconds to trace, again and again."""
+    folder = tmp_path_factory.mktemp("traced")
+    path = write_checkpoint(folder, max_detections=300)
+    graphs = {}
+
+    def trace(graph, metadata, original=onnx_files.trace):
+        if metadata.nms not in graphs:
+            graphs[metadata.nms] = original(graph, metadata)
+        return copy.deepcopy(graphs[metadata.nms])
+
+    return path, trace
+
+
+@pytest.fixture
+def cached(traced, monkeypatch):
+    path, trace = traced
+    monkeypatch.setattr(onnx_files, "trace", trace)
+    return path
+
+
+def wrong_weight(model):
+    """One filter of one layer is 1% too strong."""
+    from onnx import numpy_helper
+
+    weights = [t for t in model.graph.initializer if len(t.dims) == 4 and t.dims[2] == 3]
+    values = numpy_helper.to_array(weights[2]).copy()
+    values[0] *= 1.01
+    weights[2].CopyFrom(numpy_helper.from_array(values, weights[2].name))
+
+
+def no_sigmoid(model):
+    for node in model.graph.node:
+        if node.op_type == "Sigmoid":
+            node.op_type = "Tanh"
+
+
+def break_suppression(change):
+    def broken(model, metadata, original=onnx_files.suppress):
+        return original(model, change(metadata))
+
+    return broken
+
+
+def test_a_broken_graph_is_refused_and_leaves_no_file(cached, monkeypatch, capsys):
+    for damage in (wrong_weight, no_sigmoid):
+
+        def broken(graph, metadata, damage=damage, original=onnx_files.trace):
+            model = original(graph, metadata)
+            damage(model)
+            return model
+
+        with monkeypatch.context() as patch:
+            patch.setattr(onnx_files, "trace", broken)
+            assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1
+        error = capsys.readouterr().err
+        assert f"{cached}: the export is refused, for it does not find what PyTorch" in error
+        assert "instead of" in error and len(error.splitlines()) == 1
+        assert list(cached.parent.iterdir()) == [cached]
+
+
+def test_a_broken_suppression_is_refused(cached, monkeypatch, capsys):
+    """The boxes and scores are right; what is made of them is not."""
+    file = cached.with_suffix(".onnx")
+    file.write_text("the file of before")
+    changes = [
+        (lambda metadata: replace(metadata, iou=0.9), "PyTorch has not"),
+        (lambda metadata: replace(metadata, conf=0.01), "PyTorch has not"),
+        (lambda metadata: replace(metadata, iou=0.05), "lacks the detection"),
+        (lambda metadata: replace(metadata, max_detections=3), "lacks the detection"),
+        (lambda metadata: replace(metadata, labels="all_classes"), "image 0"),
+    ]
+    for change, text in changes:
+        with monkeypatch.context() as patch:
+            patch.setattr(onnx_files, "suppress", break_suppression(change))
+            assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1, text
+        error = capsys.readouterr().err
+        assert "the export is refused" in error and text in error
+        assert sorted(cached.parent.iterdir()) == [file, cached]
+    assert file.read_text() == "the file of before"
+    file.unlink()
+
+
+def test_thresholds_images_and_output(cached, tmp_path, capsys):
+    cv2 = pytest.importorskip("cv2")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+    generator = np.random.default_rng(0)
+    for index, (height, width) in enumerate(((50, 90), (200, 30), (64, 64), (10, 10), (70, 60))):
+        image = generator.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), cv2.blur(image, (5, 5)))
+    output = tmp_path / "detector.onnx"
+    argv = [str(cached), "--format", "onnx", "--nms", "--output", str(output)]
+    assert export.main([*argv, "--conf", "0.3", "--iou", "0.6", "--images", str(folder)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{output}\n"
+    assert "on 6 images boxes differ" in printed.err
+    metadata = ExportedModel.open(output).metadata
+    assert (metadata.conf, metadata.iou, metadata.max_detections) == (0.3, 0.6, 300)
+    for path, text in ((tmp_path / "no", "there is no such folder"), (tmp_path, "holds no image")):
+        assert export.main([*argv, "--images", str(path)]) == 1
+        assert text in capsys.readouterr().err
+
+
+def test_yolov1_has_one_size(tmp_path, capsys):
+    path = write_checkpoint(tmp_path, "yolov1")
+    for option in (["--dynamic-size"], ["--image-size", "192"]):
+        for form in ("onnx", "torchscript"):
+            assert export.main([str(path), "--format", form, *option]) == 1
+            error = capsys.readouterr().err
+            assert "works at the 128 px alone that it was trained at" in error
+            assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--format", "darknet", "--nms"],
+        ["--format", "torchscript", "--nms"],
+        ["--format", "onnx", "--thresh", "0.5"],
+        ["--format", "onnx", "--conf", "0.5"],
+        ["--format", "onnx", "--image-size", "100"],
+    ],
+)
+def test_bad_usage(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        export.main(["best.pt", *argv])
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_output_with_another_ending(tmp_path, capsys):
+    path = write_checkpoint(tmp_path)
+    argv = [str(path), "--format", "onnx", "--output", str(tmp_path / "a.bin")]
+    assert export.main(argv) == 1
+    assert "must end in .onnx" in capsys.readouterr().err
+
+
+def test_a_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    with pytest.raises(UserError, match="need the package onnxscript, which is not installed"):
+        need("onnxscript")
+    with pytest.raises(AssertionError):
+        need("subprocess")  # nothing else is imported by a name
+
+
+def test_files_of_others(tmp_path):
+    onnx = need("onnx")
+    helper = onnx.helper
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    other = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    node = helper.make_node("Identity", ["x"], ["y"])
+    model = helper.make_model(
+        helper.make_graph([node], "g", [value], [other]),
+        ir_version=8,
+        opset_imports=[helper.make_opsetid("", 18)],
+    )
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(model.SerializeToString())
+    torch.jit.save(torch.jit.script(nn.ReLU()), tmp_path / "foreign.torchscript")
+    for name in ("foreign.onnx", "foreign.torchscript"):
+        with pytest.raises(UserError, match=f"{name}: not a file that export.py wrote"):
+            ExportedModel.open(tmp_path / name)
+    (tmp_path / "text.onnx").write_text("text")
+    (tmp_path / "text.torchscript").write_text("text")
+    for name, text in (
+        ("text.onnx", "ONNX Runtime cannot open it"),
+        ("text.torchscript", "not a TorchScript file"),
+        ("nothing.onnx", "there is no such file"),
+        ("text.tflite", "must end in .onnx or .torchscript"),
+    ):
+        with pytest.raises(UserError, match=text):
+            ExportedModel.open(tmp_path / name)
+
+
+def test_the_images_of_the_check():
+    batches = check_batches(None, [(64, 64), (96, 160)])
+    assert [tuple(batch.shape) for batch in batches] == [
+        (1, 3, 64, 64),
+        (4, 3, 64, 64),
+        (1, 3, 96, 160),
+        (4, 3, 96, 160),
+    ]
+    assert batches[0].flatten(2).unique(dim=2).shape[2] == 1, "an empty scene"
+    assert all(image.float().std() > 5 for image in batches[1])

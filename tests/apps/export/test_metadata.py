@@ -1,0 +1,45 @@
+"""The metadata in and out of an exported file."""
+
+import pytest
+
+from yolo.errors import UserError
+from yolo.evaluate.exported_metadata import ExportMetadata
+
+METADATA = ExportMetadata(
+    class_names=("cat", "traffic light", "Löwe"),
+    category_ids=(1, 2, 90),
+    image_size_px=416,
+    fill_colour_rgb=(124, 116, 104),
+    conf=0.005,
+    iou=0.45,
+    max_detections=300,
+    max_candidates=4096,
+    labels="all_classes",
+    generation="yolov3",
+    config={"model": {"head": {"anchors": [[1.5, 2.0]]}}, "seed": 0, "nothing": None},
+    step=7,
+    precision="fp16",
+    dynamic_size=True,
+    nms=True,
+)
+
+
+def test_round_trip():
+    metadata = METADATA.to_metadata()
+    assert metadata["yolo.class_names"] == '["cat", "traffic light", "L\\u00f6we"]'
+    assert all(isinstance(value, str) for value in metadata.values())
+    assert ExportMetadata.from_metadata({**metadata, "foreign": "x"}, owner="a.onnx") == METADATA
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda m: {}, "not a file that export.py wrote"),
+        (lambda m: m | {"yolo.version": "2"}, "export version 2; this code reads 1"),
+        (lambda m: m | {"yolo.conf": "{"}, "what it tells of itself is damaged"),
+        (lambda m: {k: v for k, v in m.items() if k != "yolo.iou"}, "damaged"),
+    ],
+)
+def test_what_is_no_card_of_ours(change, text):
+    with pytest.raises(UserError, match=f"a.onnx: .*{text}"):
+        ExportMetadata.from_metadata(change(METADATA.to_metadata()), owner="a.onnx")

@@ -1,0 +1,175 @@
+"""Predictors: what validation finds, whatever the images come as and whatever file holds them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.apps.predict.checkpoints import CONF, write_checkpoint
+from yolo.apps.predict import Predictor
+from yolo.apps.predict.network import ExportedNetwork, TrainedNetwork, cast_weights
+from yolo.data.formats.shapes import ShapesDataset
+from yolo.detection.postprocess import Postprocess
+from yolo.errors import UserError
+from yolo.factory.data import build_dataset
+from yolo.factory.scoring import build_scoring, read_config
+from yolo.records import Detections
+from yolo.train.checkpoint import load_checkpoint
+from yolo.train.distributed import join
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "best.pt")
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint):
+    return Predictor.from_checkpoint(checkpoint, device="cpu", conf=CONF, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 256, (70, 120, 3), dtype=np.uint8)
+
+
+def same(one, other):
+    """Every box of one has its like in the other, within the rounding of other kernels."""
+    assert len(one) == len(other)
+    boxes, others = one.boxes_xyxy_px[:, None], other.boxes_xyxy_px  # (N, 1, 4), (N, 4)
+    size_px = (boxes[..., 2:] - boxes[..., :2]).amax(dim=2)  # (N, 1)
+    near = (boxes - others).abs().amax(dim=2) < 0.02 + 1e-4 * size_px
+    near &= (one.scores[:, None] - other.scores).abs() < 1e-4
+    near &= one.labels[:, None] == other.labels
+    assert near.any(dim=1).all() and near.any(dim=0).all()
+
+
+@pytest.mark.parametrize("neck", ["yolov3", "yolov2", "yolov1", "yolov3_tiny"])
+def test_it_finds_what_validation_scores(neck, tmp_path):
+    """The evaluator runs the unfused network on batches of its own loader."""
+    shapes = {"type": "shapes", "root": str(tmp_path), "split": "val", "images": 5}
+    dataset = ShapesDataset(root=tmp_path, split="val", images=5)
+    path = write_checkpoint(
+        tmp_path / "best.pt",
+        neck=neck,
+        image_size=128,
+        data={"train": shapes | {"split": "train"}, "val": shapes, "workers": 0},
+        class_names=list(dataset.class_names),
+        category_ids=list(dataset.category_ids),
+    )
+    content = load_checkpoint(path)
+    config = read_config(path, content)
+    scoring = build_scoring(path, content, config, join(["cpu"]))
+    found = scoring.evaluator.find(scoring.detector, lambda: False)
+    predictor = Predictor.from_checkpoint(path, device="cpu", conf=CONF, precision="fp32")
+    paths = [dataset.image_path(i) for i in range(len(build_dataset(config, "val")))]
+    assert len(found.scores) > 15
+    for image_id, prediction in zip(dataset.annotations.image_ids, predictor(paths), strict=True):
+        mine = found.image_ids == image_id
+        scored = Detections(
+            boxes_xyxy_px=torch.from_numpy(found.boxes_xyxy_px[mine]),
+            scores=torch.from_numpy(found.scores[mine]),
+            labels=torch.from_numpy(found.labels[mine]),
+        )
+        same(prediction.detections, scored)
+        assert prediction.names == [dataset.class_names[i] for i in prediction.detections.labels]
+
+
+def test_every_kind_of_image(predictor, image, tmp_path):
+    (expected,) = predictor(image)
+    assert len(expected.names) > 3 and expected.image_hw == (70, 120)
+    assert expected.detections.boxes_xyxy_px[:, 2].max() <= 120
+    path = tmp_path / "image.png"
+    Image.fromarray(image).save(path)
+    turned = Image.fromarray(np.rot90(image).copy())
+    turned.getexif()[0x0112] = 6  # is to be turned by 90 degrees clockwise
+    kinds = [path, str(path), Image.fromarray(image), turned, image[:, :, ::-1][:, :, ::-1]]
+    for prediction in [*predictor(kinds), *predictor(np.stack([image, image]))]:
+        same(prediction.detections, expected.detections)
+        assert prediction.image_hw == (70, 120)
+    grey = Image.fromarray(image[:, :, 0])
+    same(predictor(grey)[0].detections, predictor(image[:, :, 0])[0].detections)
+    assert len(predictor(Image.fromarray(image).convert("CMYK"))) == 1
+    assert predictor([]) == []
+
+
+def test_a_damaged_pil_image(predictor, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be decoded"):
+        predictor(Image.open(tmp_path / "cut.png"))
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), 3.5])
+def test_what_is_no_image(predictor, bad):
+    with pytest.raises(UserError, match=r"must be a uint8 array \(height, width, 3\) in RGB"):
+        predictor([bad])
+
+
+def test_thresholds_of_a_call_and_of_its_own(predictor, checkpoint, image):
+    (many,), (few,) = predictor(image), predictor(image, conf=0.3)
+    assert 0 < len(few.detections) < len(many.detections)
+    same(few.detections, many.detections.above(0.3))
+    assert len(predictor(image, iou=0.05)[0].names) < len(many.names)
+    default = Predictor.from_checkpoint(checkpoint, device="cpu", precision="fp32")
+    assert (default.postprocess.conf, default.postprocess.iou) == (0.25, 0.45)
+    with pytest.raises(UserError, match="conf must be from 0 to 1, not 7"):
+        predictor(image, conf=7.0)
+
+
+@pytest.mark.parametrize("neck", ["yolov3", "yolov2", "yolov1", "yolov3_tiny"])
+def test_weights_cast_once_compute_what_autocast_computes(neck, tmp_path):
+    path = write_checkpoint(tmp_path / "best.pt", neck=neck, image_size=128)
+    network = Predictor.from_checkpoint(path, device="cpu", precision="fp32").network
+    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    cast = cast_weights(network.detector, "bf16")
+    assert {p.dtype for p in cast.parameters()} == {torch.bfloat16}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected, result = network.detector(images), cast(images)
+    for one, other in zip(expected, result, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_fused_network_in_the_fastest_format(checkpoint, image):
+    network = Predictor.from_checkpoint(checkpoint, device="cpu").network
+    assert isinstance(network, TrainedNetwork)
+    assert not [m for m in network.detector.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert network.precision.name in ("fp32", "bf16") and "bf16" in network.precision.reason
+    half = Predictor.from_checkpoint(checkpoint, device="cpu", precision="bf16")
+    assert next(half.network.detector.neck.parameters()).dtype == torch.bfloat16
+    assert len(half(image)[0].names) > 3
+
+
+def test_what_cannot_be_opened(checkpoint, tmp_path):
+    v1 = write_checkpoint(tmp_path / "v1.pt", neck="yolov1", image_size=128)
+    with pytest.raises(UserError, match="at the 128 px alone that it was trained at, not at 192"):
+        Predictor.from_checkpoint(v1, device="cpu", image_size_px=192)
+    with pytest.raises(UserError, match="multiple of 32, not 100"):
+        Predictor.from_checkpoint(checkpoint, device="cpu", image_size_px=100)
+    with pytest.raises(UserError, match="no such"):
+        Predictor.from_checkpoint(tmp_path / "none.onnx")
+
+
+class SuppressedFile:
+    """An exported file with the suppression inside."""
+
+    metadata = SimpleNamespace(nms=True, conf=0.1, iou=0.5, precision="fp32")
+
+    def detect(self, images):
+        boxes = torch.tensor([[0.0, 0, 9, 9], [10, 10, 20, 20]])
+        found = Detections(boxes, torch.tensor([0.9, 0.2]), torch.tensor([1, 0]))
+        return [found for _ in images]
+
+
+def test_thresholds_inside_a_file_are_not_passed_over():
+    network = ExportedNetwork(SuppressedFile(), "model.onnx")
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    found = network.detect(images, Postprocess(conf=0.3, iou=0.5))
+    assert [one.labels.tolist() for one in found] == [[1], [1]]
+    for thresholds in ({"conf": 0.05, "iou": 0.5}, {"conf": 0.3, "iou": 0.6}):
+        with pytest.raises(UserError, match=r"with IoU 0.5 and confidences from 0.1 on"):
+            network.detect(images, Postprocess(**thresholds))

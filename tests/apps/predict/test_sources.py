@@ -1,0 +1,210 @@
+"""What can be predicted on, and the threads that read ahead."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import itertools
+import socket
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from yolo.apps.predict.ahead import Ahead
+from yolo.apps.predict.sources import find_sources
+from yolo.errors import UserError
+
+
+def write_video(path: Path, frames: int = 12, fps: float = 10) -> Path:
+    """Frame i has the grey value 10 i, and noise in its upper half."""
+    noise = np.random.default_rng(0)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    for i in range(frames):
+        frame = np.full((48, 64, 3), 10 * i % 250, np.uint8)
+        frame[:24] = noise.integers(0, 256, (24, 64, 3))
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def write_image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((20, 30, 3), 99, np.uint8))
+    return path
+
+
+def test_folders_patterns_and_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.jpg", "a/2.PNG", "a/b/1.jpg", "[odd].jpg"):
+        write_image(Path(name))
+    Path("a/notes.txt").write_text("text")
+    write_video(Path("a/1.mp4"))
+
+    def names(*texts):
+        return [(source.name, source.stem) for source in find_sources(texts)[0]]
+
+    assert names("a") == [("1.jpg", "1"), ("1.mp4", "1_2"), ("2.PNG", "2")]
+    assert names("a/**/*.jpg") == [("1.jpg", "1"), ("b/1.jpg", "b/1")]
+    assert names("**/*.PNG", "[odd].jpg") == [("2.PNG", "2"), ("[odd].jpg", "[odd]")]
+    assert names("a/1.jpg", "a/b/1.jpg") == [("a/1.jpg", "1"), ("a/b/1.jpg", "1_2")]
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        (["none.jpg"], "none.jpg: there is no such file or folder"),
+        (["none/*.jpg"], "no image and no video fits this pattern"),
+        (["."], "the folder holds no image and no video"),
+        (["gopher://somewhere/film"], "gopher: is no protocol of a stream"),
+        (["99"], "camera 99: cannot be opened"),
+    ],
+)
+def test_nothing_there(texts, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        find_sources(texts)
+
+
+def test_an_address_keeps_its_password():
+    with pytest.raises(UserError) as caught:
+        find_sources(["rtsp://me:secret@127.0.0.1:1/live"])
+    assert "the stream of 127.0.0.1: cannot be opened" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_frames_of_a_video(tmp_path):
+    ((source,), broken) = find_sources([str(write_video(tmp_path / "a.mp4"))])
+    assert (source.fps, source.frames, source.live, broken) == (10, 12, False, [])
+    frames = list(source.read())
+    assert [frame.number for frame in frames] == list(range(12))
+    for frame in frames:
+        assert abs(float(frame.image[32:].mean()) - 10 * frame.number) < 5
+
+
+def test_a_video_that_ends_early_and_one_that_is_none(tmp_path):
+    whole = write_video(tmp_path / "whole.avi", frames=40)
+    content = whole.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty.mp4").touch()
+    sources, broken = find_sources([str(tmp_path)])
+    assert [source.name for source in sources] == ["cut.avi", "whole.avi"]
+    assert [sentence.split(": ", 1)[1] for sentence in broken] == [
+        "the video cannot be opened: it is damaged or of an unknown format"
+    ] * 2
+    *frames, news = sources[0].read()
+    assert 5 < len(frames) < 40 and news.image is None
+    assert len(frames) + news.lost == 40
+    assert news.error == f"cut.avi: {news.lost} of its 40 frames are missing or broken"
+
+
+def test_a_broken_image_is_news(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    ((source,), _) = find_sources([str(tmp_path / "empty.jpg")])
+    (frame,) = source.read()
+    assert frame.image is None and "is an empty file" in frame.error
+
+
+PLAYLIST = (
+    "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:{}/a.ts\n#EXT-X-ENDLIST\n"
+)
+SESSION = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video {} RTP/AVP 96\n"
+FILES = {
+    "playlist.mp4": PLAYLIST,
+    "playlist.m3u8": PLAYLIST,
+    "list.mp4": "ffconcat version 1.0\nfile http://127.0.0.1:{}/a.mp4\n",
+    "session.mp4": SESSION,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_leads_to_no_network(name, tmp_path):
+    """A listening socket sees nobody, whatever a file says."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        path = tmp_path / name
+        path.write_text(FILES[name].format(server.getsockname()[1]))
+        start = time.monotonic()
+        sources, _ = find_sources([str(path)])
+        assert all(frame.image is None for source in sources for frame in source.read())
+        assert time.monotonic() - start < 5
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_stream_from_the_network_that_the_user_named(tmp_path):
+    """An HTTP address is read, and Ctrl-C aside its end is the end."""
+    write_video(tmp_path / "film.mp4")
+    handler = functools.partial(_Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/film.mp4"
+        ((source,), _) = find_sources([address])
+        assert (source.name, source.live) == ("127.0.0.1_film.mp4", True)
+        assert len(list(source.read())) == 12
+        with pytest.raises(UserError, match="never ends: name it alone"):
+            find_sources([address, address])
+        server.shutdown()
+
+
+def test_ahead_keeps_order_and_passes_errors_on():
+    def items():
+        yield from range(5)
+        raise ValueError("broken")
+
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        for item in Ahead(items(), depth=2):
+            seen.append(item)
+    assert seen == list(range(5))
+    batches = list(Ahead(iter_of(range(20)), depth=50).batches(8))
+    assert list(itertools.chain(*batches)) == list(range(20))
+    assert max(map(len, batches)) <= 8
+
+
+def iter_of(items):
+    yield from items
+
+
+def test_ahead_waits_or_takes_the_newest():
+    made = []
+
+    def items():
+        for i in range(50):
+            made.append(i)
+            yield i
+
+    waiting = Ahead(items(), depth=2)
+    time.sleep(0.1)
+    assert len(made) <= 4
+    waiting.close()
+    made.clear()
+    newest = Ahead(items(), depth=1, newest_only=True)
+    newest._thread.join(0.5)
+    assert made == list(range(50))
+    assert list(newest) == [49]
+
+
+def test_closing_ahead_closes_what_it_reads_and_frees_who_waits():
+    closed = threading.Event()
+
+    def items():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    ahead = Ahead(items(), depth=1)
+    ahead.close()
+    assert closed.is_set()
+    assert list(ahead) == []
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Not into the test's output."""

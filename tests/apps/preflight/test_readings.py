@@ -1,0 +1,94 @@
+"""Boxes of 10 landscape images of 200 x 100 px, right and misread, by hand."""
+
+import numpy as np
+import pytest
+
+from yolo.apps.preflight.readings import read_boxes
+from yolo.data.formats.coco import CocoDataset
+from yolo.data.formats.voc import VocDataset
+
+BOXES = np.array([[150, 60, 40, 30], [10, 10, 20, 80], [120, 5, 70, 20], [0, 0, 200, 100.0]])
+SIZES = np.full((4, 2), (200.0, 100.0))
+WRONG = {
+    "[y, x, height, width]": BOXES[:, [1, 0, 3, 2]],
+    "the corners [x1, y1, x2, y2]": np.concatenate(
+        [BOXES[:, :2], BOXES[:, :2] + BOXES[:, 2:]], axis=1
+    ),
+    "[centre x, centre y, width, height]": np.concatenate(
+        [BOXES[:, :2] + BOXES[:, 2:] / 2, BOXES[:, 2:]], axis=1
+    ),
+}
+
+
+def test_right_boxes_are_left_alone():
+    reading = read_boxes(BOXES, SIZES)
+    assert (reading.outside, reading.tiny, reading.better) == (0, 0, None)
+    assert reading.fault() is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_misreading_is_named(name):
+    reading = read_boxes(WRONG[name], SIZES)
+    assert reading.better == name and reading.better_outside == 0
+    assert f"if their numbers are read as {name}" in reading.fault()
+
+
+def test_swapped_corners_are_told_from_plain_ones():
+    corners = WRONG["the corners [x1, y1, x2, y2]"][:3]
+    assert read_boxes(corners[:, [1, 0, 3, 2]], SIZES[:3]).better == "the corners [y1, x1, y2, x2]"
+
+
+def test_relative_boxes_are_no_pixels():
+    relative = BOXES / np.array([200, 100, 200, 100])
+    reading = read_boxes(relative, SIZES)
+    assert reading.tiny == 1 and "their unit is not the pixel" in reading.fault()
+
+
+def test_boxes_of_a_larger_image_are_hopeless():
+    reading = read_boxes(BOXES * 3, SIZES)
+    assert reading.better is None and reading.outside == 1
+    assert "whatever their order" in reading.fault()
+
+
+def test_objects_that_reach_a_little_over_the_edge_are_no_fault():
+    """A tenth of a box may be outside, and a twentieth of all boxes more."""
+    over = BOXES + np.array([0, 0, 3, 3])
+    assert read_boxes(over, SIZES).fault() is None
+    many, sizes = np.tile(BOXES, (10, 1)), np.tile(SIZES, (10, 1))
+    many[0, 0] = 195
+    assert read_boxes(many, sizes).outside == 1 / 40
+    assert read_boxes(many, sizes).fault() is None
+
+
+def test_a_careless_box_of_a_small_data_set_is_no_fault():
+    """One of five leaves; a few boxes would stay inside under another reading by chance, too."""
+    few = np.array([[60, 40, 20, 20], [90, 30, 20, 20], [120, 50, 20, 20], [60, 30, 40, 30]])
+    few, sizes = np.concatenate([few, [[170, 30, 40, 30]]]), np.tile((200.0, 100.0), (5, 1))
+    reading = read_boxes(few, sizes)
+    assert reading.outside == 1 / 5 and reading.fault() is None
+    assert read_boxes(few[1:], sizes[1:]).fault() is None  # a quarter
+    assert read_boxes(np.tile(few, (3, 1)), np.tile(sizes, (3, 1))).fault() is not None
+
+
+@pytest.mark.parametrize("name", ["coco train", "coco val", "bccd", "voc"])
+def test_no_threshold_fires_on_real_data(name, real_data):
+    coco = real_data / "coco-mini"
+    opened = {
+        "coco train": lambda: CocoDataset(
+            annotations=coco / "annotations/instances_train2017.json", images=coco / "train2017"
+        ),
+        "coco val": lambda: CocoDataset(
+            annotations=coco / "annotations/instances_val2017.json", images=coco / "val2017"
+        ),
+        "bccd": lambda: VocDataset(root=real_data / "bccd", image_sets=["train"]),
+        "voc": lambda: VocDataset(root=real_data / "voc-sample", image_sets=["*"]),
+    }[name]()
+    truth = opened.ground_truth()
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    boxes = np.array([entry["bbox"] for entry in truth["annotations"]])
+    owners = np.array([sizes[entry["image_id"]] for entry in truth["annotations"]])
+    reading = read_boxes(boxes, owners)
+    assert reading.fault() is None
+    assert reading.outside < 0.01 and reading.tiny < 0.01
+    swapped = read_boxes(boxes[:, [1, 0, 3, 2]], owners)
+    assert swapped.better == "[y, x, height, width]" and swapped.outside > 0.25

@@ -1,0 +1,201 @@
+"""scripts/preflight.py in process on made data: what passes, and faults the slow tests lack."""
+
+import json
+import sys
+
+import pytest
+
+from tests.apps.preflight.made_data import made_json, overrides, write_split
+from tests.apps.report.pages import Page
+from yolo.apps.preflight import headers, overfitting, speed, stages, truth
+from yolo.config import REPOSITORY_ROOT
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+from scripts import preflight
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Data without a fault, and stages that hurry."""
+    for split in ("train", "val"):
+        write_split(tmp_path, split, made_json(split))
+    for module, name in [
+        (speed, "LOADER_SECONDS"),
+        (speed, "NETWORK_SECONDS"),
+        (speed, "TOGETHER_SECONDS"),
+    ]:
+        monkeypatch.setattr(module, name, 0.3)
+    monkeypatch.setattr(overfitting, "MOST_STEPS", overfitting.JUDGED_STEPS)
+    monkeypatch.setattr(overfitting, "OVERFIT_SECONDS", 600)  # a busy machine shall judge, too
+    return tmp_path
+
+
+@pytest.fixture
+def only_data(monkeypatch):
+    """Leave out the stages that compute."""
+    monkeypatch.setattr(stages, "STAGES", stages.STAGES[:7])
+
+
+def change(root, split, mend):
+    data = made_json(split)
+    mend(data)
+    write_split(root, split, data)
+
+
+def run(root, *more):
+    return preflight.main(["--gpu", "cpu", *overrides(root), *more])
+
+
+def fault_of(root, capsys, *more):
+    """The stage and the sentence."""
+    assert run(root, *more) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    head, _, sentence = line.partition(": ")
+    return head.split(",")[0].removeprefix("FAULT in stage "), sentence
+
+
+def test_sound_data_passes_all_stages(root, capsys):
+    page, report = root / "preflight.html", root / "preflight.json"
+    assert run(root, "--html", str(page), "--json", str(report), "training.steps=1000") == 0
+    written = capsys.readouterr()
+    assert written.err == ""
+    *_, verdict, json_there, page_there = written.out.splitlines()
+    assert verdict.startswith("nothing that would spoil the run was found")
+    assert (json_there, page_there) == (f"written: {report}", f"written: {page}")
+    by_name = {stage["name"]: stage for stage in json.loads(report.read_text())["stages"]}
+    assert list(by_name) == [
+        "files", "headers", "boxes", "classes", "anchors", "decoding", "truth", "overfitting",
+        "speed",
+    ]  # fmt: skip
+    assert by_name["classes"]["figures"]["classes"][1] == {
+        "label": 1, "id": 2, "name": "dog", "train_boxes": 8, "train_images": 8, "val_boxes": 8,
+        "val_images": 8,
+    }  # fmt: skip
+    assert by_name["truth"]["figures"]["truth"]["AP"] == pytest.approx(1.0, abs=1e-9)
+    losses = by_name["overfitting"]["figures"]["losses"]
+    assert losses[-1] < losses[0]
+    seen = Page(page.read_text())  # a page with nothing from outside
+    assert len(seen.pictures) == 1 and seen.tags.count("svg") >= 5
+    assert "Nothing that would spoil the run was found." in seen.texts
+
+
+def test_a_class_that_val_alone_defines(root, capsys):
+    change(root, "val", lambda data: data["categories"].append({"id": 3, "name": "hot dog"}))
+    stage, sentence = fault_of(root, capsys)
+    assert stage == "files"
+    assert sentence.startswith("data.train does not define the class 'hot dog' that data.val asks")
+
+
+def test_the_reverse_is_a_warning(root, only_data, capsys):
+    change(root, "val", lambda data: data.update(annotations=data["annotations"][::2]))
+    assert run(root) == 0
+    assert "1 of 2 classes in data.train but not in data.val" in capsys.readouterr().out
+
+
+def test_an_annotated_size_that_is_not_the_files(root, capsys):
+    change(root, "train", lambda data: data["images"][2].update(width=800, height=600))
+    stage, sentence = fault_of(root, capsys)
+    assert stage == "headers"
+    assert "3.png is 80x60 px large, but its annotations are for 800x600 px" in sentence
+
+
+def test_missing_images_are_counted_even_in_a_sample(root, capsys, monkeypatch):
+    monkeypatch.setattr(headers, "HEADER_SECONDS", 0.0)  # a sample of one
+    (root / "val" / "5.png").unlink()
+    stage, sentence = fault_of(root, capsys)
+    assert (stage, sentence) == (
+        "headers", f"data.val: the image {root / 'val' / '5.png'} does not exist."
+    )  # fmt: skip
+
+
+def test_copies_within_a_set_are_a_warning_and_leaks_a_fault(root, capsys):
+    (root / "train" / "2.png").write_bytes((root / "train" / "1.png").read_bytes())
+    (root / "val" / "8.png").write_bytes((root / "train" / "3.png").read_bytes())
+    assert run(root) == 1
+    written = capsys.readouterr()
+    assert "data.train has 1 images more than once" in written.out
+    assert f"the validation image {root / 'val' / '8.png'} is in data.train too" in written.err
+
+
+def test_a_broken_image_may_be_skipped(root, only_data, capsys):
+    content = (root / "train" / "4.png").read_bytes()
+    (root / "train" / "4.png").write_bytes(content[:200])
+    stage, sentence = fault_of(root, capsys)
+    assert stage == "decoding" and "train/4.png" in sentence
+    stage, sentence = fault_of(root, capsys, "data.on_error=skip")  # 1 of 8 is more than 1 %
+    assert stage == "decoding"
+    assert run(root, "data.on_error=skip", "data.max_bad_share=0.2") == 0
+
+
+def test_clipped_and_twin_boxes_are_listed(root, only_data, capsys):
+    def spoil(data):
+        data["annotations"][0]["bbox"] = [70, 10, 12, 20]
+        data["annotations"].append({**data["annotations"][3], "id": 99})
+
+    change(root, "train", spoil)
+    assert run(root) == 0
+    told = capsys.readouterr().out
+    assert "1.png: annotation 1, bbox [70, 10, 12, 20], clipped to the image of 80x60 px" in told
+    assert "data.train, nearly equal to another of their class: 2.png: dog" in told
+
+
+def test_a_learning_rate_that_blows_up(root, capsys):
+    stage, sentence = fault_of(root, capsys, "training.optimizer.learning_rate=1e9")
+    assert stage == "overfitting"
+    assert "lower training.optimizer.learning_rate" in sentence
+
+
+def test_config_errors_exit_with_2_before_torch(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        preflight.main(["training.steps=none"])
+    assert "training.steps" in capsys.readouterr().err
+    config = REPOSITORY_ROOT / "configs/pretrain/shapes_darknet53.yaml"
+    with pytest.raises(SystemExit, match="2"):
+        preflight.main(["--config", str(config)])
+    assert "task" in capsys.readouterr().err
+    for argv in (["--html", "page.pdf"], ["--gpu", "cpu,cpu"]):
+        with pytest.raises(SystemExit, match="2"):
+            preflight.main(argv)
+
+
+def test_a_rare_object_is_among_the_images_that_are_scored(root, only_data, capsys, monkeypatch):
+    """Without one of them there would be no figure, as with two of eight images."""
+    monkeypatch.setattr(truth, "MOST_IMAGES", 2)
+    for few in (3, 8):
+        change(
+            root,
+            "val",
+            lambda data, few=few: data.update(
+                annotations=[box for box in data["annotations"] if box["image_id"] == few]
+            ),
+        )
+        assert run(root) == 0
+        assert "AP 1.0000 on 2 images" in capsys.readouterr().out
+
+
+def test_a_careless_box_of_a_small_data_set_is_a_warning(root, only_data, capsys):
+    """A fifth of one of the 16 boxes of val lies outside."""
+
+    def spoil(data):
+        data["annotations"][0]["bbox"] = [72, 10, 10, 20]
+
+    change(root, "val", spoil)
+    assert run(root) == 0
+    assert "clipped to the image" in capsys.readouterr().out
+
+
+def test_empty_files_that_are_skipped_are_no_copies(root, only_data, capsys):
+    for split in ("train", "val"):
+        (root / split / "4.png").write_bytes(b"")
+    assert run(root, "data.on_error=skip", "data.max_bad_share=0.2") == 0
+    assert "more than once" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_the_verdict_is_told_where_the_report_cannot_be_written(root, capsys, option):
+    (root / "file").write_text("")
+    (root / "train.json").write_text("")
+    assert run(root, option, str(root / "file" / "report.html")) == 1
+    fault, error = capsys.readouterr().err.splitlines()
+    assert fault.startswith("FAULT in stage files")
+    assert error.startswith(f"error: {root / 'file' / 'report.html'}: the ")

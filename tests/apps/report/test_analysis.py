@@ -1,0 +1,202 @@
+"""validation.py --analyse on a detector with hostile names, and what the pictures say."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.apps.report.pages import HOSTILE, Page
+from tests.detectors import make_config
+from yolo.apps.report import analysis, gallery
+from yolo.config import REPOSITORY_ROOT, config_from_dict
+from yolo.data.formats.coco import CocoDataset
+from yolo.evaluate.metrics.detection_errors import find_errors
+from yolo.factory.detector import build_detector
+from yolo.train.checkpoint import save_checkpoint
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+import validation
+
+NAMES = [*HOSTILE[:2], "dog"]
+CAT, TREE, DOG = 0, 1, 2
+ANNOTATIONS = [  # image, label, xyxy, crowd
+    (0, CAT, (10, 10, 50, 50), 0),
+    (0, DOG, (60, 10, 100, 50), 0),
+    (0, DOG, (10, 60, 50, 100), 1),
+    (1, CAT, (0, 0, 120, 90), 0),
+    (1, DOG, (70, 60, 74, 64), 0),
+]
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Three images of 120 x 110 pixels, the last without truth; their names are hostile too."""
+    root = tmp_path / "images"
+    root.mkdir()
+    generator = np.random.default_rng(0)
+    images = []
+    for number in range(3):
+        name = f"<b>{number}&amp;.png"
+        cv2.imwrite(str(root / name), generator.integers(0, 256, (110, 120, 3), np.uint8))
+        images.append({"id": number, "file_name": name, "width": 120, "height": 110})
+    annotations = [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": label + 1,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "iscrowd": crowd,
+        }
+        for number, (image, label, (x1, y1, x2, y2), crowd) in enumerate(ANNOTATIONS)
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
+    truth = {"images": images, "annotations": annotations, "categories": categories}
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    return {"type": "coco", "annotations": str(path), "images": str(root)}
+
+
+@pytest.fixture
+def checkpoint(coco, tmp_path):
+    """A detector with random weights, which finds something everywhere."""
+    data = make_config(width=0.25).model_dump(mode="json")
+    data["data"] |= {"train": coco, "val": coco, "workers": 0}
+    data["evaluation"] |= {"conf": 0.01, "max_detections": 50}
+    detector = build_detector(config_from_dict(data), NAMES)
+    path = tmp_path / "run" / "best.pt"
+    path.parent.mkdir()
+    content = {
+        "config": data,
+        "class_names": NAMES,
+        "category_ids": [1, 2, 3],
+        "model": detector.state_dict(),
+        "ema": None,
+        "precision": {"name": "fp32", "reason": "test"},
+        "progress": {"step": 5},
+    }
+    save_checkpoint(path, content)
+    return path
+
+
+FOUND = [  # image, label, box, score
+    (0, CAT, (10, 10, 50, 48), 0.9),  # right
+    (0, CAT, (10, 12, 50, 50), 0.8),
+    (0, CAT, (60, 10, 100, 48), 0.7),
+    (0, DOG, (60, 10, 100, 26), 0.6),
+    (1, TREE, (0, 0, 60, 45), 0.5),
+    (2, CAT, (100, 90, 5000, np.inf), 0.4),
+    (0, DOG, (10, 60, 50, 100), 0.3),  # in a crowd: nothing
+]
+WRONG = {
+    0.8: "a second box for the same object",
+    0.7: "wrong class, is dog",
+    0.6: "badly placed, IoU 0.40",
+    0.5: "wrong class and badly placed",
+    0.4: "nothing there",
+}
+
+
+def judged(coco, found):
+    dataset = CocoDataset(annotations=coco["annotations"], images=coco["images"], class_names=None)
+    image, label, boxes, scores = (np.array([row[i] for row in found]) for i in range(4))
+    what = SimpleNamespace(
+        image_ids=image, labels=label, boxes_xyxy_px=boxes.astype(np.float32), scores=scores
+    )
+    categories = np.asarray(dataset.category_ids)[label]
+    return dataset, what, find_errors(dataset.ground_truth(), image, categories, boxes, scores)
+
+
+def test_the_pictures_say_why(coco):
+    shown = gallery.Gallery(*judged(coco, FOUND)).false_positives()
+    captions = [Page(block).texts[0] for block in shown]
+    wanted = [f"{score:.2f}: {why} · <b>" for score, why in WRONG.items()]
+    assert all(want in caption for want, caption in zip(wanted, captions, strict=True))
+    assert captions[0].startswith(NAMES[CAT])
+    for block in shown:
+        (image,) = Page(block).pictures
+        assert max(image.shape) == gallery.SIDE_PX
+        red = (image[..., 0] > 180) & (image[..., 1] < 110) & (image[..., 2] < 110)
+        assert red.sum() > 100
+
+
+def test_the_misses_say_what_came_nearest(coco):
+    dataset, found, errors = judged(coco, FOUND)
+    assert errors.conf == 0.9
+    captions = [Page(block).texts[0] for block in gallery.Gallery(dataset, found, errors).misses()]
+    assert captions == [
+        f"{NAMES[CAT]}: not found · <b>1&amp;.png",
+        "dog: not found · <b>0&amp;.png",
+        "dog: not found · <b>1&amp;.png",
+    ]
+    low = [(1, DOG, (70, 60, 74, 64), 0.1), *FOUND, *[(2, CAT, (0, 0, 9, 9), 0.2)] * 9]
+    captions = [Page(block).texts[0] for block in gallery.Gallery(*judged(coco, low)).misses()]
+    assert captions[-1] == "dog: found with confidence 0.100 only · <b>1&amp;.png"
+
+
+def test_an_image_that_cannot_be_read_has_its_pictures_too(coco):
+    judgement = judged(coco, FOUND)
+    judgement[0].image_path(1).write_bytes(b"no image")
+    captions = [Page(block).texts[0] for block in gallery.Gallery(*judgement).misses()]
+    assert [caption.endswith("<b>1&amp;.png (cannot be read)") for caption in captions] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_no_image_has_all_pictures(coco):
+    many = [(image, CAT, (60, 60, 90, 90), 0.9) for image in (0, 1, 2) for _ in range(30)]
+    shown = gallery.Gallery(*judged(coco, many)).false_positives()
+    assert len(shown) == 3 * gallery.MOST_PER_IMAGE
+
+
+def test_the_page_of_a_checkpoint(checkpoint, tmp_path, capsys):
+    assert validation.main([str(checkpoint), "--gpu", "cpu", "--analyse"]) == 0
+    page = Page((checkpoint.parent / "analysis.html").read_text())
+    assert "analysis.html" in capsys.readouterr().out
+    assert "Error analysis of run/best.pt" in page.texts
+    for title in ("Kinds of errors", "Confusions", "Sizes", "Calibration", "Worst misses"):
+        assert title in page.texts
+    for name in NAMES:
+        assert name in page.texts
+    assert 2 <= len(page.pictures) <= 2 * gallery.MOST_PICTURES
+    folder = tmp_path / "pages"
+    assert validation.main([str(checkpoint), "--gpu", "cpu", "--analyse", str(folder)]) == 0
+    assert (folder / "analysis.html").is_file()
+
+
+def test_nothing_found(checkpoint, tmp_path):
+    place = tmp_path / "p.html"
+    argv = [str(checkpoint), "--gpu", "cpu", "--conf", "1", "--analyse", str(place)]
+    assert validation.main(argv) == 0
+    assert "No box is right at any confidence." in Page(place.read_text()).texts
+
+
+@pytest.mark.parametrize("names", [["<i>"], [f"<i>{number}" for number in range(80)]])
+def test_many_classes_list_their_confusions(names):
+    count = len(names)
+    matrix = np.zeros((count + 1, count + 1), int)
+    matrix[0, count - 1] = 3
+    matrix[0, 0] = 5
+    dataset = SimpleNamespace(category_ids=range(count), class_names=names)
+    errors = SimpleNamespace(confusion=matrix, conf=0.5)
+    blocks = analysis._confusions(SimpleNamespace(dataset=dataset), errors)
+    texts = Page("".join(blocks)).texts
+    assert ("nothing there" in texts) == (count == 1)
+    assert ("37.5%" in texts) == (count == 80) == ("<i>79" in texts)
+
+
+def test_a_place_that_is_no_page(checkpoint, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        validation.main(["--analyse", str(checkpoint)])
+    assert "name the checkpoint before --analyse" in capsys.readouterr().err
+    (checkpoint.parent / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        validation.main([str(checkpoint), "--analyse", str(checkpoint.parent / "file")])
+    assert "must be a folder or end in .html" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        validation.main([str(checkpoint), str(checkpoint), "--analyse"])
+    assert "name one" in capsys.readouterr().err

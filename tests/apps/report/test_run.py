@@ -1,0 +1,136 @@
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.apps.report.pages import HOSTILE, Page
+from yolo.apps.report.run import write_report
+from yolo.apps.report.run_folder import RunFolder
+from yolo.config import REPOSITORY_ROOT, load_config, resolved_yaml
+from yolo.errors import UserError
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+from scripts import report
+
+
+def training(step, wait=0.01, **more):
+    return {
+        "phase": "training",
+        "step": step,
+        "loss": 30.0 / step,
+        "loss/xy": 20.0 / step,
+        "loss/object": 10.0 / step,
+        "accuracy/class": 0.5,
+        "images_per_second": 50.0,
+        "data_wait_share": wait,
+        "learning_rate": 1e-3,
+        "skipped_steps": 0,
+        **more,
+    }
+
+
+def validation(step, ap50, **more):
+    figures = {"AP": ap50 / 2, "AP50": ap50, "APs": -1.0, "loss": 40.0, "found_boxes": 1200.0}
+    return {"phase": "validation", "step": step, **figures, **more}
+
+
+def make_run(folder, records, config="quickstart.yaml", overrides=()):
+    folder.mkdir(parents=True)
+    resolved = load_config(REPOSITORY_ROOT / "configs" / config, list(overrides))
+    (folder / "config.yaml").write_text(resolved_yaml(resolved))
+    lines = [json.dumps(record) + "\n" for record in records]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    return folder
+
+
+def read(folder):
+    return Page(write_report(folder).read_text())
+
+
+def test_a_finished_run(tmp_path):
+    records = [training(step) for step in range(20, 401, 20)]
+    records += [validation(200, 0.8), validation(300, 0.8), validation(400, 0.7)]
+    steps = "training.steps=400"
+    run = make_run(tmp_path / "first", records, overrides=[steps, f"data.val.root={HOSTILE[0]}"])
+    (run / "pictures").mkdir()
+    for step, shade in ((200, 60), (300, 120), (400, 180)):
+        sheet = np.full((50, 80, 3), shade, np.uint8)
+        cv2.imwrite(str(run / f"pictures/step_{step:06d}.jpg"), sheet)
+    page = read(run)
+    assert "The best AP50 is 0.8000, at step 200." in page.text  # of equals the earlier
+    assert "best, step 200" in page.texts and "last, step 400" in page.texts
+    assert "step 400 of 400" in page.text and "detect · quickstart.yaml" in page.text
+    assert "1,200" in page.texts and "the data keeps up" in page.text
+    assert page.tags.count("svg") == 7
+    assert [picture[0, 0, 0] for picture in page.pictures] == [180, 60]
+    assert "command line" in page.texts and "default" in page.texts
+    assert "configs/quickstart.yaml" in page.texts
+    assert any(HOSTILE[0] in data for data in page.texts)
+    assert "APs" not in page.text.partition("Average precision by size")[2]  # -1 all along
+
+
+def test_a_run_without_an_evaluation_and_with_half_a_line(tmp_path):
+    waiting = [training(20, wait=0.9), training(40, wait=0.3, loss=None, skipped_steps=3)]
+    run = make_run(tmp_path / "young", waiting)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "training", "step": 60, "lo')
+    page = read(run)
+    assert "no evaluation yet" in page.text and "step 40 of" in page.text
+    assert "waited for data 30.0% of the time" in page.text and "bottleneck" in page.text
+    assert "3 steps were skipped" in page.text and "drawn no picture" in page.text
+
+
+def test_a_run_that_has_said_nothing_yet(tmp_path):
+    run = make_run(tmp_path / "new", [])
+    assert "no report" in read(run).text
+    (run / "metrics.jsonl").unlink()
+    assert "step 0 of" in read(run).text
+    (run / "config.yaml").write_text("no: [config")
+    (run / "metrics.jsonl").write_text("[]\n{}\n" + json.dumps(training(20)))
+    assert "step 20" in read(run).text
+
+
+def test_a_classifier(tmp_path):
+    figures = {"accuracy/top1": 0.4, "accuracy/top5": 0.9}
+    records = [training(10, **figures), training(20, **figures)]
+    records.append({"phase": "validation", "step": 20, "top1": 0.5, "top5": 1.0, "loss": 1.0})
+    run = make_run(tmp_path / "c", records, config="pretrain/shapes_mobilenet_v3_small.yaml")
+    page = read(run)
+    assert "The best top1 is 0.5000, at step 20." in page.text
+    assert "Right answers in training" in page.texts
+
+
+def test_the_config_is_told_line_by_line(tmp_path):
+    overrides = ["data.augment=[{type: HorizontalFlip, p: 0.25}]", "logging.directory='a  # b'"]
+    settings = {
+        s.key: s for s in RunFolder.read(make_run(tmp_path / "r", [], overrides=overrides)).settings
+    }
+    assert settings["logging.directory"].origin == "command line"
+    assert "a  # b" in settings["logging.directory"].line
+    assert settings["training.batch_size"].origin == "configs/quickstart.yaml"
+    assert settings["data.augment"].line.strip() == "- {type: HorizontalFlip, p: 0.25}"
+
+
+def test_the_script(tmp_path, capsys):
+    run = make_run(tmp_path / "logs" / "only", [training(20), validation(20, 0.5)])
+    assert report.main(["--logs", str(tmp_path / "logs")]) == 0
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    other = tmp_path / "other.html"
+    (run / "analysis.html").touch()
+    assert report.main([str(run / "best.pt"), "--output", str(other)]) == 0
+    assert "error analysis" not in Page(other.read_text()).text
+    assert report.main([str(run)]) == 0
+    assert "error analysis" in Page((run / "report.html").read_text()).text
+    capsys.readouterr()
+    assert report.main([str(tmp_path)]) == 1
+    assert "neither config.yaml nor metrics.jsonl" in capsys.readouterr().err
+    assert report.main(["--logs", str(tmp_path / "none")]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        report.main([str(run), "--output", "page.pdf"])
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="not the folder of a run"):
+        write_report(tmp_path)

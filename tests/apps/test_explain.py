@@ -1,0 +1,106 @@
+"""EigenCAM of every generation."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from tests.apps.predict.checkpoints import write_checkpoint
+from yolo.apps.explain import eigencam, layers, scale_names, trained_detector
+from yolo.apps.predict import Predictor
+from yolo.apps.predict.network import ExportedNetwork
+from yolo.errors import UserError
+
+pytest.importorskip("pytorch_grad_cam")
+
+SCALES = {
+    "yolov3": ["stride8", "stride16", "stride32"],
+    "yolov3_spp": ["stride8", "stride16", "stride32"],
+    "yolov3_tiny": ["stride16", "stride32"],
+    "yolov2": ["stride32"],
+    "yolov1": ["stride64"],
+}
+
+
+def make_predictor(folder, neck="yolov3", *, precision="fp32", image_size=128):
+    path = write_checkpoint(folder / "best.pt", neck=neck, image_size=image_size)
+    return Predictor.from_checkpoint(path, device="cpu", precision=precision)
+
+
+def a_bright_square():
+    """Grey 60 x 120, with a noisy square at rows 20 to 40, columns 80 to 100."""
+    image = np.full((60, 120, 3), 90, np.uint8)
+    image[20:40, 80:100] = np.random.default_rng(0).integers(150, 256, (20, 20, 3))
+    return image
+
+
+@pytest.mark.parametrize("neck", SCALES)
+def test_a_picture_for_each_scale(neck, tmp_path):
+    predictor = make_predictor(tmp_path, neck)
+    overlays = eigencam(predictor, a_bright_square())
+    assert scale_names(predictor) == SCALES[neck]
+    assert [overlay.shape for overlay in overlays] == [(60, 120, 3)] * len(SCALES[neck])
+    assert all(overlay.dtype == np.uint8 for overlay in overlays)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_map_lies_over_what_stands_out(precision, tmp_path):
+    """Of an early layer: the square is warm (red over blue), wherever the letterbox puts it."""
+    predictor = make_predictor(tmp_path, precision=precision, image_size=64)
+    assert "encoder.convs.1.conv" in layers(trained_detector(predictor))
+    for turns in range(4):
+        image = np.rot90(a_bright_square(), turns).copy()
+        (overlay,) = eigencam(predictor, image, layer_names=["encoder.convs.1.conv"])
+        warmth = overlay[..., 0].astype(int) - overlay[..., 2]
+        square = image[..., 0] > 140
+        assert warmth[square].mean() > 0 > warmth[~square].mean()
+
+
+def test_layers_are_shown_in_the_order_asked_for(tmp_path):
+    """The neck runs its coarsest scale first."""
+    predictor, image = make_predictor(tmp_path), a_bright_square()
+    names = ["neck.stride8", "neck.stride16", "neck.stride32"]
+    for one, other in zip(
+        eigencam(predictor, image), eigencam(predictor, image, layer_names=names), strict=True
+    ):
+        assert np.abs(one.astype(int) - other).max() <= 2
+
+
+def test_threads_do_not_disturb_each_other(tmp_path):
+    predictor = make_predictor(tmp_path)
+    images = [np.roll(a_bright_square(), 25 * i, axis=1) for i in range(4)]
+    alone = [eigencam(predictor, image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: eigencam(predictor, image), images))
+    for one, other in zip(alone, together, strict=True):
+        difference = np.abs(np.stack(one).astype(int) - np.stack(other))
+        assert difference.max() <= 2
+    hooks = [len(m._forward_hooks) for m in trained_detector(predictor).modules()]
+    assert sum(hooks) == 0
+
+
+def test_layers_that_cannot_be_shown(tmp_path):
+    predictor = make_predictor(tmp_path)
+    image = a_bright_square()
+    with pytest.raises(UserError, match=r"no layer 'neck\.stride99'"):
+        eigencam(predictor, image, layer_names=["neck.stride99"])
+    for name, told in (
+        ("encoder.convs", "does not run by itself"),
+        ("head.stride8", r"returns numbers of shape \(1, 3, 16, 16, 11\)"),
+    ):
+        with pytest.raises(UserError, match=f"one map, and {name} {told}; choose one inside it"):
+            eigencam(predictor, image, layer_names=["neck.stride8", name])
+    predictor.network = ExportedNetwork.__new__(ExportedNetwork)
+    with pytest.raises(UserError, match="EigenCAM needs the checkpoint"):
+        eigencam(predictor, image)
+
+
+def test_without_the_package_there_is_a_sentence(tmp_path, monkeypatch):
+    predictor = make_predictor(tmp_path)
+    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
+    with pytest.raises(UserError, match=r"pip install -e '.\[explain\]'"):
+        eigencam(predictor, torch.zeros(8, 8, 3, dtype=torch.uint8).numpy())

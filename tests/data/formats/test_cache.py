@@ -1,0 +1,189 @@
+"""The cache of annotations, through VOC data sets."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
+from yolo.data.annotations import Annotations
+from yolo.data.formats import voc
+from yolo.data.formats.voc import VocDataset
+from yolo.errors import UserError
+
+
+class Parser:
+    """Stands in for the parser of XML files and counts."""
+
+    def __init__(self) -> None:
+        self.real = voc.parse_voc_xml
+        self.calls = 0
+
+    def __call__(self, path: Path, content: bytes) -> object:
+        self.calls += 1
+        return self.real(path, content)
+
+    def taken(self) -> int:
+        calls, self.calls = self.calls, 0
+        return calls
+
+
+@pytest.fixture
+def parser(monkeypatch: pytest.MonkeyPatch) -> Parser:
+    parser = Parser()
+    monkeypatch.setattr(voc, "parse_voc_xml", parser)
+    return parser
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images; the first one has a box that must be clipped."""
+    xmls = {
+        "1": voc_xml(voc_object("dog", (0, 1, 20, 30))),
+        "2": voc_xml(voc_object("cat", (5, 6, 20, 30), 1)),
+        "3": voc_xml(),
+    }
+    return write_voc(tmp_path / "set", xmls)
+
+
+def read(folder: Path, **settings: object) -> VocDataset:
+    return VocDataset(root=folder, image_sets=["train"], cache=folder.parent / "cache", **settings)
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted((folder.parent / "cache").glob("*.npz"))
+
+
+def assert_same(one: VocDataset, other: VocDataset) -> None:
+    assert (one.class_names, one.findings) == (other.class_names, other.findings)
+    for name in Annotations.__dataclass_fields__:
+        mine, its = getattr(one.annotations, name), getattr(other.annotations, name)
+        assert mine.dtype == its.dtype and np.array_equal(mine, its), name
+
+
+def test_hundreds_of_files_are_parsed_once(tmp_path: Path, parser: Parser) -> None:
+    xmls = {
+        f"{i:06d}": voc_xml(*(voc_object(f"c{i % 7}", (1 + k, 1, 9 + k, 9)) for k in range(i % 4)))
+        for i in range(300)
+    }
+    folder = write_voc(tmp_path / "set", xmls)
+    first = read(folder)
+    assert parser.taken() == 300
+    second = read(folder)
+    assert parser.taken() == 0
+    assert_same(first, second)
+    assert second.load(3).boxes_xyxy_px.shape == (3, 4)
+
+
+def test_findings_are_kept_too(folder: Path, parser: Parser) -> None:
+    first, second = read(folder), read(folder)
+    assert parser.taken() == 3
+    assert second.findings.counts == {"clipped": 1}
+    assert_same(first, second)
+
+
+def test_a_change_of_content_is_seen_though_size_and_time_stay(
+    folder: Path, parser: Parser
+) -> None:
+    read(folder)
+    assert parser.taken() == 3
+    xml = folder / "Annotations/2.xml"
+    status, text = xml.stat(), xml.read_text()
+    xml.write_text(text.replace("<xmin>5<", "<xmin>8<"))
+    os.utime(xml, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert read(folder).annotations.truth(1)[0].tolist() == [[7, 5, 20, 30]]
+    assert parser.taken() == 3
+    assert len(entries(folder)) == 1  # the entry was replaced
+
+
+def test_a_change_of_the_list_or_of_an_image_is_seen(folder: Path, parser: Parser) -> None:
+    read(folder)
+    (folder / "ImageSets/Main/train.txt").write_text("1\n2\n")
+    assert len(read(folder)) == 2
+    assert parser.taken() == 3 + 2
+    write_image(folder / "JPEGImages/2.jpg", (80, 70))
+    assert read(folder).annotations.size_hw(1) == (70, 80)
+    assert parser.taken() == 2
+
+
+def test_what_was_read_past_a_broken_image_is_not_kept(folder: Path, parser: Parser) -> None:
+    broken = folder / "JPEGImages/2.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no image")
+    told: list[UserError] = []
+    for times in (1, 2):
+        assert len(read(folder, on_unread=told.append)) == 3
+        assert parser.taken() == 3 and len(told) == times
+    with pytest.raises(UserError, match=r"2\.jpg"):
+        read(folder)
+    broken.write_bytes(whole)
+    parser.taken()
+    for parsed in (3, 0):
+        assert len(read(folder, on_unread=told.append)) == 3
+        assert parser.taken() == parsed and len(told) == 2
+
+
+def test_other_class_names_have_an_entry_of_their_own(folder: Path, parser: Parser) -> None:
+    assert read(folder).class_names == ("cat", "dog")
+    assert read(folder, class_names=["dog", "cat"]).annotations.labels.tolist() == [0, 1]
+    assert parser.taken() == 6
+    assert read(folder).annotations.labels.tolist() == [1, 0]
+    assert parser.taken() == 0
+    assert len(entries(folder)) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut off", "no zip", "objects"])
+def test_a_damaged_entry_is_made_anew(folder: Path, parser: Parser, damage: str) -> None:
+    first = read(folder)
+    (entry,) = entries(folder)
+    if damage == "objects":  # arrays of objects are pickles, which could run anything
+        with np.load(entry) as arrays:
+            np.savez(entry, **{**arrays, "labels": np.array([0, 1], object)})
+    else:
+        entry.write_bytes(entry.read_bytes()[:500] if damage == "cut off" else b"no zip")
+    parser.taken()
+    assert_same(read(folder), first)
+    assert parser.taken() == 3
+    read(folder)
+    assert parser.taken() == 0
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(folder: Path, parser: Parser) -> None:
+    (folder.parent / "cache").write_text("a file where the folder should be")
+    assert_same(read(folder), VocDataset(root=folder, image_sets=["train"]))
+    assert parser.taken() == 6
+
+
+def test_a_moved_data_set_is_read_anew(folder: Path, parser: Parser) -> None:
+    read(folder)
+    moved = folder.rename(folder.with_name("moved"))
+    assert str(moved) in read(moved).findings.texts[0]
+    assert parser.taken() == 6
+
+
+def test_of_several_processes_one_parses(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = voc.parse_voc_xml, tmp_path / "calls"
+
+    def slow(path: Path, content: bytes) -> object:
+        with calls.open("a") as file:
+            file.write("x")
+        time.sleep(0.05)
+        return real(path, content)
+
+    monkeypatch.setattr(voc, "parse_voc_xml", slow)
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=read, args=(folder,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert calls.read_text() == "xxx"  # three files, once each
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".lock", ".npz"]

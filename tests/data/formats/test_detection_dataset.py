@@ -1,0 +1,65 @@
+"""What every data set of a detector does, seen at one without a format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from yolo.data.annotations import Annotations
+from yolo.data.formats.detection import DetectionDataset, Findings
+from yolo.errors import UserError
+
+
+@pytest.fixture
+def dataset() -> DetectionDataset:
+    annotations = Annotations.pack(
+        image_ids=np.array([7, 3]),
+        file_names=["one/a.b.jpg", "c.jpg"],
+        sizes_hw=np.array([[40, 60], [100, 50]]),
+        image_index=np.array([1, 0, 0]),
+        boxes_xyxy_px=np.array([[0, 0, 50, 100], [4, 5, 20, 30.5], [1, 1, 2, 2]]),
+        labels=np.array([1, 0, 1]),
+        ignored=np.array([False, False, True]),
+    )
+    return DetectionDataset(
+        source=Path("source"),
+        image_root=Path("root"),
+        class_names=["cat", "dog"],
+        category_ids=[5, 9],
+        annotations=annotations,
+        findings=Findings(counts={}, texts=()),
+    )
+
+
+def test_the_truth_in_coco_form(dataset: DetectionDataset, tmp_path: Path) -> None:
+    truth = dataset.ground_truth()
+    assert truth["images"] == [
+        {"id": 7, "file_name": "one/a.b.jpg", "height": 40, "width": 60},
+        {"id": 3, "file_name": "c.jpg", "height": 100, "width": 50},
+    ]
+    assert truth["categories"] == [{"id": 5, "name": "cat"}, {"id": 9, "name": "dog"}]
+    one = {"id": 1, "image_id": 7, "category_id": 5, "bbox": [4, 5, 16, 25.5], "area": 408}
+    two = {"id": 2, "image_id": 7, "category_id": 9, "bbox": [1, 1, 1, 1], "area": 1}
+    three = {"id": 3, "image_id": 3, "category_id": 9, "bbox": [0, 0, 50, 100], "area": 5000}
+    wanted = [{**one, "iscrowd": 0}, {**two, "iscrowd": 1}, {**three, "iscrowd": 0}]
+    assert truth["annotations"] == wanted
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    assert COCO(str(path)).getAnnIds(imgIds=[7], iscrowd=True) == [2]
+
+
+def test_a_selection_has_its_own_truth(dataset: DetectionDataset) -> None:
+    view = dataset.limit([3, 1000])
+    assert [entry["image_id"] for entry in view.ground_truth()["annotations"]] == [3]
+    assert len(dataset.select([]).ground_truth()["annotations"]) == 0
+    with pytest.raises(UserError, match=r"^source has none of the listed image ids \(8\)"):
+        dataset.limit([8])
+
+
+def test_images_have_names_and_paths(dataset: DetectionDataset) -> None:
+    assert [dataset.image_name(i) for i in range(2)] == ["a.b", "c"]
+    assert dataset.image_path(0) == Path("root/one/a.b.jpg")

@@ -1,0 +1,176 @@
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.mask import area as mask_area
+from pycocotools.mask import frPyObjects, toBbox
+
+from yolo.data.formats import shapes
+from yolo.data.formats.shapes import CATEGORY_IDS, ShapesDataset, generate_shapes
+from yolo.data.formats.shapes_scene import _run_lengths
+from yolo.errors import UserError
+
+IMAGES = 120
+
+# pycocotools.mask warns so under numpy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shapes")
+
+
+@pytest.fixture(scope="module")
+def folder(root: Path) -> Path:
+    return generate_shapes(root, "train", IMAGES, 0)
+
+
+@pytest.fixture(scope="module")
+def coco(folder: Path) -> COCO:
+    return COCO(folder / "instances.json")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_same_seed_gives_the_same_bytes(root: Path, folder: Path, tmp_path: Path) -> None:
+    assert contents(generate_shapes(tmp_path, "train", IMAGES, 0)) == contents(folder)
+    shorter = generate_shapes(root, "train", 2, 0)
+    first = (folder / "000001.jpg").read_bytes()
+    assert (shorter / "000001.jpg").read_bytes() == first
+    for split, seed in (("val", 0), ("test", 0), ("train", 1)):
+        other = generate_shapes(root, split, 2, seed)
+        assert (other / "000001.jpg").read_bytes() != first
+
+
+def test_files_are_jpegs_of_the_sizes_in_the_json(folder: Path, coco: COCO) -> None:
+    assert len(coco.imgs) == IMAGES
+    sizes = set()
+    for image in coco.imgs.values():
+        pixels = cv2.imread(str(folder / image["file_name"]))
+        assert pixels.shape == (image["height"], image["width"], 3)
+        sizes.add(pixels.shape)
+    assert len(sizes) >= 5
+    assert (folder / "000001.jpg").read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_outlines_boxes_and_areas_agree_for_pycocotools(coco: COCO) -> None:
+    for annotation in coco.anns.values():
+        outline = coco.annToRLE(annotation)
+        if annotation["iscrowd"]:
+            assert mask_area(outline) == annotation["area"]
+            np.testing.assert_array_equal(toBbox(outline), annotation["bbox"])
+        else:
+            width, height = annotation["bbox"][2:]
+            assert abs(int(mask_area(outline)) - annotation["area"]) <= width + height
+            np.testing.assert_allclose(toBbox(outline), annotation["bbox"], atol=2)
+
+
+def test_the_content_is_what_a_detector_can_learn_from(coco: COCO) -> None:
+    annotations = list(coco.anns.values())
+    objects = [a for a in annotations if not a["iscrowd"]]
+    crowds = [a for a in annotations if a["iscrowd"]]
+    long_sides = np.array([max(a["bbox"][2:]) for a in objects])
+    assert long_sides.min() >= 16
+    assert min((long_sides < 32).sum(), (long_sides > 96).sum()) > 0.15 * len(objects)
+    assert any(
+        max(a["bbox"][2:]) > 0.8 * min(coco.imgs[a["image_id"]][k] for k in ("height", "width"))
+        for a in objects
+    )
+    assert {a["category_id"] for a in objects} == set(CATEGORY_IDS.values())
+    assert 4 <= len(crowds) <= 30
+    empty = set(coco.imgs) - {a["image_id"] for a in annotations}
+    assert 1 <= len(empty) <= 15
+    for a in annotations:
+        x, y, width, height = a["bbox"]
+        image = coco.imgs[a["image_id"]]
+        assert min(x, y) >= 0
+        assert x + width <= image["width"] and y + height <= image["height"]
+
+
+def test_objects_overlap_but_are_not_hidden(coco: COCO) -> None:
+    overlapping = 0
+    for image in coco.imgs.values():
+        boxes = [a for a in coco.imgToAnns[image["id"]] if not a["iscrowd"]]
+        size = image["height"], image["width"]
+        masks = [coco.annToMask(a).astype(bool) for a in boxes]
+        for i, mask in enumerate(masks):
+            assert mask.shape == size
+            over = np.zeros(size, bool)
+            for later in masks[i + 1 :]:
+                over |= later
+            hidden = (mask & over).sum() / mask.sum()
+            assert hidden < 0.6
+            overlapping += hidden > 0
+    assert overlapping > IMAGES / 20
+
+
+def test_what_is_finished_is_kept_and_what_is_not_is_generated_anew(tmp_path: Path) -> None:
+    folder = generate_shapes(tmp_path, "val", 3, 7)
+    whole = contents(folder)
+    before = (folder / "000001.jpg").stat().st_mtime_ns
+    generate_shapes(tmp_path, "val", 3, 7)
+    assert (folder / "000001.jpg").stat().st_mtime_ns == before
+    for damage in (
+        lambda: (folder / "000002.jpg").unlink(),
+        lambda: (folder / "finished.json").write_text(json.dumps({"version": 0})),
+        lambda: (folder / "finished.json").unlink(),
+        lambda: shutil.rmtree(folder),
+    ):
+        damage()
+        generate_shapes(tmp_path, "val", 3, 7)
+        assert contents(folder) == whole
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["val-3-7"]
+
+
+def test_of_several_at_once_only_one_generates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    generate = shapes._generate
+    monkeypatch.setattr(shapes, "_generate", lambda *a: (calls.append(a), generate(*a)))
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: generate_shapes(tmp_path, "val", 20, 0), range(4)))
+    assert len(set(folders)) == 1
+    assert len(calls) == 1
+
+
+def test_user_errors(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file.* cannot be written .*choose another root"):
+        generate_shapes(tmp_path / "file", "train", 1, 0)
+    with pytest.raises(UserError, match=r"no split 'valid'; choose train, val, test"):
+        generate_shapes(tmp_path, "valid", 1, 0)
+    with pytest.raises(UserError, match="at least 1 image"):
+        generate_shapes(tmp_path, "train", 0, 0)
+
+
+def test_the_data_set_is_a_coco_data_set(root: Path, folder: Path, coco: COCO) -> None:
+    dataset = ShapesDataset(root=root, split="train", images=IMAGES, seed=0)
+    assert len(dataset) == IMAGES
+    assert dataset.class_names == tuple(CATEGORY_IDS)
+    assert dataset.category_ids == tuple(CATEGORY_IDS.values())
+    for index in range(20):
+        sample = dataset.load(index)
+        truth = coco.imgToAnns[sample.image_id]
+        assert len(sample.labels) == len(truth)
+        expected = np.array([a["bbox"] for a in truth], np.float32).reshape(-1, 4)
+        expected[:, 2:] += expected[:, :2]
+        order, expected_order = np.lexsort(sample.boxes_xyxy_px.T), np.lexsort(expected.T)
+        np.testing.assert_array_equal(sample.boxes_xyxy_px[order], expected[expected_order])
+        assert sample.ignored.sum() == sum(a["iscrowd"] for a in truth)
+
+
+def test_run_lengths_begin_with_zeros() -> None:
+    for mask in ([[1, 0], [1, 1]], [[0, 0], [0, 1]], [[0, 0], [0, 0]], [[1, 1], [1, 1]]):
+        array = np.array(mask, dtype=bool)
+        counts = _run_lengths(array)
+        assert sum(counts) == 4
+        assert mask_area(frPyObjects({"size": [2, 2], "counts": counts}, 2, 2)) == array.sum()

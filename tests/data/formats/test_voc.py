@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
+from yolo.data.formats.voc import VocDataset
+from yolo.errors import UserError
+
+DOG = voc_object("dog", (5, 6, 20, 30))
+
+
+def open_voc(root: Path, xml: str, **settings: object) -> VocDataset:
+    """A folder with the one image a.jpg of 60x40 px."""
+    return VocDataset(root=write_voc(root, {"a": xml}), image_sets=["train"], **settings)
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Path:
+    cat = voc_object("cat", (1, 1, 60, 40), difficult=1)
+    write_voc(tmp_path / "VOC2007", {"000005": voc_xml(cat, DOG), "000012": voc_xml()}, "trainval")
+    write_voc(tmp_path / "VOC2012", {"2007_000012": voc_xml(DOG)}, "trainval")
+    return tmp_path
+
+
+def test_years_are_joined_and_pixels_become_edges(devkit: Path) -> None:
+    dataset = VocDataset(root=devkit, image_sets=["2007/trainval", "2012/trainval"])
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.category_ids == (1, 2)
+    assert dataset.annotations.image_ids.tolist() == [5, 12, 2007000012]
+    assert dataset.annotations.box_counts().tolist() == [2, 0, 1]
+    assert [dataset.image_name(i) for i in range(3)] == ["000005", "000012", "2007_000012"]
+    assert dataset.image_path(2) == devkit / "VOC2012/JPEGImages/2007_000012.jpg"
+    sample = dataset.load(0)
+    assert sample.image.shape == (40, 60, 3)
+    # the whole image counts pixels 1..60 and 1..40, both included
+    assert sample.boxes_xyxy_px.tolist() == [[0, 0, 60, 40], [4, 5, 20, 30]]
+    assert sample.labels.tolist() == [0, 1]
+    assert sample.ignored.tolist() == [True, False]
+    assert dataset.findings.counts == {}
+
+
+def test_class_names_give_the_order_and_may_be_more(devkit: Path) -> None:
+    names = ["dog", "horse", "cat"]
+    dataset = VocDataset(root=devkit, image_sets=["2007/trainval"], class_names=names)
+    assert dataset.class_names == ("dog", "horse", "cat")
+    assert dataset.annotations.labels.tolist() == [2, 0]
+
+
+def test_boxes_are_clipped_or_dropped_counted_and_told_with_their_place(tmp_path: Path) -> None:
+    boxes = [
+        (0, 5, 20, 30),  # someone who counts from 0: clipped on the left
+        (50.5, 20.25, 60.01, 40),  # VOC 2011 has fractions; out by a rounding error
+        (50, 20, 70, 40),
+        (21, 5, 20, 30),  # no width
+        (20, 5, 20, 30),  # one pixel wide
+        ("nan", 5, 20, 30),
+    ]
+    dataset = open_voc(tmp_path, voc_xml(*(voc_object("dog", box) for box in boxes)))
+    kept, _, _ = dataset.annotations.truth(0)
+    assert kept.tolist() == [
+        [0, 4, 20, 30],
+        [49.5, 19.25, 60, 40],
+        [49, 19, 60, 40],
+        [19, 4, 20, 30],
+    ]
+    assert dataset.findings.counts == {"clipped": 2, "no area": 1, "not finite": 1}
+    assert dataset.findings.texts[0] == (
+        f"{tmp_path}/ImageSets/Main/train.txt, line 1: {tmp_path}/Annotations/a.xml, object 1 "
+        "(dog), box [-1, 4, 20, 30], clipped to the image of 60x40 px"
+    )
+    assert "object 4 (dog), box [20, 4, 20, 30], dropped (no area)" in dataset.findings.texts[2]
+
+
+@pytest.mark.parametrize("size_wh", [None, (0, 0), (40, 60), (600, 400)])
+def test_the_image_decides_on_its_size(tmp_path: Path, size_wh: tuple[int, int] | None) -> None:
+    dataset = open_voc(tmp_path, voc_xml(DOG, size_wh=size_wh))
+    sample = dataset.load(0)
+    assert sample.original_size_hw == sample.image.shape[:2] == (40, 60)
+    assert sample.boxes_xyxy_px.tolist() == [[4, 5, 20, 30]]
+    if size_wh in (None, (0, 0)):
+        assert dataset.findings.counts == {}
+    else:
+        assert dataset.findings.counts == {"in an image of another size than annotated": 1}
+        width, height = size_wh
+        assert dataset.findings.texts[0].endswith(
+            f"stays in the image of 60x40 px, annotated as {width}x{height} px"
+        )
+
+
+def test_a_size_that_exif_explains_is_right(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": voc_xml(DOG, size_wh=(40, 60))})
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter
+    Image.new("RGB", (60, 40)).save(tmp_path / "JPEGImages/a.jpg", exif=exif)
+    dataset = VocDataset(root=tmp_path, image_sets=["train"])
+    assert dataset.findings.counts == {}
+    assert dataset.load(0).image.shape == (60, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("files", "file_name", "found"),
+    [
+        (["a.png"], "", "a.png"),
+        (["a.jpg", "a.png"], "a.png", "a.png"),
+        (["a.jpg", "b.jpg"], "b.jpg", "a.jpg"),  # the list decides: <filename> is often a copy's
+        (["b.bmp"], "b.bmp", "b.bmp"),
+        (["sub/a.JPG"], "sub/a.JPG", "sub/a.JPG"),
+    ],
+)
+def test_the_image_is_found_by_its_listed_name_or_by_the_file_name_of_the_xml(
+    tmp_path: Path, files: list[str], file_name: str, found: str
+) -> None:
+    write_voc(tmp_path, {"a": voc_xml(DOG, file_name=file_name)})
+    (tmp_path / "JPEGImages/a.jpg").unlink()
+    for name in files:
+        write_image(tmp_path / "JPEGImages" / name)
+    dataset = VocDataset(root=tmp_path, image_sets=["train"])
+    assert dataset.annotations.file_name(0) == f"JPEGImages/{found}"
+
+
+def test_a_star_takes_every_xml_without_a_list(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"b": voc_xml(DOG), "a": voc_xml()})
+    (tmp_path / "ImageSets/Main/train.txt").unlink()
+    dataset = VocDataset(root=tmp_path, image_sets=["*"])
+    assert [dataset.image_name(i) for i in range(2)] == ["a", "b"]
+    assert dataset.annotations.image_ids.tolist() == [1, 2]  # names without digits: by place
+
+
+def test_digits_that_do_not_tell_images_apart_are_no_ids(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"x7": voc_xml(DOG), "y7": voc_xml()})
+    assert VocDataset(root=tmp_path, image_sets=["*"]).annotations.image_ids.tolist() == [1, 2]
+
+
+def without(xml: str, tag: str) -> str:
+    return xml.replace(f"<{tag}>", f"<x-{tag}>").replace(f"</{tag}>", f"</x-{tag}>")
+
+
+LAUGHS = (
+    '<!DOCTYPE a [<!ENTITY l0 "ha">'
+    + "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+    + "]>"
+)
+
+
+@pytest.mark.parametrize(
+    ("xml", "sentence"),
+    [
+        ("", r"is empty"),
+        ("<annotation><object></annotation>", r"is broken XML: mismatched tag: line 1"),
+        ("\xff\xfe\x00", r"is broken XML"),
+        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', r"(is broken|cannot)"),
+        ("<html/>", r"holds <html>, but a VOC annotation is an <annotation>"),
+        (voc_xml(without(DOG, "name")), "object 1 has no <name>"),
+        (
+            voc_xml(DOG, without(DOG, "ymax")),
+            r"object 2 \(dog\): <ymax> in its <bndbox> is missing",
+        ),
+        (voc_xml(voc_object("dog", (1, "x", 3, 4))), "<ymin> in its <bndbox> is 'x', but must be"),
+        (voc_xml(voc_object("dog", (1, 2, 3, 4), "maybe")), "<difficult> is 'maybe', but must be"),
+        (
+            voc_xml(DOG, voc_object("zebra", (1, 2, 3, 4))),
+            r"object 2 is of the class 'zebra', which data\.class_names lacks \(dog, cat\); add it",
+        ),
+        (voc_xml(DOG, file_name="../secret.jpg"), "'../secret.jpg', but must stay inside JPEG"),
+        (voc_xml(DOG, file_name="/secret.jpg"), "'/secret.jpg', but must stay inside JPEGImages"),
+        (LAUGHS + voc_xml(DOG).replace("dog", "&l9;"), "is refused: it defines entities"),
+        ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>' + voc_xml(DOG), "is refused"),
+        ('<!DOCTYPE a [<!ENTITY % x SYSTEM "http://x/y">%x;]>' + voc_xml(DOG), "is refused"),
+    ],
+)
+def test_a_faulty_xml_is_one_sentence_with_its_place(
+    tmp_path: Path, xml: str, sentence: str
+) -> None:
+    write_voc(tmp_path, {"b": voc_xml(DOG), "a": ""})
+    (tmp_path / "Annotations/a.xml").write_text(xml, "latin-1")
+    with pytest.raises(UserError, match=rf"^.*/train\.txt, line 2: .*a\.xml.*{sentence}") as raised:
+        VocDataset(root=tmp_path, image_sets=["train"], class_names=["dog", "cat"])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("Annotations/b.xml", r"train\.txt, line 2: the annotation file .*b\.xml does not exist"),
+        ("JPEGImages/b.jpg", r"line 2: .*b\.xml has no image: there is no JPEGImages/b\.jpg, "),
+        (
+            "ImageSets/Main/train.txt",
+            r"train\.txt does not exist; it has test, and '\*' takes every XML",
+        ),
+    ],
+)
+def test_missing_files_are_told_with_their_place(
+    tmp_path: Path, missing: str, sentence: str
+) -> None:
+    write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml(DOG)})
+    write_voc(tmp_path, {"c": voc_xml(DOG)}, "test")
+    (tmp_path / missing).unlink()
+    with pytest.raises(UserError, match=sentence):
+        VocDataset(root=tmp_path, image_sets=["train"])
+
+
+@pytest.mark.parametrize(
+    ("listed", "sentence"),
+    [
+        ("", "lists no image"),
+        ("a\n\n../../etc/passwd\n", r"train\.txt, line 3: '../../etc/passwd' leads out of"),
+        ("a\nb\na\n", r"train\.txt, line 3: JPEGImages/a is listed twice, first in .*, line 1;"),
+    ],
+)
+def test_a_faulty_list_is_told_with_its_line(tmp_path: Path, listed: str, sentence: str) -> None:
+    write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml()})
+    (tmp_path / "ImageSets/Main/train.txt").write_text(listed)
+    with pytest.raises(UserError, match=sentence):
+        VocDataset(root=tmp_path, image_sets=["train"])
+
+
+def test_a_wrong_folder_tells_what_there_is(devkit: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no image set 'trainval'.* it has 2007/trainval, 2012/tr"):
+        VocDataset(root=devkit, image_sets=["trainval"])
+    with pytest.raises(UserError, match=r"no image set '2008/trainval'.*VOC2008/Annotations;"):
+        VocDataset(root=devkit, image_sets=["2008/trainval"])
+    with pytest.raises(UserError, match=r"no image set '../VOC2007/trainval'"):
+        VocDataset(root=devkit, image_sets=["../VOC2007/trainval"])
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        VocDataset(root=tmp_path / "nowhere", image_sets=["train"])
+    write_voc(tmp_path / "bare", {"a": voc_xml()})
+    with pytest.raises(UserError, match=r"hold no object; .* name the classes"):
+        VocDataset(root=tmp_path / "bare", image_sets=["train"])
+
+
+def plainly_read(path: Path) -> list[tuple[str, list[float], bool]]:
+    """The objects of an XML, read in another way."""
+    return [
+        (
+            found.find("name").text,
+            [
+                float(found.find("bndbox").find(tag).text)
+                for tag in ("xmin", "ymin", "xmax", "ymax")
+            ],
+            found.find("difficult").text == "1",
+        )
+        for found in ET.parse(path).getroot().findall("object")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "image_sets", "images"),
+    [
+        ("bccd", ["train"], 205),
+        ("bccd", ["val"], 87),
+        ("bccd", ["test"], 72),
+        ("bccd", ["trainval", "test"], 364),
+        ("voc-sample", ["*"], 100),
+    ],
+)
+def test_real_folders_are_read_whole(
+    real_data: Path, folder: str, image_sets: list[str], images: int
+) -> None:
+    root = real_data / folder
+    dataset = VocDataset(root=root, image_sets=image_sets)
+    assert len(dataset) == len(set(dataset.annotations.image_ids.tolist())) == images
+    assert dataset.findings.counts == {}
+    if folder == "bccd":
+        assert dataset.class_names == ("Platelets", "RBC", "WBC")
+    for index in range(images):
+        boxes, labels, ignored = dataset.annotations.truth(index)
+        wanted = plainly_read(root / "Annotations" / f"{dataset.image_name(index)}.xml")
+        assert [dataset.class_names[label] for label in labels] == [name for name, _, _ in wanted]
+        assert ignored.tolist() == [difficult for _, _, difficult in wanted]
+        inclusive = boxes + np.array([1, 1, 0, 0])
+        assert inclusive.tolist() == [box for _, box, _ in wanted]
+    image = cv2.imread(str(dataset.image_path(images // 2)))
+    assert dataset.load(images // 2).image.shape == image.shape

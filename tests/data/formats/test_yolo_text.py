@@ -1,0 +1,201 @@
+"""Data sets of Darknet's text files, found in folders or on a list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.data.voc_files import write_image
+from yolo.data.formats import yolo_text
+from yolo.data.formats.csv_list import CsvListDataset
+from yolo.data.formats.yolo_text import YoloTextDataset
+from yolo.errors import UserError
+
+NAMES = ["cat", "dog", "bird"]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Images of 60x40 px: 1 with two boxes, sub/2 with none in its file, 3 without a file."""
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for name in ("1.jpg", "sub/2.png", "3.JPEG"):
+        write_image(images / name)
+    (labels / "sub").mkdir(parents=True)
+    (labels / "1.txt").write_text("2 0.5 0.5 1 1\n\n 0 0.25 0.5 0.1 0.25 \n")
+    (labels / "sub/2.txt").write_text("")
+    (labels / "classes.txt").write_text("of a labelling tool: no image has this name")
+    return images, labels
+
+
+def write_list(folders: tuple[Path, Path], text: str) -> dict[str, Path]:
+    path = folders[0].parent / "list.csv"
+    path.write_text(text)
+    return {"list": path, "images": folders[0], "labels": folders[1]}
+
+
+def test_folders_are_read(folders: tuple[Path, Path]) -> None:
+    images, labels = folders
+    dataset = YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+    assert dataset.class_names == ("cat", "dog", "bird")
+    assert dataset.category_ids == (1, 2, 3)
+    assert [dataset.annotations.file_name(i) for i in range(3)] == ["1.jpg", "3.JPEG", "sub/2.png"]
+    assert dataset.annotations.image_ids.tolist() == [1, 3, 2]
+    assert dataset.annotations.box_counts().tolist() == [2, 0, 0]
+    sample = dataset.load(0)
+    assert sample.image.shape == (40, 60, 3)
+    # centre (15, 20), 6 px wide and 10 px high
+    assert sample.boxes_xyxy_px.tolist() == [[0, 0, 60, 40], [12, 15, 18, 25]]
+    assert sample.labels.tolist() == [2, 0]
+    assert not sample.ignored.any()
+
+
+def test_names_that_are_no_utf_8(folders: tuple[Path, Path]) -> None:
+    images, labels = folders
+    write_image(images / "4.jpg").rename(images / "\udcff.jpg")
+    with pytest.raises(UserError, match=r"the file name '\\udcff\.jpg' is not UTF-8; rename"):
+        YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+
+
+@pytest.mark.parametrize("header", ["", "image,annotation\n"])
+def test_a_list_is_read_in_its_order(folders: tuple[Path, Path], header: str) -> None:
+    paths = write_list(folders, f'{header}"sub/2.png", sub/2.txt\n\n1.jpg,1.txt\n')
+    dataset = CsvListDataset(**paths, class_names=NAMES)
+    assert (dataset.class_names, dataset.category_ids) == (("cat", "dog", "bird"), (1, 2, 3))
+    assert [dataset.annotations.file_name(i) for i in range(2)] == ["sub/2.png", "1.jpg"]
+    assert dataset.load(1).boxes_xyxy_px.tolist() == [[0, 0, 60, 40], [12, 15, 18, 25]]
+
+
+@pytest.mark.parametrize("text", ["names: [cat, dog, bird]", "names: {1: dog, 2: bird, 0: cat}"])
+def test_names_come_from_a_file_and_their_order_from_the_config(
+    folders: tuple[Path, Path], tmp_path: Path, text: str
+) -> None:
+    images, labels = folders
+    names = tmp_path / "names.yaml"
+    names.write_text(f"path: elsewhere\n{text}\n")
+    dataset = YoloTextDataset(images=images, labels=labels, names=names)
+    assert dataset.class_names == ("cat", "dog", "bird")
+    order = ["bird", "cat", "dog"]
+    dataset = YoloTextDataset(images=images, labels=labels, names=names, class_names=order)
+    assert dataset.class_names == ("bird", "cat", "dog")
+    assert dataset.annotations.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "names.yaml does not exist"),
+        ("names: [a", "names.yaml cannot be read: .*expected"),
+        ("nc: 3", "must have `names`: a list of class names, or number: name"),
+        ("names: []", "must have `names`"),
+        ("names: {1: a, 2: b}", "keys of `names` must be the class numbers 0, 1, 2"),
+        ("names: [a, yes]", "the class name True is no text; put it in quotes"),
+        ("names: [a, null]", "the class name None is no text"),
+        ("names: [a, b, a]", "`names` repeats a; names must differ"),
+    ],
+)
+def test_a_faulty_file_of_names(
+    folders: tuple[Path, Path], tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    names = tmp_path / "names.yaml"
+    if text is not None:
+        names.write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        YoloTextDataset(images=folders[0], labels=folders[1], names=names)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("0 0.5 0.5 0.5", r"has 4 values, but must be `class cx cy w h`"),
+        ("0 0.5 0.5 0.5 0.5 0.9", r"has 6 values"),
+        ("cat 0.5 0.5 0.5 0.5", "is 'cat 0.5 0.5 0.5 0.5', but must be a whole number and four"),
+        ("0 0.5 0,5 0.5 0.5", "is .*, but must be a whole number and four numbers"),
+        ("3 0.5 0.5 0.5 0.5", r"has the class 3, but there are the classes 0 to 2 \(cat, dog, b"),
+        ("-1 0.5 0.5 0.5 0.5", "has the class -1"),
+        ("0 30 20 10 10", "is .*, but cx cy w h must be relative to the image"),
+    ],
+)
+def test_a_faulty_line_is_told_with_file_and_line(
+    folders: tuple[Path, Path], line: str, sentence: str
+) -> None:
+    images, labels = folders
+    (labels / "1.txt").write_text(f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
+    with pytest.raises(UserError, match=rf"^{labels}/1\.txt, line 3 {sentence}"):
+        YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+    with pytest.raises(UserError, match=rf"list\.csv, line 1: {labels}/1\.txt, line 3 {sentence}"):
+        CsvListDataset(**write_list(folders, "1.jpg,1.txt"), class_names=NAMES)
+
+
+def test_boxes_are_mended_as_in_every_format(folders: tuple[Path, Path]) -> None:
+    images, labels = folders
+    lines = ["0 0 0.5 0.5 0.5", "1 0.5 0.5 0 0.5", "1 nan 0.5 0.5 0.5", "1 0.5 0.5 1.0001 1"]
+    (labels / "1.txt").write_text("\n".join(lines))
+    dataset = YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+    assert dataset.annotations.boxes_xyxy_px.tolist() == [[0, 10, 15, 30], [0, 0, 60, 40]]
+    assert dataset.findings.counts == {"clipped": 1, "no area": 1, "not finite": 1}
+    assert dataset.findings.texts[1] == (
+        f"{labels}/1.txt, line 2 (dog), box [30, 10, 30, 30], dropped (no area) from the image of "
+        "60x40 px"
+    )
+
+
+def test_folders_that_cannot_be_meant(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    images, labels = folders
+    with pytest.raises(UserError, match=r"the folder of text files .*none does not exist"):
+        YoloTextDataset(images=images, labels=tmp_path / "none", class_names=NAMES)
+    with pytest.raises(UserError, match="labels holds no image"):
+        YoloTextDataset(images=labels, labels=labels, class_names=NAMES)
+    with pytest.raises(UserError, match=r"none of the 3 images .* has a text file in"):
+        YoloTextDataset(images=images, labels=images, class_names=NAMES)
+    with pytest.raises(UserError, match=r"only number their classes: .* set data\.class_names"):
+        YoloTextDataset(images=images, labels=labels)
+    (images / "3.JPEG").write_text("no image")
+    with pytest.raises(UserError, match=r"the size of the image .*3\.JPEG cannot be read"):
+        YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, r"the list .*list\.csv does not exist"),
+        ("\n", r"list\.csv lists no image"),
+        ("image,annotation\n", "lists no image"),
+        ("1.jpg,1.txt\n1.jpg;1.txt", r"list\.csv, line 2 is '1.jpg;1.txt', but must be `image,ann"),
+        ("1.jpg,1.txt,7", "line 1 is '1.jpg,1.txt,7', but must be"),
+        ("../1.jpg,1.txt", "line 1 is '../1.jpg,1.txt', but .* inside the folders"),
+        ("1.jpg,/etc/passwd", "inside the folders"),
+        ("1.jpg,1.txt\n./1.jpg,1.txt", r"line 2: 1\.jpg is listed twice, first in .*, line 1\."),
+        ("1.jpg,none.txt", r"list\.csv, line 1: the annotation file .*none\.txt does not exist"),
+        ("none.jpg,1.txt", r"list\.csv, line 1: the image .*none\.jpg does not exist"),
+        ('"1.jpg,1.txt', r"the list .*list\.csv cannot be read: unexpected end of data"),
+    ],
+)
+def test_a_faulty_list_is_told_with_its_line(
+    folders: tuple[Path, Path], text: str | None, sentence: str
+) -> None:
+    paths = write_list(folders, text or "")
+    if text is None:
+        paths["list"].unlink()
+    with pytest.raises(UserError, match=sentence):
+        CsvListDataset(**paths, class_names=NAMES)
+
+
+def test_a_list_needs_class_names(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(UserError, match=r"set data\.class_names"):
+        CsvListDataset(**write_list(folders, "1.jpg,1.txt"))
+
+
+def test_text_files_are_cached(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"images": folders[0], "labels": folders[1], "cache": tmp_path / "cache"}
+    first = YoloTextDataset(**settings, class_names=NAMES)
+    (folders[1] / "3.txt").write_text("0 0.5 0.5 1 1\n")
+    assert YoloTextDataset(**settings, class_names=NAMES).annotations.box_counts()[1] == 1
+    monkeypatch.setattr(yolo_text, "size_hw", None)  # nothing is measured or parsed again
+    again = YoloTextDataset(**settings, class_names=NAMES)
+    assert again.class_names == first.class_names
+    assert again.annotations.box_counts().tolist() == [2, 1, 0]
+    with pytest.raises(TypeError):  # other names: another entry
+        YoloTextDataset(**settings, class_names=[*NAMES, "fish"])

@@ -1,0 +1,118 @@
+import math
+
+import pytest
+import torch
+
+from yolo.boxes import cxcywh_to_xyxy
+from yolo.detection.coders.anchor import AnchorCoder
+
+ANCHORS = [
+    [[10, 13], [16, 30], [33, 23]],
+    [[30, 61], [62, 45], [59, 119]],
+    [[116, 90], [156, 198], [373, 326]],
+]
+STRIDES = (8, 16, 32)
+SIZE, CLASSES = 96, 4
+
+
+def coder(**kwargs) -> AnchorCoder:
+    return AnchorCoder(anchors_px=ANCHORS, stride_px=STRIDES, **kwargs)
+
+
+def empty_maps(images: int = 1, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    return [torch.zeros(images, 3, SIZE // s, SIZE // s, 5 + CLASSES, dtype=dtype) for s in STRIDES]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_box_by_hand(dtype: torch.dtype) -> None:
+    """Cell (row 2, column 3) of stride 8, anchor 16 x 30; one class of probability 3 / 4."""
+    raw = empty_maps(dtype=dtype)
+    raw[0][0, 1, 2, 3, 2] = math.log(2)
+    raw[0][0, 1, 2, 3, 5:] = torch.tensor([-100, math.log(3), -100, 0])
+    boxes, scores = coder()(raw)
+    assert boxes.dtype == scores.dtype == torch.float32
+    assert boxes.shape == (1, 3 * (144 + 36 + 9), 4) and scores.shape == (1, 567, CLASSES)
+    place = 1 * 144 + 2 * 12 + 3  # level, anchor, row, column
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
+    assert boxes[0, place].tolist() == pytest.approx([12, 5, 44, 35], abs=tolerance)
+    assert scores[0, place].tolist() == pytest.approx([0, 0.375, 0, 0.25], abs=2e-3)
+    last = boxes[0, -1].tolist()  # the last anchor of the last cell, from raw zeros
+    assert last == pytest.approx([80 - 186.5, 80 - 163, 80 + 186.5, 80 + 163])
+
+
+def test_decoding_undoes_encoding_on_every_level() -> None:
+    count = 300
+    level, anchor = torch.randint(3, (2, count))
+    centre = torch.rand(count, 2) * SIZE
+    boxes = torch.cat((centre, torch.exp(torch.rand(count, 2) * 5.5)), dim=1)  # 1 .. 245 px
+    stride = torch.tensor(STRIDES)[level]
+    column, row = (centre / stride[:, None]).long().unbind(1)
+    place = {"level": level, "anchor": anchor, "row": row, "column": column}
+    within, log_size = coder().encode(boxes, **place)
+    assert (within >= 0).all() and (within <= 1).all()
+    for t in range(count):
+        raw = empty_maps()
+        cell = raw[level[t]][0, anchor[t], row[t], column[t]]
+        cell[:2], cell[2:4] = within[t].logit(), log_size[t]
+        decoded = coder().level_boxes(raw[level[t]], int(level[t]))
+        found = decoded[0, anchor[t], row[t], column[t]]
+        torch.testing.assert_close(found, cxcywh_to_xyxy(boxes[t]), atol=1e-3, rtol=1e-5)
+
+
+def test_one_map_of_five_anchors_and_exclusive_classes() -> None:
+    """YOLOv2: cell (row 1, column 2) of stride 32, anchor 4; classes of 1 / 6, 3 / 6, 2 / 6."""
+    anchors = [[12, 16], [30, 34], [52, 86], [100, 60], [120, 130]]
+    v2 = AnchorCoder(anchors_px=[anchors], stride_px=[32], class_activation="softmax")
+    raw = torch.zeros(1, 5, 3, 3, 8)
+    raw[0, 3, 1, 2] = torch.tensor([0, math.log(3), math.log(0.5), 0, 0, 0, *map(math.log, (3, 2))])
+    boxes, scores = v2([raw])
+    assert boxes.shape == (1, 45, 4) and scores.shape == (1, 45, 3)
+    place = 3 * 9 + 1 * 3 + 2  # anchor, row, column
+    assert boxes[0, place].tolist() == pytest.approx([80 - 25, 56 - 30, 80 + 25, 56 + 30])
+    assert scores[0, place].tolist() == pytest.approx([1 / 12, 3 / 12, 2 / 12])
+
+
+def test_boxes_of_single_places_are_those_of_the_maps() -> None:
+    raw = [torch.randn_like(m) for m in empty_maps()]
+    places = torch.tensor([[0, 2, 3, 7], [1, 0, 1, 4], [2, 1, 0, 1], [2, 0, 2, 0]])
+    level, anchor, row, column = places.unbind(1)
+    rows = torch.stack([raw[m][0, a, j, i] for m, a, j, i in places])
+    corner = torch.stack((column, row), dim=1) * torch.tensor(STRIDES)[level][:, None]
+    found = coder().boxes_in_cells(rows, level=level, anchor=anchor) + corner.repeat(1, 2)
+    maps = [coder().level_boxes(m, i) for i, m in enumerate(raw)]
+    expected = [maps[m][0, a, j, i] for m, a, j, i in places]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_a_box_without_extent_encodes_to_finite_numbers() -> None:
+    zero = torch.zeros(1, dtype=torch.int64)
+    boxes = torch.tensor([[3.0, 4, 0, 0]])
+    within, log_size = coder().encode(boxes, level=zero, anchor=zero, row=zero, column=zero)
+    assert within.tolist() == [[3 / 8, 4 / 8]] and log_size.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_finite_for_any_finite_output(dtype: torch.dtype, activation) -> None:
+    values = torch.tensor([0, 6e-8, 1, -1, 30, -30, 300, -300, 65504, -65504])
+    raw = [values[torch.randint(10, m.shape)].to(dtype) for m in empty_maps(2)]
+    boxes, scores = coder(class_activation=activation)(raw)
+    assert boxes.isfinite().all() and scores.isfinite().all()
+    assert (boxes[..., 2:] >= boxes[..., :2]).all()
+    assert (scores >= 0).all() and (scores <= 1).all()
+    assert boxes.abs().max() > 1e6  # the wildest is still wild
+
+
+def test_softmax_shares_the_objectness_among_the_classes() -> None:
+    raw = [torch.randn_like(m) for m in empty_maps(2)]
+    _, scores = coder(class_activation="softmax")(raw)
+    objectness = torch.cat([m[..., 4].sigmoid().flatten(1) for m in raw], dim=1)
+    torch.testing.assert_close(scores.sum(2), objectness)
+    assert (coder()(raw)[1].sum(2) - objectness).abs().max() > 0.1
+
+
+def test_the_anchors_travel_in_the_state_and_move_with_the_coder() -> None:
+    state = coder().state_dict()
+    assert state["anchors_px"].tolist() == ANCHORS
+    assert list(coder().to("meta").state_dict()) == ["anchors_px"]
+    assert coder().to("meta").strides.device.type == "meta"

@@ -1,0 +1,122 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from yolo.detection.postprocess import Postprocess
+from yolo.records import Detections
+
+MODES = ("best_class", "all_classes")
+
+
+def random_output(images: int, boxes: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Clustered boxes, some of them left of and above the image, and scores without ties."""
+    centre = torch.randint(-1, 6, (images, boxes, 2)) * 40 + torch.randn(images, boxes, 2) * 5
+    half = 10 + torch.rand(images, boxes, 2) * 20
+    count = images * boxes * classes
+    scores = (torch.randperm(count) / count).view(images, boxes, classes)
+    return torch.cat((centre - half, centre + half), dim=2), scores
+
+
+def naive(boxes: Tensor, scores: Tensor, settings: Postprocess) -> list[tuple[float, int, list]]:
+    """One image, class by class with torchvision's nms: (score, label, box), best first."""
+    rows = [(float(scores[n, k]), k, n) for n in range(len(boxes)) for k in range(scores.shape[1])]
+    if settings.labels == "best_class":
+        rows = [max(row for row in rows if row[2] == n) for n in range(len(boxes))]
+    rows = sorted(rows, reverse=True)[: settings.max_candidates]
+    rows = [row for row in rows if row[0] >= settings.conf]
+    found = []
+    for label in range(scores.shape[1]):
+        mine = [row for row in rows if row[1] == label]
+        if mine:
+            places = torch.tensor([n for _, _, n in mine])
+            kept = nms(
+                boxes[places].double(), torch.tensor([s for s, _, _ in mine]).double(), settings.iou
+            )
+            found += [(mine[i][0], label, boxes[mine[i][2]].tolist()) for i in kept.tolist()]
+    return sorted(found, reverse=True)[: settings.max_detections]
+
+
+def as_rows(found: Detections) -> list[tuple[float, int, list]]:
+    columns = found.scores.tolist(), found.labels.tolist(), found.boxes_xyxy_px.tolist()
+    return list(zip(*columns, strict=True))
+
+
+@pytest.mark.parametrize("labels", MODES)
+@pytest.mark.parametrize(
+    ("limits", "classes"),
+    [
+        ({"conf": 0.3, "iou": 0.5}, 3),
+        ({"conf": 0.0, "iou": 0.45}, 3),
+        ({"conf": 0.05, "iou": 0.6, "max_detections": 7}, 2),
+        ({"conf": 0.01, "iou": 0.5, "max_candidates": 40}, 3),
+        ({"conf": 0.2, "iou": 0.4}, 1),
+        ({"conf": 1.0, "iou": 0.5}, 3),
+    ],
+)
+def test_equals_torchvisions_nms_class_by_class(labels, limits, classes) -> None:
+    settings = Postprocess(labels=labels, **limits)
+    for _ in range(4):
+        boxes, scores = random_output(3, 120, classes)
+        results = settings(boxes, scores)
+        assert len(results) == 3
+        for image, found in enumerate(results):
+            assert as_rows(found) == naive(boxes[image], scores[image], settings)
+            assert found.labels.dtype == torch.int64
+
+
+def test_one_class_equals_opencvs_nms() -> None:
+    boxes, scores = random_output(1, 300, 1)
+    found = Postprocess(conf=0.1, iou=0.45)(boxes, scores)[0]
+    corners = boxes[0].double().numpy()
+    sizes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+    kept = cv2.dnn.NMSBoxes(sizes.tolist(), scores[0, :, 0].tolist(), 0.1, 0.45)
+    assert 5 < len(kept) < 150
+    assert found.scores.tolist() == scores[0, kept, 0].tolist()
+
+
+def test_classes_never_suppress_each_other_however_large_the_boxes() -> None:
+    huge = torch.tensor([[-8e6, -8e6, 8e6, 8e6]]).repeat(80, 1)  # as far as the coder lets go
+    boxes = torch.cat(
+        (huge, torch.tensor([[10.0, 10, 20, 20], [10, 10, 20, 19.9], [10, 10, 14, 20]]))
+    )
+    scores = torch.zeros(1, 83, 80)
+    scores[0, torch.arange(80), torch.arange(80)] = torch.linspace(0.5, 0.9, 80)
+    scores[0, 80:, 79] = torch.tensor([0.4, 0.3, 0.2])
+    found = Postprocess(conf=0.1, iou=0.5)(boxes[None], scores)[0]
+    assert len(found) == 82  # of the three small ones of class 79, the second goes
+    assert found.scores[-2:].tolist() == pytest.approx([0.4, 0.2])
+
+
+@pytest.mark.parametrize("labels", MODES)
+def test_filtering_afterwards_equals_a_higher_threshold(labels) -> None:
+    boxes, scores = random_output(2, 200, 4)
+    boxes[0, 5] = torch.tensor([900.0, 900, 950, 950])  # nobody's neighbour
+    scores[0, 5] = torch.tensor([0.1, 0.2, 0.9, 0.3])  # exactly the threshold: 0.9 passes
+    for limit in (50, 300):
+        settings = {"iou": 0.5, "max_detections": limit, "labels": labels}
+        low = Postprocess(conf=0.0, **settings)(boxes, scores)
+        for conf in (0.3, 0.9, 0.97):
+            high = Postprocess(conf=conf, **settings)(boxes, scores)
+            assert [as_rows(f.above(conf)) for f in low] == [as_rows(f) for f in high]
+    assert torch.tensor(0.9) in low[0].above(0.9).scores
+
+
+@pytest.mark.parametrize("labels", MODES)
+def test_nothing_to_find(labels) -> None:
+    settings = Postprocess(conf=0.5, iou=0.5, labels=labels)
+    boxes, scores = random_output(2, 30, 3)
+    for found in settings(boxes, scores * 0.4) + settings(boxes[:, :0], scores[:, :0]):
+        assert len(found) == 0 and found.boxes_xyxy_px.shape == (0, 4)
+        assert found.labels.dtype == torch.int64 and found.scores.dtype == torch.float32
+
+
+@pytest.mark.parametrize("labels", MODES)
+def test_a_score_that_is_no_number_is_no_detection(labels) -> None:
+    boxes, scores = random_output(1, 30, 2)
+    expected = Postprocess(conf=0.2, iou=0.5, labels=labels)(boxes[:, 5:], scores[:, 5:])[0]
+    scores[0, :5] = torch.nan
+    found = Postprocess(conf=0.2, iou=0.5, labels=labels)(boxes, scores)[0]
+    assert as_rows(found) == as_rows(expected) and len(found) > 3

@@ -1,0 +1,166 @@
+"""Counted by hand, and through the losses of every generation: one, two and three maps."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from yolo.detection.coders.anchor import AnchorCoder
+from yolo.detection.coders.grid import GridCoder
+from yolo.detection.losses.yolov1 import YOLOv1Loss
+from yolo.detection.losses.yolov2 import YOLOv2Loss
+from yolo.detection.losses.yolov3 import YOLOv3Loss
+from yolo.evaluate.metrics.grid_accuracy import grid_accuracy
+from yolo.records import GridMatches, Targets
+
+SURE = 9.0
+"""A raw number whose sigmoid is nearly 1."""
+
+
+def test_by_hand() -> None:
+    matches = GridMatches(
+        objectness=torch.tensor([0.9, 0.2, 0.5, 0.6, 0.1]),  # 0.5 does not say that one is there
+        owned=torch.tensor([True, True, False, False, False]),
+        class_logits=torch.tensor([[0.0, 1, 2], [0, 5, 1], [9, 0, 0]]),
+        labels=torch.tensor([2, 0, 0]),
+        counted=torch.tensor([True, True, False]),
+        dropped=torch.tensor([False, False, True]),
+    )
+    counts = {name: pair.tolist() for name, pair in grid_accuracy(matches).items()}
+    assert counts == {
+        "class": [1, 2],
+        "object": [1, 2],
+        "no_object": [2, 3],
+        "placed": [2, 3],
+    }
+
+
+def test_no_truth() -> None:
+    nothing = torch.zeros(0, dtype=torch.int64)
+    matches = GridMatches(
+        objectness=torch.zeros(4),
+        owned=torch.zeros(4) > 0,
+        class_logits=torch.zeros(0, 3),
+        labels=nothing,
+        counted=nothing > 0,
+        dropped=nothing > 0,
+    )
+    counts = {name: pair.tolist() for name, pair in grid_accuracy(matches).items()}
+    assert counts == {
+        "class": [0, 0],
+        "object": [0, 0],
+        "no_object": [4, 4],
+        "placed": [0, 0],
+    }
+
+
+def two_truths() -> Targets:
+    """A large box of class 1 in the first image, an ignored and a small one of class 0 in the
+    second; both centres at (40, 24) of 64 px."""
+    return Targets(
+        boxes_cxcywh_norm=torch.tensor(
+            [[0.625, 0.375, 0.5, 0.5], [0.5, 0.5, 1, 1], [0.625, 0.375, 0.125, 0.125]]
+        ),
+        labels=torch.tensor([1, 1, 0]),
+        image_index=torch.tensor([0, 1, 1]),
+        ignored=torch.tensor([False, True, False]),
+        max_per_image=2,
+    )
+
+
+def counts_of(loss, raw: list[Tensor]) -> dict[str, list[float]]:
+    for values in raw:
+        values.requires_grad_()
+    counts = grid_accuracy(loss.matches(raw, two_truths()))
+    assert not any(pair.requires_grad for pair in counts.values())
+    return {name: pair.tolist() for name, pair in counts.items()}
+
+
+def maps(strides: tuple[int, ...], anchors: int) -> list[Tensor]:
+    """Two images of 64 px, two classes; sure that nothing is anywhere, and of class 0."""
+    raw = [torch.zeros(2, anchors, 64 // s, 64 // s, 5 + 2) for s in strides]
+    for values in raw:
+        values[..., 4], values[..., 5] = -SURE, SURE
+    return raw
+
+
+LEVELS = [((8, 16, 32), 3 * (64 + 16 + 4)), ((16, 32), 3 * (16 + 4)), ((32,), 3 * 4)]
+
+
+@pytest.mark.parametrize(("strides", "boxes"), LEVELS)
+def test_yolov3_of_any_number_of_maps(strides: tuple[int, ...], boxes: int) -> None:
+    """The first level has the anchor for the small box, the last one that for the large box."""
+    sizes = torch.linspace(8, 32, 3 * len(strides))
+    anchors = sizes[:, None].expand(-1, 2).unflatten(0, (len(strides), 3)).tolist()
+    loss = YOLOv3Loss(
+        coder=AnchorCoder(anchors_px=anchors, stride_px=strides), ignore_threshold=0.9
+    )
+    raw = maps(strides, anchors=3)
+    assert counts_of(loss, raw) == {
+        "class": [1, 2],
+        "object": [0, 2],
+        "no_object": [2 * boxes - 2, 2 * boxes - 2],
+        "placed": [2, 2],
+    }
+    row, column = 24 // strides[-1], 40 // strides[-1]
+    right = [values.detach() for values in raw]
+    right[-1][0, 2, row, column, 4:] = torch.tensor([SURE, -SURE, SURE])  # objectness, class 1
+    right[0][0, 0, 0, 0, 4] = SURE  # something where nothing is
+    assert counts_of(loss, right) == {
+        "class": [2, 2],
+        "object": [1, 2],
+        "no_object": [2 * boxes - 3, 2 * boxes - 2],
+        "placed": [2, 2],
+    }
+    assert all(term.isfinite() for term in loss(right, two_truths(), 2).values())
+
+
+def test_yolov2() -> None:
+    coder = AnchorCoder(anchors_px=[[(8, 8), (32, 32)]], stride_px=(32,))
+    raw = maps((32,), anchors=2)
+    raw[0][1, 0, 0, 1, 4] = SURE  # the small box
+    assert counts_of(YOLOv2Loss(coder=coder), raw) == {
+        "class": [1, 2],
+        "object": [1, 2],
+        "no_object": [14, 14],
+        "placed": [2, 2],
+    }
+
+
+def test_yolov1_takes_the_raw_confidence_of_the_responsible_box() -> None:
+    raw = torch.zeros(2, 1, 1, 2 * 5 + 2)  # one cell of 64 px with two boxes
+    coder = GridCoder(cells=1, boxes=2, stride_px=64)
+    boxes, classes = coder.split(raw)  # views
+    boxes[0, 0, 0, 1] = torch.tensor([0.625, 0.375, 0.5**0.5, 0.5**0.5, 0.8])  # the truth
+    boxes[1, 0, 0, 0] = torch.tensor([0.625, 0.375, 0.125**0.5, 0.125**0.5, 0.3])
+    boxes[1, 0, 0, 1, 4] = 0.7
+    classes[0, 0, 0] = torch.tensor([0.2, 0.4])
+    classes[1, 0, 0] = torch.tensor([0.2, 0.4])
+    assert counts_of(YOLOv1Loss(coder=coder), [raw]) == {
+        "class": [1, 2],
+        "object": [1, 2],
+        "no_object": [1, 2],
+        "placed": [2, 2],
+    }
+
+
+@pytest.mark.parametrize("generation", ["yolov1", "yolov2", "yolov3"])
+def test_a_truth_whose_place_is_taken_is_dropped(generation: str) -> None:
+    """Three equal boxes in one place, the last one ignored."""
+    anchors = AnchorCoder(anchors_px=[[(8, 8), (32, 32)]], stride_px=(32,))
+    raw = torch.zeros(1, 2, 2, 2, 5 + 2)
+    loss = {
+        "yolov1": lambda: YOLOv1Loss(coder=GridCoder(cells=1, boxes=2, stride_px=64)),
+        "yolov2": lambda: YOLOv2Loss(coder=anchors),
+        "yolov3": lambda: YOLOv3Loss(coder=anchors),
+    }[generation]()
+    targets = Targets(
+        boxes_cxcywh_norm=torch.tensor([[0.6, 0.4, 0.5, 0.5]] * 3),
+        labels=torch.tensor([1, 0, 1]),
+        image_index=torch.zeros(3, dtype=torch.int64),
+        ignored=torch.tensor([False, False, True]),
+        max_per_image=3,
+    )
+    maps = [torch.zeros(1, 1, 1, 2 * 5 + 2) if generation == "yolov1" else raw]
+    matches = loss.matches(maps, targets)
+    assert matches.dropped.tolist() == [generation != "yolov1", generation == "yolov1", False]
+    assert grid_accuracy(matches)["placed"].tolist() == [1, 2]

@@ -1,0 +1,271 @@
+import errno
+import hashlib
+import io
+import itertools
+import math
+import os
+import pickle
+import resource
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolo.errors import UserError
+from yolo.train import checkpoint
+from yolo.train.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
+
+SEAL_BYTES = len("sha256:") + 64
+
+
+def content(step: int = 1) -> dict:
+    return {
+        "model": {"weight": torch.arange(12.0).view(3, 4) * step, "half": torch.ones(3).bfloat16()},
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
+        "ema": None,
+        "progress": {"step": step, "best_figure": -math.inf, "figures": {"AP": 0.25}},
+        "class_names": ["Katze", "犬"],
+    }
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "last.pt", content())
+    return tmp_path / "last.pt"
+
+
+def test_what_is_saved_comes_back(saved: Path) -> None:
+    loaded = load_checkpoint(saved)
+    torch.testing.assert_close(loaded["model"], content()["model"], rtol=0, atol=0)
+    assert loaded["model"]["half"].dtype == torch.bfloat16
+    for key in ("ema", "progress", "class_names"):
+        assert loaded[key] == content()[key]
+    assert names(saved.parent) == ["last.pt"]
+
+
+def test_the_file_is_a_zip_that_others_read(saved: Path) -> None:
+    data = saved.read_bytes()
+    with zipfile.ZipFile(saved) as archive:
+        assert archive.testzip() is None
+        assert (
+            archive.comment == b"sha256:" + hashlib.sha256(data[:-SEAL_BYTES]).hexdigest().encode()
+        )
+    loaded = torch.load(saved, weights_only=True)
+    assert loaded["progress"]["step"] == 1 and loaded["model"]["weight"][2, 3] == 11
+
+
+def test_every_flipped_bit_is_noticed(saved: Path) -> None:
+    data = saved.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.randint(len(data), (200,), generator=generator).tolist()
+    positions += [0, len(data) - SEAL_BYTES - 1, len(data) - SEAL_BYTES, len(data) - 1]
+    for number, position in enumerate(positions):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << number % 8
+        saved.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"damaged|not a checkpoint of this project"):
+            load_checkpoint(saved)
+    saved.write_bytes(data)
+    assert load_checkpoint(saved)["progress"]["step"] == 1
+
+
+def test_a_file_too_short_or_too_long_is_refused(saved: Path) -> None:
+    data = saved.read_bytes()
+    cuts = [0, 1, SEAL_BYTES, SEAL_BYTES + 1, len(data) // 2, len(data) - SEAL_BYTES, len(data) - 1]
+    for damaged in [*(data[:cut] for cut in cuts), data + b"\0", data + data]:
+        saved.write_bytes(damaged)
+        with pytest.raises(
+            UserError, match=r"last\.pt: (not a checkpoint|the checkpoint is damaged)"
+        ):
+            load_checkpoint(saved)
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_a_payload_is_refused_and_never_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "best.pt", tmp_path / "trace"
+    path.write_bytes(pickle.dumps(Payload(trace)))
+    with pytest.raises(UserError, match="not a checkpoint of this project"):
+        load_checkpoint(path)
+    torch.save({"version": 1, "model": Payload(trace)}, path)
+    checkpoint._seal(path)  # as an attacker would
+    with pytest.raises(UserError, match="not a checkpoint of this project") as refused:
+        load_checkpoint(path)
+    assert "\n" not in str(refused.value)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists()  # it would have worked
+
+
+def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    with pytest.raises(UserError, match="there is no such checkpoint file"):
+        load_checkpoint(path)
+    with pytest.raises(UserError, match="there is no such checkpoint file"):
+        load_checkpoint(tmp_path)
+    torch.save(content(), path)  # a plain one
+    with pytest.raises(UserError, match="not a checkpoint of this project, or its end is missing"):
+        load_checkpoint(path)
+    checkpoint._seal(path)
+    with pytest.raises(UserError, match="it has no version"):
+        load_checkpoint(path)
+    save_checkpoint(path, {**content(), "version": 99})
+    with pytest.raises(UserError, match="checkpoint version 99; this code reads version 1"):
+        load_checkpoint(path)
+
+
+def test_a_disk_that_is_full_leaves_the_old_checkpoint(saved: Path) -> None:
+    """A real one, as far as a process can tell: the kernel refuses to write past a limit."""
+    before = saved.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"last\.pt: the checkpoint cannot be written"):
+            save_checkpoint(saved, {**content(2), "much": torch.rand(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert saved.read_bytes() == before
+    assert names(saved.parent) == ["last.pt"]
+
+
+@pytest.mark.parametrize("what", ["os.replace", "os.fsync", "torch.save"])
+def test_a_write_that_fails_leaves_the_old_checkpoint(saved, monkeypatch, what) -> None:
+    def fail(*arguments, **keywords):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(what, fail)
+        with pytest.raises(UserError, match=r"cannot be written.*Input/output error"):
+            save_checkpoint(saved, content(2))
+    assert load_checkpoint(saved)["progress"]["step"] == 1
+    assert names(saved.parent) == ["last.pt"]
+    save_checkpoint(saved, content(2))
+    assert load_checkpoint(saved)["progress"]["step"] == 2
+
+
+OPERATIONS = ("io.open", "os.fsync", "os.open", "os.replace", "os.link", "os.unlink")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_aborted_at_any_file_operation_both_names_stay_whole(tmp_path, monkeypatch, code) -> None:
+    """The n-th operation of saving and naming fails, for every n, and every one after it."""
+    last, best = tmp_path / "last.pt", tmp_path / "best.pt"
+    for number in itertools.count():
+        save_checkpoint(last, content(1))
+        link_checkpoint(last, best)
+        calls = itertools.count()
+        with monkeypatch.context() as patch:
+            for name in OPERATIONS:
+                fail_from(patch, name, calls, number, code)
+            told = None
+            try:
+                save_checkpoint(last, content(2))
+                link_checkpoint(last, best)
+            except UserError as error:
+                told = str(error)
+        steps = [load_checkpoint(path)["progress"]["step"] for path in (last, best)]
+        assert steps in ([1, 1], [2, 1], [2, 2])
+        if told is None:
+            break
+        assert os.strerror(code) in told
+    assert number > 8 and steps == [2, 2]
+    assert names(tmp_path) == ["best.pt", "last.pt"]  # what could not be removed was used again
+
+
+def fail_from(patch, name: str, calls, number: int, code: int) -> None:
+    module, _, function = name.partition(".")
+    module = {"io": io, "os": os}[module]
+    real = getattr(module, function)
+
+    def perhaps(*arguments, **keywords):
+        if next(calls) >= number:
+            raise OSError(code, os.strerror(code))
+        return real(*arguments, **keywords)
+
+    patch.setattr(module, function, perhaps)
+
+
+def test_an_error_that_comes_up_while_saving_keeps_its_words(saved: Path, monkeypatch) -> None:
+    """PyTorch raises a lost worker's error wherever the process is; the disk is not to blame."""
+
+    def interrupt(number: int) -> None:
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupt)
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            save_checkpoint(saved, content(2))
+    assert load_checkpoint(saved)["progress"]["step"] == 1 and names(saved.parent) == ["last.pt"]
+
+
+def test_every_version_stays_readable() -> None:
+    """Files that were written before; ``data/make_checkpoint.py`` says how."""
+    paths = sorted((Path(__file__).parent / "data").glob("checkpoint_version_*.pt"))
+    assert [path.stem for path in paths] == [
+        f"checkpoint_version_{number}" for number in range(1, checkpoint.VERSION + 1)
+    ]
+    for path in paths:
+        saved = load_checkpoint(path)
+        assert saved["progress"]["step"] == 6 and saved["model"]["out.weight"].shape == (4, 6)
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        save_checkpoint(tmp_path / "gone" / "last.pt", content())
+
+
+def test_a_file_that_cannot_be_read(saved: Path, monkeypatch) -> None:
+    def fail(*arguments, **keywords):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(UserError, match=r"cannot be read.*Permission denied"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_the_second_name_keeps_its_content(saved: Path, monkeypatch, hard_links: bool) -> None:
+    if not hard_links:
+
+        def fail(*arguments):
+            raise OSError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", fail)
+    best = saved.with_name("best.pt")
+    for step in (1, 2, 3):
+        save_checkpoint(saved, content(step))
+        if step < 3:
+            link_checkpoint(saved, best)
+            link_checkpoint(saved, best)  # as a resumed run does again
+            assert best.samefile(saved) == hard_links
+    assert load_checkpoint(best)["progress"]["step"] == 2
+    assert load_checkpoint(saved)["progress"]["step"] == 3
+    assert names(saved.parent) == ["best.pt", "last.pt"]
+
+
+def test_naming_the_best_fails_without_harm(saved: Path, monkeypatch) -> None:
+    best = saved.with_name("best.pt")
+    link_checkpoint(saved, best)
+    save_checkpoint(saved, content(2))
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(UserError, match=r"best\.pt: the checkpoint cannot be written.*No space"):
+        link_checkpoint(saved, best)
+    assert load_checkpoint(best)["progress"]["step"] == 1
+    assert names(saved.parent) == ["best.pt", "last.pt"]

@@ -1,0 +1,86 @@
+"""How a training command ends, whatever ended it; the training itself is a stand-in."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from yolo.config import load_config
+from yolo.config.command_line import DEFAULT_CONFIG, parse_train_arguments
+from yolo.errors import UserError
+from yolo.train import command
+from yolo.train.distributed import Ranks
+from yolo.train.interruption import Interrupted
+
+
+class Exchange(Ranks):
+    """Notes how it is ended."""
+
+    ended: ClassVar[list[str]] = []
+
+    def leave(self) -> None:
+        self.ended.append("left")
+
+    def break_off(self) -> None:
+        self.ended.append("broken off")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "ended"),
+    [
+        (None, 0, "left"),
+        (Interrupted(signal.SIGTERM), 128 + signal.SIGTERM, "left"),
+        (UserError("the disk is full"), 1, "broken off"),
+        (OSError("the disk is full"), 1, "broken off"),
+        (RuntimeError("gloo: Connection closed by peer"), 1, "broken off"),
+        (KeyboardInterrupt(), 130, "broken off"),
+    ],
+)
+def test_only_what_ends_all_ranks_is_waited_for(failure, code, ended, monkeypatch, capsys) -> None:
+    """A rank that fails alone must not wait for the others, who wait for it."""
+
+    def fit() -> None:
+        if failure is not None:
+            raise failure
+
+    exchange = Exchange(rank=0, world_size=2, device=torch.device("cuda", 0))
+    exchange.ended.clear()
+    monkeypatch.setattr(command, "join", lambda devices: exchange)
+    monkeypatch.setattr(command, "build_trainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    arguments = parse_train_arguments([])
+    resolved = load_config(DEFAULT_CONFIG)
+    assert command.train(arguments, resolved, [], script=Path("main.py")) == code
+    assert exchange.ended[0] == ended
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == (1 if code not in (0, 130) else 0)
+
+
+def test_gpus_that_are_not_there_are_told_once(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(command, "launch", lambda *_, **__: pytest.fail("nothing to launch"))
+    arguments = parse_train_arguments(["--gpu", "0,1"])
+    resolved = load_config(DEFAULT_CONFIG)
+    assert command.train(arguments, resolved, [], script=Path("main.py")) == 1
+    assert capsys.readouterr().err == (
+        "error: --gpu 1: this machine has 1 GPU(s), numbered from 0; name one of them, or --gpu "
+        "cpu\n"
+    )
+
+
+@pytest.mark.parametrize(("gpu", "seconds"), [("cpu,cpu", 120), ("0,1", 30)])
+def test_the_long_step_of_a_cpu_may_end_before_the_launcher_kills(
+    gpu: str, seconds: int, monkeypatch
+) -> None:
+    """It is followed by a checkpoint, which a kill after torch's 30 seconds would lose."""
+    given: dict[str, int] = {}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(command, "launch", lambda *_, **options: given.update(options) or 7)
+    arguments = parse_train_arguments(["--gpu", gpu])
+    resolved = load_config(DEFAULT_CONFIG)
+    assert command.train(arguments, resolved, [], script=Path("main.py")) == 7
+    assert given == {"processes": 2, "seconds_to_stop": seconds}

@@ -1,0 +1,335 @@
+"""Two real processes, started once by the launcher under test; this file is the script they run.
+
+Each assertion in ``main`` and below runs in the ranks: one that fails ends its rank with code 1.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.launcher.api as launcher
+
+from yolo.errors import UserError
+from yolo.train import distributed
+from yolo.train.checkpoint import load_checkpoint
+from yolo.train.distributed import (
+    Ranks,
+    is_rank,
+    join,
+    launch,
+    lost_rank,
+    share_batch_norm,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE_OF_RANK_1 = 7
+
+
+def test_two_ranks_are_one_training(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        code = launch(Path(__file__).resolve(), [str(tmp_path)], processes=2)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    told = capfd.readouterr().err
+    assert code == CODE_OF_RANK_1, told
+    assert f"error: rank 1 ended with exit code {CODE_OF_RANK_1}" in told
+    assert sorted(path.name for path in tmp_path.glob("done_*")) == ["done_0", "done_1"], told
+
+
+def test_alone_every_exchange_is_nothing() -> None:
+    ranks = join(["cpu"])
+    assert ranks == Ranks(rank=0, world_size=1, device=torch.device("cpu")) and ranks.is_main
+    assert not is_rank()
+    assert ranks.any(True) and not ranks.any(torch.tensor(False))
+    assert ranks.sum(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
+    assert ranks.gather("mine") == ["mine"] and ranks.broadcast("mine") == "mine"
+    ranks.leave()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "has no GPU that PyTorch can use; choose --gpu cpu"), (2, "has 2 GPU")],
+)
+def test_a_gpu_that_is_not_there(monkeypatch, count: int, text: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(UserError, match=f"--gpu 3: this machine {text}"):
+        join(["cuda:3"])
+
+
+def test_a_gpu_that_cannot_be_used(monkeypatch) -> None:
+    def refused(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel errors ...")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", refused)
+    with pytest.raises(
+        UserError, match=r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"
+    ):
+        join(["cuda:0"])
+
+
+def test_ranks_that_do_not_meet_are_told_in_a_sentence(monkeypatch) -> None:
+    def refused(*_, **__) -> None:
+        raise dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
+
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(dist, "init_process_group", refused)
+    with pytest.raises(
+        UserError, match=r"the 2 processes .* do not meet \(The server .* 29500\); "
+    ):
+        join(["cpu"])
+
+
+def test_after_a_failure_nccl_is_not_waited_for(monkeypatch) -> None:
+    """Its end is a meeting of all ranks, and they may be waiting for this one in another."""
+    ended: list[str] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: ended.append("destroyed"))
+    cuda = Ranks(rank=0, world_size=2, device=torch.device("cuda", 0))
+    cuda.break_off()
+    assert ended == []
+    cuda.leave()
+    assert ended == ["destroyed"]
+    Ranks(rank=0, world_size=2, device=torch.device("cpu")).break_off()
+    assert ended == ["destroyed"] * 2
+
+
+def test_the_launcher_kills_when_it_is_told_to(monkeypatch) -> None:
+    seen: list[str] = []
+    variable = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    monkeypatch.setattr(distributed, "run", lambda arguments: seen.append(os.environ[variable]))
+    for asked, got in ((None, "120"), ("7", "7")):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        if asked is not None:
+            monkeypatch.setenv(variable, asked)
+        assert launch(Path("script.py"), [], processes=2, seconds_to_stop=120) == 0
+        assert seen.pop() == got
+    monkeypatch.delenv(variable, raising=False)
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" in Path(launcher.__file__).read_text()
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    ranks = join(["cpu"])
+    assert is_rank() and ranks.world_size == 2
+    assert ranks.rank == int(os.environ["RANK"]) and ranks.is_main == (ranks.rank == 0)
+    check_exchanges(ranks)
+    check_training(ranks, folder)
+    check_freezing(ranks, folder)
+    check_stopping(ranks, folder)
+    check_evaluation(ranks)
+    (folder / f"done_{ranks.rank}").touch()
+    ranks.gather(None)  # both are done before one ends with an error
+    ranks.leave()
+    sys.exit(CODE_OF_RANK_1 if ranks.rank else 0)
+
+
+def check_exchanges(ranks: Ranks) -> None:
+    rank = ranks.rank
+    assert ranks.sum(torch.tensor([1.0 + rank, 10.0])).tolist() == [3, 20]
+    for flags in ((False, False), (True, False), (False, True), (True, True)):
+        assert ranks.any(flags[rank]) == any(flags)
+        assert ranks.any(torch.tensor(flags[rank])) == any(flags)
+    assert ranks.gather({"rank": rank, "list": [rank] * rank}) == [
+        {"rank": 0, "list": []},
+        {"rank": 1, "list": [1]},
+    ]
+    assert ranks.broadcast(f"of {rank}") == "of 0"
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean.fill_(rank + 5)
+    ranks.broadcast_buffers(norm)
+    assert norm.running_mean.tolist() == [5, 5]
+
+
+def check_training(ranks: Ranks, folder: Path) -> None:
+    """The same global batches give the same weights; a step that fails on one rank fails on all."""
+    from test_trainer import ALONE, Notes, ToyBatches, ToyLoss, ToyNet, differences, trainer
+
+    from yolo.train.optim.optimizers import sgd
+
+    class OnceNaN(ToyLoss):
+        """A loss that is no number in step 3 on rank 1, though its gradient is finite."""
+
+        calls = 0
+
+        def forward(self, outputs, targets, images_in_step, images_seen=None):
+            terms = super().forward(outputs, targets, images_in_step)
+            self.calls += 1
+            wrong = self.calls == 4 and ranks.rank == 1
+            return {"xy": terms["xy"] + (torch.nan if wrong else 0), "wh": terms["wh"]}
+
+    def run(name: str, ranks: Ranks, *, loss: ToyLoss | None = None, **batches):
+        model = ToyNet(plain=True).double()
+        log = Notes()
+        done = trainer(
+            folder / name,
+            model=model,
+            ranks=ranks,
+            log=log,
+            loss=loss or ToyLoss(),
+            optimizer=sgd(model, learning_rate=0.1, momentum=0.9, weight_decay=0.01),
+            batches=ToyBatches(ranks=ranks, **batches),
+            more={"gradient_clip": 0.3},
+        )
+        done.fit()
+        return done
+
+    for micro_batches in (1, 2):
+        both = run(f"both_{micro_batches}", ranks, micro_batches=micro_batches)
+        alone = run(f"alone_{ranks.rank}", ALONE, micro_batches=2)
+        pairs = zip(both.learner.model.parameters(), alone.learner.model.parameters(), strict=True)
+        for ours, theirs in pairs:
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+        assert both.progress.step == alone.progress.step
+        assert len(both.log.trained) == len(alone.log.trained) > 0
+        for (_, ours), (_, theirs) in zip(both.log.trained, alone.log.trained, strict=True):
+            np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
+    spoiled = run("spoiled", ranks, micro_batches=1, loss=OnceNaN())
+    assert spoiled.progress.skipped_steps == 1
+    states = ranks.gather(spoiled.learner.model.state_dict())
+    assert differences(states[0], states[1]) == []
+    assert all(value.isfinite().all() for value in states[0].values())
+
+
+def check_freezing(ranks: Ranks, folder: Path) -> None:
+    """Gradients meet in what is trained now, before and after the unfreezing, and on resuming."""
+    from test_trainer import ALONE, ToyBatches, TwoPartNet, differences, toy_accuracy, trainer
+
+    from yolo.train.freezing import Freeze
+    from yolo.train.optim.optimizers import adam
+
+    def run(name: str, ranks: Ranks, steps: int):
+        model = TwoPartNet(plain=True).double()
+        return trainer(
+            folder / name,
+            model=model,
+            ranks=ranks,
+            optimizer=adam(model, learning_rate=0.01, encoder_learning_rate=0.001),
+            batches=ToyBatches(ranks=ranks, micro_batches=2),
+            steps=steps,
+            more={"freeze": Freeze(model, unfreeze_at=2), "accuracy": toy_accuracy},
+        )
+
+    start = TwoPartNet(plain=True).double().state_dict()
+    both, alone = run("thawed", ranks, 5), run(f"thawed_alone_{ranks.rank}", ALONE, 5)
+    both.fit()
+    alone.fit()
+    for name, ours in both.learner.model.state_dict().items():
+        theirs = alone.learner.model.state_dict()[name]
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+        assert not torch.equal(ours, start[name])
+    assert len(both.log.trained) == 5
+    for (_, ours), (_, theirs) in zip(both.log.trained, alone.log.trained, strict=True):
+        assert ours["accuracy/bright"] == theirs["accuracy/bright"]
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
+    states = ranks.gather(both.state_dict())
+    assert differences(states[0], states[1]) == []
+    halved, resumed = run("halved", ranks, 1), run("halved", ranks, 5)
+    halved.fit()
+    resumed.load_state_dict(halved.state_dict())
+    resumed.fit()
+    for part in ("model", "optimizer", "ema"):
+        assert differences(resumed.state_dict()[part], both.state_dict()[part]) == [], part
+
+
+def check_stopping(ranks: Ranks, folder: Path) -> None:
+    """With batch norm and dropout: a signal to rank 1 alone stops both, and both resume exactly."""
+    from test_trainer import ToyBatches, differences, signal_at, trainer
+
+    from yolo.train.interruption import Interrupted
+
+    def run(name: str, **batches):
+        return trainer(folder / name, ranks=ranks, batches=ToyBatches(ranks=ranks, **batches))
+
+    whole = run("whole")
+    whole.fit()
+    seen = ranks.gather(whole.evaluator.seen)  # the averaged weights and rank 0's statistics
+    assert len(seen[0]) == 2 and differences(seen[0], seen[1]) == []
+    before = {"before": signal_at(3, 0)} if ranks.rank == 1 else {}
+    with pytest.raises(Interrupted) as caught:
+        run("stopped", **before).fit()
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    ranks.gather(None)  # rank 0 has written
+    checkpoint = load_checkpoint(folder / "stopped" / "last.pt")
+    assert checkpoint["progress"]["step"] == 4  # the step is finished: the other is in it already
+    resumed = run("stopped")
+    resumed.load_state_dict(checkpoint)
+    resumed.fit()
+    ranks.gather(None)
+    for name in ("last.pt", "best.pt"):
+        files = [load_checkpoint(folder / run / name) for run in ("whole", "stopped")]
+        assert differences(*files) == [], name
+
+
+def check_evaluation(ranks: Ranks) -> None:
+    """Five batches on two ranks give what one rank finds, in the same order."""
+    from test_detection_evaluator import ALONE, NoiseNet, batches, evaluator, never, same
+
+    mine = batches(size=1)[ranks.rank :: ranks.world_size]
+    both = evaluator(batches=mine, ranks=ranks, metrics=()).find(NoiseNet(), never)
+    alone = evaluator(batches=batches(size=1), ranks=ALONE).find(NoiseNet(), never)
+    assert both is not None and alone is not None
+    assert same(both, alone) and len(alone.scores) > 100 and both.images == 5
+    for name, loss in alone.losses.items():
+        np.testing.assert_allclose(both.losses[name], loss, rtol=1e-6)
+    assert both.accuracy == alone.accuracy and set(alone.accuracy) >= {"class", "no_object"}
+    result = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), never)
+    assert result is not None
+    assert ranks.gather(result.figures)[0] == result.figures
+    stopped = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), lambda: ranks.rank == 1)
+    assert stopped is None  # on both
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
+
+
+def test_processes_do_not_share_a_gpu(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes on this machine need as many GPUs"):
+        join(["cuda:0"])
+
+
+def test_statistics_are_shared_by_gpus_alone() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    names, parameters = list(model.state_dict()), list(model.parameters())
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    share_batch_norm(model, Ranks(rank=0, world_size=1, device=cpu))
+    assert type(model[1]) is torch.nn.BatchNorm2d
+    with pytest.raises(UserError, match=r"sync_batch_norm: works on GPUs only, .* 2 processes"):
+        share_batch_norm(model, Ranks(rank=0, world_size=2, device=cpu))
+    share_batch_norm(model, Ranks(rank=0, world_size=2, device=cuda))
+    assert type(model[1]) is torch.nn.SyncBatchNorm
+    assert list(model.state_dict()) == names
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+
+
+def test_a_lost_rank_is_told_in_a_sentence() -> None:
+    broken = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+    two = Ranks(rank=1, world_size=2, device=torch.device("cpu"))
+    assert str(lost_rank(broken, two)) == (
+        "process 1 lost the others in an exchange ([gloo/transport/tcp/pair.cc:547] Connection "
+        "closed by peer): most often one of them ended, and its own message says why"
+    )
+    own = dist.DistBackendError(
+        "NCCL error in: ProcessGroupNCCL.cpp:5, unhandled cuda error, NCCL version 2.27\n"
+        "ncclUnhandledCudaError: Call to CUDA library failed.\n"
+        "Last error:\nCuda failure 2 'out of memory'"
+    )
+    assert "(Cuda failure 2 'out of memory')" in str(lost_rank(own, two))
+    assert lost_rank(RuntimeError("shapes differ"), two) is None
+    assert lost_rank(broken, Ranks(rank=0, world_size=1, device=torch.device("cpu"))) is None

@@ -1,0 +1,49 @@
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from yolo.errors import UserError
+from yolo.train.run_folder import create_run_folder, newest_checkpoint
+
+
+def test_a_run_is_called_after_the_time_and_its_config(tmp_path: Path) -> None:
+    logs = tmp_path / "a" / "logs"
+    folders = [create_run_folder(logs, name=None, config_name="quick") for _ in range(3)]
+    assert len(set(folders)) == 3 and all(folder.is_dir() for folder in folders)
+    for folder in folders:  # even those that began within one second
+        assert folder.parent == logs
+        assert re.fullmatch(r"\d{8}-\d{6}_quick(_\d)?", folder.name)
+
+
+def test_a_name_is_taken_once(tmp_path: Path) -> None:
+    folder = create_run_folder(tmp_path, name="mine", config_name="quick")
+    assert folder == tmp_path / "mine" and folder.is_dir()
+    with pytest.raises(UserError) as error:
+        create_run_folder(tmp_path, name="mine", config_name="quick")
+    assert str(error.value) == (
+        f"{folder}: exists already; choose another --name, or go on with --resume {folder}"
+    )
+
+
+@pytest.mark.parametrize("name", [None, "mine"])
+def test_where_no_folder_can_be_made(tmp_path: Path, name) -> None:
+    (tmp_path / "file").write_text("")
+    for directory in (tmp_path / "file", tmp_path / "file" / "logs"):
+        with pytest.raises(UserError, match="no run can be written here") as error:
+            create_run_folder(directory, name=name, config_name="quick")
+        assert "--name" not in str(error.value)
+
+
+def test_the_newest_best_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no run has a best.pt yet")):
+        newest_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=r"no run has a best\.pt yet"):
+        newest_checkpoint(tmp_path / "nowhere")
+    for name, seconds in (("z", 100), ("m", 300), ("a", 200)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.pt").write_text(name)
+        os.utime(tmp_path / name / "best.pt", (seconds, seconds))
+    (tmp_path / "without").mkdir()
+    assert newest_checkpoint(tmp_path) == tmp_path / "m" / "best.pt"

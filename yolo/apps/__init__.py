@@ -1,0 +1,1 @@
+"""Programs around the core: each is a room of its own."""

@@ -1,0 +1,192 @@
+"""A data set of any format -> a new folder in another one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from yolo.data.annotations import Annotations
+from yolo.data.formats.coco_writer import write_coco
+from yolo.data.formats.csv_boxes_writer import write_csv_boxes
+from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.voc_writer import IMAGES as VOC_IMAGES
+from yolo.data.formats.voc_writer import write_voc
+from yolo.data.formats.written_content import Content, check_distinct
+from yolo.data.formats.yolo_text_writer import write_yolo_text
+from yolo.data.images import size_hw
+from yolo.errors import UserError
+
+ImagesGo = Literal["link", "copy", "keep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A format that can be written.
+
+    Attributes:
+        write: the annotations into a folder, given the content; returns the section of a config
+            that reads them, its paths relative to that folder.
+        images: the folder of images in it.
+        ignored: whether it can mark regions as ignored.
+        stay: why the images must lie in the data set; "" where they may lie anywhere.
+        sized: whether it says how large an image is, and so which way up it is annotated.
+    """
+
+    write: Callable[[Path, Content], dict[str, Any]]
+    images: str = "images"
+    ignored: bool = False
+    stay: str = ""
+    sized: bool = False
+
+
+FORMATS = {
+    "coco": Format(write=write_coco, ignored=True, sized=True),
+    "csv_boxes": Format(write=write_csv_boxes),
+    "voc": Format(
+        write=write_voc,
+        images=VOC_IMAGES,
+        ignored=True,
+        sized=True,
+        stay=f"voc has its images in its own {VOC_IMAGES}",
+    ),
+    "yolo_text": Format(write=write_yolo_text, stay="yolo_text takes all images of a folder"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        section: a config's section of this data set: paths absolute and as text.
+        class_names: of the labels, in their order.
+        images, boxes: how many.
+        left_out: ignored regions that the format cannot hold.
+    """
+
+    section: dict[str, Any]
+    class_names: tuple[str, ...]
+    images: int
+    boxes: int
+    left_out: int
+
+
+def convert(
+    dataset: DetectionDataset, *, to: str, output: Path, images: ImagesGo, split: str
+) -> Conversion:
+    """Write a data set in a format of `FORMATS`; the folder appears whole or not at all.
+
+    Args:
+        dataset: all that is written.
+        to: the format.
+        output: the folder, which must not exist or be empty.
+        images: hard links in it, copies, or none: they stay where they are.
+        split: train, val or test.
+
+    Raises:
+        UserError: the folder is there already or cannot be written, the format cannot hold the
+            data set, or an image is missing.
+    """
+    form, output = FORMATS[to], output.absolute()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: exists already, and nothing is overwritten: choose another.")
+    if images == "keep" and form.stay:
+        raise UserError(f"{form.stay}, so they cannot stay elsewhere: choose link or copy.")
+    folder, sources, content = _content(dataset, split)
+    if not form.sized:
+        _check_upright(sources, content.annotations, to)
+    left_out = 0
+    if not form.ignored:
+        left_out = int(content.annotations.ignored.sum())
+        content = dataclasses.replace(content, annotations=_without_ignored(content.annotations))
+    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.mkdir(parents=True)
+        section = form.write(temporary, content)
+        if images == "keep":
+            section["images"] = folder
+        else:
+            _place(sources, [temporary / form.images / name for name in content.names], images)
+        os.replace(temporary, output)
+    except OSError as error:
+        told = error.strerror or error
+        raise UserError(f"{output}: the data set cannot be written ({told}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Conversion(
+        section={key: _plain(value, output) for key, value in section.items()},
+        class_names=dataset.class_names,
+        images=len(dataset),
+        boxes=len(content.annotations.labels),
+        left_out=left_out,
+    )
+
+
+def _content(dataset: DetectionDataset, split: str) -> tuple[Path, list[Path], Content]:
+    """The folder that all images lie in, their files, and what is written about them."""
+    sources = [dataset.image_path(index).absolute() for index in range(len(dataset))]
+    folder = Path(os.path.commonpath([path.parent for path in sources]))
+    names = [path.relative_to(folder).as_posix() for path in sources]
+    check_distinct("the image", names, "each image must be listed once")
+    content = Content(
+        names=names,
+        annotations=dataset.annotations,
+        class_names=dataset.class_names,
+        category_ids=dataset.category_ids,
+        split=split,
+    )
+    return folder, sources, content
+
+
+def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -> None:
+    """The format means the image as it is stored, but its EXIF may turn it."""
+    for index, path in enumerate(sources):
+        (height, width), stored = annotations.size_hw(index), size_hw(path)
+        if (height, width) != stored:
+            raise UserError(
+                f"{path} is stored as {stored[1]}x{stored[0]} px, but its boxes are for "
+                f"{width}x{height} px, as its EXIF turns it, and {to} cannot say so: choose coco "
+                "or voc, or turn the image's pixels."
+            )
+
+
+def _without_ignored(annotations: Annotations) -> Annotations:
+    kept = ~annotations.ignored
+    before = np.concatenate([[0], np.cumsum(kept)])  # (N + 1,), boxes kept before each
+    return dataclasses.replace(
+        annotations,
+        offsets=before[annotations.offsets],
+        boxes_xyxy_px=annotations.boxes_xyxy_px[kept],
+        labels=annotations.labels[kept],
+        ignored=annotations.ignored[kept],
+    )
+
+
+def _place(sources: Sequence[Path], targets: Sequence[Path], how: ImagesGo) -> None:
+    """Link or copy each image."""
+    for source, target in zip(sources, targets, strict=True):
+        if not source.is_file():
+            raise UserError(f"the image {source} does not exist.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if how == "copy":
+            shutil.copyfile(source, target)
+            continue
+        try:
+            target.hardlink_to(source.resolve())
+        except OSError as error:
+            raise UserError(
+                f"{source} cannot be hard-linked ({error.strerror or error}), as over the border "
+                "of a file system: let the images be copied, or stay."
+            ) from error
+
+
+def _plain(value: Any, output: Path) -> Any:
+    return str(output / value) if isinstance(value, Path) else value

@@ -1,0 +1,202 @@
+"""The page itself, by Gradio."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from yolo.apps.demo.guard import Guard
+from yolo.apps.demo.pictures import LARGEST_UPLOAD_MIB, read_picture
+from yolo.apps.demo.views import TABLE_COLUMNS, Overlay, Row, Views
+from yolo.errors import UserError
+
+try:
+    import gradio as gr
+    from starlette.middleware import Middleware
+except ImportError:
+    raise UserError("the demo page needs Gradio: pip install -e '.[demo,explain]'") from None
+
+TITLE = "Object detection"
+LOOPBACK = "127.0.0.1"
+_LOOPBACK_NAMES = (LOOPBACK, "localhost")
+_MOST_WAITING = 64  # requests; one runs at a time, for it uses every core
+_KEEP_FILES_SECONDS = 900
+_FONTS = ("system-ui", "sans-serif")  # of the visitor's system: none is loaded
+_MOST_NAMES = 20
+
+
+def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: float) -> gr.Blocks:
+    """Lay out the page.
+
+    Args:
+        views: what it shows.
+        examples: picture files to choose from.
+        conf, iou: where the sliders stand at first.
+    """
+    with gr.Blocks(
+        title=TITLE,
+        analytics_enabled=False,
+        delete_cache=(_KEEP_FILES_SECONDS // 3, _KEEP_FILES_SECONDS),
+    ) as page:
+        gr.Markdown(f"# {TITLE}\n{_subtitle(views.class_names)}")
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(
+                    label="Picture",
+                    sources=["upload", "webcam", "clipboard"],
+                    type="filepath",
+                    image_mode=None,  # Gradio does not decode it
+                    buttons=["fullscreen"],
+                    elem_id="picture",
+                )
+                conf_slider = gr.Slider(0, 1, conf, step=0.01, label="Confidence", elem_id="conf")
+                iou_slider = gr.Slider(0, 1, iou, step=0.01, label="IoU", elem_id="iou")
+                gr.Examples([[str(path)] for path in examples], picture, cache_examples=False)
+                button = gr.Button("Show what the network looks at", elem_id="explain")
+                maps = gr.Gallery(
+                    label="EigenCAM",
+                    format="jpeg",
+                    columns=3,
+                    height="auto",
+                    object_fit="contain",
+                    elem_id="maps",
+                )
+            with gr.Column():
+                drawn = gr.Image(
+                    label="Boxes",
+                    format="jpeg",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="boxes",
+                )
+                table = gr.Dataframe(
+                    headers=list(TABLE_COLUMNS),
+                    type="array",
+                    interactive=False,
+                    label="Detections, in pixels of the picture",
+                    elem_id="table",
+                )
+        thresholds = [conf_slider, iou_slider]
+        # preprocess=False: the file's path comes as it is, and only `read_picture` opens the file
+        one_at_a_time: dict[str, Any] = {"preprocess": False, "concurrency_id": "network"}
+        gr.on(
+            [picture.change, conf_slider.change, iou_slider.change],
+            partial(_boxes, views),
+            [picture, *thresholds],
+            [drawn, table],
+            trigger_mode="always_last",
+            api_name="detect",
+            **one_at_a_time,
+        )
+        button.click(partial(_maps, views), picture, maps, api_name="explain", **one_at_a_time)
+        picture.change(lambda: None, outputs=maps, api_visibility="private", queue=False)
+    page.queue(max_size=_MOST_WAITING)
+    _fetch_no_address(page)
+    return page
+
+
+@contextmanager
+def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -> Iterator[str]:
+    """Serve a page while the block runs.
+
+    Args:
+        page: of `build_page`.
+        host: the address that is listened at.
+        port: None for any free one from 7860 on.
+
+    Yields:
+        The page's address.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    guard = Middleware(Guard, hosts=_LOOPBACK_NAMES if host == LOOPBACK else ())
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            inbrowser=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=[],
+            allowed_paths=[],
+            show_error=False,
+            max_file_size=LARGEST_UPLOAD_MIB * 2**20,
+            theme=gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace")),
+            app_kwargs={"middleware": [guard]},
+        )
+    except OSError as error:
+        raise UserError(
+            f"the page cannot be served at {host}, port {port}: choose another with --port"
+        ) from error
+    try:
+        yield address
+    finally:
+        page.close(verbose=False)
+
+
+def _boxes(
+    views: Views, picture: dict[str, Any] | None, conf: float, iou: float
+) -> tuple[np.ndarray | None, list[Row]]:
+    """The event behind picture and sliders."""
+    if picture is None:
+        return None, []
+    with _told():
+        return views.boxes(_read(picture), conf, iou)
+
+
+def _maps(views: Views, picture: dict[str, Any] | None) -> list[Overlay]:
+    """The event behind the button."""
+    with _told():
+        if picture is None:
+            raise UserError("choose a picture first.")
+        return views.maps(_read(picture))
+
+
+def _read(picture: dict[str, Any]) -> np.ndarray:
+    """The picture of Gradio's record of an upload; Gradio has seen that it is one."""
+    if not picture.get("path"):
+        raise UserError("the picture did not arrive: upload it as a file.")
+    return read_picture(Path(picture["path"]))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A `UserError` becomes a message in the page."""
+    try:
+        yield
+    except UserError as error:
+        sentence = str(error)
+        sentence = html.escape(sentence[:1].upper() + sentence[1:])
+        raise gr.Error(sentence, print_exception=False) from None
+
+
+def _fetch_no_address(page: gr.Blocks) -> None:
+    """Gradio would download the file behind an address that a request names: for no component."""
+    for block in page.blocks.values():
+        move = block.async_move_resource_to_block_cache
+        setattr(block, "async_move_resource_to_block_cache", partial(_only_a_file, move))  # noqa: B010
+
+
+async def _only_a_file(move: Any, path: str | Path | None) -> str | None:
+    if path is not None and "://" in str(path):
+        raise gr.Error("Addresses are not fetched: upload a file.", print_exception=False)
+    return await move(path)
+
+
+def _subtitle(class_names: Sequence[str]) -> str:
+    names = ", ".join(html.escape(name) for name in class_names[:_MOST_NAMES])
+    more = len(class_names) - _MOST_NAMES
+    return f"Finds {names}{f' and {more} more classes' if more > 0 else ''}."

@@ -1,0 +1,1 @@
+"""Data sets and weights from the internet."""

@@ -1,0 +1,150 @@
+"""A checkpoint as Darknet's files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from yolo.config import Config
+from yolo.config.schema.losses import YOLOv2LossConfig, YOLOv3LossConfig
+from yolo.darknet.cfg import Options, cfg_text
+from yolo.darknet.weights import write_weights
+from yolo.errors import UserError
+from yolo.factory.detector import anchors_px
+from yolo.factory.trained_weights import load_detector, read_config
+from yolo.models.darknet_listing import list_detector
+from yolo.models.detector import Detector
+from yolo.train.checkpoint import load_checkpoint
+
+
+def export_darknet(
+    checkpoint_path: Path,
+    *,
+    stem: Path | None = None,
+    image_size_px: int | None = None,
+    thresh: float | None = None,
+) -> list[Path]:
+    """Write a checkpoint's detector as ``<stem>.cfg``, ``<stem>.weights`` and ``<stem>.names``.
+
+    Either all three are written or none is touched.
+
+    Args:
+        checkpoint_path: the checkpoint; its averaged weights are taken if it has some.
+        stem: where to, without ending; None for the checkpoint's own name beside it.
+        image_size_px: of the cfg; None for the training's.
+        thresh: scores up to it become 0 in OpenCV; None means 0.2 in YOLOv3, which is OpenCV's own,
+            and in YOLOv2 the loss's ``ignore_threshold``, which Darknet reads there in training.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: the checkpoint cannot be read, Darknet cannot express its model, or the files
+            cannot be written.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    config = read_config(checkpoint_path, checkpoint)
+    if not isinstance(config, Config):
+        raise UserError(
+            f"{checkpoint_path}: holds a classifier, and only detectors can be exported"
+        )
+    detector = load_detector(checkpoint_path, checkpoint, config)
+    try:
+        layers = list_detector(detector)
+        _check_preprocessing(detector)
+        options = _detection_options(config, thresh)
+    except UserError as error:
+        raise UserError(f"{checkpoint_path}: {error}") from error
+    text = cfg_text(
+        layers,
+        image_size_px=image_size_px or config.data.image_size,
+        anchors_px=anchors_px(config),
+        detection=options,
+    )
+    names = "".join(f"{name}\n" for name in checkpoint["class_names"])
+    seen = checkpoint["progress"]["step"] * config.training.batch_size
+    stem = stem or checkpoint_path.with_suffix("")
+    return _write_all(
+        {
+            f"{stem}.cfg": lambda path: path.write_text(text, encoding="utf-8"),
+            f"{stem}.weights": lambda path: write_weights(path, layers, seen=seen),
+            f"{stem}.names": lambda path: path.write_text(names, encoding="utf-8"),
+        }
+    )
+
+
+def _check_preprocessing(detector: Detector) -> None:
+    """Darknet divides by 255 and that is all.
+
+    Mean and deviation could only move into the first convolution if it had no padding: the zeros
+    around the image mean another colour before than after.
+    """
+    normalise = detector.normalise
+    if normalise.mean.any() or (normalise.std != 1).any():
+        raise UserError(
+            "the model's input is normalised with a mean and a deviation (model.preprocessing), "
+            "and Darknet knows RGB / 255 only; train with model.preprocessing: unit_range"
+        )
+
+
+def _detection_options(config: Config, thresh: float | None) -> Options:
+    """What a detection layer needs beside its anchors; Darknet reads most of it in training only.
+
+    Raises:
+        UserError: the classes are exclusive in YOLOv3.
+    """
+    loss = config.loss
+    threshold = {} if thresh is None else {"thresh": thresh}
+    if isinstance(loss, YOLOv3LossConfig):
+        if loss.class_loss == "cross_entropy":
+            raise UserError(
+                "the classes were trained to exclude each other (loss.class_loss: cross_entropy), "
+                "and Darknet's [yolo] layers know independent classes only (bce)"
+            )
+        training = {"jitter": 0.3, "ignore_thresh": loss.ignore_threshold, "truth_thresh": 1}
+        return {**training, "random": 1, **threshold}
+    assert isinstance(loss, YOLOv2LossConfig)
+    return {
+        "bias_match": 1,
+        "jitter": 0.3,
+        "rescore": int(loss.rescore),
+        "object_scale": loss.object_scale,
+        "noobject_scale": loss.no_object_scale,
+        "class_scale": loss.class_scale,
+        "coord_scale": loss.coord_scale,
+        "absolute": 1,
+        "thresh": loss.ignore_threshold,
+        "random": 1,
+        **threshold,
+    }
+
+
+def _write_all(files: dict[str, Callable[[Path], object]]) -> list[Path]:
+    """Write every file under a temporary name, then rename them all."""
+    written: dict[Path, Path] = {}
+    with _nothing_left(written):
+        for name, write in files.items():
+            path = Path(name)
+            temporary = path.with_name(f"{path.name}.tmp")
+            written[temporary] = path
+            write(temporary)
+        for temporary, path in written.items():
+            os.replace(temporary, path)
+    return list(written.values())
+
+
+@contextmanager
+def _nothing_left(written: dict[Path, Path]) -> Iterator[None]:
+    """Remove the temporary files, whatever happens."""
+    try:
+        yield
+    except OSError as error:
+        path = list(written.values())[-1]
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); make room, or name another --output"
+        ) from error
+    finally:
+        for temporary in written:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,185 @@
+"""What finds boxes in a batch: a trained detector made fast, or an exported file."""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from yolo.detection.postprocess import Postprocess
+from yolo.errors import UserError
+from yolo.evaluate.exported_runner import ExportedModel
+from yolo.factory.detector import Coder
+from yolo.models.detector import Detector
+from yolo.models.fusing import fuse
+from yolo.records import Detections
+from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.precision import WORTHWHILE, Format, Precision, choose_precision
+
+TIMED_SECONDS = 1.0
+"""How long a start may take for timing number formats, the first pass of each aside."""
+
+ROUNDS = 5
+
+DTYPES: dict[Format, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+Setting = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Network(Protocol):
+    """Finds boxes in letterboxed images.
+
+    Attributes:
+        batch_size: images that are worth computing together.
+        description: how it computes.
+    """
+
+    batch_size: int
+    description: str
+
+    def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
+        """uint8 (B, 3, S, S) on the host -> detections in pixels of that input, on the host."""
+
+
+class TrainedNetwork:
+    """A detector with batch norm folded into the convolutions, channels-last, in a fast format.
+
+    The number format ``auto`` is bf16 or fp16 on a GPU, as in training. On a CPU that computes bf16
+    natively it is what one image takes less time in, measured for about a second; else fp32. The
+    training's own choice does not serve: it counts the backward pass, perhaps of another machine.
+
+    Args:
+        detector: trained; it is copied.
+        coder: raw maps to boxes.
+        device: where to compute.
+        size_px: side of the input, for the measurement.
+        precision: a number format, or ``auto``.
+
+    Attributes:
+        detector: the fused copy, its weights in the chosen format.
+        precision: the format and why.
+        device: as given.
+        batch_size, description: see ``Network``.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        coder: Coder,
+        *,
+        device: torch.device,
+        size_px: int,
+        precision: Setting = "auto",
+    ) -> None:
+        fused = fuse(detector).to(device).to(memory_format=torch.channels_last)
+        self.device, self._coder = device, coder.to(device)
+        self.batch_size = 8 if device.type == "cuda" else 1
+        self.precision = _choose(precision, fused, device=device, size_px=size_px)
+        self.detector = cast_weights(fused, self.precision.name)
+        self.description = f"{self.precision.name} on {device} ({self.precision.reason})"
+
+    def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
+        """See ``Network``.
+
+        Raises:
+            UserError: the device's memory does not suffice.
+        """
+        with (
+            torch.inference_mode(),
+            explain_out_of_memory(self.device, "choose a smaller image size, or the CPU"),
+        ):
+            with self.autocast():
+                raw = self.detector(images.to(self.device))
+            found = postprocess(*self._coder(raw))
+            return [detections.to("cpu") for detections in found]
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which ``detector`` runs."""
+        return self.precision.autocast(self.device)
+
+
+class ExportedNetwork:
+    """An exported file. Suppression, where the file contains it, keeps the file's own thresholds.
+
+    Args:
+        model: the opened file.
+        name: of the file, for errors.
+    """
+
+    batch_size = 1
+
+    def __init__(self, model: ExportedModel, name: str) -> None:
+        self._model, self._name = model, name
+        self.description = f"exported, {model.metadata.precision}"
+
+    def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
+        """See ``Network``.
+
+        Raises:
+            UserError: the thresholds are fixed inside the file and others were asked for.
+        """
+        metadata = self._model.metadata
+        if not metadata.nms:
+            boxes_xyxy_px, scores = self._model(images)
+            return postprocess(boxes_xyxy_px, scores)
+        if postprocess.conf < metadata.conf or postprocess.iou != metadata.iou:
+            raise UserError(
+                f"{self._name}: contains its suppression, with IoU {metadata.iou:g} and "
+                f"confidences from {metadata.conf:g} on; ask for these, or export without --nms"
+            )
+        return [found.above(postprocess.conf) for found in self._model.detect(images)]
+
+
+def cast_weights(detector: Detector, name: Format) -> Detector:
+    """A copy with the weights in the format that autocast would cast them to at each pass.
+
+    The normalisation stays in float32, as under autocast.
+    """
+    if name == "fp32":
+        return detector
+    detector = copy.deepcopy(detector)
+    for part in (detector.encoder, detector.neck, detector.head):
+        part.to(DTYPES[name])
+    return detector
+
+
+def _choose(
+    setting: Setting, detector: Detector, *, device: torch.device, size_px: int
+) -> Precision:
+    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    if setting != "auto" or device.type == "cuda" or not native:
+        return choose_precision(setting, model=detector, device=device, images=1, size_px=size_px)
+    seconds = _time_formats(detector, size_px)
+    ratio = seconds["fp32"] / seconds["bf16"]
+    name: Format = "bf16" if ratio > WORTHWHILE else "fp32"
+    return Precision(name, f"measured: bf16 predicts {ratio:.2f} times as fast as fp32 here")
+
+
+def _time_formats(detector: Detector, size_px: int) -> dict[Format, float]:
+    """Least seconds of one image on the CPU, the formats taking turns."""
+    formats: tuple[Format, ...] = ("fp32", "bf16")
+    networks: dict[Format, nn.Module] = {name: cast_weights(detector, name) for name in formats}
+    image = torch.full((1, 3, size_px, size_px), 128, dtype=torch.uint8)
+    image = image.to(memory_format=torch.channels_last)
+    for name in formats:
+        _time_pass(networks[name], image, name)
+    counted: list[list[float]] = []
+    start = time.perf_counter()
+    while not counted or (len(counted) < ROUNDS and time.perf_counter() - start < TIMED_SECONDS):
+        counted.append([_time_pass(networks[name], image, name) for name in formats])
+    return dict(zip(formats, map(min, zip(*counted, strict=True)), strict=True))
+
+
+def _time_pass(network: nn.Module, image: Tensor, name: Format) -> float:
+    start = time.perf_counter()
+    with torch.inference_mode(), Precision(name).autocast(torch.device("cpu")):
+        network(image)
+    return time.perf_counter() - start

@@ -1,0 +1,266 @@
+"""A trained model as a function: images in, named boxes in their pixels out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from yolo.apps.predict.network import ExportedNetwork, Network, Setting, TrainedNetwork
+from yolo.config import Config
+from yolo.data.images import decode
+from yolo.detection.postprocess import Postprocess
+from yolo.errors import UserError
+from yolo.evaluate.exported_runner import ExportedModel, is_exported
+from yolo.factory.detector import build_coder, build_postprocess
+from yolo.factory.trained_weights import load_detector, read_config
+from yolo.letterbox import Letterbox
+from yolo.records import Detections
+from yolo.train.checkpoint import load_checkpoint
+from yolo.train.distributed import join
+
+CONF = 0.25
+"""Lowest score that is reported unless another is asked for: training scores from far lower on,
+for its metric wants everything, but nobody wants to see it."""
+
+ImageLike = np.ndarray | Image.Image | str | os.PathLike
+"""RGB uint8 (H, W, 3), or (B, H, W, 3) for a batch; a PIL image of any mode; a file's path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was found in one image.
+
+    Attributes:
+        detections: boxes in pixels of the original image, on the host.
+        names: the class of each.
+        image_hw: height and width of the original image.
+    """
+
+    detections: Detections
+    names: list[str]
+    image_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image in the network's square: uint8 (S, S, 3), and the way back."""
+
+    square: np.ndarray
+    letterbox: Letterbox
+
+
+class Predictor:
+    """Find objects in images with a trained detector.
+
+    Images are letterboxed and boxes suppressed as in validation, so that it finds what validation
+    scores. Calls from several threads do not disturb each other.
+
+    Args:
+        network: finds boxes in letterboxed images.
+        class_names, category_ids: by label.
+        image_size_px: side of the network's input.
+        postprocess: thresholds that hold where a call names none.
+        config: the training's, as plain data.
+
+    Attributes:
+        network, class_names, category_ids, image_size_px, postprocess, config: as given.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+        image_size_px: int,
+        postprocess: Postprocess,
+        config: Mapping[str, Any],
+    ) -> None:
+        self.network = network
+        self.class_names, self.category_ids = tuple(class_names), tuple(category_ids)
+        self.image_size_px = image_size_px
+        self.postprocess = postprocess
+        self.config = dict(config)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | os.PathLike,
+        *,
+        device: str = "auto",
+        conf: float | None = None,
+        iou: float | None = None,
+        image_size_px: int | None = None,
+        precision: Setting = "auto",
+    ) -> Predictor:
+        """Open a checkpoint, or a file that export.py wrote (.onnx, .torchscript).
+
+        Args:
+            path: the file.
+            device: a name for ``torch.device``, or ``auto``; an exported file finds its own.
+            conf: lowest score to report; None for 0.25.
+            iou: of two boxes of one class that overlap by more, the better stays; None for the
+                training's.
+            image_size_px: side of the network's input, a multiple of 32; None for the training's.
+            precision: ``auto`` for the fastest, see ``TrainedNetwork``; an exported file has its
+                own.
+
+        Raises:
+            UserError: the file cannot be read, is no detector's, or does not work at that size.
+        """
+        path = Path(path)
+        if is_exported(path):
+            return _open_exported(path, conf, iou, image_size_px)
+        checkpoint = load_checkpoint(path)
+        config = read_config(path, checkpoint)
+        if not isinstance(config, Config):
+            raise UserError(f"{path}: holds a classifier, which finds no boxes; name a detector's")
+        size_px = image_size_px or config.data.image_size
+        _check_size(path, size_px, trained=config.data.image_size, head=config.model.head.type)
+        network = TrainedNetwork(
+            load_detector(path, checkpoint, config),
+            build_coder(config),
+            device=join(None if device == "auto" else [device]).device,
+            size_px=size_px,
+            precision=precision,
+        )
+        return cls(
+            network,
+            class_names=checkpoint["class_names"],
+            category_ids=checkpoint["category_ids"],
+            image_size_px=size_px,
+            postprocess=_with(build_postprocess(config), CONF if conf is None else conf, iou),
+            config=checkpoint["config"],
+        )
+
+    def __call__(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        conf: float | None = None,
+        iou: float | None = None,
+    ) -> list[Prediction]:
+        """Find objects in one image or several.
+
+        Args:
+            images: one image or a sequence of them, of any sizes.
+            conf, iou: thresholds of this call.
+
+        Returns:
+            A prediction for each image, in their order.
+
+        Raises:
+            UserError: an image cannot be read, or a threshold not be had.
+        """
+        if isinstance(images, str | os.PathLike | Image.Image):
+            images = [images]
+        elif isinstance(images, np.ndarray):
+            images = list(images) if images.ndim == 4 else [images]
+        found: list[Prediction] = []
+        for start in range(0, len(images), self.network.batch_size):
+            some = images[start : start + self.network.batch_size]
+            found += self.find([self.prepare(to_rgb(image)) for image in some], conf=conf, iou=iou)
+        return found
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """Letterbox an RGB image (H, W, 3): the part of the work that needs no network."""
+        height, width = image.shape[:2]
+        letterbox = Letterbox.fit((height, width), self.image_size_px)
+        return Prepared(square=letterbox.image(image), letterbox=letterbox)
+
+    def find(
+        self, prepared: Sequence[Prepared], *, conf: float | None = None, iou: float | None = None
+    ) -> list[Prediction]:
+        """Run the network once over prepared images; see ``__call__``."""
+        squares = torch.from_numpy(np.stack([one.square for one in prepared]))
+        images = squares.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S), channels-last
+        found = self.network.detect(images, _with(self.postprocess, conf, iou))
+        return [
+            self._prediction(detections, one.letterbox)
+            for detections, one in zip(found, prepared, strict=True)
+        ]
+
+    def _prediction(self, detections: Detections, letterbox: Letterbox) -> Prediction:
+        boxes = letterbox.undo(detections.boxes_xyxy_px)
+        return Prediction(
+            detections=replace(detections, boxes_xyxy_px=boxes),
+            names=[self.class_names[label] for label in detections.labels.tolist()],
+            image_hw=letterbox.source_hw,
+        )
+
+
+def to_rgb(image: ImageLike) -> np.ndarray:
+    """Any kind of image as uint8 (H, W, 3), RGB.
+
+    Raises:
+        UserError: a file that cannot be read, or an array of another shape or type.
+    """
+    if isinstance(image, str | os.PathLike):
+        return decode(Path(image))
+    if isinstance(image, Image.Image):
+        try:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # PIL decodes only now
+            raise UserError(f"an image cannot be decoded: {error}") from error
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+        if image.ndim == 2:
+            return np.repeat(image[:, :, None], 3, axis=2)  # (H, W) -> (H, W, 3)
+        if image.ndim == 3 and image.shape[2] == 3:
+            return np.ascontiguousarray(image)
+    told = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise UserError(
+        f"an image must be a uint8 array (height, width, 3) in RGB, a PIL image or a path, "
+        f"not {told}"
+    )
+
+
+def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Postprocess:
+    """The suppression with other thresholds where some are given."""
+    for name, value in (("conf", conf), ("iou", iou)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name} must be from 0 to 1, not {value:g}")
+    return replace(
+        postprocess,
+        conf=postprocess.conf if conf is None else conf,
+        iou=postprocess.iou if iou is None else iou,
+    )
+
+
+def _check_size(path: Path, size_px: int, *, trained: int, head: str) -> None:
+    if size_px < 32 or size_px % 32:
+        raise UserError(f"the image size must be a multiple of 32, not {size_px}")
+    if head == "yolov1" and size_px != trained:
+        raise UserError(
+            f"{path}: the end of a YOLOv1 works at the {trained} px alone that it was trained at, "
+            f"not at {size_px}"
+        )
+
+
+def _open_exported(
+    path: Path, conf: float | None, iou: float | None, image_size_px: int | None
+) -> Predictor:
+    model = ExportedModel.open(path)
+    metadata = model.metadata
+    size_px = image_size_px or metadata.image_size_px
+    if size_px != metadata.image_size_px and not metadata.dynamic_size:
+        raise UserError(
+            f"{path}: was exported for {metadata.image_size_px} px alone, not for {size_px}; "
+            "export it for another size, or for any"
+        )
+    _check_size(path, size_px, trained=metadata.image_size_px, head=metadata.generation)
+    own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
+    return Predictor(
+        ExportedNetwork(model, str(path)),
+        class_names=metadata.class_names,
+        category_ids=metadata.category_ids,
+        image_size_px=size_px,
+        postprocess=_with(own, conf, iou),
+        config=metadata.config,
+    )

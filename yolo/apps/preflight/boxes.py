@@ -1,0 +1,215 @@
+"""The third stage: which boxes were dropped or clipped, look wrong, or are wrong altogether."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import hotcoco
+import numpy as np
+
+from yolo.apps.preflight.classes import LabelCounts
+from yolo.apps.preflight.flight import Flight, Outcome, Split
+from yolo.apps.preflight.readings import FEWEST_OUTSIDE, read_boxes
+from yolo.apps.report.charts import Line, bar_chart, line_chart
+from yolo.apps.report.page import Cell, Html, details, grid, table
+from yolo.data.formats.detection import DetectionDataset
+from yolo.factory.anchors import box_sizes_px
+
+LOST_SHARE = 0.2
+"""Of boxes without an area inside their image, from which on the data set is at fault, if they are
+as many as ``FEWEST_OUTSIDE``."""
+
+THIN = 20.0
+"""Longer side over shorter one from which on a box is suspicious."""
+
+FAINT_PX = 2.0
+"""A box whose longer side is smaller in the network's input leaves nothing to be seen."""
+
+LISTED = 1000
+"""Suspicious boxes of a kind that page and json name; all are counted."""
+
+TOLD = 3
+"""Of a kind, on the terminal."""
+
+BINS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A box, and why it is worth a look."""
+
+    split: Split
+    kind: str
+    text: str
+
+
+def check_boxes(flight: Flight) -> Outcome:
+    """Judge the boxes as annotated, and show their classes and sizes."""
+    datasets, size_px = flight.datasets, flight.config.data.image_size
+    faults = [_misread(split, dataset) for split, dataset in datasets.items()]
+    faults += [_without_objects(split, dataset) for split, dataset in datasets.items()]
+    fault = next(filter(None, faults), None)
+    if any(dataset.annotations.ignored.all() for dataset in datasets.values()):
+        return Outcome(summary="there is no box to judge", fault=fault)
+    suspects, counts = [], {}
+    for split, dataset in datasets.items():
+        found, numbers = _suspects(split, dataset, size_px)
+        suspects += found
+        counts.update({f"data.{split}, {kind}": count for kind, count in numbers.items()})
+    sizes = {split: box_sizes_px(data.annotations, size_px) for split, data in datasets.items()}
+    return Outcome(
+        summary=_summary(sizes["train"], size_px),
+        fault=fault,
+        warnings=[f"{kind}: {count:,} boxes" for kind, count in counts.items()],
+        lines=_lines(suspects),
+        figures={
+            "suspects": [{"split": s.split, "kind": s.kind, "box": s.text} for s in suspects],
+            "counts": counts,
+            "side_px_quantiles": {split: _quantiles(found) for split, found in sizes.items()},
+        },
+        blocks=[_charts(flight, sizes), *_suspect_table(suspects)],
+    )
+
+
+def _misread(split: Split, dataset: DetectionDataset) -> str | None:
+    """The sentence on boxes that mean something else than they should."""
+    truth = dataset.ground_truth()
+    sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
+    boxes = np.array([entry["bbox"] for entry in truth["annotations"]], np.float64).reshape(-1, 4)
+    owners = np.array([sizes[entry["image_id"]] for entry in truth["annotations"]])
+    finite = np.isfinite(boxes).all(axis=1)
+    wrong = read_boxes(boxes[finite], owners[finite]).fault() if finite.any() else None
+    if wrong is not None:
+        return f"data.{split}: {wrong}."
+    lost = dataset.findings.counts.get("no area", 0)
+    share = lost / max(lost + len(dataset.annotations.labels), 1)
+    if share > LOST_SHARE and lost >= FEWEST_OUTSIDE:
+        return (
+            f"data.{split}: {share:.0%} of its boxes have no area inside their images; their unit "
+            "is not the images' pixel, x and y are swapped, or they belong to other images."
+        )
+    return None
+
+
+def _without_objects(split: Split, dataset: DetectionDataset) -> str | None:
+    """The sentence on a data set in which nothing is to be found."""
+    ignored = dataset.annotations.ignored
+    if len(ignored) == 0:
+        return f"data.{split}: none of its {len(dataset):,} images has a box."
+    if ignored.all():
+        return (
+            f"data.{split}: all {len(ignored):,} boxes are ignored regions (crowd or difficult), "
+            'so that no object is left; correct "iscrowd" or <difficult> in the annotations.'
+        )
+    return None
+
+
+def _suspects(
+    split: Split, dataset: DetectionDataset, image_size_px: int
+) -> tuple[list[Suspect], dict[str, int]]:
+    """The boxes to look at, as many as are listed, and how many there are of each kind."""
+    packed, findings = dataset.annotations, dataset.findings
+    owned = np.flatnonzero(~packed.ignored)
+    width, height = box_sizes_px(packed, image_size_px).T  # (n,) each, of the owned ones
+    longer, shorter = np.maximum(width, height), np.minimum(width, height)
+    kinds = {
+        f"below {FAINT_PX:g} px at {image_size_px} px": owned[longer < FAINT_PX],
+        f"over {THIN:g} times as long as wide": owned[longer > THIN * shorter],
+        "nearly equal to another of their class": _near_duplicates(dataset),
+    }
+    suspects = [Suspect(split, "mended while reading", text) for text in findings.texts]
+    for kind, places in kinds.items():
+        suspects += [
+            Suspect(split, kind, _describe(dataset, int(place))) for place in places[:LISTED]
+        ]
+    counts = {f"{kind} while reading": count for kind, count in findings.counts.items()}
+    counts |= {kind: len(places) for kind, places in kinds.items() if len(places)}
+    return suspects, counts
+
+
+def _near_duplicates(dataset: DetectionDataset) -> np.ndarray:
+    """Boxes with an IoU above 0.95 with another of their class, as hotcoco's health check finds."""
+    truth = DetectionDataset.ground_truth(dataset)  # numbers the boxes from 1 in their order
+    health = hotcoco.COCO(truth).healthcheck()
+    found = {w["code"]: w["affected_ids"] for w in health["warnings"]}
+    return np.array(sorted(found.get("near_duplicate", [])), np.int64) - 1
+
+
+def _describe(dataset: DetectionDataset, place: int) -> str:
+    packed = dataset.annotations
+    image = int(np.searchsorted(packed.offsets, place, side="right")) - 1
+    x1, y1, x2, y2 = packed.boxes_xyxy_px[place].tolist()
+    height, width = packed.size_hw(image)
+    name = dataset.class_names[int(packed.labels[place])]
+    return (
+        f"{packed.file_name(image)}: {name}, {x1:.1f}, {y1:.1f} to {x2:.1f}, {y2:.1f} "
+        f"in {width}x{height} px"
+    )
+
+
+def _quantiles(sizes_wh_px: np.ndarray) -> dict[str, float]:
+    side = np.sqrt(sizes_wh_px.prod(axis=1))
+    return {f"{q}%": round(float(np.percentile(side, q)), 2) for q in (0, 5, 50, 95, 100)}
+
+
+def _summary(sizes_wh_px: np.ndarray, image_size_px: int) -> str:
+    found = _quantiles(sizes_wh_px)
+    return (
+        f"sides of {found['5%']:.0f} to {found['95%']:.0f} px, half of them below "
+        f"{found['50%']:.0f} px at {image_size_px} px"
+    )
+
+
+def _lines(suspects: Sequence[Suspect]) -> list[str]:
+    """The first of each kind, for the terminal."""
+    lines: list[str] = []
+    kinds = dict.fromkeys((s.split, s.kind) for s in suspects)
+    for split, kind in kinds:
+        texts = [s.text for s in suspects if (s.split, s.kind) == (split, kind)]
+        lines += [f"data.{split}, {kind}: {text}" for text in texts[:TOLD]]
+        if len(texts) > TOLD:
+            lines.append(f"and {len(texts) - TOLD:,} more such (--html and --json list them)")
+    return lines
+
+
+def _charts(flight: Flight, sizes_wh_px: dict[Split, np.ndarray]) -> Html:
+    """Boxes by class, by size and by shape."""
+    counts = {split: LabelCounts.of(data).boxes for split, data in flight.datasets.items()}
+    order = np.argsort(-counts["train"], kind="stable")
+    lines = [
+        Line(
+            name=split,
+            x=np.arange(1, len(order) + 1),
+            y=_shares(count[order]),
+            colour=colour,
+            dots=len(order) <= BINS,
+        )
+        for colour, (split, count) in enumerate(counts.items())
+    ]
+    sides, ratios = {}, {}
+    for split, found in sizes_wh_px.items():
+        sides[str(split)] = np.sqrt(found.prod(axis=1))
+        ratios[str(split)] = found[:, 0] / found[:, 1]
+    x, unit = "classes, the most frequent first", f"px of {flight.config.data.image_size}"
+    return grid(
+        [
+            line_chart("Share of the boxes by class", lines, x=x, may_be_log=True),
+            bar_chart("Box sizes", sides, x=f"√(width × height), {unit}", bins=BINS),
+            bar_chart("Box shapes", ratios, x="width / height", bins=BINS),
+        ],
+        least_px=340,
+    )
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Shares of all; a gap where there is none, which a logarithm could not show."""
+    return np.where(counts > 0, counts / max(counts.sum(), 1), np.nan)
+
+
+def _suspect_table(suspects: Sequence[Suspect]) -> list[Html]:
+    rows: list[list[Cell]] = [[s.split, s.kind, s.text] for s in suspects]
+    if not rows:
+        return []
+    shown = table(["set", "why", "box"], rows)
+    return [details(f"boxes that were mended or are worth a look: {len(rows):,}", [shown])]

@@ -1,0 +1,81 @@
+"""What the stages of a preflight share, and what each of them says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from yolo.apps.preflight.rehearsal import Rehearsal
+from yolo.apps.report.page import Html
+from yolo.config import Config, Resolved
+from yolo.data.formats.detection import DetectionDataset
+from yolo.train.distributed import Ranks
+
+Split = Literal["train", "val"]
+
+SAMPLE_STREAM = 2
+"""Sets the draw of a preflight's samples apart from the other uses of the seed."""
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Flight:
+    """The config, and what the stages have opened for those after them.
+
+    Attributes:
+        resolved: the config; ``anchors: auto`` gets its numbers on the way.
+        ranks: this process, alone on its device.
+        datasets: opened by the first stage.
+        rehearsal: what learns, built by the stage that lets it learn.
+    """
+
+    resolved: Resolved
+    ranks: Ranks
+    datasets: dict[Split, DetectionDataset] = field(default_factory=dict)
+    rehearsal: Rehearsal | None = None
+
+    @property
+    def config(self) -> Config:
+        config = self.resolved.config
+        assert isinstance(config, Config)
+        return config
+
+    def shuffled(self, length: int) -> np.ndarray:
+        """The numbers below ``length`` in an order that the config's seed decides."""
+        seed = np.random.SeedSequence((self.config.seed, SAMPLE_STREAM))
+        return np.random.default_rng(seed).permutation(length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a stage found.
+
+    Attributes:
+        summary: a line without a full stop.
+        fault: the sentence on what would spoil the run; None where nothing would.
+        warnings: sentences on what is worth a look.
+        lines: more for the terminal.
+        figures: more for the json.
+        blocks: more for the page.
+    """
+
+    summary: str
+    fault: str | None = None
+    warnings: Sequence[str] = ()
+    lines: Sequence[str] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    blocks: Sequence[Html] = ()
+
+
+def within(seconds: float, items: Iterable[T]) -> Iterator[T]:
+    """The items, one at least, until the time is up."""
+    end = time.perf_counter() + seconds
+    for item in items:
+        yield item
+        if time.perf_counter() > end:
+            return

@@ -1,0 +1,140 @@
+"""The training's own parts with nothing written: the stages that compute take their steps here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from yolo.config import Config
+from yolo.data.formats.detection import DetectionDataset
+from yolo.factory.detection import build_detection
+from yolo.factory.learner import build_learner
+from yolo.factory.optimizer import build_freeze
+from yolo.factory.parts import Parts
+from yolo.records import Batch, Targets
+from yolo.train.distributed import Ranks
+from yolo.train.learner import Learner, StepResult
+from yolo.train.lone_image import explain_lone_image
+from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.precision import Precision, choose_precision
+
+WARMUP_STEPS = 5
+"""The learning rate rises over them; the config's schedule would hardly move in so few steps."""
+
+
+@dataclass
+class Rehearsal:
+    """A learner like the training's, and the first of its micro-batches.
+
+    Attributes:
+        parts: of the task.
+        learner: with the config's optimizer, its rate held after a short rise.
+        precision: chosen as the training would.
+        device: where it learns.
+        batch: the first micro-batch of the training.
+        step_number: of the next step.
+    """
+
+    parts: Parts
+    learner: Learner
+    precision: Precision
+    device: torch.device
+    batch: Batch
+    step_number: int = 0
+
+    def step(self, batch: Batch) -> StepResult:
+        """An optimizer step on one batch, finished when it returns.
+
+        Raises:
+            UserError: out of memory, or one image too small for batch norm.
+        """
+        advice = "make training.micro_batch_size, data.image_size or data.multi_scale.max smaller"
+        with explain_out_of_memory(self.device, advice), explain_lone_image():
+            result = self.learner.step(self.step_number, iter([batch]), 1)
+            wait(self.device)
+        assert result is not None
+        self.step_number += 1
+        return result
+
+
+def rehearse(
+    config: Config, train: DetectionDataset, val: DetectionDataset, ranks: Ranks
+) -> Rehearsal:
+    """Build what the training would, the initial weights included.
+
+    Args:
+        config: the whole config.
+        train, val: its data sets, opened.
+        ranks: this process, alone on its device.
+
+    Raises:
+        UserError: the weights cannot be had, or an image not be loaded.
+    """
+    parts = build_detection(config, train, val, ranks, pretrained=True)
+    model = parts.model.to(ranks.device)
+    parts.loss.to(ranks.device)
+    micro_batch_size = min(config.training.micro_batch_size, config.training.batch_size)
+    precision = choose_precision(
+        config.training.precision,
+        model=model,
+        device=ranks.device,
+        images=micro_batch_size,
+        size_px=config.data.image_size,
+    )
+    learner = build_learner(
+        config,
+        parts,
+        freeze=build_freeze(config, model),
+        precision=precision,
+        ranks=ranks,
+        schedule=lambda step: min(1.0, (step + 1) / WARMUP_STEPS),
+        images_per_step=micro_batch_size,
+    )
+    batch = next(parts.batches.from_step(0))
+    parts.batches.close()
+    return Rehearsal(parts, learner, precision, ranks.device, batch)
+
+
+def first_images(batch: Batch, count: int) -> Batch:
+    """The first ``count`` images of a batch with their truth."""
+    targets = batch.targets
+    kept = targets.image_index < count
+    counts = torch.bincount(targets.image_index[kept], minlength=1)
+    return Batch(
+        images=batch.images[:count],
+        targets=Targets(
+            boxes_cxcywh_norm=targets.boxes_cxcywh_norm[kept],
+            labels=targets.labels[kept],
+            image_index=targets.image_index[kept],
+            ignored=targets.ignored[kept],
+            max_per_image=int(counts.max()),
+        ),
+        image_ids=batch.image_ids[:count],
+        original_sizes_hw=batch.original_sizes_hw[:count],
+    )
+
+
+def resized(batch: Batch, size_px: int) -> Batch:
+    """The same batch at another size; its truth is relative to the image."""
+    images: Tensor = functional.interpolate(batch.images, size=(size_px, size_px), mode="nearest")
+    return replace(batch, images=images.contiguous(memory_format=torch.channels_last))
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed_steps(rehearsal: Rehearsal, batch: Batch, seconds: float) -> float:
+    """Seconds per step of steps on one batch, two at least, of which the first warms up."""
+    rehearsal.step(batch)
+    start, steps = time.perf_counter(), 0
+    while not steps or time.perf_counter() - start < seconds:
+        rehearsal.step(batch)
+        steps += 1
+    return (time.perf_counter() - start) / steps

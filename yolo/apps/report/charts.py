@@ -1,0 +1,226 @@
+"""Charts as drawings inside the page (SVG), in the page's own ink so that they suit day and night.
+
+Titles and legends are the page's text: names of any length and script wrap as text does.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from yolo.apps.report.page import Html, escape
+
+COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#8a63d2", "#b8860b", "#0c9aa8", "#868e96")
+MOST_POINTS = 400
+"""Of a line; longer ones show means of neighbours."""
+
+CELLS = 30
+"""Of a density, in each direction."""
+
+_INK = "#010203"  # drawn with it, then replaced by the colour of the page's text
+_ATTRIBUTE, _DECIMALS = re.compile(r'="[^"]*"'), re.compile(r"(\d\.\d\d)\d+")
+_CSS_STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
+_LOG_FROM = 20  # largest over smallest value from which on an axis is logarithmic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        name: in the legend.
+        x, y: (P,), NaN is a gap.
+        colour: a number into ``COLOURS``, which begin anew where they end.
+        style: of matplotlib.
+        dots: mark each point too.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    colour: int = 0
+    style: str = "-"
+    dots: bool = False
+
+
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x: str = "step",
+    marks: Sequence[float] = (),
+    y_limits: tuple[float, float] | None = None,
+    may_be_log: bool = False,
+) -> Html:
+    """Lines over a shared x.
+
+    Args:
+        title: above it.
+        lines: one at least.
+        x: the name of the x axis.
+        marks: places of thin vertical lines.
+        y_limits: of the y axis; None fits them.
+        may_be_log: choose a logarithmic y axis where the values span much.
+    """
+    figure, axes = _frame(x)
+    for line in lines:
+        at, values = _thinned(line.x, line.y)
+        (drawn,) = axes.plot(at, values, linestyle=line.style, linewidth=1.5)
+        drawn.set_color(COLOURS[line.colour % len(COLOURS)])
+        if line.dots or len(at) == 1:
+            drawn.set(marker="o", markersize=3)
+    if all(np.issubdtype(line.x.dtype, np.integer) for line in lines):
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    for mark in marks:
+        axes.axvline(mark, color=_INK, linewidth=0.8, linestyle=":")
+    known = np.concatenate([line.y[np.isfinite(line.y)] for line in lines])
+    if y_limits is not None:
+        axes.set_ylim(*y_limits)
+    elif may_be_log and len(known) and known.min() > 0 and known.max() > _LOG_FROM * known.min():
+        axes.set_yscale("log")
+    entries = [(line.name, COLOURS[line.colour % len(COLOURS)], line.style) for line in lines]
+    return _chart(title, figure, entries)
+
+
+def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarray) -> Html:
+    """How often the boxes of a confidence are right, beside the line where both are equal.
+
+    Args:
+        title: above it.
+        confidence, share_right: (P,), means of the bins that hold boxes.
+    """
+    figure, axes = _frame("confidence")
+    axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
+    axes.bar(confidence, share_right, width=0.07, color=COLOURS[0], alpha=0.35)
+    axes.plot(confidence, share_right, color=COLOURS[0], marker="o", markersize=4, linewidth=1.5)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return _chart(title, figure, [("share of right boxes", COLOURS[0], "-")])
+
+
+def bar_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bins: int) -> Html:
+    """How values are spread, on a logarithmic scale: one histogram for each name, as shares.
+
+    Args:
+        title: above it.
+        values: name -> positive numbers (P,), one at least in all.
+        x: the name of the x axis.
+        bins: of equal ratio from the smallest to the largest value.
+    """
+    figure, axes = _frame(x)
+    known = np.concatenate(list(values.values()))
+    edges = np.geomspace(known.min() * 0.999, known.max() * 1.001, bins + 1)
+    for colour, found in zip(itertools.cycle(COLOURS), values.values()):
+        share = np.histogram(found, edges)[0] / max(len(found), 1)
+        axes.stairs(share, edges, fill=True, alpha=0.35, color=colour)
+    axes.set_xscale("log")
+    _log_axis(axes.xaxis)
+    return _chart(title, figure, [(n, c, "-") for n, c in zip(values, itertools.cycle(COLOURS))])
+
+
+def density_chart(
+    title: str, points: np.ndarray, marks: np.ndarray, *, x: str, y: str, marks_name: str
+) -> Html:
+    """Where many points lie, on logarithmic axes, and a few marks among them.
+
+    Args:
+        title: above it.
+        points: positive (P, 2), P >= 1.
+        marks: positive (M, 2), M >= 1.
+        x, y: the names of the axes.
+        marks_name: in the legend.
+    """
+    figure, axes = _frame(x)
+    axes.set_ylabel(y, color=_INK, fontsize=9, parse_math=False)
+    known = np.concatenate([points, marks])
+    edges = [np.geomspace(side.min() * 0.95, side.max() * 1.05, CELLS + 1) for side in known.T]
+    counts, across, up = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
+    for column, row in np.argwhere(counts > 0).tolist():
+        corner, width = (across[column], up[row]), across[column + 1] - across[column]
+        depth = 0.15 + 0.85 * np.sqrt(counts[column, row] / counts.max())
+        height = up[row + 1] - up[row]
+        axes.add_patch(Rectangle(corner, width, height, color=COLOURS[0], alpha=depth, lw=0))
+    axes.scatter(marks[:, 0], marks[:, 1], marker="x", s=30, color=COLOURS[1], linewidths=1.6)
+    axes.set(xlim=(across[0], across[-1]), ylim=(up[0], up[-1]))
+    axes.set(xscale="log", yscale="log")
+    _log_axis(axes.xaxis)
+    _log_axis(axes.yaxis)
+    return _chart(title, figure, [("boxes", COLOURS[0], "-"), (marks_name, COLOURS[1], "-")])
+
+
+def _log_axis(axis: Axis) -> None:
+    """Ticks at 1, 2 and 5 times a power of ten, written as plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _frame(x: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, 3.1), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, color=_INK, fontsize=9, parse_math=False)
+    axes.tick_params(colors=_INK, labelsize=9, which="both")
+    axes.yaxis.get_offset_text().set(color=_INK, fontsize=9)
+    axes.grid(color=_INK, alpha=0.13, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(_INK)
+        spine.set_alpha(0.4)
+    return figure, axes
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``MOST_POINTS`` points, each the mean of as many neighbours."""
+    each = -(-len(x) // MOST_POINTS)
+    if each <= 1:
+        return x, y
+    starts = np.arange(0, len(x), each)
+    known = np.isfinite(y)
+    counts = np.add.reduceat(known.astype(float), starts)
+    sums = np.add.reduceat(np.where(known, y, 0.0), starts)
+    with np.errstate(invalid="ignore"):
+        return x[np.minimum(starts + each - 1, len(x) - 1)], sums / counts
+
+
+def _chart(title: str, figure: Figure, entries: Sequence[tuple[str, str, str]]) -> Html:
+    """The drawing below its title and above its legend of names, colours and line styles."""
+    legend = "".join(
+        f'<span><i style="border-color:{colour};border-style:{_CSS_STYLES[style]}"></i>'
+        f"{escape(name)}</span>"
+        for name, colour, style in entries
+    )
+    return Html(
+        f'<figure class="chart"><h3>{escape(title)}</h3>{_svg(figure, title)}'
+        f'<div class="legend">{legend}</div></figure>'
+    )
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The drawing without what a page does not need: prolog, name spaces, size."""
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"chart {title}"}):
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    drawing = file.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    start, rest = drawing.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', start)
+    assert view is not None
+    rest = re.sub(r"<style.*?</style>", "", rest, count=1, flags=re.DOTALL)
+    rest = re.sub(r' id="(?!m|p)[^"]*"', "", rest)  # only markers and clips are referred to
+    rest = re.sub(r"font-family: [^;\"]*;?", "", rest)
+    rest = _ATTRIBUTE.sub(lambda match: _DECIMALS.sub(r"\1", match.group()), rest)
+    rest = rest.replace(_INK, "currentColor")
+    label = f'role="img" aria-label="{escape(title)}"'
+    return f'<svg {view.group()} {label} style="stroke-linejoin:round">{rest}'

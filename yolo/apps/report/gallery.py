@@ -1,0 +1,227 @@
+"""The worst false positives and misses, cut out of their images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from yolo.apps.report.page import Html, picture
+from yolo.boxes import pairwise_iou
+from yolo.data.formats.detection import DetectionDataset
+from yolo.data.tolerance import BAD
+from yolo.evaluate.detection_evaluator import Found
+from yolo.evaluate.metrics.detection_errors import (
+    BACKGROUND_IOU,
+    MATCH_IOU,
+    WRONG,
+    DetectionErrors,
+)
+
+MOST_PICTURES = 24
+"""Of false positives, and of misses."""
+
+MOST_PER_IMAGE = 3
+SIDE_PX = 300
+"""Of a picture."""
+
+LEAST_WINDOW_PX = 64
+"""So that a small box shows with what is around it."""
+
+CONTEXT = 2.0
+"""The window's side as a multiple of the box's longer one."""
+
+TRUTH, FALSE, MISSED = (60, 200, 90), (235, 60, 50), (255, 150, 20)  # RGB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One image with what is known about it.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        name: of its file.
+        truth_xyxy_px, truth_labels: (n, 4) and (n,).
+    """
+
+    image: np.ndarray
+    name: str
+    truth_xyxy_px: np.ndarray
+    truth_labels: np.ndarray
+
+
+class Gallery:
+    """Cuts pictures out of the images of a data set.
+
+    Args:
+        dataset: that was scored.
+        found: in it.
+        errors: about both.
+    """
+
+    def __init__(self, dataset: DetectionDataset, found: Found, errors: DetectionErrors) -> None:
+        self._dataset, self._found, self._errors = dataset, found, errors
+        ids = dataset.annotations.image_ids.tolist()
+        self._index_of = {image_id: index for index, image_id in enumerate(ids)}
+
+    def false_positives(self) -> list[Html]:
+        """The wrong boxes of the highest confidence."""
+        found = self._found
+        wrong = np.flatnonzero(self._errors.verdicts == WRONG)
+        order = wrong[np.argsort(-found.scores[wrong], kind="stable")]
+        images = found.image_ids[order].tolist()
+        chosen = _spread(order.tolist(), images)
+        return [self._false_positive(row) for row in chosen]
+
+    def misses(self) -> list[Html]:
+        """Truths that no box of the working confidence has found.
+
+        Those without any box first, of them the largest first; then those of the least confidence.
+        """
+        truth, errors = self._errors.truth, self._errors
+        by = errors.found_by
+        none = np.zeros(1, np.float32)
+        scores = np.concatenate([self._found.scores, none])[by]  # -1 takes the last: none
+        missed = np.flatnonzero(~truth.ignored & ((by < 0) | (scores < errors.conf)))
+        order = missed[np.lexsort((-truth.areas_px2[missed], scores[missed], by[missed] >= 0))]
+        chosen = _spread(order.tolist(), truth.image_ids[order].tolist())
+        return [self._miss(number) for number in chosen]
+
+    def _false_positive(self, row: int) -> Html:
+        found = self._found
+        scene = self._scene(self._index_of[int(found.image_ids[row])])
+        box, label = found.boxes_xyxy_px[row], int(found.labels[row])
+        why = self._why_wrong(box, label, scene)
+        caption = f"{self._name(label)} {found.scores[row]:.2f}: {why} · {scene.name}"
+        return _cut(scene, box, FALSE, scene.truth_xyxy_px, caption)
+
+    def _miss(self, number: int) -> Html:
+        truth = self._errors.truth
+        scene = self._scene(self._index_of[int(truth.image_ids[number])])
+        box = truth.boxes_xyxy_px[number]
+        label = self._dataset.label_of_category[int(truth.category_ids[number])]
+        mine = self._found.image_ids == truth.image_ids[number]
+        by = int(self._errors.found_by[number])
+        if by >= 0:
+            why = f"found with confidence {self._found.scores[by]:.3f} only"
+            shown = self._found.boxes_xyxy_px[by : by + 1]
+        else:
+            rows = np.flatnonzero(mine & (self._found.scores >= self._errors.conf))
+            why, shown = self._why_missed(box, label, rows)
+        return _cut(scene, box, MISSED, shown, f"{self._name(label)}: {why} · {scene.name}", FALSE)
+
+    def _why_wrong(self, box: np.ndarray, label: int, scene: Scene) -> str:
+        """TIDE's kinds in words."""
+        overlap = _overlap(box, scene.truth_xyxy_px)
+        same = scene.truth_labels == label
+        best_same = overlap[same].max(initial=0.0)
+        if best_same >= MATCH_IOU:
+            return "a second box for the same object"
+        if overlap[~same].max(initial=0.0) >= MATCH_IOU:
+            other = int(scene.truth_labels[np.where(same, -1.0, overlap).argmax()])
+            return f"wrong class, is {self._name(other)}"
+        if best_same >= BACKGROUND_IOU:
+            return f"badly placed, IoU {_cut_off(best_same):.2f}"
+        if overlap.max(initial=0.0) >= BACKGROUND_IOU:
+            return "wrong class and badly placed"
+        return "nothing there"
+
+    def _why_missed(self, box: np.ndarray, label: int, rows: np.ndarray) -> tuple[str, np.ndarray]:
+        """In words, and the box (1, 4) or none that came nearest; ``rows`` are the image's."""
+        boxes = self._found.boxes_xyxy_px[rows]
+        overlap = _overlap(box, boxes)
+        if overlap.max(initial=0.0) < BACKGROUND_IOU:
+            return "not found", boxes[:0]
+        best = int(overlap.argmax())
+        name = self._name(int(self._found.labels[rows[best]]))
+        what = "nearest" if self._found.labels[rows[best]] == label else "taken for"
+        score = self._found.scores[rows[best]]
+        if what == "nearest" and overlap[best] >= MATCH_IOU:
+            what = "shares its box with another object:"
+        return f"{what} {name} {score:.2f}, IoU {_cut_off(overlap[best]):.2f}", boxes[
+            best : best + 1
+        ]
+
+    def _scene(self, index: int) -> Scene:
+        name = self._dataset.annotations.file_name(index)
+        try:
+            sample = self._dataset.load(index)
+        except BAD:  # the evaluation has named it and gone on
+            sample, name = self._dataset.empty(index), f"{name} (cannot be read)"
+        kept = ~sample.ignored
+        return Scene(
+            image=sample.image,
+            name=name,
+            truth_xyxy_px=sample.boxes_xyxy_px[kept],
+            truth_labels=sample.labels[kept],
+        )
+
+    def _name(self, label: int) -> str:
+        return self._dataset.class_names[label]
+
+
+def _spread(numbers: Iterable[int], images: Iterable[int]) -> Iterator[int]:
+    """The first ``MOST_PICTURES`` of which no image has more than ``MOST_PER_IMAGE``."""
+    of_image: Counter[int] = Counter()
+    for number, image in zip(numbers, images, strict=True):
+        if of_image.total() == MOST_PICTURES:
+            return
+        if of_image[image] < MOST_PER_IMAGE:
+            of_image[image] += 1
+            yield number
+
+
+def _overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """IoU of a box (4,) with boxes (n, 4) -> (n,); 0 where one is not finite."""
+    one, many = (torch.from_numpy(np.asarray(b, np.float64).reshape(-1, 4)) for b in (box, boxes))
+    return np.nan_to_num(pairwise_iou(one, many)[0].numpy())
+
+
+def _cut_off(overlap: float) -> float:
+    """To two decimals, so that 0.499 does not look like a match."""
+    return float(np.floor(overlap * 100 + 1e-6) / 100)
+
+
+def _cut(
+    scene: Scene,
+    box: np.ndarray,
+    colour: tuple[int, int, int],
+    others: np.ndarray,
+    caption: str,
+    others_colour: tuple[int, int, int] = TRUTH,
+) -> Html:
+    """The box in its window of the image, other boxes thinly."""
+    height, width = scene.image.shape[:2]
+    box = np.nan_to_num(np.asarray(box, np.float64), posinf=1e6, neginf=-1e6)
+    box = box.clip(0, [width, height, width, height])
+    left, top, side_x, side_y = _window(box, height, width)
+    cut = scene.image[top : top + side_y, left : left + side_x]
+    factor = SIDE_PX / max(side_x, side_y)
+    size = (max(1, round(side_x * factor)), max(1, round(side_y * factor)))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    canvas = cv2.resize(cut, size, interpolation=how)
+    origin = np.array([left, top, left, top])
+    for other in np.asarray(others, np.float64).reshape(-1, 4):
+        _outline(canvas, (other - origin) * factor, others_colour, 1)
+    _outline(canvas, (box - origin) * factor, colour, 2)
+    return picture(canvas, caption=caption, longest_px=SIDE_PX, quality=82)
+
+
+def _window(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the window, inside the image."""
+    side = max(LEAST_WINDOW_PX, CONTEXT * float(max(box[2] - box[0], box[3] - box[1])))
+    side_x, side_y = min(round(side), width), min(round(side), height)
+    left = round(float(box[0] + box[2] - side_x) / 2)
+    top = round(float(box[1] + box[3] - side_y) / 2)
+    return min(max(left, 0), width - side_x), min(max(top, 0), height - side_y), side_x, side_y
+
+
+def _outline(
+    canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], thickness: int
+) -> None:
+    corners = np.nan_to_num(box).clip(-4 * SIDE_PX, 4 * SIDE_PX).round().astype(int).tolist()
+    cv2.rectangle(canvas, tuple(corners[:2]), tuple(corners[2:]), colour, thickness, cv2.LINE_AA)

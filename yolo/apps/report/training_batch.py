@@ -1,0 +1,85 @@
+"""The images of one optimizer step as the network gets them, to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolo.apps.report.drawing import count_boxes, draw_tile
+from yolo.boxes import cxcywh_to_xyxy
+from yolo.config import Config, TaskConfig
+from yolo.data.formats.detection import DetectionDataset
+from yolo.factory.classification import build_classifier
+from yolo.factory.data import build_training_batches
+from yolo.factory.detector import build_detector
+from yolo.models.layers import Normalise
+from yolo.records import Batch
+from yolo.train.distributed import Ranks
+
+LEAST_TILE_PX = 320
+"""Smaller images are enlarged, so that the text on them can be read."""
+
+
+def training_step(config: TaskConfig, dataset: DetectionDataset, step: int) -> list[Batch]:
+    """All micro-batches of an optimizer step, counted from 0, as a single process trains on them.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+    batches = build_training_batches(config, dataset, ranks)
+    try:
+        return list(islice(batches.from_step(step), batches.micro_batches_per_step))
+    finally:
+        batches.close()
+
+
+def build_normalise(config: TaskConfig, class_names: Sequence[str]) -> Normalise:
+    """The first layer of the config's model, which holds no weights but mean and deviation."""
+    if isinstance(config, Config):
+        return build_detector(config, class_names).normalise
+    return build_classifier(config, class_names).normalise
+
+
+def denormalise(normalised: Tensor, normalise: Normalise) -> np.ndarray:
+    """What a network's first layer made of its images, as pixels again.
+
+    Args:
+        normalised: (B, 3, S, S), the layer's output.
+        normalise: the layer.
+
+    Returns:
+        uint8 (B, S, S, 3), RGB.
+    """
+    pixels = (normalised * normalise.std + normalise.mean) * 255
+    return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def draw_step(
+    batches: Sequence[Batch], normalise: Normalise, class_names: Sequence[str]
+) -> Iterator[np.ndarray]:
+    """A tile for each image: through the first layer and back, with its boxes and what is ignored.
+
+    Boxes are those that the loss gets, in the frame of the network's input.
+    """
+    for batch in batches:
+        targets = batch.targets
+        images = denormalise(normalise(batch.images), normalise)
+        size_px = images.shape[1]
+        boxes_xyxy_px = cxcywh_to_xyxy(targets.boxes_cxcywh_norm * size_px).numpy()
+        for index, image_id in enumerate(batch.image_ids.tolist()):
+            mine = (targets.image_index == index).numpy()
+            ignored = targets.ignored.numpy()[mine]
+            yield draw_tile(
+                images[index],
+                boxes_xyxy_px[mine],
+                targets.labels.numpy()[mine],
+                class_names,
+                side_px=max(size_px, LEAST_TILE_PX),
+                title=f"id {image_id} · {size_px} px · {count_boxes(ignored)}",
+                ignored=ignored,
+            )

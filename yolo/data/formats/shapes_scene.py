@@ -1,0 +1,258 @@
+"""The pictures of the shapes data set: a pure function of a random generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from yolo.data.formats.shapes_surfaces import background, contrasting_colour, texture
+
+CATEGORY_IDS = {"circle": 1, "square": 2, "triangle": 3, "star": 5, "ring": 8, "cross": 13}
+"""With gaps, like COCO's own ids, so that taking a label for a category id cannot go unseen."""
+
+_CLASSES = tuple(CATEGORY_IDS)
+_SIZES_WH = ((320, 240), (256, 256), (240, 320), (400, 300), (300, 400), (384, 216))
+_EMPTY_SHARE = 0.05  # images without any object
+_CROWD_SHARE = 0.12  # images with a crowd region
+_MIN_SIZE_PX = 18  # long side of an outline; the pixels that count span at least 16
+_MIN_VISIBLE = 0.5  # share of an object that others must leave to be seen
+_TRIES = 12  # at placing one object
+_OBJECT_IMAGE_PX = (96, 161)  # width and height of an image with a single object, from and below
+_OBJECT_SHARE = (0.4, 0.95)  # long side of that object, of the image's short side
+_SUPERSAMPLING = 4  # of outlines, in each direction
+_HOLE = 0.55  # radius of a ring's hole, of the ring's own
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """An image with what was drawn on it.
+
+    Attributes:
+        image: uint8 (H, W, 3), RGB.
+        annotations: in COCO form, without the ids of annotation and image.
+        owner: int32 (H, W), which annotation's object each pixel shows, -1 for none.
+        visible_px: of each annotation, its pixels that no other covers.
+    """
+
+    image: np.ndarray
+    owner: np.ndarray
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    visible_px: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A shape at its place.
+
+    Attributes:
+        name: its class.
+        left, top: of the patch of the image that holds it tightly.
+        outlines: each float (P, 2), x and y in pixels of the patch; a second one is a hole.
+        coverage: float32 (h, w), the share of each of the patch's pixels that it covers.
+    """
+
+    name: str
+    left: int
+    top: int
+    outlines: list[np.ndarray]
+    coverage: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The pixels (h, w) that count as the shape's."""
+        return self.coverage >= 0.5
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The patch's rows and columns of the image."""
+        height, width = self.coverage.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """Draw one image of the data set."""
+    width, height = _SIZES_WH[rng.integers(len(_SIZES_WH))]
+    image = background(rng, height, width)
+    scene = Scene(image, owner=np.full((height, width), -1, np.int32))
+    if rng.random() >= _EMPTY_SHARE:
+        if rng.random() < _CROWD_SHARE:
+            _place_crowd(rng, scene)
+        for size_px in _sizes(rng, min(height, width)):
+            _place(rng, scene, size_px)
+    noise = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
+    image[:] = np.clip(image + noise, 0, 255)
+    return scene
+
+
+def draw_object(rng: np.random.Generator, name: str) -> np.ndarray:
+    """Draw a single object of a class on an image of its own: uint8 (H, W, 3), RGB."""
+    width, height = rng.integers(*_OBJECT_IMAGE_PX, 2).tolist()
+    image = background(rng, height, width)
+    size_px = round(rng.uniform(*_OBJECT_SHARE) * min(height, width))
+    _paint(rng, image, _shape(rng, name, size_px, (height, width)))
+    noise = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def _sizes(rng: np.random.Generator, short_side_px: int) -> list[int]:
+    """Long sides of an image's objects, falling: the small ones are drawn over the large."""
+    bands = ((_MIN_SIZE_PX, 32), (32, 80), (80, 0.95 * short_side_px))
+    chosen = rng.choice(len(bands), rng.integers(2, 8), p=(0.3, 0.42, 0.28))
+    sizes = [round(np.exp(rng.uniform(*np.log(bands[band])))) for band in chosen]
+    return sorted(sizes, reverse=True)
+
+
+def _place(rng: np.random.Generator, scene: Scene, size_px: int) -> None:
+    """Draw one object where it hides no other, or none if no such place is found."""
+    name = _CLASSES[rng.integers(len(_CLASSES))]
+    for _ in range(_TRIES):
+        shape = _shape(rng, name, size_px, scene.owner.shape)
+        covered = scene.owner[shape.window][shape.mask]
+        counts = np.bincount(covered[covered >= 0]).tolist()
+        under = [i for i, pixels in enumerate(counts) if pixels]
+        if all(_may_cover(scene, i, counts[i]) for i in under):
+            _paint(rng, scene.image, shape)
+            for i in under:
+                scene.visible_px[i] -= counts[i]
+            scene.owner[shape.window][shape.mask] = len(scene.annotations)
+            scene.visible_px.append(int(shape.mask.sum()))
+            scene.annotations.append(_annotation(shape))
+            return
+
+
+def _may_cover(scene: Scene, index: int, pixels: int) -> bool:
+    annotation = scene.annotations[index]
+    left = scene.visible_px[index] - pixels
+    return not annotation["iscrowd"] and left >= _MIN_VISIBLE * annotation["area"]
+
+
+def _annotation(shape: _Shape) -> dict[str, Any]:
+    """The truth of the whole shape, also of what others cover."""
+    rings = [np.concatenate((ring, ring[:1])) for ring in shape.outlines]
+    if len(rings) == 2:  # COCO's polygons have no holes: walk to the hole, round it, and back
+        rings = [rings[0], rings[1][::-1], rings[0][:1]]
+    polygon = np.concatenate(rings) + np.array((shape.left, shape.top))
+    return {
+        "category_id": CATEGORY_IDS[shape.name],
+        "bbox": _tight_box(shape.mask, shape.left, shape.top),
+        "area": int(shape.mask.sum()),
+        "iscrowd": 0,
+        "segmentation": [polygon.round(2).reshape(-1).tolist()],
+    }
+
+
+def _place_crowd(rng: np.random.Generator, scene: Scene) -> None:
+    """Draw many tiny shapes of one class side by side: one region, which nothing may cover."""
+    height, width = scene.owner.shape
+    name = _CLASSES[rng.integers(len(_CLASSES))]
+    step = int(rng.integers(9, 14))
+    columns, rows = rng.integers(5, 9, 2).tolist()
+    left = int(rng.integers(0, width - columns * step))
+    top = int(rng.integers(0, height - rows * step))
+    mask = np.zeros((height, width), dtype=bool)
+    for row, column in np.ndindex(rows, columns):
+        shape = _shape(rng, name, int(rng.integers(7, step)), (step, step))
+        shape = replace(
+            shape, left=shape.left + left + column * step, top=shape.top + top + row * step
+        )
+        _paint(rng, scene.image, shape)
+        mask[shape.window] |= shape.mask
+    box = _tight_box(mask, 0, 0)
+    scene.owner[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = len(scene.annotations)
+    scene.visible_px.append(box[2] * box[3])
+    scene.annotations.append(
+        {
+            "category_id": CATEGORY_IDS[name],
+            "bbox": box,
+            "area": int(mask.sum()),
+            "iscrowd": 1,
+            "segmentation": {"size": [height, width], "counts": _run_lengths(mask)},
+        }
+    )
+
+
+def _tight_box(mask: np.ndarray, left: int, top: int) -> list[int]:
+    """x, y, width and height of what a mask (h, w) marks."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    x, y = int(columns[0]), int(rows[0])
+    return [left + x, top + y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+
+
+def _run_lengths(mask: np.ndarray) -> list[int]:
+    """COCO's uncompressed run lengths: column by column, the first one of zeros."""
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat, prepend=False))
+    return np.diff(changes, prepend=0, append=len(flat)).tolist()
+
+
+def _shape(rng: np.random.Generator, name: str, size_px: int, frame_hw: tuple[int, ...]) -> _Shape:
+    """A squashed and turned shape with a long side of ``size_px``, somewhere in the frame."""
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    outline = _OUTLINES[name] * (1, rng.uniform(0.75, 1)) @ turn  # (P, 2)
+    low, extent = outline.min(axis=0), np.ptp(outline, axis=0)
+    scale = size_px / extent.max()
+    outlines = [(outline - low) * scale]
+    if name == "ring":
+        outlines.append((outline * _HOLE - low) * scale)
+    width, height = np.ceil((extent * scale).round(6)).astype(int).tolist()
+    return _Shape(
+        name=name,
+        left=int(rng.integers(0, frame_hw[1] - width + 1)),
+        top=int(rng.integers(0, frame_hw[0] - height + 1)),
+        outlines=outlines,
+        coverage=_coverage(outlines, height, width),
+    )
+
+
+def _coverage(outlines: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """The share of each pixel inside the outlines: float32 (height, width)."""
+    fine = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING), dtype=np.uint8)
+    fixed = [(outline * _SUPERSAMPLING - 0.5) * 16 for outline in outlines]  # pixel centres
+    cv2.fillPoly(fine, [points.round().astype(np.int32) for points in fixed], 255, shift=4)
+    coarse = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    return coarse.astype(np.float32) / 255
+
+
+def _paint(rng: np.random.Generator, image: np.ndarray, shape: _Shape) -> None:
+    """Blend a filled shape, half the time with an outline, into the image."""
+    patch = image[shape.window]
+    height, width = shape.coverage.shape
+    own_hue_degrees = _CLASSES.index(shape.name) * 360 / len(_CLASSES)
+    colour = contrasting_colour(rng, own_hue_degrees, patch[shape.mask].mean(axis=0))
+    fill = np.empty((height, width, 3), dtype=np.uint8)
+    fill[:] = np.clip(colour * texture(rng, height, width), 0, 255)
+    if rng.random() < 0.5:
+        ink = tuple((colour * 0.35).tolist())
+        fixed = [((outline - 0.5) * 16).round().astype(np.int32) for outline in shape.outlines]
+        thickness = max(1, round(max(height, width) / 16))
+        cv2.polylines(fill, fixed, True, ink, thickness, cv2.LINE_AA, shift=4)
+    weight = shape.coverage[:, :, None]
+    patch[:] = np.rint(patch * (1 - weight) + fill * weight)
+
+
+def _regular(corners: int, inner_radius: float | None = None) -> np.ndarray:
+    """Corners (P, 2) of a regular polygon, or of a star with as many points."""
+    radii = np.ones(corners) if inner_radius is None else np.tile((1, inner_radius), corners)
+    angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
+    return np.stack((np.cos(angles), np.sin(angles)), axis=1) * radii[:, None]
+
+
+def _cross(arm: float) -> np.ndarray:
+    """Corners (12, 2) of a plus sign whose arms are ``2 * arm`` wide."""
+    corner = np.array([(1, -arm), (1, arm), (arm, arm)])
+    quarter = np.array([(0, -1), (1, 0)])
+    return np.concatenate([corner @ np.linalg.matrix_power(quarter.T, i) for i in range(4)])
+
+
+_OUTLINES = {
+    "circle": _regular(48),
+    "square": np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]),
+    "triangle": _regular(3),
+    "star": _regular(5, inner_radius=0.42),
+    "ring": _regular(48),
+    "cross": _cross(0.3),
+}

@@ -1,0 +1,1 @@
+"""From a decoded image to the network's input."""

@@ -1,5 +1,0 @@
-"""Prediction: images, videos and streams in, boxes with names out."""
-
-from yolo.predict.predictor import Prediction, Predictor
-
-__all__ = ["Prediction", "Predictor"]

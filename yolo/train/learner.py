@@ -1,0 +1,318 @@
+"""One optimizer step: forward, backward, clip, update, average."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from yolo.records import Batch, Targets
+from yolo.train.distributed import Ranks, in_parallel
+from yolo.train.freezing import Freeze
+from yolo.train.nonfinite import Share, explain_step
+from yolo.train.precision import Precision
+from yolo.train.throughput import add_terms
+
+Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
+"""``accuracy(outputs, targets) -> {name: (hits, of)}``, summed over the images of the batch."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A whole step.
+
+    Attributes:
+        terms: this rank's share of the loss by term; empty if the step was skipped.
+        counts: this rank's hits and attempts by name, (2,) each; empty if the step was skipped.
+        faults: what was not finite, of all ranks; then the step changed nothing.
+        backed_off: only the gradient was not finite, and the fp16 scaler makes its scale smaller.
+    """
+
+    terms: dict[str, Tensor]
+    counts: dict[str, Tensor]
+    faults: Sequence[str] = ()
+    backed_off: bool = False
+
+
+@runtime_checkable
+class NotingSchedule(Protocol):
+    """A schedule that depends on what was reached, and not on the step alone."""
+
+    def note(self, figure: float) -> None:
+        """Take account of one more evaluation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was noted, as plain data."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from another's ``state_dict()``."""
+
+
+class Learner:
+    """All that learns: the model, its averages, the optimizer and the gradient scaler.
+
+    Args:
+        model: on its device.
+        loss: ``loss(outputs, targets, images_in_step, images_seen=...) -> dict of scalars``, where
+            ``images_seen`` were trained on before this step.
+        optimizer: its groups' learning rates are the base that ``schedule`` scales.
+        schedule: step -> factor.
+        precision: the number format of the forward pass.
+        ranks: this process among all.
+        images_per_step: over all micro-batches and ranks.
+        gradient_clip: largest norm of the whole gradient; None for no limit.
+        ema_decay: of the averaged weights; None for none.
+        seed: of dropout and the like.
+        accuracy: counted from the outputs that are trained on; None counts nothing.
+        freeze: what keeps its weights; None trains everything.
+
+    Attributes:
+        is_whole: whether the state is that of a whole step; not while one changes the weights.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        loss: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Callable[[int], float],
+        precision: Precision,
+        ranks: Ranks,
+        images_per_step: int,
+        gradient_clip: float | None = None,
+        ema_decay: float | None = None,
+        seed: int = 0,
+        accuracy: Accuracy | None = None,
+        freeze: Freeze | None = None,
+    ) -> None:
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.images_per_step = images_per_step
+        self._schedule, self._precision, self._ranks = schedule, precision, ranks
+        self._gradient_clip, self._seed = gradient_clip, seed
+        self._accuracy, self.freeze = accuracy, freeze
+        self.is_whole = True
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.scaler = precision.scaler(ranks.device)
+        self.ema = None
+        if ema_decay is not None:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        if freeze is not None:
+            freeze.apply(step=0)
+        self._parallel = model if ranks.world_size == 1 else in_parallel(model)
+        self._buffers = list(model.buffers())
+        self._buffers_before = [buffer.clone() for buffer in self._buffers]
+        self._statistics = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Of the last step, by the name to log it under; a part with its own has its own name."""
+        rates = {}
+        for group in self.optimizer.param_groups:
+            part = group.get("part")
+            rates["learning_rate" if part is None else f"learning_rate_{part}"] = group["lr"]
+        return rates
+
+    def step(
+        self,
+        step: int,
+        micro_batches: Iterator[Batch],
+        count: int,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> StepResult | None:
+        """Take optimizer step number ``step``, counted from 0.
+
+        Args:
+            step: decides learning rate and chance.
+            micro_batches: ``count`` of this rank; fetched one by one.
+            count: how many, so that the ranks' gradients meet in the last one.
+            cancelled: asked before each micro-batch; for one process alone, since a rank that
+                left the others would make them wait for ever.
+
+        Returns:
+            The result, or None if it was cancelled; then nothing has changed.
+
+        Raises:
+            Exception: of the batches or of a forward or backward pass; nothing has changed either.
+        """
+        self.is_whole = False
+        self._reseed(step)
+        self._prepare(step)
+        self._remember_buffers()
+        share = Share()
+        counts: dict[str, Tensor] = {}
+        try:
+            for index in range(count):
+                if cancelled():
+                    self._undo()
+                    return None
+                batch = next(micro_batches)
+                share.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
+        except Exception:
+            self._undo()
+            raise
+        self._set_learning_rates(step)
+        result = self._update(step, share, counts)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.is_whole = True
+        return result
+
+    def _undo(self) -> None:
+        """Leave a step that has not yet changed the weights."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._restore_buffers()
+        self.is_whole = True
+
+    def _prepare(self, step: int) -> None:
+        """Training mode, less what is frozen."""
+        self.model.train()
+        if self.freeze is None or not self.freeze.apply(step):
+            return
+        if self._parallel is not self.model:
+            # it exchanges the gradients of what was trained when it was made
+            self._parallel = self.model
+            gc.collect()  # the old one's hooks go with it
+            self._parallel = in_parallel(self.model)
+
+    def _accumulate(
+        self, step: int, batch: Batch, counts: dict[str, Tensor], *, last: bool
+    ) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch on the device; adds to ``counts``."""
+        batch = batch.to(self._ranks.device)
+        with self._synchronising(last):
+            outputs, terms = self._forward(self._parallel, step, batch)
+            if self._accuracy is not None:
+                with torch.no_grad():
+                    add_terms(counts, self._accuracy(outputs, batch.targets))
+            # DistributedDataParallel averages over the ranks, the loss is a sum over them
+            total = torch.stack(list(terms.values())).sum() * self._ranks.world_size
+            self.scaler.scale(total).backward()
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _forward(
+        self, network: nn.Module, step: int, batch: Batch
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """Outputs and loss terms of a micro-batch that is on the device."""
+        with self._precision.autocast(self._ranks.device):
+            outputs = network(batch.images)
+        seen = step * self.images_per_step
+        return outputs, self.loss(outputs, batch.targets, self.images_per_step, images_seen=seen)
+
+    def _synchronising(self, last: bool) -> AbstractContextManager:
+        if last or not isinstance(self._parallel, DistributedDataParallel):
+            return nullcontext()
+        return self._parallel.no_sync()
+
+    def _update(self, step: int, share: Share, counts: dict[str, Tensor]) -> StepResult:
+        """Change the weights, unless loss, gradient or statistics are not finite on any rank."""
+        self.scaler.unscale_(self.optimizer)
+        terms: dict[str, Tensor] = {}
+        for of_batch in share.terms:
+            add_terms(terms, of_batch)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        forward = torch.stack(list(terms.values())).sum()
+        if self._statistics:  # an Inf that no loss shows would stay in them
+            forward = forward + nn.utils.get_total_norm(self._statistics, norm_type=1.0)
+        labels = [batch.targets.boxes_cxcywh_norm for batch in share.batches]  # on the host
+        if not all(bool(boxes.isfinite().all()) for boxes in labels):
+            forward = forward + torch.nan  # a loss may be blind to an infinite box
+        if self._ranks.any(~(norm.isfinite() & forward.isfinite())):
+            return self._skip(step, share, backed_off=not self._ranks.any(~forward.isfinite()))
+        if self._gradient_clip is not None:
+            parameters = self.model.parameters()
+            nn.utils.clip_grads_with_norm_(parameters, self._gradient_clip, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        return StepResult(terms=terms, counts=counts)
+
+    def _skip(self, step: int, share: Share, *, backed_off: bool) -> StepResult:
+        """Undo the step and tell what was wrong; a scale is only to blame for a gradient."""
+        self._restore_buffers()
+        faults = self._explain(step, share)
+        backed_off = backed_off and self.scaler.is_enabled()
+        self.scaler.update(None if backed_off else self.scaler.get_scale())
+        return StepResult(terms={}, counts={}, faults=faults, backed_off=backed_off)
+
+    def _explain(self, step: int, share: Share) -> list[str]:
+        """What was not finite, by rank; the same on all ranks."""
+
+        def compute(batch: Batch) -> dict[str, Tensor]:
+            on_device = batch.to(self._ranks.device)
+            _, terms = self._forward(self.model, step, on_device)
+            return {name: self.scaler.scale(term) for name, term in terms.items()}
+
+        self._reseed(step)
+        faults = explain_step(self.model, share, compute, self._ranks)
+        self._restore_buffers()
+        return faults
+
+    def _set_learning_rates(self, step: int) -> None:
+        factor = self._schedule(step)
+        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * factor
+
+    def _reseed(self, step: int) -> None:
+        """Dropout and the like depend on (seed, step, rank) alone, so that a run can resume."""
+        entropy = np.random.SeedSequence((self._seed, step, self._ranks.rank))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+    def _remember_buffers(self) -> None:
+        if self._buffers:
+            torch._foreach_copy_(self._buffers_before, self._buffers)
+
+    def _restore_buffers(self) -> None:
+        """Batch norm's statistics as they were before the step."""
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._buffers_before)
+
+    def evaluated_model(self) -> nn.Module:
+        """The model to score, the same on all ranks.
+
+        That is the averaged weights, if averaging is on, with the statistics of the trained ones.
+        """
+        self._ranks.broadcast_buffers(self.model)
+        if self.ema is None:
+            return self.model
+        averaged = self.ema.module
+        for ours, theirs in zip(averaged.buffers(), self.model.buffers(), strict=True):
+            ours.copy_(theirs)
+        return averaged
+
+    def note_figure(self, figure: float) -> None:
+        """Tell a schedule that goes by it what an evaluation gave, the same on all ranks."""
+        if isinstance(self._schedule, NotingSchedule):
+            self._schedule.note(figure)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain data: all that the next step depends on."""
+        schedule = self._schedule
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "schedule": schedule.state_dict() if isinstance(schedule, NotingSchedule) else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state again, exactly."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.scaler.load_state_dict(state["scaler"])
+        noted = state.get("schedule")  # older checkpoints know no schedule that notes anything
+        if noted is not None and isinstance(self._schedule, NotingSchedule):
+            self._schedule.load_state_dict(noted)

@@ -1,0 +1,323 @@
+"""The training loop. It knows no detection: a learner, batches and an evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+from yolo.errors import UserError
+from yolo.records import Batch
+from yolo.train.checkpoint import link_checkpoint, save_checkpoint
+from yolo.train.distributed import Ranks, lost_rank
+from yolo.train.evaluation import Evaluator
+from yolo.train.interruption import Interrupted, Interruption
+from yolo.train.learner import Learner, StepResult
+from yolo.train.logging import RunLog
+from yolo.train.lone_image import explain_lone_image
+from yolo.train.nonfinite import find_nonfinite, shorten
+from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.progress import Plan, Progress
+from yolo.train.run_lock import RunLock
+from yolo.train.throughput import Window
+
+
+class Batches(Protocol):
+    """The endless stream of this rank's micro-batches."""
+
+    micro_batches_per_step: int
+
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """The micro-batches of optimizer step ``step`` and all after it."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+class Trainer:
+    """Train a model, counted in optimizer steps.
+
+    Args:
+        learner: model, loss and optimizer.
+        batches: this rank's micro-batches.
+        evaluator: names and computes the monitored figure.
+        plan: the rhythm.
+        ranks: this process among all.
+        folder: the run's folder, for ``last.pt`` and ``best.pt``.
+        log: where to report.
+        metadata: plain data that every checkpoint carries, to be read without the config.
+        lock: what keeps other runs out of the folder; held until ``fit`` ends, None on other ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        learner: Learner,
+        batches: Batches,
+        evaluator: Evaluator,
+        plan: Plan,
+        ranks: Ranks,
+        folder: Path,
+        log: RunLog,
+        metadata: dict[str, Any],
+        lock: RunLock | None = None,
+    ) -> None:
+        self.learner, self.batches, self.evaluator = learner, batches, evaluator
+        self.plan, self.ranks, self.folder = plan, ranks, folder
+        self.log, self.metadata, self._lock = log, metadata, lock
+        self.progress = Progress()
+        self._window = Window()
+        self._saved_step = 0
+
+    def fit(self) -> Progress:
+        """Train to the last step, or until patience ends.
+
+        Raises:
+            Interrupted: a signal came; ``last.pt`` was written.
+            UserError: out of memory, data that cannot be read, a disk that is full.
+        """
+        with Interruption() as interruption:  # to the end: a second signal leaves no worker behind
+            try:
+                try:
+                    self._fit(interruption)
+                    self._conclude()
+                finally:
+                    self._close()
+            except RuntimeError as error:
+                raise lost_rank(error, self.ranks) or error from None
+        return self.progress
+
+    def _close(self) -> None:
+        """Workers, log and lock, in this order, whatever becomes of one of them."""
+        with ExitStack() as closing:
+            if self._lock is not None:
+                closing.callback(self._lock.release)
+            closing.callback(self.log.close)
+            closing.callback(self.batches.close)
+
+    def _fit(self, interruption: Interruption) -> None:
+        if self.progress.step >= self.plan.steps:
+            self.log.message(f"{self.folder}: finished already, at step {self.progress.step}")
+        freeze = self.learner.freeze
+        if freeze is not None and freeze.is_on(self.progress.step):
+            self.log.message(freeze.describe())
+        stream = None
+        while True:
+            if self._evaluation_is_due():
+                self._evaluate(interruption)
+            if self._is_over():
+                return
+            if stream is None:
+                stream = self.batches.from_step(self.progress.step)
+                self._window = Window()
+            self._step(stream, interruption)
+            if self.ranks.any(interruption()):
+                self._stop(interruption)
+            if self.progress.step % self.plan.checkpoint_every == 0:
+                self.save()
+
+    def _step(self, stream: Iterator[Batch], interruption: Interruption) -> None:
+        """One optimizer step; a single process can be stopped in its middle."""
+        count = self.batches.micro_batches_per_step
+        alone = self.ranks.world_size == 1
+        advice = (
+            f"training.micro_batch_size is {self.metadata['micro_batch_size']} and "
+            f"data.image_size {self.metadata['image_size_px']}: make one of them smaller "
+            "(training.batch_size can stay)"
+        )
+        with (
+            explain_out_of_memory(self.ranks.device, advice),
+            explain_lone_image(),
+            self._rescuing(),
+        ):
+            result = self.learner.step(
+                self.progress.step,
+                self._window.fetch(stream, count),
+                count,
+                cancelled=interruption if alone else lambda: False,
+            )
+        if result is None:
+            self._stop(interruption)
+        freeze = self.learner.freeze
+        if freeze is not None and self.progress.step == freeze.unfreeze_at:
+            self.log.message(f"step {self.progress.step}: everything is trained from here on")
+        self._window.add(result.terms, result.counts, self.learner.images_per_step)
+        self.progress.step += 1
+        if result.faults:
+            self._note_skip(result)
+        else:
+            self.progress.skipped_in_a_row = 0
+        self._report()
+        self._check_skipped(result)
+
+    def _note_skip(self, result: StepResult) -> None:
+        """Count a skipped step; one more search for the fp16 scale is no failure yet."""
+        number, told = self.progress.step - 1, "; ".join(result.faults)
+        if not result.backed_off:
+            self.progress.skipped_steps += 1
+            self.progress.skipped_in_a_row += 1
+            self.log.message(f"step {number}: skipped, not finite: {told}")
+            return
+        self.progress.scaler_backoffs += 1
+        scale = self.learner.scaler.get_scale()
+        if scale < 1:
+            self.progress.skipped_in_a_row += 1
+        self.log.message(f"step {number}: fp16 scale lowered to {scale:g}, not finite: {told}")
+
+    def _check_skipped(self, result: StepResult) -> None:
+        """End a training that no longer learns.
+
+        Raises:
+            UserError: on all ranks, after ``last.pt`` was written.
+        """
+        most, skipped = self.plan.max_skipped, self.progress.skipped_in_a_row
+        if most is None or skipped < most or not result.faults:
+            return
+        self.save()
+        raise UserError(
+            f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite "
+            f"(training.max_skipped is {most}), the last one for {'; '.join(result.faults)}; mend "
+            "the data and go on with --resume, or begin anew with a smaller learning rate or a "
+            "training.gradient_clip"
+        )
+
+    def _report(self) -> None:
+        step = self.progress.step
+        self.log.progress(step)
+        if step % self.plan.log_every and step != self.plan.steps:
+            return
+        figures = self._window.figures(self.ranks)
+        figures.update(self.learner.learning_rates)
+        figures["skipped_steps"] = self.progress.skipped_steps
+        figures["scaler_backoffs"] = self.progress.scaler_backoffs
+        images_left = (self.plan.steps - step) * self.learner.images_per_step
+        seconds_left = images_left / figures["images_per_second"]
+        self.log.training(step, figures, seconds_left=seconds_left)
+        self._window = Window()
+
+    def _evaluation_is_due(self) -> bool:
+        progress = self.progress
+        due = progress.step % self.plan.evaluate_every == 0 or progress.step == self.plan.steps
+        return due and progress.step > progress.evaluated_step
+
+    def _evaluate(self, interruption: Interruption) -> None:
+        advice = "make evaluation.batch_size smaller; --resume goes on with the evaluation"
+        with explain_out_of_memory(self.ranks.device, advice), self._rescuing():
+            evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
+        if evaluation is None:
+            self._stop(interruption)
+        self.progress.note(evaluation.figure, evaluation.figures)
+        self.learner.note_figure(evaluation.figure)
+        step = self.progress.step
+        mark = ", the best so far" if self.progress.is_best else ""
+        self.log.message(evaluation.text)
+        self.log.message(f"step {step}: {self._monitored(evaluation.figure)}{mark}")
+        speed = {"images_per_second": evaluation.images_per_second}
+        self.log.evaluation(step, {**evaluation.figures, **speed}, evaluation.pictures)
+        self.save()
+        self._window = Window()
+
+    def _is_over(self) -> bool:
+        if self.progress.step >= self.plan.steps:
+            return True
+        return self._is_good_enough() or self._patience_is_over()
+
+    def _is_good_enough(self) -> bool:
+        best, enough = self.progress.best_figure, self.plan.enough
+        if best is None or enough is None or best < enough:
+            return False
+        self.log.message(f"stopped: {self._monitored(best)} has reached {enough:g}")
+        return True
+
+    def _patience_is_over(self) -> bool:
+        patience = self.plan.patience
+        if patience is None or self.progress.evaluations_since_best < patience:
+            return False
+        self.log.message(
+            f"stopped: {self.evaluator.monitor} has not risen for {patience} evaluations "
+            f"since step {self.progress.best_step}"
+        )
+        return True
+
+    def _conclude(self) -> None:
+        best, step = self.progress.best_figure, self.progress.best_step
+        if best is not None:
+            self.log.message(
+                f"best {self._monitored(best)} at step {step}: {self.folder / 'best.pt'}"
+            )
+
+    def _monitored(self, figure: float) -> str:
+        return f"{self.evaluator.monitor} {figure:.4f}"
+
+    def save(self) -> None:
+        """Write ``last.pt``, and give it the name ``best.pt`` too where it is the best.
+
+        Raises:
+            UserError: the file cannot be written, or (on all ranks) the state is not finite.
+        """
+        state = self.state_dict()
+        self._check_finite(state)
+        if self.ranks.is_main:
+            self._write(state)
+
+    def _write(self, state: dict[str, Any]) -> None:
+        save_checkpoint(self.folder / "last.pt", {**self.metadata, **state})
+        self._saved_step = self.progress.step
+        self._name_best()
+
+    @contextmanager
+    def _rescuing(self) -> Iterator[None]:
+        """Where a step or an evaluation fails, for an image perhaps, keep the whole steps before.
+
+        Each rank may be alone with its failure, so this asks no other; rank 0 alone writes.
+        """
+        try:
+            yield
+        except Exception:
+            is_new = self.progress.step > self._saved_step
+            if is_new and self.ranks.is_main and self.learner.is_whole:
+                with suppress(Exception):  # the failure at hand is the one to tell
+                    self._rescue()
+            raise
+
+    def _rescue(self) -> None:
+        state = self.state_dict()
+        if not find_nonfinite(state):
+            self._write(state)
+            step = self.progress.step
+            self.log.message(f"{self.folder / 'last.pt'}: keeps what was learnt until step {step}")
+
+    def _check_finite(self, state: dict[str, Any]) -> None:
+        bad = find_nonfinite(state)
+        if not self.ranks.any(bool(bad)):
+            return
+        names = next(found for found in self.ranks.gather(bad) if found)
+        raise UserError(
+            f"{self.folder / 'last.pt'}: not written at step {self.progress.step}, for what was "
+            f"learnt is no longer finite ({shorten(names)}); the files from before are whole: go "
+            "on with --resume, or begin anew with a smaller learning rate"
+        )
+
+    def _name_best(self) -> None:
+        if self.progress.is_best:
+            link_checkpoint(self.folder / "last.pt", self.folder / "best.pt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed training needs, as tensors and plain data."""
+        return {**self.learner.state_dict(), "progress": asdict(self.progress)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the state of ``last.pt``, exactly; a kill may have come before ``best.pt``."""
+        self.learner.load_state_dict(state)
+        self.progress = Progress(**state["progress"])
+        self._saved_step = self.progress.step
+        if self.ranks.is_main:
+            self._name_best()
+
+    def _stop(self, interruption: Interruption) -> NoReturn:
+        """Write a checkpoint of the last whole step and end, on all ranks."""
+        self.save()
+        numbers = self.ranks.gather(interruption.signal_number)
+        raise Interrupted(next(number for number in numbers if number is not None))
