@@ -27,6 +27,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF
 """What is read at all, whatever a file's name says. Of Pillow's other formats one runs a program
 (EPS), and OpenCV's have no limit that would stop a bomb."""
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"""In lower case: which files of a folder are taken for images."""
+
 # OpenCV would tell of damaged files in lines of its own, beside our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
