@@ -15,7 +15,7 @@ from pathlib import Path
 
 from yolo.apps.download.downloads import download, readable_size, remote_size
 from yolo.errors import UserError
-from yolo.files import alone
+from yolo.files import locked
 
 MOST_GROWTH = 100
 """Times its own size may a zip's content be: images hardly grow, text tenfold."""
@@ -96,7 +96,7 @@ def _undisturbed(archive: Archive, root: Path) -> Iterator[None]:
     with ExitStack() as inside:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            lock = alone(
+            lock = locked(
                 root / f".{archive.name}.unpacking.lock",
                 waiting=lambda: print(told, file=sys.stderr, flush=True),
             )

@@ -21,7 +21,7 @@ from typing import cast
 from tqdm import tqdm
 
 from yolo.errors import UserError
-from yolo.files import alone
+from yolo.files import locked
 
 CHUNK_BYTES = 1 << 20
 PLAIN_LINE_EVERY_S = 10.0
@@ -98,7 +98,7 @@ def _undisturbed(partial: _Partial) -> AbstractContextManager[None]:
     """Two processes that write to the same partial file would spoil it for each other."""
     lock = partial.path.with_name(f".{partial.path.stem}.lock")
     told = f"{partial.path}: another process is fetching this file; waiting for its end"
-    return alone(lock, waiting=lambda: print(told, file=sys.stderr, flush=True))
+    return locked(lock, waiting=lambda: print(told, file=sys.stderr, flush=True))
 
 
 def _keep(partial: _Partial, path: Path, url: str, size: int | None, sha256: str | None) -> Path:

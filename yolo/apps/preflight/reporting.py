@@ -24,7 +24,7 @@ from yolo.apps.report.page import (
     write_page,
 )
 from yolo.errors import UserError
-from yolo.files import write_whole
+from yolo.files import atomic_write
 
 
 def lines_of(result: Result) -> list[str]:
@@ -69,7 +69,7 @@ def write_json(path: Path, flight: Flight, results: Sequence[Result]) -> None:
     }
     content = json.dumps(report, indent=1, allow_nan=False)
     try:
-        write_whole(path, content.encode())
+        atomic_write(path, content.encode())
     except OSError as error:
         raise UserError(
             f"{path}: the json cannot be written ({error.strerror or error}); name another place"

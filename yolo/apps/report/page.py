@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from yolo.errors import UserError
-from yolo.files import write_whole
+from yolo.files import atomic_write
 
 NOTHING = "–"
 """What stands in a cell without a value."""
@@ -222,7 +222,7 @@ def write_page(path: Path, content: str) -> None:
         UserError: the place cannot be written.
     """
     try:
-        write_whole(path, content.encode("utf-8", "replace"))
+        atomic_write(path, content.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(
             f"{path}: the page cannot be written ({error.strerror or error}); "

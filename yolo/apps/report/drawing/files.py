@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from yolo.errors import UserError
-from yolo.files import write_whole
+from yolo.files import atomic_write
 
 
 def save_image(path: Path, image: np.ndarray) -> None:
@@ -28,7 +28,7 @@ def save_image(path: Path, image: np.ndarray) -> None:
             "name the file .png or .jpg."
         )
     try:
-        write_whole(path, encoded.tobytes())
+        atomic_write(path, encoded.tobytes())
     except OSError as error:
         raise UserError(
             f"{path}: the image cannot be written ({error.strerror or error}); "
