@@ -58,6 +58,14 @@ def test_no_boxes_at_all() -> None:
     assert targets.ignored.dtype == torch.bool
 
 
+def test_a_box_that_is_not_finite_is_noticed_when_it_is_packed_and_by_all_copies() -> None:
+    assert Batch.from_samples(SAMPLES).targets.is_finite
+    for number in (np.nan, np.inf):
+        batch = Batch.from_samples([*SAMPLES, sample(10, [[0, 0, number, 5]])])
+        copied = batch.to(torch.device("meta"))
+        assert batch.targets.is_finite is copied.targets.is_finite is False
+
+
 def test_a_batch_is_channels_last_and_shares_its_pixels() -> None:
     batch = Batch.from_samples(SAMPLES)
     assert batch.images.shape == (3, 3, 40, 40) and batch.images.dtype == torch.uint8

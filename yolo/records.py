@@ -1,9 +1,9 @@
-"""What travels between the parts: samples, batches, targets and detections."""
+"""The records that the parts exchange: samples, batches, targets and detections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ class Sample:
         image: uint8 (H, W, 3), RGB.
         boxes_xyxy_px: float32 (N, 4), in pixels of ``image``.
         labels: int64 (N,), contiguous class indices.
-        ignored: bool (N,), regions that own nothing and punish nothing (COCO crowd, VOC difficult).
+        ignored: bool (N,), regions without anchor and loss (COCO crowd, VOC difficult).
         image_id: the data set's id of the image.
         original_size_hw: height and width of the image on disk, in pixels.
     """
@@ -42,6 +42,7 @@ class Targets:
         ignored: bool (N,).
         max_per_image: the largest number of boxes in one image; known on the host, so that
             padding to it on a GPU needs no synchronisation.
+        is_finite: whether all boxes are; None is found out here, copies keep it.
     """
 
     boxes_cxcywh_norm: Tensor
@@ -49,6 +50,11 @@ class Targets:
     image_index: Tensor
     ignored: Tensor
     max_per_image: int
+    is_finite: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_finite is None:
+            object.__setattr__(self, "is_finite", bool(self.boxes_cxcywh_norm.isfinite().all()))
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> Targets:
@@ -75,28 +81,25 @@ class Targets:
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Targets:
         """Copy to a device."""
-        return Targets(
-            boxes_cxcywh_norm=self.boxes_cxcywh_norm.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            image_index=self.image_index.to(device, non_blocking=non_blocking),
-            ignored=self.ignored.to(device, non_blocking=non_blocking),
-            max_per_image=self.max_per_image,
-        )
+        return self._copied(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Targets:
         """Move to page-locked memory, for copies that overlap with computing."""
-        return Targets(
-            boxes_cxcywh_norm=self.boxes_cxcywh_norm.pin_memory(),
-            labels=self.labels.pin_memory(),
-            image_index=self.image_index.pin_memory(),
-            ignored=self.ignored.pin_memory(),
-            max_per_image=self.max_per_image,
+        return self._copied(Tensor.pin_memory)
+
+    def _copied(self, copy: Callable[[Tensor], Tensor]) -> Targets:
+        return replace(
+            self,
+            boxes_cxcywh_norm=copy(self.boxes_cxcywh_norm),
+            labels=copy(self.labels),
+            image_index=copy(self.image_index),
+            ignored=copy(self.ignored),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class GridMatches:
-    """What raw maps say where a truth is and where none is; M boxes of all maps, T truths.
+    """Raw outputs at the places with and without a truth; M boxes of all maps, T truths.
 
     Attributes:
         objectness: float32 (M,), the confidence that there is an object, of every box.
@@ -150,21 +153,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy what the network and the loss need; asynchronously from page-locked memory."""
-        return Batch(
-            images=self.images.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            image_ids=self.image_ids,
-            original_sizes_hw=self.original_sizes_hw,
-        )
+        images = self.images.to(device, non_blocking=True)
+        return replace(self, images=images, targets=self.targets.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Move to page-locked memory (called by the loader)."""
-        return Batch(
-            images=self.images.pin_memory(),
-            targets=self.targets.pin_memory(),
-            image_ids=self.image_ids,
-            original_sizes_hw=self.original_sizes_hw,
-        )
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,16 +181,10 @@ class Detections:
     def to(self, device: torch.device | str) -> Detections:
         """Copy to a device."""
         return Detections(
-            boxes_xyxy_px=self.boxes_xyxy_px.to(device),
-            scores=self.scores.to(device),
-            labels=self.labels.to(device),
+            self.boxes_xyxy_px.to(device), self.scores.to(device), self.labels.to(device)
         )
 
     def above(self, threshold: float) -> Detections:
         """Keep the scores of at least ``threshold``."""
         count = int((self.scores >= threshold).sum())
-        return Detections(
-            boxes_xyxy_px=self.boxes_xyxy_px[:count],
-            scores=self.scores[:count],
-            labels=self.labels[:count],
-        )
+        return Detections(self.boxes_xyxy_px[:count], self.scores[:count], self.labels[:count])

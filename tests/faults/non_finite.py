@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from tests.faults.tiny import (
 )
 from tests.faults.trial import wait_for
 from yolo.detection.losses.yolov3 import YOLOv3Loss
+from yolo.records import Batch
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.learner import Learner
 from yolo.train.nonfinite import find_nonfinite
@@ -43,13 +45,23 @@ STEPS = 5
 @contextmanager
 def spoiled(kind: str, value: float, is_bad: Callable[[], bool]) -> Iterator[None]:
     """Put a value that is no number into every forward pass for which ``is_bad`` says so."""
-    compute = YOLOv3Loss.forward
+    compute, take = YOLOv3Loss.forward, Learner.step
+
+    def label(batch: Batch) -> Batch:
+        if kind != "label" or not is_bad() or not len(batch.targets):
+            return batch
+        boxes = batch.targets.boxes_cxcywh_norm.clone()
+        boxes[0, 2] = value
+        return replace(
+            batch, targets=replace(batch.targets, boxes_cxcywh_norm=boxes, is_finite=None)
+        )
+
+    def step(self: Learner, number: int, batches: Iterator[Batch], *rest: Any, **named: Any) -> Any:
+        return take(self, number, map(label, batches), *rest, **named)
 
     def loss(
         self: YOLOv3Loss, raw: Any, targets: Any, *rest: Any, **named: Any
     ) -> dict[str, Tensor]:
-        if is_bad() and kind == "label" and len(targets):
-            targets.boxes_cxcywh_norm[0, 2] = value
         terms = compute(self, raw, targets, *rest, **named)
         if is_bad() and kind == "term":
             terms["wh"] = terms["wh"] + value
@@ -66,7 +78,10 @@ def spoiled(kind: str, value: float, is_bad: Callable[[], bool]) -> Iterator[Non
 
     handle = torch.nn.modules.module.register_module_forward_hook(encoder)
     try:
-        with mock.patch.object(YOLOv3Loss, "forward", loss):
+        with (
+            mock.patch.object(YOLOv3Loss, "forward", loss),
+            mock.patch.object(Learner, "step", step),
+        ):
             yield
     finally:
         handle.remove()

@@ -223,8 +223,7 @@ class Learner:
         forward = torch.stack(list(terms.values())).sum()
         if self._statistics:  # an Inf that no loss shows would stay in them
             forward = forward + nn.utils.get_total_norm(self._statistics, norm_type=1.0)
-        labels = [batch.targets.boxes_cxcywh_norm for batch in share.batches]  # on the host
-        if not all(bool(boxes.isfinite().all()) for boxes in labels):
+        if not all(batch.targets.is_finite for batch in share.batches):
             forward = forward + torch.nan  # a loss may be blind to an infinite box
         if self._ranks.any(~(norm.isfinite() & forward.isfinite())):
             return self._skip(step, share, backed_off=not self._ranks.any(~forward.isfinite()))
