@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yolo.apps.report.drawing import draw_boxes, draw_detections, side_by_side
-from yolo.boxes import cxcywh_to_xyxy
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.metrics.grid_accuracy import grid_accuracy
 from yolo.evaluate.metrics.metric import Metric, MetricResult
-from yolo.evaluate.pictures import without_padding
-from yolo.letterbox import Letterbox
-from yolo.records import Batch, Detections, GridMatches, Targets
+from yolo.evaluate.network_run import (
+    Accuracy,
+    Batches,
+    NetworkRun,
+    Pictures,
+    RunTotals,
+    letterbox_of,
+    truth_without_padding,
+)
+from yolo.records import Batch, Detections
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Evaluation, sum_by_name
+from yolo.train.evaluation import Evaluation
 from yolo.train.precision import Precision
-from yolo.train.throughput import add_terms
 
 PICTURE_CONF = 0.25
 """Lowest score that is drawn: a picture shows what one would use, the metric wants everything."""
-
-
-class DetectionLoss(Protocol):
-    """A loss that also tells what the grid's accuracy is counted from."""
-
-    def __call__(
-        self, raw: Sequence[Tensor], targets: Targets, images_in_step: int
-    ) -> dict[str, Tensor]:
-        """Terms by name; see ``yolo.detection.losses``."""
-
-    def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
-        """What the maps say where a truth is and where none is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +38,7 @@ class Found:
         labels: int64 (D,), contiguous labels.
         boxes_xyxy_px: float32 (D, 4), pixels of the original images.
         scores: float32 (D,).
-        losses: mean of each loss term over the images.
-        accuracy: share of the grid's answers that are right, see ``grid_accuracy``; without those
-            that nothing asked for.
-        images: number of images.
-        network_seconds, total_seconds: of the slowest rank, without and with decoding and
-            suppression.
+        run: losses, counts and speed.
         pictures: truth beside prediction, uint8 (H, W, 3).
     """
 
@@ -62,12 +46,13 @@ class Found:
     labels: np.ndarray
     boxes_xyxy_px: np.ndarray
     scores: np.ndarray
-    losses: dict[str, float]
-    accuracy: dict[str, float]
-    images: int
-    network_seconds: float
-    total_seconds: float
-    pictures: Sequence[np.ndarray]
+    run: RunTotals
+    pictures: Sequence[np.ndarray] = ()
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Share of the grid's answers that are right, without those that nothing asked for."""
+        return {name: float(hits / of) for name, (hits, of) in self.run.counts.items() if of}
 
     def above(self, conf: float) -> Found:
         """Only the scores of at least ``conf``: the same as if it had been the threshold."""
@@ -81,41 +66,25 @@ class Found:
         )
 
 
-@dataclass
-class _Share:
-    """What this rank has gathered so far."""
-
-    rows: list[np.ndarray]
-    losses: dict[str, Tensor]
-    counts: dict[str, Tensor]
-    images: int = 0
-    network_seconds: float = 0.0
-    total_seconds: float = 0.0
-    interrupted: bool = False
-
-
 class DetectionEvaluator:
     """Score a detector on a data set with one metric or several.
 
     Args:
-        batches: this rank's letterboxed batches: batch i of the whole data goes to rank
-            i modulo the number of ranks.
-        images: of all ranks.
+        batches, images, loss, accuracy, precision, ranks: see ``NetworkRun``.
         metrics: on rank 0, none elsewhere; no two of them have a figure of the same name.
         category_ids: label -> category id of the data set.
         class_names: label -> name.
         monitor: the figure that decides.
         coder, postprocess: raw maps to detections.
-        loss: for its terms and the grid's accuracy on this data; None computes none.
-        precision, ranks: how and where to compute.
-        pictures: how many images to draw.
+        pictures: draws truth and detections; None draws nothing.
+        picture_count: how many images to draw, the first ones.
         per_class: add each class's AP to the table.
     """
 
     def __init__(
         self,
         *,
-        batches: Iterable[Batch],
+        batches: Batches,
         images: int,
         metrics: Sequence[Metric],
         category_ids: Sequence[int],
@@ -123,18 +92,28 @@ class DetectionEvaluator:
         monitor: str,
         coder: nn.Module,
         postprocess: Postprocess,
-        loss: DetectionLoss | None,
+        loss: nn.Module | None,
         precision: Precision,
         ranks: Ranks,
-        pictures: int = 0,
+        accuracy: Accuracy | None = None,
+        pictures: Pictures | None = None,
+        picture_count: int = 0,
         per_class: bool = False,
     ) -> None:
         self.monitor = monitor
-        self._batches, self._images, self._metrics = batches, images, metrics
+        self._metrics, self._ranks, self._per_class = metrics, ranks, per_class
         self._category_ids, self._class_names = np.asarray(category_ids), class_names
-        self._coder, self._postprocess, self._loss = coder, postprocess, loss
-        self._precision, self._ranks = precision, ranks
-        self._pictures, self._per_class = pictures, per_class
+        self._coder, self._postprocess = coder, postprocess
+        self._pictures = pictures if ranks.is_main else None
+        self._picture_count = picture_count
+        self._network = NetworkRun(
+            batches=batches,
+            images=images,
+            loss=loss,
+            accuracy=accuracy,
+            precision=precision,
+            ranks=ranks,
+        )
 
     def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
         """Find and score, on all ranks together; None if any of them was interrupted."""
@@ -145,15 +124,14 @@ class DetectionEvaluator:
         assert result is not None
         figures = {
             **result.stats,
-            "loss": sum(found.losses.values()),
-            **{f"loss/{name}": value for name, value in found.losses.items()},
+            **found.run.loss_figures(),
             **{f"accuracy/{name}": value for name, value in found.accuracy.items()},
             "found_boxes": float(len(found.scores)),
         }
         return Evaluation(
             figure=result.stats[self.monitor],
             figures=figures,
-            images_per_second=found.images / max(found.total_seconds, 1e-9),
+            images_per_second=found.run.images_per_second,
             text=result.table,
             pictures=found.pictures,
         )
@@ -168,125 +146,63 @@ class DetectionEvaluator:
         ]
         return MetricResult(
             stats={name: value for result in results for name, value in result.stats.items()},
-            table="\n".join(self._table_of(result) for result in results),
+            table="\n".join(line for result in results for line in self._lines(result)),
             per_class=results[0].per_class,
         )
 
-    def _table_of(self, result: MetricResult) -> str:
-        """A metric's own lines, and a line for each class on request."""
-        if not self._per_class:
-            return result.table
-        rows = [
-            f" {name:<20} " + "  ".join(f"{key} = {value:.3f}" for key, value in figures.items())
-            for name, figures in (
-                (name, result.per_class[int(category)])
-                for name, category in zip(self._class_names, self._category_ids, strict=True)
-                if int(category) in result.per_class
-            )
-        ]
-        return "\n".join([result.table, *rows])
+    def _lines(self, result: MetricResult) -> list[str]:
+        """A metric's own table, and a line for each class on request."""
+        lines = [result.table]
+        for name, category in zip(self._class_names, self._category_ids.tolist(), strict=True):
+            if self._per_class and category in result.per_class:
+                figures = result.per_class[category].items()
+                values = "  ".join(f"{key} = {value:.3f}" for key, value in figures)
+                lines.append(f" {name:<20} {values}")
+        return lines
 
-    @torch.inference_mode()
     def find(self, model: nn.Module, interrupted: Callable[[], bool]) -> Found | None:
         """Run the network once over all images; None if any rank was interrupted."""
-        was_training = model.training
-        model.eval()
-        share = _Share(rows=[], losses={}, counts={})
+        own_rows = [np.empty((0, 8))]
         pictures: list[np.ndarray] = []
-        try:
-            for index, batch in enumerate(self._batches):
-                if interrupted():
-                    share.interrupted = True
-                    break
-                first = index * self._ranks.world_size + self._ranks.rank  # batch of the data
-                found = self._find_in_batch(model, batch, first, share)
-                wanted = self._pictures - len(pictures) if self._ranks.is_main else 0
-                pictures += [self._picture(batch, found, i) for i in range(len(found))[:wanted]]
-        finally:
-            model.train(was_training)
-        return self._collect(share, pictures)
 
-    def _find_in_batch(
-        self, model: nn.Module, batch: Batch, batch_index: int, share: _Share
-    ) -> list[Detections]:
-        """Detections in the frame of the network's input; adds to this rank's share."""
-        on_device = batch.to(self._ranks.device)
-        start = time.perf_counter()
-        with self._precision.autocast(self._ranks.device):
-            raw = model(on_device.images)
-        self._wait()
-        network = time.perf_counter()
-        found = self._postprocess(*self._coder(raw))
-        found = [detections.to("cpu") for detections in found]
-        end = time.perf_counter()
-        if self._loss is not None:
-            add_terms(share.losses, self._loss(raw, on_device.targets, self._images))
-            add_terms(share.counts, grid_accuracy(self._loss.matches(raw, on_device.targets)))
-        share.rows += [
-            self._rows(batch, i, detections, batch_index) for i, detections in enumerate(found)
-        ]
-        share.images += len(batch)
-        share.network_seconds += network - start
-        share.total_seconds += end - start
-        return found
+        def keep(index: int, batch: Batch, found: list[Detections]) -> None:
+            batch_of_data = index * self._ranks.world_size + self._ranks.rank
+            own_rows.extend(_rows(batch_of_data, batch, i, one) for i, one in enumerate(found))
+            if self._pictures is not None:
+                for i in range(len(found))[: self._picture_count - len(pictures)]:
+                    pictures.append(self._draw(self._pictures, batch, i, found[i]))
 
-    def _rows(self, batch: Batch, i: int, detections: Detections, batch_index: int) -> np.ndarray:
-        """float64 (D, 8): batch of the data, image id, label, score, xyxy in original pixels."""
-        height, width = batch.original_sizes_hw[i].tolist()
-        letterbox = Letterbox.fit((height, width), batch.images.shape[-1])
-        boxes = letterbox.undo(detections.boxes_xyxy_px)
-        rows = np.empty((len(detections), 8))
-        rows[:, 0] = batch_index
-        rows[:, 1] = int(batch.image_ids[i])
-        rows[:, 2] = detections.labels.numpy()
-        rows[:, 3] = detections.scores.numpy()
-        rows[:, 4:] = boxes.numpy()
-        return rows
-
-    def _collect(self, share: _Share, pictures: Sequence[np.ndarray]) -> Found | None:
-        """Put the ranks' shares together in the order of the data."""
-        mine = (
-            np.concatenate(share.rows) if share.rows else np.empty((0, 8)),
-            {name: float(term) for name, term in share.losses.items()},
-            {name: count.cpu().numpy() for name, count in share.counts.items()},
-            (share.images, share.network_seconds, share.total_seconds, share.interrupted),
-        )
-        all_rows, losses, counts, sums = zip(*self._ranks.gather(mine), strict=True)
-        totals = np.array(sums)
-        if totals[:, 3].any():
+        run = self._network.run(model, interrupted, decode=self._decode, keep=keep)
+        if run is None:
             return None
-        rows = np.concatenate(all_rows)
-        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        rows = np.concatenate(self._ranks.gather(np.concatenate(own_rows)))
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]  # the order of the data
         return Found(
             image_ids=rows[:, 1].astype(np.int64),
             labels=rows[:, 2].astype(np.int64),
             boxes_xyxy_px=rows[:, 4:].astype(np.float32),
             scores=rows[:, 3].astype(np.float32),
-            losses=sum_by_name(losses),
-            accuracy={n: float(hit / of) for n, (hit, of) in sum_by_name(counts).items() if of},
-            images=int(totals[:, 0].sum()),
-            network_seconds=float(totals[:, 1].max()),
-            total_seconds=float(totals[:, 2].max()),
+            run=run,
             pictures=pictures,
         )
 
-    def _picture(self, batch: Batch, found: Sequence[Detections], i: int) -> np.ndarray:
-        """The network's own image without its padding: truth on the left, prediction right."""
-        image, box = without_padding(batch, i)
-        origin = torch.tensor([box.pad_left, box.pad_top] * 2)
-        mine = batch.targets.image_index == i
-        truth_px = cxcywh_to_xyxy(batch.targets.boxes_cxcywh_norm[mine] * box.size_px)
-        truth = draw_boxes(
-            image,
-            (truth_px - origin).numpy(),
-            batch.targets.labels[mine].numpy(),
-            self._class_names,
-            ignored=batch.targets.ignored[mine].numpy(),
-        )
-        seen = found[i].above(PICTURE_CONF)
-        seen = replace(seen, boxes_xyxy_px=seen.boxes_xyxy_px - origin)
-        return side_by_side(truth, draw_detections(image, seen, self._class_names))
+    def _decode(self, raw: Sequence[Tensor]) -> list[Detections]:
+        """In the frame of the network's input."""
+        return [found.to("cpu") for found in self._postprocess(*self._coder(raw))]
 
-    def _wait(self) -> None:
-        if self._ranks.device.type == "cuda":
-            torch.cuda.synchronize(self._ranks.device)
+    def _draw(self, pictures: Pictures, batch: Batch, i: int, found: Detections) -> np.ndarray:
+        letterbox, found = letterbox_of(batch, i), found.above(PICTURE_CONF)
+        origin = torch.tensor([letterbox.pad_left, letterbox.pad_top] * 2)
+        found = replace(found, boxes_xyxy_px=found.boxes_xyxy_px - origin)
+        return pictures.draw(truth_without_padding(batch, i), found, self._class_names)
+
+
+def _rows(batch_of_data: int, batch: Batch, i: int, found: Detections) -> np.ndarray:
+    """float64 (D, 8): batch of the data, image id, label, score, xyxy in original pixels."""
+    rows = np.empty((len(found), 8))
+    rows[:, 0] = batch_of_data
+    rows[:, 1] = int(batch.image_ids[i])
+    rows[:, 2] = found.labels.numpy()
+    rows[:, 3] = found.scores.numpy()
+    rows[:, 4:] = letterbox_of(batch, i).undo(found.boxes_xyxy_px).numpy()
+    return rows

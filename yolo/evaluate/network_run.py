@@ -1,0 +1,194 @@
+"""One pass of a network over a data set, on all ranks: what the evaluators of every task share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from yolo.boxes import cxcywh_to_xyxy
+from yolo.data.loader import EvaluationBatches
+from yolo.letterbox import Letterbox
+from yolo.records import Batch, Detections, Sample, Targets
+from yolo.train.distributed import Ranks
+from yolo.train.evaluation import sum_by_name
+from yolo.train.precision import Precision
+from yolo.train.throughput import add_terms
+
+Batches = EvaluationBatches | Sequence[Batch]
+"""This rank's letterboxed batches: batch i of the data goes to rank i modulo their number."""
+
+Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
+"""``accuracy(outputs, targets)``: by name (2,), how many answers are right, of how many."""
+
+Decoded = TypeVar("Decoded")
+
+
+class Pictures(Protocol):
+    """Draws what an evaluation shows."""
+
+    def draw(self, truth: Sample, found: Detections, class_names: Sequence[str]) -> np.ndarray:
+        """An image with its truth and what was found in it, boxes in its pixels: (H, W, 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTotals:
+    """What a run over all images, on all ranks, adds up to.
+
+    Attributes:
+        losses: mean of each loss term over the images.
+        counts: float64 (2,) by name: right answers, of how many.
+        images: how many.
+        network_seconds, total_seconds: of the slowest rank, without and with decoding.
+    """
+
+    losses: dict[str, float]
+    counts: dict[str, np.ndarray]
+    images: int
+    network_seconds: float
+    total_seconds: float
+
+    def loss_figures(self) -> dict[str, float]:
+        """Their sum as ``loss``, each term as ``loss/<name>``."""
+        terms = {f"loss/{name}": value for name, value in self.losses.items()}
+        return {"loss": sum(self.losses.values()), **terms}
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / max(self.total_seconds, 1e-9)
+
+
+@dataclass
+class _Share:
+    """What this rank has added up so far."""
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, Tensor] = field(default_factory=dict)
+    images: int = 0
+    network_seconds: float = 0.0
+    total_seconds: float = 0.0
+    interrupted: bool = False
+
+
+class NetworkRun:
+    """Runs a network over a data set.
+
+    Args:
+        batches: of this rank.
+        images: of all ranks.
+        loss: for its terms on this data; None (of an exported file) computes none.
+        accuracy: for what is counted; None counts nothing.
+        precision, ranks: how and where to compute.
+    """
+
+    def __init__(
+        self,
+        *,
+        batches: Batches,
+        images: int,
+        loss: nn.Module | None,
+        accuracy: Accuracy | None,
+        precision: Precision,
+        ranks: Ranks,
+    ) -> None:
+        self.batches, self.images, self.ranks = batches, images, ranks
+        self._loss, self._accuracy, self._precision = loss, accuracy, precision
+
+    @torch.inference_mode()
+    def run(
+        self,
+        model: nn.Module,
+        interrupted: Callable[[], bool],
+        *,
+        decode: Callable[[Any], Decoded],
+        keep: Callable[[int, Batch, Decoded], None],
+    ) -> RunTotals | None:
+        """Run a network once, in evaluation mode.
+
+        Args:
+            model: is left in the mode that it has.
+            interrupted: asked before each batch.
+            decode: the network's outputs to answers on the host; its time is counted.
+            keep: gets index, batch and answers of each of this rank's batches.
+
+        Returns:
+            The same on all ranks; None if any of them was interrupted.
+        """
+        was_training, share = model.training, _Share()
+        model.eval()
+        try:
+            for index, batch in enumerate(self.batches):
+                if interrupted():
+                    share.interrupted = True
+                    break
+                keep(index, batch, self._run_batch(model, batch, decode, share))
+        finally:
+            model.train(was_training)
+        return self._gather(share)
+
+    def _run_batch(
+        self, model: nn.Module, batch: Batch, decode: Callable[[Any], Decoded], share: _Share
+    ) -> Decoded:
+        on_device = batch.to(self.ranks.device)
+        start = time.perf_counter()
+        with self._precision.autocast(self.ranks.device):
+            outputs = model(on_device.images)
+        if self.ranks.device.type == "cuda":
+            torch.cuda.synchronize(self.ranks.device)
+        network = time.perf_counter()
+        decoded = decode(outputs)
+        end = time.perf_counter()
+        if self._loss is not None:
+            add_terms(share.losses, self._loss(outputs, on_device.targets, self.images))
+        if self._accuracy is not None:
+            add_terms(share.counts, self._accuracy(outputs, on_device.targets))
+        share.images += len(batch)
+        share.network_seconds += network - start
+        share.total_seconds += end - start
+        return decoded
+
+    def _gather(self, share: _Share) -> RunTotals | None:
+        """Put the ranks' shares together; a rank without a batch has no terms."""
+        mine = (
+            {name: float(term) for name, term in share.losses.items()},
+            {name: count.cpu().numpy() for name, count in share.counts.items()},
+            (share.images, share.network_seconds, share.total_seconds, share.interrupted),
+        )
+        losses, counts, sums = zip(*self.ranks.gather(mine), strict=True)
+        totals = np.array(sums)
+        if totals[:, 3].any():
+            return None
+        return RunTotals(
+            losses=sum_by_name(losses),
+            counts=sum_by_name(counts),
+            images=int(totals[:, 0].sum()),
+            network_seconds=float(totals[:, 1].max()),
+            total_seconds=float(totals[:, 2].max()),
+        )
+
+
+def letterbox_of(batch: Batch, i: int) -> Letterbox:
+    """How image ``i`` of a batch was fitted into the network's input."""
+    height, width = batch.original_sizes_hw[i].tolist()
+    return Letterbox.fit((height, width), batch.images.shape[-1])
+
+
+def truth_without_padding(batch: Batch, i: int) -> Sample:
+    """Image ``i`` as the network gets it and its truth, cut out of the letterbox's padding."""
+    box, mine = letterbox_of(batch, i), batch.targets.image_index == i
+    rows = slice(box.pad_top, box.pad_top + box.scaled_hw[0])
+    columns = slice(box.pad_left, box.pad_left + box.scaled_hw[1])
+    boxes_px = cxcywh_to_xyxy(batch.targets.boxes_cxcywh_norm[mine] * box.size_px)
+    return Sample(
+        image=batch.images[i, :, rows, columns].permute(1, 2, 0).numpy(),  # (3, h, w) -> (h, w, 3)
+        boxes_xyxy_px=(boxes_px - torch.tensor([box.pad_left, box.pad_top] * 2)).numpy(),
+        labels=batch.targets.labels[mine].numpy(),
+        ignored=batch.targets.ignored[mine].numpy(),
+        image_id=int(batch.image_ids[i]),
+        original_size_hw=box.source_hw,
+    )
