@@ -30,9 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     # torch takes seconds to import: only now that the config has proved right
+    from yolo.apps.report.drawing import EvaluationPictures
     from yolo.train.command import train
 
-    return train(arguments, resolved, argv, script=Path(__file__).resolve())
+    script, pictures = Path(__file__).resolve(), EvaluationPictures()
+    return train(arguments, resolved, argv, script=script, pictures=pictures)
 
 
 if __name__ == "__main__":

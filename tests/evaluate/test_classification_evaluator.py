@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from yolo.apps.report.drawing import class_colour
+from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.data.transforms.augment import letterbox_sample
 from yolo.detection.losses.classification import ClassificationLoss
 from yolo.evaluate.classification_evaluator import ClassificationEvaluator
@@ -88,7 +88,11 @@ def test_the_figures_by_hand(size):
 def test_ranks_put_their_shares_together():
     """The other rank has the last two batches of three."""
     ranks = TwoRanks(rank=0, world_size=2, device=torch.device("cpu"))
-    other = ({"top1": 0, "top5": 1}, {"class": 1.5}, 9.0, False)
+    other = (
+        {"class": 1.5},
+        {"top1": np.array([0, 3]), "top5": np.array([1, 3])},
+        (3, 9.0, 9.0, False),
+    )
     object.__setattr__(ranks, "other", other)
     result = evaluator(batches=batches()[:1], ranks=ranks).evaluate(Same(), never)
     assert (result.figures["top1"], result.figures["top5"]) == (0.2, 0.6)
@@ -97,7 +101,7 @@ def test_ranks_put_their_shares_together():
     assert result.images_per_second == pytest.approx(5 / 9.0)
     nothing = evaluator(batches=[], ranks=ranks).evaluate(Same(), never)
     assert (nothing.figures["top1"], nothing.figures["top5"]) == (0.0, 0.2)
-    object.__setattr__(ranks, "other", (*other[:3], True))
+    object.__setattr__(ranks, "other", (*other[:2], (3, 9.0, 9.0, True)))
     assert evaluator(ranks=ranks).evaluate(Same(), never) is None
 
 
@@ -109,7 +113,9 @@ def test_an_interruption_ends_it_without_a_result():
 
 
 def test_pictures_show_truth_beside_answer_all_over_the_data():
-    pictures = evaluator(pictures=3).evaluate(Same(), never).pictures
+    pictures = (
+        evaluator(pictures=EvaluationPictures(), picture_count=3).evaluate(Same(), never).pictures
+    )
     assert len(pictures) == 3
     for picture, label, (height, width) in zip(pictures, LABELS[::2], SIZES_HW[::2], strict=True):
         shown_w = round(width * SIZE / max(height, width))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from yolo.apps.report.drawing import class_colour
+from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.detection.assign.best_anchor import assign_best_anchor
 from yolo.detection.coders.anchor import AnchorCoder
 from yolo.detection.coders.grid import GridCoder
@@ -16,8 +16,8 @@ from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
+from yolo.evaluate.metrics.accuracy import grid_accuracy
 from yolo.evaluate.metrics.coco import CocoMetric
-from yolo.evaluate.metrics.grid_accuracy import grid_accuracy
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.letterbox import Letterbox
 from yolo.records import Batch, Sample
@@ -149,7 +149,12 @@ class NoiseNet(nn.Module):
         return [m.view(len(m), 3, 8, *m.shape[2:]).permute(0, 1, 3, 4, 2) for m in maps]
 
 
+def accuracy_of(loss):
+    return lambda raw, targets: grid_accuracy(loss.matches(raw, targets))
+
+
 def evaluator(**changes) -> DetectionEvaluator:
+    loss = YOLOv3Loss(coder=coder())
     parts = {
         "batches": batches(),
         "images": len(IMAGES),
@@ -159,11 +164,16 @@ def evaluator(**changes) -> DetectionEvaluator:
         "monitor": "AP",
         "coder": coder(),
         "postprocess": Postprocess(conf=0.1, iou=0.5),
-        "loss": YOLOv3Loss(coder=coder()),
+        "loss": loss,
+        "accuracy": accuracy_of(loss),
         "precision": Precision("fp32"),
         "ranks": ALONE,
     }
     return DetectionEvaluator(**{**parts, **changes})
+
+
+def drawing(count: int) -> dict:
+    return {"pictures": EvaluationPictures(), "picture_count": count}
 
 
 def never() -> bool:
@@ -201,7 +211,7 @@ def test_the_grids_accuracy_is_that_of_all_images_together() -> None:
     knows = evaluator().evaluate(Oracle([true_raw(batch) for batch in batches()]), never)
     assert knows is not None
     assert [knows.figures[f"accuracy/{n}"] for n in ("class", "object", "no_object")] == [1, 1, 1]
-    without = evaluator(loss=None).evaluate(model, never)
+    without = evaluator(loss=None, accuracy=None).evaluate(model, never)
     assert without is not None and not any("accuracy" in name for name in without.figures)
 
 
@@ -255,7 +265,8 @@ def yolov2() -> tuple[nn.Module, nn.Module, nn.Module]:
 @pytest.mark.parametrize("generation", [yolov1, yolov2])
 def test_every_generation_is_scored(generation) -> None:
     model, its_coder, loss = generation()
-    parts = {"coder": its_coder, "loss": loss, "postprocess": Postprocess(conf=0.0, iou=0.5)}
+    parts = {"coder": its_coder, "loss": loss, "accuracy": accuracy_of(loss)}
+    parts["postprocess"] = Postprocess(conf=0.0, iou=0.5)
     result = evaluator(**parts, metrics=[voc_metric()], monitor="mAP").evaluate(model, never)
     assert result is not None and 0 <= result.figure <= 1
     whole = batches(len(IMAGES))[0]
@@ -272,7 +283,7 @@ def test_every_generation_is_scored(generation) -> None:
 
 def test_boxes_come_back_in_pixels_of_the_original() -> None:
     found = evaluator().find(Oracle([true_raw(batch) for batch in batches()]), never)
-    assert found is not None and found.images == len(IMAGES)
+    assert found is not None and found.run.images == len(IMAGES)
     rows = [(100 + i, row) for i, (_, _, boxes) in enumerate(IMAGES) for row in boxes if not row[5]]
     assert sorted(found.image_ids.tolist()) == [image_id for image_id, _ in rows]
     for image_id, (*corners, label, _) in rows:
@@ -283,7 +294,7 @@ def test_boxes_come_back_in_pixels_of_the_original() -> None:
 
 def test_nothing_found_is_a_score_of_0() -> None:
     silent = Oracle([[m.fill_(-12) for m in true_raw(batch)] for batch in batches()])
-    result = evaluator(loss=None, pictures=1).evaluate(silent, never)
+    result = evaluator(loss=None, accuracy=None, **drawing(1)).evaluate(silent, never)
     assert result is not None
     assert result.figures["AP"] == result.figures["found_boxes"] == 0
 
@@ -306,7 +317,7 @@ def test_an_interruption_ends_it_without_a_result() -> None:
 
 def test_pictures_show_truth_beside_prediction() -> None:
     model = Oracle([true_raw(batch) for batch in batches()])
-    result = evaluator(pictures=4).evaluate(model, never)
+    result = evaluator(**drawing(4)).evaluate(model, never)
     assert result is not None and len(result.pictures) == 4
     for picture, (height, width, boxes) in zip(result.pictures, IMAGES, strict=False):
         scaled_h, scaled_w = Letterbox.fit((height, width), SIZE).scaled_hw
@@ -339,7 +350,7 @@ def test_a_threshold_can_be_applied_afterwards() -> None:
         high = evaluator(postprocess=Postprocess(conf=conf, iou=0.5)).find(NoiseNet(), never)
         assert high is not None and 0 < len(high.scores) < len(low.scores)
         assert same(low.above(conf), high)
-        assert high.images == low.above(conf).images == len(IMAGES)
+        assert high.run.images == low.above(conf).run.images == len(IMAGES)
 
 
 def test_the_network_runs_in_the_given_precision() -> None:
@@ -352,4 +363,4 @@ def test_the_network_runs_in_the_given_precision() -> None:
     found = evaluator(precision=Precision("bf16")).find(Watched(), never)
     assert found is not None and len(found.scores) > 10
     assert found.scores.dtype == found.boxes_xyxy_px.dtype == np.float32
-    assert np.isfinite(list(found.losses.values())).all()
+    assert np.isfinite(list(found.run.losses.values())).all()

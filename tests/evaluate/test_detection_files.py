@@ -13,6 +13,7 @@ from yolo.errors import UserError
 from yolo.evaluate.detection_evaluator import Found
 from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
 from yolo.evaluate.metrics.voc import VocMetric
+from yolo.evaluate.network_run import RunTotals
 
 
 def make_dataset(folder: Path) -> VocDataset:
@@ -37,12 +38,9 @@ def make_found(dataset: VocDataset, rows: list[tuple[int, int, tuple, float]]) -
         labels=np.array([row[1] for row in rows]),
         boxes_xyxy_px=np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
         scores=np.array([row[3] for row in rows], np.float32),
-        losses={},
-        accuracy={},
-        images=len(dataset),
-        network_seconds=1.0,
-        total_seconds=1.0,
-        pictures=(),
+        run=RunTotals(
+            losses={}, counts={}, images=len(dataset), network_seconds=1.0, total_seconds=1.0
+        ),
     )
 
 

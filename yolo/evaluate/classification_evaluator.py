@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from yolo.evaluate.metrics.accuracy import top_k
-from yolo.evaluate.network_run import Batches, NetworkRun, Pictures, truth_without_padding
+from yolo.evaluate.network_run import Batches, NetworkRun, truth_without_padding
 from yolo.records import Batch, Detections
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Evaluation
+from yolo.train.evaluation import Evaluation, Pictures
 from yolo.train.precision import Precision
 
 

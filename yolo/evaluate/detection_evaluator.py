@@ -15,14 +15,13 @@ from yolo.evaluate.network_run import (
     Accuracy,
     Batches,
     NetworkRun,
-    Pictures,
     RunTotals,
     letterbox_of,
     truth_without_padding,
 )
 from yolo.records import Batch, Detections
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Evaluation
+from yolo.train.evaluation import Evaluation, Pictures
 from yolo.train.precision import Precision
 
 PICTURE_CONF = 0.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from yolo.boxes import cxcywh_to_xyxy
 from yolo.data.loader import EvaluationBatches
 from yolo.letterbox import Letterbox
-from yolo.records import Batch, Detections, Sample, Targets
+from yolo.records import Batch, Sample, Targets
 from yolo.train.distributed import Ranks
 from yolo.train.evaluation import sum_by_name
 from yolo.train.precision import Precision
@@ -27,13 +27,6 @@ Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
 """``accuracy(outputs, targets)``: by name (2,), how many answers are right, of how many."""
 
 Decoded = TypeVar("Decoded")
-
-
-class Pictures(Protocol):
-    """Draws what an evaluation shows."""
-
-    def draw(self, truth: Sample, found: Detections, class_names: Sequence[str]) -> np.ndarray:
-        """An image with its truth and what was found in it, boxes in its pixels: (H, W, 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)

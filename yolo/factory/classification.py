@@ -13,7 +13,7 @@ from yolo.config import ClassificationConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.classification import ClassificationLoss
 from yolo.evaluate.classification_evaluator import ClassificationEvaluator
-from yolo.evaluate.metrics.top_k import top_k
+from yolo.evaluate.metrics.accuracy import top_k
 from yolo.factory.data import (
     Split,
     build_dataset,
@@ -28,6 +28,7 @@ from yolo.factory.trained_weights import load_trained
 from yolo.models.classifier import Classifier
 from yolo.records import Targets
 from yolo.train.distributed import Ranks
+from yolo.train.evaluation import Pictures
 from yolo.train.out_of_memory import explain_out_of_memory
 from yolo.train.precision import Precision
 
@@ -39,6 +40,7 @@ def build_classification(
     ranks: Ranks,
     *,
     pretrained: bool,
+    pictures: Pictures | None = None,
 ) -> Parts:
     """Everything that training a classifier needs.
 
@@ -48,6 +50,7 @@ def build_classification(
         ranks: this process among all.
         pretrained: read the initial weights that the config names; a checkpoint that brings its
             own needs none.
+        pictures: draws what an evaluation shows; None draws nothing.
 
     Raises:
         UserError: data or weights are at fault.
@@ -59,7 +62,6 @@ def build_classification(
     scored = val.share(config.evaluation.share, seed=config.seed)
 
     def evaluator(precision: Precision) -> ClassificationEvaluator:
-        pictures = config.evaluation.pictures
         return _build_evaluator(config, scored, ranks, loss, precision, pictures=pictures)
 
     def accuracy(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
@@ -106,7 +108,7 @@ def _build_evaluator(
     loss: ClassificationLoss,
     precision: Precision,
     *,
-    pictures: int = 0,
+    pictures: Pictures | None = None,
 ) -> ClassificationEvaluator:
     return ClassificationEvaluator(
         batches=build_evaluation_batches(config, dataset, ranks),
@@ -117,6 +119,7 @@ def _build_evaluator(
         precision=precision,
         ranks=ranks,
         pictures=pictures,
+        picture_count=config.evaluation.pictures,
     )
 
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor
-
 from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
-from yolo.evaluate.metrics.grid_accuracy import grid_accuracy
 from yolo.factory.anchors import describe_anchors
 from yolo.factory.data import build_training_batches
 from yolo.factory.detector import (
-    Coder,
-    DetectionLoss,
     anchors_px,
     build_coder,
     build_detector,
     build_loss,
 )
-from yolo.factory.evaluator import build_evaluator
+from yolo.factory.evaluator import accuracy_of, build_evaluator
 from yolo.factory.initial_weights import load_initial_weights
 from yolo.factory.parts import Parts
-from yolo.records import Targets
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Evaluator
+from yolo.train.evaluation import Evaluator, Pictures
 from yolo.train.precision import Precision
 
 MOST_FINDINGS = 20
@@ -38,6 +32,7 @@ def build_detection(
     ranks: Ranks,
     *,
     pretrained: bool,
+    pictures: Pictures | None = None,
 ) -> Parts:
     """Everything that training a detector needs.
 
@@ -47,6 +42,7 @@ def build_detection(
         ranks: this process among all.
         pretrained: read the initial weights that the config names; a checkpoint that brings its
             own needs none.
+        pictures: draws what an evaluation shows; None draws nothing.
 
     Raises:
         UserError: data or weights are at fault.
@@ -56,18 +52,19 @@ def build_detection(
     coder = build_coder(config)
     loss = build_loss(config, coder, train.class_names)
 
-    def evaluator(precision: Precision) -> Evaluator:
-        return _build_evaluator(config, val, ranks, coder=coder, loss=loss, precision=precision)
+    scored = val.share(config.evaluation.share, seed=config.seed)
 
-    def accuracy(raw: list[Tensor], targets: Targets) -> dict[str, Tensor]:
-        return grid_accuracy(loss.matches(raw, targets))
+    def evaluator(precision: Precision) -> Evaluator:
+        return build_evaluator(
+            config, scored, ranks, coder=coder, precision=precision, loss=loss, pictures=pictures
+        )
 
     model = config.model
     return Parts(
         title=f"{model.encoder.type} + {model.neck.type}, {len(train.class_names)} classes",
         model=detector,
         loss=loss,
-        accuracy=accuracy,
+        accuracy=accuracy_of(loss),
         batches=build_training_batches(config, train, ranks),
         train=train,
         evaluator=evaluator,
@@ -78,27 +75,6 @@ def build_detection(
             *describe_anchors(config, train),
         ],
         load_reports=reports,
-    )
-
-
-def _build_evaluator(
-    config: Config,
-    val: DetectionDataset,
-    ranks: Ranks,
-    *,
-    coder: Coder,
-    loss: DetectionLoss,
-    precision: Precision,
-) -> Evaluator:
-    evaluation = config.evaluation
-    return build_evaluator(
-        config,
-        val.share(evaluation.share, seed=config.seed),
-        ranks,
-        coder=coder,
-        precision=precision,
-        loss=loss,
-        pictures=evaluation.pictures,
     )
 
 

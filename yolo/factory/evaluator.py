@@ -11,12 +11,15 @@ from yolo.config import Config
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.evaluate.detection_evaluator import DetectionEvaluator
+from yolo.evaluate.metrics.accuracy import grid_accuracy
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.metrics.metric import Metric
 from yolo.evaluate.metrics.voc import VocMetric
+from yolo.evaluate.network_run import Accuracy
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import DetectionLoss, build_postprocess
 from yolo.train.distributed import Ranks
+from yolo.train.evaluation import Pictures
 from yolo.train.precision import Precision
 
 DEFAULT_MONITORS = {"coco": "AP50", "voc": "mAP"}
@@ -30,7 +33,7 @@ def build_evaluator(
     coder: nn.Module,
     precision: Precision,
     loss: DetectionLoss | None = None,
-    pictures: int = 0,
+    pictures: Pictures | None = None,
     image_size_px: int | None = None,
 ) -> DetectionEvaluator:
     """Score on a data set with the config's settings; only rank 0 holds the ground truth.
@@ -42,7 +45,7 @@ def build_evaluator(
         coder: on its device; its output has boxes and scores.
         precision: of the network.
         loss: for its terms on this data; None computes none.
-        pictures: how many images to draw.
+        pictures: draws what an evaluation shows; None draws nothing.
         image_size_px: instead of the config's.
     """
     evaluation = config.evaluation
@@ -59,9 +62,16 @@ def build_evaluator(
         loss=loss,
         precision=precision,
         ranks=ranks,
+        accuracy=None if loss is None else accuracy_of(loss),
         pictures=pictures,
+        picture_count=evaluation.pictures,
         per_class=evaluation.per_class,
     )
+
+
+def accuracy_of(loss: DetectionLoss) -> Accuracy:
+    """What the grid's accuracy is counted from, while training and in an evaluation."""
+    return lambda raw, targets: grid_accuracy(loss.matches(raw, targets))
 
 
 def build_metrics(evaluation: EvaluationConfig, dataset: DetectionDataset) -> list[Metric]:

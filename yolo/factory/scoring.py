@@ -158,7 +158,9 @@ def _score_detector(
         "step": scoring.step,
         "split": arguments.split,
         "results": results,
-        "losses": {"loss": sum(found.losses.values()), **found.losses} if found.losses else {},
+        "losses": {"loss": sum(found.run.losses.values()), **found.run.losses}
+        if found.run.losses
+        else {},
         "accuracy": found.accuracy,
         "images_per_second": speed,
     }
@@ -219,13 +221,14 @@ def _score_at(conf: float, scoring: Scoring, found: Found, log: Log) -> dict[str
 
 def _tell_the_rest(found: Found, log: Log) -> dict[str, float]:
     """Print losses, accuracies and speed; the latter is returned."""
-    terms = ", ".join(f"{name} {value:.4g}" for name, value in found.losses.items())
+    run = found.run
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in run.losses.items())
     shares = ", ".join(f"{name} {value:.4f}" for name, value in found.accuracy.items())
-    if found.losses:
-        log(f"loss {sum(found.losses.values()):.4g} ({terms}); accuracy: {shares}")
+    if run.losses:
+        log(f"loss {sum(run.losses.values()):.4g} ({terms}); accuracy: {shares}")
     speed = {
-        "network": found.images / found.network_seconds,
-        "network_and_postprocessing": found.images / found.total_seconds,
+        "network": run.images / run.network_seconds,
+        "network_and_postprocessing": run.images / run.total_seconds,
     }
     log(
         f"{speed['network']:.1f} images/s network, "

@@ -29,6 +29,7 @@ from yolo.factory.resuming import (
 )
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
+from yolo.train.evaluation import Pictures
 from yolo.train.freezing import Freeze
 from yolo.train.logging import FolderLog, RunLog, SilentLog
 from yolo.train.out_of_memory import explain_out_of_memory
@@ -70,7 +71,12 @@ class _Run:
 
 
 def build_trainer(
-    resolved: Resolved, ranks: Ranks, *, name: str | None, enough: float | None = None
+    resolved: Resolved,
+    ranks: Ranks,
+    *,
+    name: str | None,
+    enough: float | None = None,
+    pictures: Pictures | None = None,
 ) -> Trainer:
     """A new training in a new run folder.
 
@@ -79,13 +85,16 @@ def build_trainer(
         ranks: this process among all; rank 0 makes the folder and speaks.
         name: the folder's name; None for date, time and the config's name.
         enough: the training ends once the monitored figure reaches it; None for the last step.
+        pictures: draws what an evaluation shows; None draws nothing.
 
     Raises:
         UserError: data, weights, device or folder are at fault.
     """
     train, val = _open_data(resolved.config, ranks)
     resolved = ranks.broadcast(settle_anchors(resolved, train))  # CPUs differ in the last digit
-    parts, freeze = _build_parts(resolved.config, train, val, ranks, pretrained=True)
+    parts, freeze = _build_parts(
+        resolved.config, train, val, ranks, pretrained=True, pictures=pictures
+    )
     folder = None
     if ranks.is_main:
         directory = resolved.config.logging.directory
@@ -111,7 +120,9 @@ def build_trainer(
         return trainer
 
 
-def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
+def resume_trainer(
+    folder: Path, resolved: Resolved, ranks: Ranks, *, pictures: Pictures | None = None
+) -> Trainer:
     """The training of a run's folder, to go on from its ``last.pt``, exactly.
 
     Where that is damaged, it goes on from ``best.pt``.
@@ -120,6 +131,7 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
         folder: the run's.
         resolved: the run's own ``config.yaml``, with overrides of what may change.
         ranks: this process among all.
+        pictures: draws what an evaluation shows; None draws nothing.
 
     Raises:
         UserError: another process trains this run, no checkpoint can be read, or config or data
@@ -133,7 +145,7 @@ def resume_trainer(folder: Path, resolved: Resolved, ranks: Ranks) -> Trainer:
         train, val = _open_data(config, ranks)
         ids, names = checkpoint["category_ids"], checkpoint["class_names"]
         check_same_classes(train, "train", ids, names, owner=str(origin.path))
-        parts, freeze = _build_parts(config, train, val, ranks, pretrained=False)
+        parts, freeze = _build_parts(config, train, val, ranks, pretrained=False, pictures=pictures)
         # which files, that are not read again, had decided
         parts.model.normalise.adopt(Preprocessing(**checkpoint["preprocessing"]))
         ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
@@ -174,9 +186,11 @@ def _build_parts(
     ranks: Ranks,
     *,
     pretrained: bool,
+    pictures: Pictures | None,
 ) -> tuple[Parts, Freeze | None]:
     """What is trained on what, and what of it keeps its weights."""
-    parts = TASKS[config.task](config, train, val, ranks, pretrained=pretrained)
+    build = TASKS[config.task]
+    parts = build(config, train, val, ranks, pretrained=pretrained, pictures=pictures)
     if config.training.sync_batch_norm:
         share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
     return parts, build_freeze(config, parts.model)

@@ -18,11 +18,17 @@ from yolo.train.distributed import (
     launch,
     lost_rank,
 )
+from yolo.train.evaluation import Pictures
 from yolo.train.interruption import Interrupted
 
 
 def train(
-    arguments: TrainArguments, resolved: Resolved, argv: Sequence[str], *, script: Path
+    arguments: TrainArguments,
+    resolved: Resolved,
+    argv: Sequence[str],
+    *,
+    script: Path,
+    pictures: Pictures | None = None,
 ) -> int:
     """Train on one device, or start a process for each and wait for them.
 
@@ -30,6 +36,7 @@ def train(
         arguments, resolved: the command line and the config.
         argv: the command line as it was given, for the other processes.
         script: the file that they run.
+        pictures: draws what an evaluation shows; None draws nothing.
 
     Returns:
         0 done, 1 a failure that one sentence explains, 128 + signal when stopped.
@@ -43,9 +50,9 @@ def train(
             return launch(script, argv, processes=len(devices), seconds_to_stop=patience)
         ranks = join(devices)
         if arguments.resume is not None:
-            trainer = resume_trainer(arguments.resume, resolved, ranks)
+            trainer = resume_trainer(arguments.resume, resolved, ranks, pictures=pictures)
         else:
-            trainer = build_trainer(resolved, ranks, name=arguments.name)
+            trainer = build_trainer(resolved, ranks, name=arguments.name, pictures=pictures)
         trainer.fit()
         ranks.leave()
     except Interrupted as stopped:

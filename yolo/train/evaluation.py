@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from torch import nn
 
+from yolo.records import Detections, Sample
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -37,6 +39,13 @@ class Evaluator(Protocol):
 
     def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
         """Score the model, on all ranks together; None if it was interrupted on any of them."""
+
+
+class Pictures(Protocol):
+    """Draws what an evaluation shows."""
+
+    def draw(self, truth: Sample, found: Detections, class_names: Sequence[str]) -> np.ndarray:
+        """An image with its truth and what was found in it, boxes in its pixels: (H, W, 3)."""
 
 
 Number = TypeVar("Number", int, float, np.ndarray)
