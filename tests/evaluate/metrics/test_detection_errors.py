@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from yolo.evaluate.metrics.coco import CocoMetric
-from yolo.evaluate.metrics.detection_errors import NOT_COUNTED, RIGHT, WRONG, find_errors
+from yolo.evaluate.metrics.detection_errors import find_errors
+from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG
 
 CAT, DOG = 3, 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from yolo.apps.preflight.encoded_truth import EncodedTruth
+from yolo.apps.report.drawing import EvaluationPictures
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
@@ -92,7 +93,7 @@ def overfit(
     train = build_dataset(resolved.config, "train")
     resolved = settle_anchors(resolved, train)
     resolved = overfitting_config(resolved, choose_images(train, images), steps=steps)
-    trainer = build_trainer(resolved, ranks, name=None)
+    trainer = build_trainer(resolved, ranks, name=None, pictures=EvaluationPictures())
     bound = find_bound(resolved, trainer, ranks)
     log(
         f"the truth itself, encoded and decoded again, reaches mAP@0.5 {bound.figure:.4f} "

@@ -12,9 +12,9 @@ from torch.utils.tensorboard import SummaryWriter
 from yolo.apps.report.drawing import save_image
 from yolo.apps.report.plots import Line, Panel, draw_classes, draw_models
 from yolo.config.validation_line import is_picture
-from yolo.evaluate.metrics.precision_recall import (
+from yolo.evaluate.metrics.metric import (
     RECALL_LEVELS,
-    Curve,
+    PrecisionRecall,
     average_precision,
     mean_precision,
     pooled,
@@ -43,7 +43,7 @@ class ModelCurves:
     step: int
     split: str
     iou: float
-    curves: dict[str, Curve]
+    curves: dict[str, PrecisionRecall]
 
     def lines(self) -> list[Line]:
         """Of the classes that have a truth."""
@@ -134,7 +134,7 @@ def _of_class(class_name: str, of_name: dict[str, ModelCurves]) -> Panel:
     return Panel(title=class_name, lines=lines, figure="AP")
 
 
-def _line(name: str, curve: Curve) -> Line:
+def _line(name: str, curve: PrecisionRecall) -> Line:
     return Line.steps(name, curve.recall, curve.envelope(), average_precision(curve))
 
 

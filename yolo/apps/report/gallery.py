@@ -18,9 +18,9 @@ from yolo.evaluate.detection_evaluator import Found
 from yolo.evaluate.metrics.detection_errors import (
     BACKGROUND_IOU,
     MATCH_IOU,
-    WRONG,
     DetectionErrors,
 )
+from yolo.evaluate.metrics.metric import WRONG
 
 MOST_PICTURES = 24
 """Of false positives, and of misses."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import hotcoco
@@ -33,9 +33,22 @@ MONITORS = (
 )
 """The 12 figures in the order of the table: any of them can be the one that a run monitors."""
 
-_IOU_050 = 0  # index of the threshold 0.50 among 0.50, 0.55, .. 0.95
-_AREA_ALL = 0  # index of the size range "all"
+SCORE = 5
+"""The column of ``coco_rows`` that has the scores."""
+
+_ALL_IOUS = slice(None)
+_OF_A_CLASS: dict[str, tuple[slice | int, int]] = {
+    "AP": (_ALL_IOUS, 0),
+    "AP50": (0, 0),
+    "AP75": (5, 0),
+    "APs": (_ALL_IOUS, 1),
+    "APm": (_ALL_IOUS, 2),
+    "APl": (_ALL_IOUS, 3),
+}  # places among the IoU thresholds 0.50, 0.55, .. 0.95 and the size ranges all, s, m, l
 _AT_MOST_100 = 2  # index of 100 among the limits 1, 10, 100 of detections per image and class
+
+Score = Callable[[np.ndarray], tuple[Sequence[float], np.ndarray]]
+"""Rows of detections -> the 12 figures, and precision as ``class_precision`` takes it."""
 
 
 class CocoMetric:
@@ -43,20 +56,16 @@ class CocoMetric:
 
     Args:
         ground_truth: a COCO json as a dict, with ``images`` (all that were looked at, also those
-            without boxes), ``annotations`` and ``categories``. It is not changed. ``area`` is
-            taken from the box and ``iscrowd`` as 0 where they are missing. Annotations are
-            numbered anew, because pycocotools counts one whose id is 0 as never found.
+            without boxes), ``annotations`` and ``categories``. It is not changed.
         backend: ``hotcoco`` (fast) or ``pycocotools`` (the reference).
     """
 
     def __init__(self, *, ground_truth: Mapping[str, Any], backend: str = "hotcoco") -> None:
         if backend not in _BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(_BACKENDS)}")
-        truth = _box_truth(ground_truth)
+        truth = box_truth(ground_truth)
         self._image_ids = np.array([image["id"] for image in truth["images"]], dtype=np.int64)
-        self._category_ids = np.array(
-            sorted(category["id"] for category in truth["categories"]), dtype=np.int64
-        )
+        self._category_ids = [category["id"] for category in truth["categories"]]
         self._score = _BACKENDS[backend](truth)
 
     def evaluate(
@@ -66,82 +75,34 @@ class CocoMetric:
         boxes_xyxy_px: np.ndarray,
         scores: np.ndarray,
     ) -> MetricResult:
-        """Score the detections of all images at once.
+        """See ``Metric``.
 
         Detections of categories that the ground truth does not define are left out, as COCO's
         definition has it. A box that is not finite is taken as an empty one at the origin, which
         matches nothing, and such a score as 0.
-
-        Args:
-            image_ids: int (D,), ids of the ground truth's images.
-            category_ids: int (D,), ids as in the ground truth, not contiguous labels.
-            boxes_xyxy_px: float (D, 4), in pixels of the original image.
-            scores: float (D,).
         """
-        rows = _rows(image_ids, category_ids, boxes_xyxy_px, scores)
+        rows = coco_rows(image_ids, category_ids, boxes_xyxy_px, scores)
         assert np.isin(rows[:, 0], self._image_ids).all(), "detections on images without truth"
-        rows = np.ascontiguousarray(rows[np.isin(rows[:, 6], self._category_ids)])
-        figures, precision = self._score(rows)
+        known = np.array(self._category_ids, dtype=np.int64)
+        figures, precision = self._score(np.ascontiguousarray(rows[np.isin(rows[:, 6], known)]))
         stats = dict(zip(MONITORS, map(float, figures), strict=True))
         return MetricResult(
             stats=stats,
             table=_table(stats),
-            per_class=_per_class(precision, self._category_ids.tolist()),
+            per_class={
+                category: {name: class_precision(precision, k, name) for name in ("AP", "AP50")}
+                for k, category in enumerate(self._category_ids if precision.size else ())
+            },
         )
 
 
-class _Hotcoco:
-    """hotcoco, a port of pycocotools to Rust."""
+def box_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a COCO json with what the box metric needs; outlines would cost time and memory.
 
-    def __init__(self, truth: dict[str, Any]) -> None:
-        self._truth = hotcoco.COCO(truth)
-
-    def __call__(self, rows: np.ndarray) -> tuple[Sequence[float], np.ndarray]:
-        run = hotcoco.COCOeval(self._truth, self._truth.load_res(rows), "bbox")
-        run.evaluate()
-        run.accumulate()
-        run.summary_lines()  # fills the results, as summarize() does, but does not print
-        results = run.get_results()
-        assert run.eval is not None
-        return [results[key] for key in MONITORS], run.eval["precision"]
-
-
-class _Pycocotools:
-    """pycocotools, silenced: it reports each of its steps on stdout."""
-
-    def __init__(self, truth: dict[str, Any]) -> None:
-        self._truth = _silent_coco(truth)
-
-    def __call__(self, rows: np.ndarray) -> tuple[Sequence[float], np.ndarray]:
-        with contextlib.redirect_stdout(io.StringIO()):
-            run = COCOeval(self._truth, self._found(rows), "bbox")
-            run.evaluate()
-            run.accumulate()
-            run.summarize()
-        return run.stats, run.eval["precision"]
-
-    def _found(self, rows: np.ndarray) -> COCO:
-        if len(rows):
-            return self._truth.loadRes(rows)
-        return _silent_coco({**self._truth.dataset, "annotations": []})  # loadRes cannot be empty
-
-
-_BACKENDS: dict[str, type[_Hotcoco] | type[_Pycocotools]] = {
-    "hotcoco": _Hotcoco,
-    "pycocotools": _Pycocotools,
-}
-
-
-def _silent_coco(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
-def _box_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with what the box metric needs and no more: outlines would cost time and memory."""
+    ``area`` is taken from the box and ``iscrowd`` as 0 where they are missing. Annotations are
+    numbered from 1, because pycocotools counts one whose id is 0 as never found. Categories are
+    sorted, and called by their ids: two of one name would be one class for hotcoco.
+    """
     annotations = []
     for number, annotation in enumerate(ground_truth["annotations"], start=1):
         bbox = [float(value) for value in annotation["bbox"]]
@@ -156,31 +117,98 @@ def _box_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
             }
         )
     sizes = ("id", "width", "height")
+    ids = sorted(category["id"] for category in ground_truth["categories"])
     return {
         "info": {},
         "images": [{k: image[k] for k in sizes if k in image} for image in ground_truth["images"]],
         "annotations": annotations,
-        "categories": [
-            {"id": category["id"], "name": str(category.get("name", category["id"]))}
-            for category in ground_truth["categories"]
-        ],
+        "categories": [{"id": number, "name": str(number)} for number in ids],
     }
 
 
-def _rows(
+def coco_rows(
     image_ids: np.ndarray, category_ids: np.ndarray, boxes_xyxy_px: np.ndarray, scores: np.ndarray
 ) -> np.ndarray:
-    """Pack into float64 (D, 7): image id, x, y, width, height, score, category id."""
+    """Pack into float64 (D, 7): image id, x, y, width, height, score, category id.
+
+    Boxes and scores that are not finite become 0.
+    """
     rows = np.empty((len(scores), 7), dtype=np.float64)
     boxes = np.asarray(boxes_xyxy_px, dtype=np.float64).reshape(len(scores), 4)  # (D, 4)
     rows[:, 0] = image_ids
     rows[:, 1:3] = boxes[:, :2]
     rows[:, 3:5] = boxes[:, 2:] - boxes[:, :2]
-    rows[:, 5] = scores
+    rows[:, SCORE] = scores
     rows[:, 6] = category_ids
     rows[~np.isfinite(rows[:, 1:5]).all(axis=1), 1:5] = 0
-    rows[~np.isfinite(rows[:, 5]), 5] = 0
+    rows[~np.isfinite(rows[:, SCORE]), SCORE] = 0
     return rows
+
+
+def class_precision(precision: np.ndarray, k: int, name: str) -> float:
+    """AP, AP50, AP75, APs, APm or APl of one class; -1 where it has no ground truth.
+
+    Args:
+        precision: (T, R, K, A, M): IoU thresholds, recalls, sorted categories, size ranges,
+            limits of detections per image.
+        k: the class's place.
+        name: of the figure.
+    """
+    ious, area = _OF_A_CLASS[name]
+    return float(precision[ious, :, k, area, _AT_MOST_100].mean())
+
+
+def run_hotcoco(truth: hotcoco.COCO, rows: np.ndarray) -> hotcoco.COCOeval:
+    """An evaluation by hotcoco, a port of pycocotools to Rust, its results filled in."""
+    run = hotcoco.COCOeval(truth, truth.load_res(rows), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summary_lines()  # fills the results, as summarize() does, but does not print
+    return run
+
+
+def _by_hotcoco(truth: dict[str, Any]) -> Score:
+    reference = hotcoco.COCO(truth)
+
+    def score(rows: np.ndarray) -> tuple[Sequence[float], np.ndarray]:
+        run = run_hotcoco(reference, rows)
+        results = run.get_results()
+        assert run.eval is not None
+        return [results[key] for key in MONITORS], run.eval["precision"]
+
+    return score
+
+
+def _by_pycocotools(truth: dict[str, Any]) -> Score:
+    """Silenced: pycocotools reports each of its steps on stdout."""
+    reference = _silent_coco(truth)
+
+    def score(rows: np.ndarray) -> tuple[Sequence[float], np.ndarray]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            # loadRes cannot be empty
+            none = {**truth, "annotations": []}
+            found = reference.loadRes(rows) if len(rows) else _silent_coco(none)
+            run = COCOeval(reference, found, "bbox")
+            run.evaluate()
+            run.accumulate()
+            run.summarize()
+        return run.stats, run.eval["precision"]
+
+    return score
+
+
+def _silent_coco(dataset: dict[str, Any]) -> COCO:
+    coco = COCO()
+    coco.dataset = dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+_BACKENDS: dict[str, Callable[[dict[str, Any]], Score]] = {
+    "hotcoco": _by_hotcoco,
+    "pycocotools": _by_pycocotools,
+}
 
 
 def _table(stats: Mapping[str, float]) -> str:
@@ -194,22 +222,3 @@ def _table(stats: Mapping[str, float]) -> str:
         head = f" {name:<18} ({key[:2]}) @[ IoU={iou:<9} | area={area:>6s} | maxDets={limit:>3d} ]"
         lines.append(f"{head} = {value:0.3f}")
     return "\n".join(lines)
-
-
-def _per_class(precision: np.ndarray, category_ids: list[int]) -> dict[int, dict[str, float]]:
-    """AP of each class from the precision array.
-
-    Args:
-        precision: (T, R, K, A, M): IoU thresholds, recalls, sorted categories, size ranges,
-            limits of detections per image; -1 where a class has no ground truth.
-    """
-    if precision.size == 0:
-        return {}
-    curves = precision[:, :, :, _AREA_ALL, _AT_MOST_100]  # (T, R, K)
-    return {
-        category_id: {
-            "AP": float(curves[:, :, k].mean()),
-            "AP50": float(curves[_IOU_050, :, k].mean()),
-        }
-        for k, category_id in enumerate(category_ids)
-    }

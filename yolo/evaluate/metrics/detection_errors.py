@@ -2,19 +2,20 @@
 
 TIDE is Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020
 (arXiv:2008.08115): every wrong box has one kind of error, and a kind's weight is the AP50 that
-mending it would give.
+would be gained without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import hotcoco
 import numpy as np
 
-RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
+from yolo.evaluate.metrics.coco import SCORE, box_truth, class_precision, coco_rows, run_hotcoco
+from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG
 
 MATCH_IOU = 0.5
 """From which on a box is a truth's."""
@@ -23,22 +24,12 @@ BACKGROUND_IOU = 0.1
 """Below which a box has nothing to do with a truth."""
 
 TIDE_KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
-SIZES = {"AP": 0, "APs": 1, "APm": 2, "APl": 3}
-"""Name -> place among COCO's size ranges."""
-
-_AT_MOST_100 = 2  # index of 100 among the limits 1, 10, 100 of detections per image and class
-_SCORE = 5  # column of the rows
-_IOU_050, _IOU_075 = 0, 5  # indices among the thresholds 0.50, 0.55, .. 0.95
+CLASS_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True, slots=True)
 class TideError:
-    """One kind of error.
-
-    Attributes:
-        count: how many boxes, or truths, have it.
-        ap_lost: what AP50 would gain without it.
-    """
+    """How many boxes, or truths, have an error of a kind, and what AP50 would gain without it."""
 
     count: int
     ap_lost: float
@@ -63,7 +54,7 @@ class Truth:
 
     @classmethod
     def of_coco(cls, ground_truth: Mapping[str, Any]) -> Truth:
-        """Of a COCO json as a dict."""
+        """Of what ``box_truth`` gives."""
         entries = ground_truth["annotations"]
         boxes = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
         return cls(
@@ -73,9 +64,6 @@ class Truth:
             areas_px2=np.array([entry["area"] for entry in entries], np.float64),
             ignored=np.array([entry["iscrowd"] for entry in entries], bool),
         )
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +92,7 @@ class DetectionErrors:
 
     Attributes:
         stats: COCO's 12 figures.
-        per_class: AP, AP50, AP75, APs, APm, APl and calibration_error by category id.
+        per_class: ``CLASS_FIGURES`` and calibration_error by category id.
         tide: by kind; ``FP`` and ``FN`` (AP alone) are all wrong boxes and all misses together.
         conf: the confidence at which F1 of all boxes is best.
         precision, recall, f1: of the boxes of at least ``conf``, at IoU 0.5.
@@ -139,26 +127,16 @@ def find_errors(
     boxes_xyxy_px: np.ndarray,
     scores: np.ndarray,
 ) -> DetectionErrors:
-    """Compare detections with the truth.
-
-    Args:
-        ground_truth: in COCO's form; every annotation has its ``area`` and ``iscrowd``.
-        image_ids, category_ids: int (D,).
-        boxes_xyxy_px: float (D, 4), in pixels of the original images.
-        scores: float (D,).
-    """
-    ids = sorted(category["id"] for category in ground_truth["categories"])
-    truth, reference = Truth.of_coco(ground_truth), hotcoco.COCO(_renumbered(ground_truth, ids))
-    rows = _rows(image_ids, category_ids, boxes_xyxy_px, scores)
-    run = hotcoco.COCOeval(reference, reference.load_res(rows), "bbox")
-    run.evaluate()
-    run.accumulate()
-    run.summary_lines()  # fills the results
-    verdicts, found_by = _verdicts(run, len(scores), len(truth))
+    """Compare detections with the truth, a COCO json as a dict; the others as in ``Metric``."""
+    ground_truth = box_truth(ground_truth)
+    truth = Truth.of_coco(ground_truth)
+    rows = coco_rows(image_ids, category_ids, boxes_xyxy_px, scores)
+    run = run_hotcoco(hotcoco.COCO(ground_truth), rows)
+    verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
     to_find = int((~truth.ignored).sum())
-    conf, precision, recall, f1 = _best_f1(rows[:, _SCORE], verdicts, to_find)
-    results = run.get_results()
-    calibration = run.calibration(iou_threshold=MATCH_IOU)
+    conf, precision, recall, f1 = _best_f1(rows[:, SCORE], verdicts, to_find)
+    results, calibration = run.get_results(), run.calibration(iou_threshold=MATCH_IOU)
+    ids = [category["id"] for category in ground_truth["categories"]]
     return DetectionErrors(
         stats={name: _known(results[name]) for name in run.metric_keys()},
         per_class=_per_class(run, ids, calibration["per_category"]),
@@ -170,11 +148,11 @@ def find_errors(
         confusion=run.confusion_matrix(iou_thr=MATCH_IOU, min_score=conf)["matrix"].astype(int),
         calibration=[
             CalibrationBin(
-                entry["bin_lower"],
-                entry["bin_upper"],
-                entry["avg_confidence"],
-                entry["avg_accuracy"],
-                entry["count"],
+                low=entry["bin_lower"],
+                high=entry["bin_upper"],
+                confidence=entry["avg_confidence"],
+                share_right=entry["avg_accuracy"],
+                count=entry["count"],
             )
             for entry in calibration["bins"]
         ],
@@ -183,33 +161,6 @@ def find_errors(
         truth=truth,
         found_by=found_by,
     )
-
-
-def _renumbered(ground_truth: Mapping[str, Any], ids: Sequence[int]) -> dict[str, Any]:
-    """Annotations numbered from 1, without outlines; categories called by their ids.
-
-    Two classes may have one name, by which hotcoco would take them for one.
-    """
-    sizes, kept = ("id", "width", "height"), ("image_id", "category_id", "bbox", "area", "iscrowd")
-    return {
-        "images": [{name: image[name] for name in sizes} for image in ground_truth["images"]],
-        "annotations": [
-            {"id": number, **{name: entry[name] for name in kept}}
-            for number, entry in enumerate(ground_truth["annotations"], start=1)
-        ],
-        "categories": [{"id": number, "name": str(number)} for number in ids],
-    }
-
-
-def _rows(
-    image_ids: np.ndarray, category_ids: np.ndarray, boxes_xyxy_px: np.ndarray, scores: np.ndarray
-) -> np.ndarray:
-    """Float64 (D, 7): image id, x, y, width, height, score, category id; not finite ones are 0."""
-    boxes = np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)
-    boxes = np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0.0)
-    scores = np.nan_to_num(np.asarray(scores, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    columns = (image_ids, boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores, category_ids)
-    return np.column_stack(columns).astype(np.float64)
 
 
 def _verdicts(run: Any, detections: int, truths: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,22 +192,16 @@ def _best_f1(
 
 
 def _per_class(
-    run: Any, ids: Sequence[int], calibration: Mapping[str, float]
+    run: Any, ids: list[int], calibration: Mapping[str, float]
 ) -> dict[int, dict[str, float]]:
-    """From the precision (IoU thresholds, recalls, categories, size ranges, limits)."""
-    precision = run.eval["precision"][..., _AT_MOST_100]
-    figures: dict[int, dict[str, float]] = {}
-    for k, number in enumerate(ids):
-        mine = precision[:, :, k]  # (T, R, A)
-        means = {name: _known(mine[:, :, place].mean()) for name, place in SIZES.items()}
-        figures[number] = {
-            "AP": means.pop("AP"),
-            "AP50": _known(mine[_IOU_050, :, 0].mean()),
-            "AP75": _known(mine[_IOU_075, :, 0].mean()),
-            **means,
+    precision = run.eval["precision"]
+    return {
+        number: {
+            **{name: _known(class_precision(precision, k, name)) for name in CLASS_FIGURES},
             "calibration_error": calibration.get(str(number), float("nan")),
         }
-    return figures
+        for k, number in enumerate(ids)
+    }
 
 
 def _tide(run: Any) -> dict[str, TideError]:
@@ -266,5 +211,5 @@ def _tide(run: Any) -> dict[str, TideError]:
 
 
 def _known(figure: float) -> float:
-    """COCO says -1 where there is no truth."""
+    """NaN for COCO's -1, where there is no truth."""
     return float(figure) if figure >= 0 else float("nan")

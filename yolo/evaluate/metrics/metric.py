@@ -1,19 +1,23 @@
-"""What every detection metric takes and gives."""
+"""What every detection metric takes and gives, and the curve of precision over recall."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
+"""What a detection is; those of ignored truths are not counted."""
+
+RECALL_LEVELS = np.linspace(0, 1, 101)
+"""Where the curves of several classes are averaged."""
+
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """What one evaluation found.
-
-    A figure is -1 where there is no ground truth to find, and 0 where there is some and no
-    detection.
+    """The figures of one evaluation: -1 without a truth to find, 0 with some and no detection.
 
     Attributes:
         stats: figures by name.
@@ -45,3 +49,78 @@ class Metric(Protocol):
             scores: float (D,).
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRecall:
+    """Precision over recall, D detections from the most to the least confident.
+
+    Attributes:
+        recall, precision: float64 (D,), of the detections up to this one.
+        scores: float64 (D,), descending.
+        truths: how many there are to find.
+    """
+
+    recall: np.ndarray
+    precision: np.ndarray
+    scores: np.ndarray
+    truths: int
+
+    @classmethod
+    def of_hits(cls, hits: np.ndarray, scores: np.ndarray, truths: int) -> PrecisionRecall:
+        """The curve of detections that are right or wrong: bool (D,), by descending score (D,)."""
+        right = np.cumsum(hits)
+        return cls(
+            recall=right / max(truths, 1),
+            precision=right / np.arange(1, len(right) + 1),
+            scores=np.asarray(scores, np.float64),
+            truths=truths,
+        )
+
+    def above(self, conf: float) -> PrecisionRecall:
+        """The part that detections of at least a confidence draw."""
+        n = int((self.scores >= conf).sum())
+        return PrecisionRecall(self.recall[:n], self.precision[:n], self.scores[:n], self.truths)
+
+    def envelope(self) -> np.ndarray:
+        """The best precision at this recall or a higher one: float64 (D,), never rising."""
+        return np.maximum.accumulate(self.precision[::-1])[::-1]
+
+    def at_recalls(self, levels: np.ndarray) -> np.ndarray:
+        """The envelope at each of some recalls; 0 where none is reached."""
+        first = np.searchsorted(self.recall, levels, side="left")  # recall never falls
+        return np.append(self.envelope(), 0.0)[first]
+
+
+def average_precision(curve: PrecisionRecall) -> float:
+    """The area under the envelope (VOC from 2010 on); -1 without a truth."""
+    if curve.truths == 0:
+        return -1.0
+    steps = np.diff(curve.recall, prepend=0.0)
+    return float((steps * curve.envelope()).sum())
+
+
+def average_precision_11(curve: PrecisionRecall) -> float:
+    """The mean of the envelope at the recalls 0, 0.1, .. 1 (VOC 2007); -1 without a truth.
+
+    A recall that is just 3 of 10 reaches 0.3. The development kit's own 0.3 is 3 * 0.1, which is
+    slightly larger in floating point: only there can its figure be a smaller one.
+    """
+    return float(curve.at_recalls(np.arange(11) / 10).mean()) if curve.truths else -1.0
+
+
+def mean_precision(curves: Iterable[PrecisionRecall]) -> np.ndarray:
+    """The envelopes' mean at ``RECALL_LEVELS`` over the curves that have truths: float64 (101,)."""
+    rows = [curve.at_recalls(RECALL_LEVELS) for curve in curves if curve.truths]
+    return np.mean(rows, axis=0) if rows else np.zeros(len(RECALL_LEVELS))
+
+
+def pooled(curves: Iterable[PrecisionRecall]) -> PrecisionRecall:
+    """All detections of several classes as one curve; classes without a truth are left out."""
+    known = [curve for curve in curves if curve.truths]
+    nothing = np.zeros(0)
+    scores = np.concatenate([nothing, *(curve.scores for curve in known)])
+    gains = [np.diff(curve.recall, prepend=0.0) > 0 for curve in known]
+    hits = np.concatenate([nothing > 0, *gains])
+    order = np.argsort(-scores, kind="stable")
+    return PrecisionRecall.of_hits(hits[order], scores[order], sum(c.truths for c in known))

@@ -12,13 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from yolo.evaluate.metrics.metric import MetricResult
-from yolo.evaluate.metrics.precision_recall import Curve, average_precision, average_precision_11
+from yolo.evaluate.metrics.metric import (
+    NOT_COUNTED,
+    RIGHT,
+    WRONG,
+    MetricResult,
+    PrecisionRecall,
+    average_precision,
+    average_precision_11,
+)
 
 MONITORS = ("mAP", "mAP_11", "mAP_fixed")
 """The figures: over all points, over 11 points, and over the boxes of one confidence and more."""
-
-RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
 
 
 class VocMetric:
@@ -51,11 +56,14 @@ class VocMetric:
         fixed_conf: float = 0.4,
     ) -> None:
         self._iou, self._fixed_conf = iou, fixed_conf
+        order = np.argsort(image_ids, kind="stable")
+        image_ids, category_ids = np.asarray(image_ids)[order], np.asarray(category_ids)[order]
+        boxes = np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)[order]
+        difficult = np.asarray(difficult, bool)[order]
         self._truth_of = {
-            category: _Truth.of_class(
-                np.asarray(category_ids) == category, image_ids, boxes_xyxy_px, difficult
-            )
+            category: _ClassTruth(image_ids[mine], boxes[mine], difficult[mine])
             for category in all_category_ids
+            for mine in [category_ids == category]
         }
 
     def evaluate(
@@ -75,8 +83,10 @@ class VocMetric:
             }
             for category, curve in curves.items()
         }
-        names = zip(MONITORS, ("AP", "AP_11", "AP_fixed"), strict=True)
-        stats = {figure: _mean([c[name] for c in per_class.values()]) for figure, name in names}
+        stats = {
+            name: _mean([figures[name.removeprefix("m")] for figures in per_class.values()])
+            for name in MONITORS
+        }
         return MetricResult(stats=stats, table=self._table(stats), per_class=per_class)
 
     def curves(
@@ -85,7 +95,7 @@ class VocMetric:
         category_ids: np.ndarray,
         boxes_xyxy_px: np.ndarray,
         scores: np.ndarray,
-    ) -> dict[int, Curve]:
+    ) -> dict[int, PrecisionRecall]:
         """Precision over recall by category id; arguments as in ``evaluate``.
 
         Detections of equal scores keep their order.
@@ -99,21 +109,22 @@ class VocMetric:
             mine = np.flatnonzero(category_ids == category)
             verdict = truth.judge(image_ids[mine], boxes[mine], self._iou)
             counted = verdict != NOT_COUNTED
-            hits = verdict[counted] == RIGHT
-            curves[category] = Curve.of_hits(hits, scores[mine][counted], truth.to_find)
+            curves[category] = PrecisionRecall.of_hits(
+                verdict[counted] == RIGHT, scores[mine][counted], int((~truth.difficult).sum())
+            )
         return curves
 
     def _table(self, stats: dict[str, float]) -> str:
-        how = ("all points", "11 points", f"confidence {self._fixed_conf:g}")
+        points = ("all points", "11 points", f"confidence {self._fixed_conf:g}")
         return "\n".join(
             f" Mean Average Precision  ({name:<9}) @[ IoU={self._iou:.2f} | {text:<15} ] "
-            f"= {stats[name]:0.3f}"
-            for name, text in zip(MONITORS, how, strict=True)
+            f"= {value:0.3f}"
+            for (name, value), text in zip(stats.items(), points, strict=True)
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Truth:
+class _ClassTruth:
     """The truths of one class, sorted by image.
 
     Attributes:
@@ -126,33 +137,8 @@ class _Truth:
     boxes: np.ndarray
     difficult: np.ndarray
 
-    @classmethod
-    def of_class(
-        cls,
-        mine: np.ndarray,
-        image_ids: np.ndarray,
-        boxes_xyxy_px: np.ndarray,
-        difficult: np.ndarray,
-    ) -> _Truth:
-        ids = np.asarray(image_ids)[mine]
-        by_image = np.argsort(ids, kind="stable")
-        boxes = np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)[mine]
-        return cls(ids[by_image], boxes[by_image], np.asarray(difficult, bool)[mine][by_image])
-
-    @property
-    def to_find(self) -> int:
-        return int((~self.difficult).sum())
-
     def judge(self, image_ids: np.ndarray, boxes: np.ndarray, iou: float) -> np.ndarray:
-        """What each detection is, from the most confident on.
-
-        Args:
-            image_ids, boxes: of D detections, sorted by falling confidence.
-            iou: see ``VocMetric``.
-
-        Returns:
-            int (D,): RIGHT, WRONG or NOT_COUNTED.
-        """
+        """RIGHT, WRONG or NOT_COUNTED for D detections, from the most confident on: int (D,)."""
         best, overlap = self._best_truth(image_ids, boxes)
         verdict = np.full(len(boxes), WRONG)
         matched = np.flatnonzero(overlap >= iou)

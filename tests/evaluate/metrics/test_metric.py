@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from yolo.evaluate.metrics.precision_recall import (
+from yolo.evaluate.metrics.metric import (
     RECALL_LEVELS,
-    Curve,
+    PrecisionRecall,
     average_precision,
     average_precision_11,
     mean_precision,
@@ -11,10 +11,10 @@ from yolo.evaluate.metrics.precision_recall import (
 )
 
 
-def curve(hits: str, truths: int) -> Curve:
+def curve(hits: str, truths: int) -> PrecisionRecall:
     """Hits as "+" and misses as "-", from the most confident on."""
     scores = np.linspace(0.9, 0.1, len(hits))
-    return Curve.of_hits(np.array([c == "+" for c in hits], bool), scores, truths)
+    return PrecisionRecall.of_hits(np.array([c == "+" for c in hits], bool), scores, truths)
 
 
 def test_of_hits_by_hand() -> None:
@@ -43,8 +43,8 @@ def test_nothing_found_is_zero_and_nothing_to_find_minus_one(average) -> None:
 
 
 def test_pooled_sorts_by_score_and_skips_classes_without_truth() -> None:
-    one = Curve.of_hits(np.array([True, False]), np.array([0.9, 0.3]), truths=2)
-    other = Curve.of_hits(np.array([False, True]), np.array([0.6, 0.5]), truths=1)
+    one = PrecisionRecall.of_hits(np.array([True, False]), np.array([0.9, 0.3]), truths=2)
+    other = PrecisionRecall.of_hits(np.array([False, True]), np.array([0.6, 0.5]), truths=1)
     all_of_them = pooled([one, other, curve("---", truths=0)])
     assert all_of_them.scores.tolist() == [0.9, 0.6, 0.5, 0.3]
     assert all_of_them.recall == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
