@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from tests.detectors import make_detector
-from yolo.darknet.cfg import cfg_text
-from yolo.darknet.layer_records import (
+from yolo.darknet.cfg import (
     Convolution,
     LayerList,
     MaxPool,
@@ -17,8 +16,9 @@ from yolo.darknet.layer_records import (
     Shortcut,
     Upsample,
     Yolo,
+    cfg_text,
 )
-from yolo.models.darknet_listing import list_detector
+from yolo.models.darknet_layers import list_detector
 
 EXPECTED = """\
 [net]

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.detectors import make_config, make_detector
-from yolo.darknet.cfg import cfg_text
-from yolo.darknet.layer_records import LayerList
+from yolo.darknet.cfg import LayerList, cfg_text
 from yolo.darknet.weights import fill, read_weights, tensors, write_weights
 from yolo.detection.coders.anchor import AnchorCoder
 from yolo.factory.detector import build_coder
-from yolo.models.darknet_listing import list_detector
+from yolo.models.darknet_layers import list_detector
 from yolo.models.detector import Detector
 
 CLASSES = 80

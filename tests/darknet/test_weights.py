@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolo.darknet.layer_records import Convolution, LayerList, MaxPool, Yolo
+from yolo.darknet.cfg import Convolution, LayerList, MaxPool, Yolo
 from yolo.darknet.weights import (
     classes_for,
     count_floats,

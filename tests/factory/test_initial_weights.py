@@ -9,7 +9,7 @@ from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.model import ModelConfig
 from yolo.errors import UserError
 from yolo.factory.initial_weights import load_initial_weights
-from yolo.models.classifier import Classifier
+from yolo.models.detector import Classifier
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
 from yolo.train.checkpoint import save_checkpoint

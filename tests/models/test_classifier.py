@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from yolo.models.classifier import Classifier
+from yolo.models.detector import Classifier
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import IMAGENET, UNIT_RANGE
 from yolo.models.summary import dry_run

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from yolo.models.layers import ConvBlock, Normalise
-from yolo.models.matching import fill_matching, report_filled, tensors_by_layer
+from yolo.models.weights import fill_matching, report_filled, tensors_by_layer
 
 
 def network(classes: int) -> nn.Module:

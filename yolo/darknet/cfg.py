@@ -1,23 +1,152 @@
-"""Darknet's cfg files: one section for each layer."""
+"""Darknet's cfg: a network as a list of layers, and that list as text.
+
+The parts of a model add their layers to a ``LayerList``, which also gives ``weights`` the order of
+the convolutions; nothing here knows a model. The names and meanings of the records are those of the
+sections of a cfg file. Layers refer to each other by their index in the list.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
-from yolo.darknet.layer_records import (
-    Convolution,
-    LayerList,
-    LayerRecord,
-    MaxPool,
-    Region,
-    Reorg,
-    Route,
-    Shortcut,
-    Upsample,
-    Yolo,
-)
+from torch import nn
+
+BOX_FIELDS = 5
+"""x, y, w, h, objectness: what a detection layer reads before the classes."""
 
 Options = Mapping[str, str | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """``[convolutional]``: the padding keeps the size, up to the stride.
+
+    Attributes:
+        conv: holds the weights; and the biases where there is no norm.
+        norm: holds scales, biases and running statistics.
+        activation: ``leaky`` has the slope 0.1.
+    """
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d | None
+    activation: Literal["leaky", "linear"]
+
+    def __post_init__(self) -> None:
+        assert (self.norm is None) == (self.conv.bias is not None)
+        assert self.conv.padding == tuple(size // 2 for size in self.conv.kernel_size)
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool:
+    """``[maxpool]``, padded by ``size - 1`` in all, the smaller half in front."""
+
+    size: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """``[shortcut]``: the layer before plus the layer ``source``."""
+
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``[route]``: the channels of the layers ``sources``, one after the other."""
+
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Upsample:
+    """``[upsample]``: every cell ``stride`` x ``stride`` times."""
+
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reorg:
+    """``[reorg]``: blocks of ``stride`` x ``stride`` cells become channels."""
+
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Yolo:
+    """``[yolo]``: YOLOv3's detection at one scale.
+
+    Attributes:
+        mask: which of all anchors, from small to large, this scale has.
+        anchors: how many there are in all.
+        classes: K.
+    """
+
+    mask: tuple[int, ...]
+    anchors: int
+    classes: int
+
+    def outputs(self, classes: int) -> int:
+        """Channels that its input needs for a number of classes."""
+        return len(self.mask) * (BOX_FIELDS + classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """``[region]``: YOLOv2's detection.
+
+    Attributes:
+        anchors: A, all of them at every cell.
+        classes: K.
+        stride_px: pixels per cell; the cfg gives anchors in cells.
+    """
+
+    anchors: int
+    classes: int
+    stride_px: int
+
+    def outputs(self, classes: int) -> int:
+        """Channels that its input needs for a number of classes."""
+        return self.anchors * (BOX_FIELDS + classes)
+
+
+Layer = Convolution | MaxPool | Shortcut | Route | Upsample | Reorg | Yolo | Region
+
+
+class LayerList(list[Layer]):
+    """The layers so far; the parts of a model add theirs one after the other."""
+
+    def add(self, layer: Layer) -> int:
+        """Append a layer, whose input is the one before it. Returns its index."""
+        self.append(layer)
+        return len(self) - 1
+
+    def go_on_from(self, source: int) -> None:
+        """Make a layer the input of the next: by a route, unless it is the last one anyway."""
+        if source != len(self) - 1:
+            self.add(Route((source,)))
+
+    def add_all(self, modules: Iterable[nn.Module]) -> int:
+        """Add the layers of modules that follow each other. Returns the index of the last."""
+        for module in modules:
+            assert isinstance(module, _ListsItself), module
+            module.list_layers(self)
+        return len(self) - 1
+
+    @property
+    def convolutions(self) -> list[Convolution]:
+        """The layers that have weights."""
+        return [layer for layer in self if isinstance(layer, Convolution)]
+
+
+@runtime_checkable
+class _ListsItself(Protocol):
+    """A module that is one layer of Darknet or several in a row."""
+
+    def list_layers(self, layers: LayerList) -> int:
+        """Add its layers, the first of which reads the last so far. The index of its last one."""
 
 
 def cfg_text(
@@ -27,67 +156,55 @@ def cfg_text(
     anchors_px: Sequence[Sequence[float]],
     detection: Options,
 ) -> str:
-    """A network as a cfg.
+    """A whole detector as a cfg.
 
     Args:
-        layers: of a whole detector.
+        layers: of the detector.
         image_size_px: side of the network's input.
         anchors_px: widths and heights of all anchors, from small to large.
         detection: further options of the detection layers.
     """
     net = {"batch": 1, "subdivisions": 1, "width": image_size_px, "height": image_size_px}
     sections = [_section("net", {**net, "channels": 3})]
-    for index, record in enumerate(layers):
-        if isinstance(record, Yolo | Region):
-            sections.append(_detection(record, anchors_px, detection))
+    for index, layer in enumerate(layers):
+        if isinstance(layer, Yolo | Region):
+            sections.append(_detection(layer, anchors_px, detection))
         else:
-            sections.append(_layer(record, index))
+            sections.append(_section(*_name_and_options(layer, index)))
     return "\n".join(sections)
 
 
-def _layer(record: LayerRecord, index: int) -> str:
+def _name_and_options(layer: Layer, index: int) -> tuple[str, Options]:
     """Layers refer to others by their distance, which Darknet and OpenCV both read."""
-    match record:
-        case Convolution():
-            return _section("convolutional", dict(_convolution(record)))
-        case MaxPool(size=size, stride=stride):
-            return _section("maxpool", {"size": size, "stride": stride})
-        case Shortcut(source=source):
-            return _section("shortcut", {"from": source - index, "activation": "linear"})
-        case Route(sources=sources):
-            return _section("route", {"layers": ",".join(str(s - index) for s in sources)})
-        case Upsample(stride=stride):
-            return _section("upsample", {"stride": stride})
-        case Reorg(stride=stride):
-            return _section("reorg", {"stride": stride})
-    raise AssertionError(record)
+    match layer:
+        case Convolution(conv, norm, activation):
+            options: dict[str, str | float] = {"batch_normalize": 1} if norm is not None else {}
+            size, stride = conv.kernel_size[0], conv.stride[0]
+            options |= {"filters": conv.out_channels, "size": size, "stride": stride, "pad": 1}
+            return "convolutional", options | {"activation": activation}
+        case MaxPool(size, stride):
+            return "maxpool", {"size": size, "stride": stride}
+        case Shortcut(source):
+            return "shortcut", {"from": source - index, "activation": "linear"}
+        case Route(sources):
+            return "route", {"layers": ",".join(str(source - index) for source in sources)}
+        case Upsample(stride):
+            return "upsample", {"stride": stride}
+        case Reorg(stride):
+            return "reorg", {"stride": stride}
+    raise AssertionError(layer)
 
 
-def _convolution(record: Convolution) -> Iterator[tuple[str, str | float]]:
-    if record.norm is not None:
-        yield "batch_normalize", 1
-    yield "filters", record.conv.out_channels
-    yield "size", record.conv.kernel_size[0]
-    yield "stride", record.conv.stride[0]
-    yield "pad", 1
-    yield "activation", record.activation
-
-
-def _detection(
-    record: Yolo | Region, anchors_px: Sequence[Sequence[float]], options: Options
-) -> str:
-    assert len(anchors_px) == record.anchors
-    unit_px = record.stride_px if isinstance(record, Region) else 1
+def _detection(layer: Yolo | Region, anchors_px: Sequence[Sequence[float]], more: Options) -> str:
+    assert len(anchors_px) == layer.anchors
+    unit_px = layer.stride_px if isinstance(layer, Region) else 1
     anchors = ", ".join(f"{w / unit_px:.9g},{h / unit_px:.9g}" for w, h in anchors_px)
-    own: Options = {"anchors": anchors, "classes": record.classes, "num": record.anchors}
-    if isinstance(record, Region):
-        return _section("region", {**own, "coords": 4, "softmax": 1, **options})
-    mask = ",".join(map(str, record.mask))
-    return _section("yolo", {"mask": mask, **own, **options})
+    own: Options = {"anchors": anchors, "classes": layer.classes, "num": layer.anchors}
+    if isinstance(layer, Region):
+        return _section("region", {**own, "coords": 4, "softmax": 1, **more})
+    return _section("yolo", {"mask": ",".join(map(str, layer.mask)), **own, **more})
 
 
 def _section(name: str, options: Options) -> str:
-    lines = [f"[{name}]"]
-    for key, value in options.items():
-        lines.append(f"{key}={value if isinstance(value, str) else format(value, 'g')}")
-    return "\n".join(lines) + "\n"
+    values = {key: v if isinstance(v, str) else format(v, "g") for key, v in options.items()}
+    return "\n".join([f"[{name}]", *(f"{key}={value}" for key, value in values.items())]) + "\n"

@@ -20,16 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolo.darknet.layer_records import Convolution, LayerList, Region, Yolo
+from yolo.darknet.cfg import Convolution, LayerList, Region, Yolo
 from yolo.errors import UserError
 
-FLOAT_BYTES = 4
 WRITTEN_VERSION = (0, 2, 0)
 LARGEST_VERSION = 999
 """Beyond it Darknet takes a number for the mark of a file from before 2014, layers transposed."""
 
 _VERSION_BYTES = 12
-_NAMED_AS_DARKNETS = re.compile(r"\.(weights|conv\.\d+)$", re.IGNORECASE)
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +36,12 @@ class WeightsFile:
     """What a file holds.
 
     Attributes:
-        path: where it lies.
         version: major, minor, revision.
         seen: images seen in training.
         floats: float32 (N,), all behind the header.
         extra_bytes: 0 to 3, behind the last whole float.
     """
 
-    path: Path
     version: tuple[int, int, int]
     seen: int
     floats: np.ndarray
@@ -58,14 +55,13 @@ class WeightsFile:
 
 
 def is_weights_file(path: Path) -> bool:
-    """Whether a file is Darknet's, by its name or, if the name does not say so, by its header."""
-    if _NAMED_AS_DARKNETS.search(path.name):
+    """Whether a file is Darknet's, by its name or, if the name leaves it open, by its header."""
+    if path.suffix.lower() == ".weights" or layers_in_name(path) is not None:
         return True
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        head = file.read(_VERSION_BYTES)
-    return len(head) == _VERSION_BYTES and _plausible(_version(head))
+        return _version(file.read(_VERSION_BYTES)) is not None
 
 
 def layers_in_name(path: Path) -> int | None:
@@ -75,7 +71,7 @@ def layers_in_name(path: Path) -> int | None:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read a file; whether its length fits a model is for ``fill`` and its callers to say.
+    """Read a file, whatever model it fits.
 
     Raises:
         UserError: there is no such file, it is empty, or its header is not Darknet's.
@@ -86,24 +82,38 @@ def read_weights(path: Path) -> WeightsFile:
         raise UserError(f"{path}: the weights file cannot be read ({error.strerror})") from error
     if not content:
         raise UserError(f"{path}: the weights file is empty; download or copy it again")
-    header = _header_bytes(path, content)
+    version = _version(content)
+    header = _VERSION_BYTES + (8 if version and version[0] * 10 + version[1] >= 2 else 4)
+    if version is None or len(content) < header:
+        raise UserError(
+            f"{path}: not a weights file of Darknet: it does not begin with a header of version, "
+            "revision and images seen; check the file, a download may have saved a web page"
+        )
     seen = int.from_bytes(content[_VERSION_BYTES:header], "little", signed=True)
-    count, extra = divmod(len(content) - header, FLOAT_BYTES)
+    count, extra = divmod(len(content) - header, _FLOAT_BYTES)
     floats = np.frombuffer(content, dtype="<f4", count=count, offset=header)
-    return WeightsFile(path, _version(content), seen, floats, extra)
+    return WeightsFile(version, seen, floats, extra)
+
+
+def _version(content: bytes) -> tuple[int, int, int] | None:
+    """Major, minor and revision, where the first bytes can be a version of Darknet."""
+    if len(content) < _VERSION_BYTES:
+        return None
+    major, minor, revision = np.frombuffer(content[:_VERSION_BYTES], dtype="<i4").tolist()
+    plausible = all(0 <= number <= LARGEST_VERSION for number in (major, minor, revision))
+    return (major, minor, revision) if plausible else None
 
 
 def write_weights(path: Path, layers: LayerList, *, seen: int = 0) -> None:
-    """Write the layers, with the header of 20 bytes.
+    """Write the layers of an encoder or a whole detector, with the header of 20 bytes.
 
     Args:
         path: the file; written over if it exists.
-        layers: of an encoder or a whole detector.
+        layers: in the cfg's order.
         seen: images seen in training, by which Darknet goes on in its schedule.
     """
-    header = np.array(WRITTEN_VERSION, dtype="<i4").tobytes() + np.int64(seen).tobytes()
     with path.open("wb") as file:
-        file.write(header)
+        file.write(np.array(WRITTEN_VERSION, dtype="<i4").tobytes() + np.int64(seen).tobytes())
         for convolution in layers.convolutions:
             for tensor in tensors(convolution):
                 values = tensor.detach().float().cpu().contiguous().numpy()
@@ -133,8 +143,8 @@ def count_floats(layers: LayerList, *, classes: int | None = None, up_to: int | 
 
 def classes_for(layers: LayerList, floats: int) -> int | None:
     """The number of classes with which a file of a detector holds so many floats, if any has."""
-    without, per_class = count_floats(layers, classes=0), count_floats(layers, classes=1)
-    per_class -= without
+    without = count_floats(layers, classes=0)
+    per_class = count_floats(layers, classes=1) - without
     if per_class == 0 or floats <= without or (floats - without) % per_class:
         return None
     return (floats - without) // per_class
@@ -156,60 +166,30 @@ def fill(
         The convolutions that were filled.
     """
     assert len(floats) == count_floats(layers, classes=classes, up_to=up_to)
-    filled, at = [], 0
+    filled, start = [], 0
     for convolution, size, same in _places(layers, classes, up_to):
         if same:
-            _copy(convolution, torch.from_numpy(floats[at : at + size].astype(np.float32)))
+            values = torch.from_numpy(floats[start : start + size].astype(np.float32))
+            targets = tensors(convolution)
+            for target, part in zip(
+                targets, values.split([t.numel() for t in targets]), strict=True
+            ):
+                target.copy_(part.view(target.shape))
             filled.append(convolution)
-        at += size
+        start += size
     return filled
-
-
-def _copy(convolution: Convolution, values: Tensor) -> None:
-    at = 0
-    for tensor in tensors(convolution):
-        tensor.copy_(values[at : at + tensor.numel()].view(tensor.shape))
-        at += tensor.numel()
 
 
 def _places(
     layers: LayerList, classes: int | None, up_to: int | None
 ) -> Iterator[tuple[Convolution, int, bool]]:
     """Each convolution, its floats in the file, and whether they are what the layer has."""
-    records = list(layers)
-    for index, record in enumerate(records[:up_to]):
-        if not isinstance(record, Convolution):
+    for layer, after in zip(layers[:up_to], [*layers[1:], None], strict=False):
+        if not isinstance(layer, Convolution):
             continue
-        own = sum(tensor.numel() for tensor in tensors(record))
-        after = records[index + 1] if index + 1 < len(records) else None
+        own = sum(tensor.numel() for tensor in tensors(layer))
         if classes is None or not isinstance(after, Yolo | Region) or after.classes == classes:
-            yield record, own, True
+            yield layer, own, True
         else:
-            fields = own // record.conv.out_channels  # numbers per output channel
-            yield record, fields * after.outputs(classes), False
-
-
-def _header_bytes(path: Path, content: bytes) -> int:
-    """Length of the header; refuses what is no file of Darknet's."""
-    if len(content) >= _VERSION_BYTES:
-        version = _version(content)
-        if _plausible(version) and len(content) >= _header_size(version):
-            return _header_size(version)
-    raise UserError(
-        f"{path}: not a weights file of Darknet: it does not begin with a header of version, "
-        "revision and images seen; check the file, a download may have saved a web page"
-    )
-
-
-def _header_size(version: tuple[int, int, int]) -> int:
-    major, minor, _ = version
-    return _VERSION_BYTES + (8 if major * 10 + minor >= 2 else 4)
-
-
-def _version(content: bytes) -> tuple[int, int, int]:
-    major, minor, revision = np.frombuffer(content[:_VERSION_BYTES], dtype="<i4").tolist()
-    return major, minor, revision
-
-
-def _plausible(version: tuple[int, int, int]) -> bool:
-    return all(0 <= number <= LARGEST_VERSION for number in version)
+            per_output = own // layer.conv.out_channels
+            yield layer, per_output * after.outputs(classes), False

@@ -25,7 +25,7 @@ from yolo.factory.detector import build_encoder, preprocessing_of
 from yolo.factory.initial_weights import load_initial_weights
 from yolo.factory.parts import Parts
 from yolo.factory.trained_weights import load_trained
-from yolo.models.classifier import Classifier
+from yolo.models.detector import Classifier
 from yolo.records import Targets
 from yolo.train.distributed import Ranks
 from yolo.train.evaluation import Pictures

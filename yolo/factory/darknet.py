@@ -5,44 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
-from yolo.darknet.layer_records import Convolution, LayerList, Region, Yolo
-from yolo.darknet.weights import (
-    WeightsFile,
-    classes_for,
-    count_floats,
-    fill,
-    layers_in_name,
-    read_weights,
-)
+from yolo.darknet.cfg import Convolution, Region, Yolo
+from yolo.darknet.weights import classes_for, count_floats, fill, layers_in_name, read_weights
 from yolo.errors import UserError
-from yolo.models.darknet_listing import list_detector, list_encoder
+from yolo.models.darknet_layers import list_detector, list_encoder
 from yolo.models.detector import Detector
-from yolo.models.encoders.encoder import Encoder
-from yolo.models.load_report import LoadReport
-from yolo.models.matching import report_filled, tensors_by_layer
+from yolo.models.encoders import Encoder
+from yolo.models.weights import LoadReport, report_filled, tensors_by_layer
 
 IMAGENET_CLASSES = 1000
 """Of Darknet's classifiers, whose last convolution stands behind the encoder."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """One way to read a file.
-
-    Attributes:
-        name: what the file then is, for reports and errors.
-        floats: how many it holds.
-        fill: copies them, and tells which convolutions were filled.
-    """
+class _Content:
+    """What a file may hold: its name for reports and errors, its length, and how it is copied."""
 
     name: str
     floats: int
-    fill: Callable[[WeightsFile], list[Convolution]]
+    fill: Callable[[np.ndarray], list[Convolution]]
 
 
 def load_darknet_encoder(encoder: Encoder, path: Path) -> LoadReport:
@@ -54,9 +40,8 @@ def load_darknet_encoder(encoder: Encoder, path: Path) -> LoadReport:
         UserError: Darknet has no such encoder, or the file does not fit it to the byte.
     """
     with _naming(path):
-        readings = list(_encoder_readings(encoder))
-    advice = "a whole detector's file belongs into model.init.weights"
-    return _load(encoder, path, readings, advice=advice)
+        contents = list(_encoder_contents(encoder))
+    return _load(encoder, path, contents, "a whole detector's file belongs into model.init.weights")
 
 
 def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
@@ -75,17 +60,32 @@ def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
     """
     with _naming(path):
         layers = list_detector(detector)
-    readings = [_whole_reading(detector, layers), *_encoder_readings(detector.encoder)]
-    first = layers_in_name(path)
-    if first is not None:
-        readings.append(_first_layers_reading(detector, layers, first))
-    return _load(
-        detector,
-        path,
-        readings,
-        other_classes=partial(_other_classes, detector, layers),
-        advice="use the weights of the same model, with any number of classes",
-    )
+    name = f"{type(detector.encoder).__name__} + {type(detector.neck).__name__}"
+    own = next(layer.classes for layer in layers if isinstance(layer, Yolo | Region))
+
+    def with_classes(classes: int) -> _Content:
+        return _Content(
+            f"{name} with {classes} classes",
+            count_floats(layers, classes=classes),
+            lambda floats: fill(layers, floats, classes=classes),
+        )
+
+    contents = [with_classes(own), *_encoder_contents(detector.encoder)]
+    if (first := layers_in_name(path)) is not None:
+        contents.append(
+            _Content(
+                f"the first {first} layers of {name}",
+                count_floats(layers, up_to=first),
+                lambda floats: fill(layers, floats, up_to=first),
+            )
+        )
+
+    def otherwise(floats: int) -> _Content | None:
+        classes = classes_for(layers, floats)
+        return None if classes is None else with_classes(classes)
+
+    advice = "use the weights of the same model, with any number of classes"
+    return _load(detector, path, contents, advice, otherwise)
 
 
 @contextmanager
@@ -97,76 +97,37 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from error
 
 
+def _encoder_contents(encoder: Encoder) -> Iterator[_Content]:
+    layers = list_encoder(encoder)
+    name, own = type(encoder).__name__, count_floats(layers)
+    yield _Content(f"the encoder {name}", own, lambda floats: fill(layers, floats))
+    yield _Content(
+        f"{name} as a classifier of {IMAGENET_CLASSES} classes",
+        own + IMAGENET_CLASSES * (encoder.out_channels[-1] + 1),
+        lambda floats: fill(layers, floats[:own]),
+    )
+
+
 def _load(
     model: nn.Module,
     path: Path,
-    readings: Sequence[Reading],
-    *,
+    contents: Sequence[_Content],
     advice: str,
-    other_classes: Callable[[int], Reading | None] = lambda floats: None,
+    otherwise: Callable[[int], _Content | None] = lambda floats: None,
 ) -> LoadReport:
-    """Read the file the one way that fits it to the byte."""
+    """Fill the model with the one content that fits the file to the byte."""
     file = read_weights(path)
     floats = len(file.floats)
-    fitting = [reading for reading in readings if reading.floats == floats]
-    other = None if fitting else other_classes(floats)
-    if other is not None:
-        fitting = [other]
-    if not fitting or file.extra_bytes:
-        expected = " or ".join(f"{r.floats:,} for {r.name}" for r in readings)
+    fitting = next((content for content in contents if content.floats == floats), None)
+    fitting = fitting or otherwise(floats)
+    if fitting is None or file.extra_bytes:
+        expected = " or ".join(f"{content.floats:,} for {content.name}" for content in contents)
         raise UserError(
             f"{path}: the number of floats expected is {expected}, and the file has {file.size}; "
             f"{advice}, and a damaged file has to be fetched again"
         )
-    reading = fitting[0]
-    return _report(model, f"{path} ({reading.name})", reading.fill(file))
-
-
-def _encoder_readings(encoder: Encoder) -> Iterator[Reading]:
-    layers = list_encoder(encoder)
-    name, floats = type(encoder).__name__, count_floats(layers)
-    yield Reading(f"the encoder {name}", floats, lambda file: fill(layers, file.floats))
-    classifier = IMAGENET_CLASSES * (encoder.out_channels[-1] + 1)
-    yield Reading(
-        f"{name} as a classifier of {IMAGENET_CLASSES} classes",
-        floats + classifier,
-        lambda file: fill(layers, file.floats[:floats]),
-    )
-
-
-def _whole_reading(detector: Detector, layers: LayerList) -> Reading:
-    name = f"{_name(detector)} with {_classes(layers)} classes"
-    return Reading(name, count_floats(layers), lambda file: fill(layers, file.floats))
-
-
-def _first_layers_reading(detector: Detector, layers: LayerList, first: int) -> Reading:
-    return Reading(
-        f"the first {first} layers of {_name(detector)}",
-        count_floats(layers, up_to=first),
-        lambda file: fill(layers, file.floats, up_to=first),
-    )
-
-
-def _other_classes(detector: Detector, layers: LayerList, floats: int) -> Reading | None:
-    """The same detector for another number of classes, if one has so many floats."""
-    classes = classes_for(layers, floats)
-    if classes is None:
-        return None
-    name = f"{_name(detector)} with {classes} classes"
-    return Reading(name, floats, lambda file: fill(layers, file.floats, classes=classes))
-
-
-def _name(detector: Detector) -> str:
-    return f"{type(detector.encoder).__name__} + {type(detector.neck).__name__}"
-
-
-def _classes(layers: LayerList) -> int:
-    return next(record.classes for record in layers if isinstance(record, Yolo | Region))
-
-
-def _report(model: nn.Module, source: str, convolutions: Sequence[Convolution]) -> LoadReport:
-    """Layers are named as everywhere: a convolution with its norm is one."""
-    ours = {id(convolution.conv) for convolution in convolutions}
+    ours = {id(convolution.conv) for convolution in fitting.fill(file.floats)}
     named = {name for name, module in model.named_modules() if id(module) in ours}
+    # layers are named as everywhere: a convolution with its norm is one
     filled = [name for name in tensors_by_layer(model) if {name, f"{name}.conv"} & named]
-    return report_filled(model, source, filled)
+    return report_filled(model, f"{path} ({fitting.name})", filled)

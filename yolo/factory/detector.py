@@ -23,9 +23,8 @@ from yolo.errors import UserError
 from yolo.models import encoders
 from yolo.models.detector import Detector
 from yolo.models.encoders import ENCODERS
+from yolo.models.heads.anchors import YOLOv2Head, YOLOv3Head
 from yolo.models.heads.yolov1 import YOLOv1Head
-from yolo.models.heads.yolov2 import YOLOv2Head
-from yolo.models.heads.yolov3 import YOLOv3Head
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
 from yolo.models.necks import NECKS, Neck
 
@@ -58,7 +57,7 @@ def build_detector(config: Config, class_names: Sequence[str]) -> Detector:
     model = config.model
     encoder = build_encoder(model.encoder)
     neck = NECKS[model.neck.type](in_channels=encoder.out_channels, width=model.neck.width)
-    return Detector.join(
+    return Detector(
         encoder=encoder,
         neck=neck,
         head=_build_head(config, neck, len(class_names)),

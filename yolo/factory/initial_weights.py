@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -13,17 +15,19 @@ from yolo.darknet.weights import is_weights_file
 from yolo.errors import UserError
 from yolo.factory.darknet import load_darknet_detector, load_darknet_encoder
 from yolo.models.detector import Detector
-from yolo.models.encoders.encoder import Encoder
-from yolo.models.encoders.weights import (
+from yolo.models.encoders import Encoder
+from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
+from yolo.models.weights import (
+    LoadReport,
     evaluated_tensors,
     fill_encoder,
+    fill_matching,
     imagenet_tensors,
     read_tensors,
+    report_filled,
     stored_preprocessing,
+    tensors_by_layer,
 )
-from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
-from yolo.models.load_report import LoadReport
-from yolo.models.matching import fill_matching, report_filled, tensors_by_layer
 from yolo.train.checkpoint import load_checkpoint
 
 MOST_NAMED = 5
@@ -70,14 +74,16 @@ def _load_encoder(encoder: Encoder, config: EncoderConfig) -> Loaded:
     assert weights is not None
     if weights == "imagenet":
         source = f"torchvision's ImageNet weights of {config.type}"
-        fill_encoder(encoder, imagenet_tensors(config.type), source=source)
+        with _naming("model.encoder.weights"):
+            fill_encoder(encoder, imagenet_tensors(config.type), source=source)
         return report_filled(encoder, source, tensors_by_layer(encoder)), IMAGENET
     path = Path(weights)
     _check_exists(path, "model.encoder.weights")
     if is_weights_file(path):
         return load_darknet_encoder(encoder, path), UNIT_RANGE
-    tensors = read_tensors(path)
-    fill_encoder(encoder, tensors, source=str(path))
+    with _naming("model.encoder.weights"):
+        tensors = read_tensors(path)
+        fill_encoder(encoder, tensors, source=str(path))
     report = report_filled(encoder, f"{path}, its encoder", tensors_by_layer(encoder))
     return report, stored_preprocessing(tensors)
 
@@ -103,12 +109,19 @@ def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
 
 
 def _load_checkpoint(model: nn.Module, path: Path) -> Loaded:
-    try:
+    with _naming("model.init.weights"):
         tensors = evaluated_tensors(load_checkpoint(path))
-    except UserError as error:
-        raise UserError(f"model.init.weights: {error}") from error
     report = report_filled(model, str(path), fill_matching(model, tensors))
     return report, stored_preprocessing(tensors)
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """Put a setting in front of errors about its file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from error
 
 
 def _check_exists(path: Path, setting: str) -> None:

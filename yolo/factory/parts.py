@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.loader import TrainingBatches
-from yolo.models.classifier import Classifier
-from yolo.models.detector import Detector
-from yolo.models.load_report import LoadReport
+from yolo.models.detector import Classifier, Detector
+from yolo.models.weights import LoadReport
 from yolo.train.evaluation import Evaluator
 from yolo.train.precision import Precision
 

@@ -12,7 +12,7 @@ from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
 from yolo.errors import UserError
 from yolo.factory.detector import build_detector
 from yolo.models.detector import Detector
-from yolo.models.encoders.weights import evaluated_tensors
+from yolo.models.weights import evaluated_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 

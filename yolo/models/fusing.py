@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import TypeVar
 
@@ -13,17 +12,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def fuse(model: Model) -> Model:
-    """A copy for inference in which every batch norm is part of the convolution before it.
+    """A copy for inference whose batch norms are part of the convolution before them, where one is.
 
     With running mean m and variance v, ``norm(conv(x)) = g * (W x + b - m) / sqrt(v + eps) + h``
     is a convolution with the weights ``W * g / sqrt(v + eps)``. They are computed in float64 and
     rounded once, so the outputs are the model's within float rounding. What was a batch norm is an
     ``nn.Identity``, so that all other layers keep their names.
 
-    The pairs are the neighbours among a module's children: ``conv`` and ``norm`` of a
-    ``ConvBlock``, ``conv1`` and ``bn1`` of torchvision's ResNet, the first two of its
-    ``Conv2dNormActivation`` and of its ``downsample``. A new encoder has to define them in the
-    order in which they run.
+    A pair is a convolution and a batch norm of its width that stand next to each other among a
+    module's children: ``conv`` and ``norm`` of a ``ConvBlock``, ``conv1`` and ``bn1`` of a ResNet.
+    So children have to stand in the order in which they run (see ``Encoder``). Any other batch
+    norm, such as DenseNet's before its convolutions, stays as it is.
 
     Args:
         model: is left as it is.
@@ -33,20 +32,13 @@ def fuse(model: Model) -> Model:
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for parent in list(fused.modules()):
-        for conv, norm_name, norm in _pairs(parent):
-            _fold(conv, norm)
-            setattr(parent, norm_name, nn.Identity())
-    left = [name for name, layer in fused.named_modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert not left, f"no convolution stands right before {left}"
+        for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
+            if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            if conv.out_channels == norm.num_features and norm.affine and norm.track_running_stats:
+                _fold(conv, norm)
+                setattr(parent, name, nn.Identity())
     return fused
-
-
-def _pairs(parent: nn.Module) -> Iterator[tuple[nn.Conv2d, str, nn.BatchNorm2d]]:
-    """A module's convolutions that a batch norm follows, with the norm's name."""
-    for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            assert conv.out_channels == norm.num_features, f"{name} belongs to another convolution"
-            yield conv, name, norm
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

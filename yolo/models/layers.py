@@ -7,10 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from yolo.darknet.layer_records import Convolution, LayerList
+from yolo.darknet.cfg import Convolution, LayerList
 
 BATCH_NORM_MOMENTUM = 0.1
-"""Share of the newest batch in the running averages; Darknet has 0.01."""
+"""Share of the newest batch in the running averages, PyTorch's default: they are worth using after
+some tens of steps. Darknet and torchvision's MobileNetV3 have 0.01, whose averages lag hundreds of
+steps behind the weights."""
 
 BATCH_NORM_EPSILON = 1e-6
 """Added to the variance under the root, as OpenCV does with Darknet's networks.
@@ -58,47 +60,30 @@ class Normalise(nn.Module):
         self.std.copy_(self.std.new_tensor(preprocessing.std).view_as(self.std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalise in one pass over the image.
+        """Normalise in one pass: uint8 (B, 3, H, W) RGB -> the same shape, channels-last.
 
-        Args:
-            images: uint8 (B, 3, H, W), RGB.
-
-        Returns:
-            (B, 3, H, W), channels-last, in the precision of the buffers: float32 also under
-            autocast, whose first convolution casts it.
+        The result has the precision of the buffers: float32 also under autocast, whose first
+        convolution casts it.
         """
         pixels = images.to(self.mean.dtype, memory_format=torch.channels_last)
         return torch.addcmul(-self.mean / self.std, pixels, 1 / (255 * self.std))
 
 
 class ConvBlock(nn.Module):
-    """Darknet's ``[convolutional]`` layer: convolution, batch norm, activation.
+    """Darknet's ``[convolutional]`` layer: convolution, batch norm, leaky activation.
 
-    ``conv``, ``norm`` and ``activation`` are what one Darknet layer record is made of. The padding
-    keeps the size (``pad=1`` in a cfg means ``size / 2``).
-
-    Batch norm's running averages keep 0.99 of their past at each step in Darknet; here it is
-    PyTorch's 0.9, so that they are worth using after some tens of steps.
-
-    Weights start from He's normal distribution over the fan-in, as in Darknet, with the gain of the
-    leaky activation (He et al. 2015, section 2.2; Darknet leaves the slope out, which is 0.5%).
+    The padding keeps the size (``pad=1`` in a cfg means ``size / 2``). Weights start from He's
+    normal distribution over the fan-in, as in Darknet, with the gain of the leaky activation (He et
+    al. 2015, section 2.2; Darknet leaves the slope out, which is 0.5%).
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=kernel_size // 2,
-            bias=False,
-        )
-        self.norm = nn.BatchNorm2d(
-            out_channels, eps=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM
-        )
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels, BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM)
         self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
         nn.init.kaiming_normal_(self.conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
 
@@ -107,7 +92,7 @@ class ConvBlock(nn.Module):
         return self.activation(self.norm(self.conv(x)))
 
     def list_layers(self, layers: LayerList) -> int:
-        """Write itself as Darknet knows it. Returns the layer's index."""
+        """Add itself as a layer of Darknet. Returns its index."""
         return layers.add(Convolution(self.conv, norm=self.norm, activation="leaky"))
 
 

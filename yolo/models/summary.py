@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-
-from yolo.models.heads.locally_connected import LocallyConnected
+from torch.utils.flop_counter import FlopCounterMode
 
 HEADINGS = ("layer", "kind", "kernel", "input", "output", "parameters", "trainable", "mult-adds")
 LEFT_ALIGNED = 3
-
-Weighty = nn.Conv2d | nn.Linear | LocallyConnected
-"""The layers whose multiply-adds are counted."""
 
 BATCH = 2
 """Images in the dry run: batch norm in training mode refuses a single cell of a single image."""
@@ -28,22 +22,36 @@ class Row:
     """One layer: a convolution with its norm and activation, or a layer that stands alone.
 
     Attributes:
-        name: its name in the model.
-        kind: its class.
-        kernel: size / stride, and the groups where there are several; empty if it has none.
+        layer: the module.
         input_shape, output_shape: without the batch.
-        parameters, trainable: how many.
         multiply_adds: of convolutions, local ones too, and linear layers, for one image.
     """
 
     name: str
-    kind: str
-    kernel: str
+    layer: nn.Module
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
-    parameters: int
-    trainable: int
     multiply_adds: int
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in its parameters."""
+        return sum(p.numel() for p in self.layer.parameters())
+
+    def cells(self) -> tuple[str, ...]:
+        """Under the ``HEADINGS``; the kernel is size / stride, and the groups if there are any."""
+        trained = sum(p.numel() for p in self.layer.parameters() if p.requires_grad)
+        trainable = {0: "no", self.parameters: "yes"}.get(trained, f"{trained:,}")
+        return (
+            self.name,
+            type(self.layer).__name__,
+            next(filter(None, map(_kernel, self.layer.modules())), ""),
+            "x".join(map(str, self.input_shape)),
+            "x".join(map(str, self.output_shape)),
+            f"{self.parameters:,}" if self.parameters else "",
+            trainable if self.parameters else "",
+            f"{self.multiply_adds:,}" if self.multiply_adds else "",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +102,37 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
         name: t.detach().to("meta").requires_grad_(t.requires_grad) for name, t in tensors.items()
     }
     images = torch.zeros(BATCH, 3, image_size_px, image_size_px, dtype=torch.uint8, device="meta")
-    rows: list[Row] = []
+    ran: list[tuple[str, nn.Module, Tensor, Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, inputs, output, name=name: ran.append((name, layer, inputs[0], output))
+        )
+        for name, layer in _layers(model)
+    ]
+    weights = {_address(tensor) for tensor in shapes.values()}
     stored: dict[int, int] = {}
-    with _recording_rows(model, rows), _recording_activations(shapes, stored), torch.enable_grad():
-        output = functional_call(model, shapes, (images,))
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _address(tensor) not in weights:
+            stored[_address(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    try:
+        memory = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with FlopCounterMode(display=False) as counter, memory, torch.enable_grad():
+            output = functional_call(model, shapes, (images,))
+    finally:
+        for hook in hooks:
+            hook.remove()
     del output  # kept so far: the graph holds the storages that ``stored`` tells apart by address
+    flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     parameters = list(model.parameters())
     return Summary(
-        rows=tuple(rows),
+        rows=tuple(
+            Row(name, layer, tuple(before.shape[1:]), tuple(after.shape[1:]), multiply_adds)
+            for name, layer, before, after in ran
+            for multiply_adds in [flops.get(f"{type(model).__name__}.{name}", 0) // (2 * BATCH)]
+        ),
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
         statistics=sum(
@@ -113,38 +144,6 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
         trainable_bytes=sum(p.nbytes for p in parameters if p.requires_grad),
         activation_bytes=sum(stored.values()) // BATCH,
     )
-
-
-@contextmanager
-def _recording_rows(model: nn.Module, rows: list[Row]) -> Iterator[None]:
-    """Append a row for every layer that runs."""
-
-    def record(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        rows.append(_row(name, layer, tuple(inputs[0].shape[1:]), tuple(output.shape[1:])))
-
-    handles = [
-        layer.register_forward_hook(lambda layer, i, o, name=name: record(name, layer, i, o))
-        for name, layer in _layers(model)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _recording_activations(weights: dict[str, Tensor], stored: dict[int, int]) -> Iterator[None]:
-    """Note the size of each distinct memory that autograd keeps, the weights' own aside."""
-    known = {_address(tensor) for tensor in weights.values()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if _address(tensor) not in known:
-            stored[_address(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield
 
 
 def _address(tensor: Tensor) -> int:
@@ -166,76 +165,31 @@ def is_conv_block(module: nn.Module) -> bool:
     """Whether it is one convolution with what belongs to it (norm, activation)."""
     children = list(module.children())
     convolutions = [child for child in children if isinstance(child, nn.Conv2d)]
-    alone = len(children) == 1
-    return (
-        not alone
-        and len(convolutions) == 1
-        and not any(list(child.children()) for child in children)
-    )
-
-
-def _row(
-    name: str, layer: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> Row:
-    weighty = next((m for m in layer.modules() if isinstance(m, Weighty)), None)
-    parameters = list(layer.parameters())
-    return Row(
-        name=name,
-        kind=type(layer).__name__,
-        kernel=_kernel(weighty or layer),
-        input_shape=input_shape,
-        output_shape=output_shape,
-        parameters=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        multiply_adds=_multiply_adds(weighty, output_shape),
-    )
+    flat = not any(list(child.children()) for child in children)
+    return flat and len(children) > 1 and len(convolutions) == 1
 
 
 def _kernel(layer: nn.Module) -> str:
-    if isinstance(layer, nn.MaxPool2d):
-        return f"{layer.kernel_size}x{layer.kernel_size}/{layer.stride}"
-    if isinstance(layer, LocallyConnected):
-        return f"{layer.kernel_size}x{layer.kernel_size}/1"
-    if not isinstance(layer, nn.Conv2d):
+    if not hasattr(layer, "kernel_size"):
         return ""
-    height, width = layer.kernel_size
-    groups = f" g{layer.groups}" if layer.groups > 1 else ""
-    return f"{height}x{width}/{layer.stride[0]}{groups}"
-
-
-def _multiply_adds(layer: Weighty | None, output_shape: tuple[int, ...]) -> int:
-    """Each output number costs as many multiply-adds as it has weights."""
-    if layer is None:
-        return 0
-    if isinstance(layer, LocallyConnected):
-        return layer.weight.numel()  # no two output numbers share a weight
-    return prod(output_shape) * prod(layer.weight.shape[1:])
+    (height, width), (stride, _) = (
+        size if isinstance(size, tuple) else (size, size)
+        for size in (layer.kernel_size, getattr(layer, "stride", 1))
+    )
+    groups = getattr(layer, "groups", 1)
+    return f"{height}x{width}/{stride}" + (f" g{groups}" if groups > 1 else "")
 
 
 def _table(summary: Summary) -> list[str]:
-    cells = [HEADINGS, *(_cells(row) for row in summary.rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
-    lines = ["  ".join(_aligned(line, widths)).rstrip() for line in cells]
-    return [lines[0], "-" * len(lines[0]), *lines[1:]]
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    trainable = {0: "no", row.parameters: "yes"}.get(row.trainable, f"{row.trainable:,}")
-    return (
-        row.name,
-        row.kind,
-        row.kernel,
-        "x".join(map(str, row.input_shape)),
-        "x".join(map(str, row.output_shape)),
-        f"{row.parameters:,}" if row.parameters else "",
-        trainable if row.parameters else "",
-        f"{row.multiply_adds:,}" if row.multiply_adds else "",
-    )
-
-
-def _aligned(line: tuple[str, ...], widths: list[int]) -> Iterator[str]:
-    for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-        yield cell.ljust(width) if column < LEFT_ALIGNED else cell.rjust(width)
+    lines = [HEADINGS, *(row.cells() for row in summary.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = []
+    for line in lines:
+        padded = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
+        for column in range(LEFT_ALIGNED):
+            padded[column] = line[column].ljust(widths[column])
+        table.append("  ".join(padded).rstrip())
+    return [table[0], "-" * len(table[0]), *table[1:]]
 
 
 def _totals(summary: Summary, image_size_px: int) -> list[str]:

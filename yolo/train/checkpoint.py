@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from yolo.errors import UserError
-from yolo.models.torch_files import load_plain
+from yolo.models.weights import load_plain
 
 VERSION = 1
 _MARK = b"sha256:"

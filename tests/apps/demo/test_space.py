@@ -14,7 +14,7 @@ import yaml
 from tests.apps.demo.stand_ins import write_checkpoint
 from yolo.apps.demo.space import make_space
 from yolo.errors import UserError
-from yolo.models.encoders.weights import evaluated_tensors
+from yolo.models.weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint
 
 

@@ -1,13 +1,13 @@
 import torch
 from torch import nn
 
-from yolo.models.encoders.darknet19 import darknet19
+from yolo.models.encoders.darknet import Darknet19
 
 
 def test_layers_are_those_of_the_cfg():
     """Maps taken by hand from the layers in the order of yolov2.cfg: 16 is passed through."""
     torch.manual_seed(0)
-    encoder = darknet19().eval()
+    encoder = Darknet19().eval()
     convs = iter(m for m in encoder.modules() if hasattr(m, "conv"))
     pools_at = (1, 3, 7, 11, 17)
     layers = [nn.MaxPool2d(2) if i in pools_at else next(convs) for i in range(23)]

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from yolo.models.encoders.darknet_tiny import DarknetTiny, SameSizeMaxPool
+from yolo.models.encoders.darknet import DarknetTiny, SameSizeMaxPool
 
 
 def test_same_size_pool_looks_right_and_down():

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from yolo.models.encoders.extraction import Extraction
+from yolo.models.encoders.darknet import Extraction
 from yolo.models.layers import ConvBlock
 
 CFG = "64/7/2 M 192/3 M 128/1 256/3 256/1 512/3 M 256/1 512/3 256/1 512/3 256/1 512/3 256/1 512/3 "

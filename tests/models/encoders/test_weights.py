@@ -7,9 +7,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from yolo.config.schema.base import Section
 from yolo.errors import UserError
-from yolo.models.classifier import Classifier
+from yolo.models.detector import Classifier
 from yolo.models.encoders import ENCODERS
-from yolo.models.encoders.weights import (
+from yolo.models.layers import IMAGENET, UNIT_RANGE
+from yolo.models.weights import (
     IMAGENET_WEIGHTS,
     evaluated_tensors,
     fill_encoder,
@@ -17,7 +18,6 @@ from yolo.models.encoders.weights import (
     read_tensors,
     stored_preprocessing,
 )
-from yolo.models.layers import IMAGENET, UNIT_RANGE
 
 tiny = ENCODERS["darknet_tiny"]
 

@@ -1,7 +1,6 @@
 import torch
 
-from yolo.models.heads.anchor_output import OBJECTNESS
-from yolo.models.heads.yolov2 import YOLOv2Head
+from yolo.models.heads.anchors import OBJECTNESS, YOLOv2Head
 
 
 def test_channels_hold_one_anchor_after_the_other_without_a_copy():

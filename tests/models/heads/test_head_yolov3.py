@@ -1,7 +1,6 @@
 import torch
 
-from yolo.models.heads.anchor_output import OBJECTNESS
-from yolo.models.heads.yolov3 import YOLOv3Head
+from yolo.models.heads.anchors import OBJECTNESS, YOLOv3Head
 
 STRIDES = (8, 16, 32)
 

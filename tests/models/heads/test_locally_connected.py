@@ -1,6 +1,6 @@
 import torch
 
-from yolo.models.heads.locally_connected import LocallyConnected
+from yolo.models.heads.yolov1 import LocallyConnected
 
 
 def naive(layer, x):

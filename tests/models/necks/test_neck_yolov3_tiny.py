@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from yolo.models.necks.yolov3_tiny import YOLOv3TinyNeck
+from yolo.models.necks.yolov3 import YOLOv3TinyNeck
 
 
 @pytest.mark.parametrize(

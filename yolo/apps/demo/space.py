@@ -11,7 +11,7 @@ from typing import Any
 
 from yolo.config import REPOSITORY_ROOT
 from yolo.errors import UserError
-from yolo.models.encoders.weights import evaluated_tensors
+from yolo.models.weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
 OLDEST_GRADIO = "6.0.0"

@@ -14,7 +14,7 @@ from yolo.darknet.weights import write_weights
 from yolo.errors import UserError
 from yolo.factory.detector import anchors_px
 from yolo.factory.trained_weights import load_detector, read_config
-from yolo.models.darknet_listing import list_detector
+from yolo.models.darknet_layers import list_detector
 from yolo.models.detector import Detector
 from yolo.train.checkpoint import load_checkpoint
 

@@ -11,9 +11,18 @@ EncoderMaps = tuple[Tensor, Tensor, Tensor]
 
 
 class Encoder(nn.Module):
-    """A backbone: turns normalised images (B, 3, S, S) into ``EncoderMaps``.
+    """A backbone: turns normalised images (B, 3, S, S), S any multiple of 32, into ``EncoderMaps``.
 
-    S is any multiple of 32. A subclass sets the two attributes and defines ``forward``.
+    A subclass sets ``out_channels`` and ``preprocessing`` and defines ``forward``. Its modules, and
+    those within them, are its children **in the order in which they run**, for two things go by it:
+
+    - Freezing up to a part freezes that part and all before it. The parts are the children, or
+      where a child is an ``nn.Sequential`` or ``nn.ModuleList``, its members.
+    - Fusing, for prediction and export, takes a batch norm that is the next child after a
+      convolution of the same width for that convolution's own.
+
+    Where Darknet has its layers, ``list_layers(layers) -> (i, j, k)`` adds them to a
+    ``yolo.darknet.cfg.LayerList`` and returns the indices of the three maps.
 
     Attributes:
         strides: pixels of the image per cell of each map.

@@ -6,10 +6,10 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolo.errors import UserError
-from yolo.models.heads.locally_connected import LocallyConnected
 from yolo.models.layers import LEAKY_SLOPE
 
 STRIDE_PX = 64
@@ -66,16 +66,26 @@ class YOLOv1Head(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        self.cells = cells
-        self.boxes = boxes
-        self.classes = classes
+        self.cells, self.boxes, self.classes = cells, boxes, classes
+        activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
         if end == "local":
-            self.hidden, features = _local(in_channels[0], cells)
+            local = LocallyConnected(in_channels[0], LOCAL_FILTERS, cells=cells, kernel_size=3)
+            self.hidden = nn.Sequential(local, activation, nn.Flatten())
+            features = LOCAL_FILTERS * cells * cells  # in Darknet's order: channel, row, column
         else:
-            self.hidden, features = _connected(in_channels[0], cells)
+            features = CONNECTED_FEATURES
+            linear = nn.Linear(in_channels[0] * cells * cells, features)
+            bound = math.sqrt(2 / linear.in_features) / cells
+            nn.init.uniform_(linear.weight, -bound, bound)
+            nn.init.zeros_(linear.bias)
+            self.hidden = nn.Sequential(nn.Flatten(), linear, activation)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(features, cells * cells * (boxes * 5 + classes))
-        self._start_with_one_guess()
+        nn.init.normal_(self.output.weight, std=START_NORM / math.sqrt(features))
+        with torch.no_grad():
+            self.output.bias.zero_()
+            _, _, xywh = self._by_kind(self.output.bias)
+            xywh += xywh.new_tensor(START_XYWH)
 
     def forward(self, maps: tuple[Tensor]) -> list[Tensor]:
         """Predict.
@@ -91,7 +101,14 @@ class YOLOv1Head(nn.Module):
             UserError: the map has another size than the head was built for.
         """
         (x,) = maps
-        self._check_size(x)
+        height, width = x.shape[2:]
+        if (height, width) != (self.cells, self.cells):
+            built = STRIDE_PX * self.cells
+            raise UserError(
+                f"images of {STRIDE_PX * width} x {STRIDE_PX * height} px: this YOLOv1 was built "
+                f"for {built} x {built} px alone ({self.cells} x {self.cells} cells); use that "
+                f"size."
+            )
         classes, confidence, xywh = self._by_kind(self.output(self.dropout(self.hidden(x))))
         boxes = torch.cat((xywh, confidence), dim=-1)  # (B, S, S, n, 5)
         return [torch.cat((boxes.flatten(3), classes), dim=-1)]  # (B, S, S, n * 5 + K)
@@ -107,39 +124,46 @@ class YOLOv1Head(nn.Module):
             parts[2].unflatten(-1, (cells, cells, boxes, 4)),  # (..., S, S, n, 4)
         )
 
-    def _check_size(self, x: Tensor) -> None:
-        height, width = x.shape[2:]
-        if (height, width) != (self.cells, self.cells):
-            built = STRIDE_PX * self.cells
-            raise UserError(
-                f"images of {STRIDE_PX * width} x {STRIDE_PX * height} px: this YOLOv1 was built "
-                f"for {built} x {built} px alone ({self.cells} x {self.cells} cells); use that "
-                f"size."
-            )
 
-    def _start_with_one_guess(self) -> None:
-        nn.init.normal_(self.output.weight, std=START_NORM / math.sqrt(self.output.in_features))
-        with torch.no_grad():
-            self.output.bias.zero_()
-            _, _, xywh = self._by_kind(self.output.bias)
-            xywh += xywh.new_tensor(START_XYWH)
+class LocallyConnected(nn.Module):
+    """Darknet's ``[local]``: a convolution with its own weights and bias at every place of the map.
 
+    Its stride is 1 and the padding keeps the size. The weights stand as Darknet stores them, so
+    each is the other's by a plain copy: ``weight`` (S * S, out, in * k * k), with the places row by
+    row and the last axis over channel, row and column of the window; ``bias`` (out * S * S),
+    channel by channel.
 
-def _local(in_channels: int, cells: int) -> tuple[nn.Module, int]:
-    """Darknet's ``[local]``, and the numbers that leave it in its order: channel, row, column."""
-    layers = nn.Sequential(
-        LocallyConnected(in_channels, LOCAL_FILTERS, cells=cells, kernel_size=3),
-        nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
-        nn.Flatten(),
-    )
-    return layers, LOCAL_FILTERS * cells * cells
+    Weights start uniform within sqrt(2 / fan-in) / S. Darknet fills the first place alone, without
+    the S, and leaves the others at 0: here they share what that one has, so that the sum of squares
+    over the map starts the same.
 
+    Args:
+        in_channels: of the map.
+        out_channels: of the result.
+        cells: S, height and width of the map.
+        kernel_size: k, odd.
+    """
 
-def _connected(in_channels: int, cells: int) -> tuple[nn.Module, int]:
-    """The paper's first fully connected layer, and the numbers that leave it."""
-    linear = nn.Linear(in_channels * cells * cells, CONNECTED_FEATURES)
-    bound = math.sqrt(2 / linear.in_features) / cells
-    nn.init.uniform_(linear.weight, -bound, bound)
-    nn.init.zeros_(linear.bias)
-    layers = nn.Sequential(nn.Flatten(), linear, nn.LeakyReLU(LEAKY_SLOPE, inplace=True))
-    return layers, CONNECTED_FEATURES
+    def __init__(
+        self, in_channels: int, out_channels: int, *, cells: int, kernel_size: int
+    ) -> None:
+        super().__init__()
+        assert kernel_size % 2 == 1, "an odd window has a middle"
+        self.out_channels, self.cells, self.kernel_size = out_channels, cells, kernel_size
+        window = in_channels * kernel_size**2
+        self.weight = nn.Parameter(torch.empty(cells * cells, out_channels, window))
+        self.bias = nn.Parameter(torch.zeros(out_channels * cells * cells))
+        bound = math.sqrt(2 / window) / cells
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, S, S) -> (B, out, S, S).
+
+        One matrix product per place, all in one call that reads the weights once, whatever the
+        batch.
+        """
+        windows = F.unfold(x, self.kernel_size, padding=self.kernel_size // 2)  # (B, in*k*k, S*S)
+        result = torch.bmm(self.weight, windows.permute(2, 1, 0))  # (S*S, out, B)
+        bias = self.bias.view(self.out_channels, -1)  # (out, S*S)
+        result = result.permute(2, 1, 0) + bias  # (B, out, S*S)
+        return result.unflatten(2, (self.cells, self.cells))  # (B, out, S, S)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from yolo.models.necks.neck import Neck
 from yolo.models.necks.yolov1 import YOLOv1Neck
 from yolo.models.necks.yolov2 import YOLOv2Neck
-from yolo.models.necks.yolov3 import YOLOv3Neck, YOLOv3SPPNeck
-from yolo.models.necks.yolov3_tiny import YOLOv3TinyNeck
+from yolo.models.necks.yolov3 import YOLOv3Neck, YOLOv3SPPNeck, YOLOv3TinyNeck
 
 NECKS: dict[str, Callable[..., Neck]] = {
     "yolov3": YOLOv3Neck,
@@ -17,7 +16,6 @@ NECKS: dict[str, Callable[..., Neck]] = {
     "yolov2": YOLOv2Neck,
     "yolov1": YOLOv1Neck,
 }
-"""``type`` in a config -> the class; each takes ``in_channels`` and ``width``, and tells
-``out_channels`` and ``strides_px`` of the maps that it returns."""
+"""``type`` in a config -> the class; each takes ``in_channels`` and ``width``."""
 
 __all__ = ["NECKS", "Neck"]

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from yolo.errors import UserError
 from yolo.models.layers import ConvBlock, scale_channels
-from yolo.models.necks.neck import Neck
-from yolo.models.necks.width import NeckWidth, width_factor
+from yolo.models.necks.neck import Neck, NeckWidth, width_factor
 
 PAPER_CHANNELS = 1024
 """Of all four convolutions, and of the encoder's map at stride 32."""
@@ -16,17 +15,8 @@ PAPER_CHANNELS = 1024
 class YOLOv1Neck(Neck):
     """The four 3x3 convolutions that the paper adds to its encoder (section 2.2, figure 3).
 
-    The second has stride 2: an image of 448 px becomes 7 x 7 cells.
-
-    Args:
-        in_channels: channels of the encoder's maps at strides 8, 16 and 32; the last is read.
-        width: ``paper``; ``scaled``, which multiplies the paper's channels with the encoder's at
-            stride 32 over Extraction's 1024; or a factor on the paper's channels. Other widths than
-            the paper's are rounded to a multiple of 8, at least 32.
-
-    Attributes:
-        out_channels: channels of the one map.
-        strides_px: its stride.
+    The second has stride 2: an image of 448 px becomes 7 x 7 cells. ``scaled`` goes by the
+    encoder's channels at stride 32, 1024 in Extraction; there are at least 32.
     """
 
     strides_px = (64,)
@@ -44,14 +34,7 @@ class YOLOv1Neck(Neck):
         )
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor]:
-        """Halve the coarsest map.
-
-        Args:
-            maps: the encoder's, (B, C, S / stride, S / stride) at strides 8, 16, 32; S a multiple
-                of 64.
-
-        Returns:
-            One map (B, C, S / 64, S / 64).
+        """The encoder's maps -> one map (B, C, S / 64, S / 64).
 
         Raises:
             UserError: S is no multiple of 64; the cells would not cover it evenly.

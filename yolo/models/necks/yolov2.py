@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from yolo.darknet.layer_records import LayerList, Route, list_in_a_row
-from yolo.darknet.layer_records import Reorg as ReorgRecord
+from yolo.darknet import cfg
 from yolo.models.layers import ConvBlock, scale_channels
-from yolo.models.necks.neck import Neck
-from yolo.models.necks.width import STRIDE16_CHANNELS, NeckWidth, width_factor
+from yolo.models.necks.neck import Neck, NeckWidth, width_factor
 
 PAPER_CHANNELS = 1024
 """Channels of the three 3x3 convolutions (Darknet's ``yolov2.cfg``)."""
@@ -25,16 +23,6 @@ class YOLOv2Neck(Neck):
 
     The paper stacks all 512 channels of the finer map; Darknet's cfg files first gather them in 64,
     as here.
-
-    Args:
-        in_channels: channels of the encoder's maps at strides 8, 16 and 32.
-        width: ``paper``; ``scaled``, which multiplies the paper's channels with the encoder's at
-            stride 16 over Darknet-19's 512; or a factor on the paper's channels. Other widths than
-            the paper's are rounded to a multiple of 8.
-
-    Attributes:
-        out_channels: channels of the one map.
-        strides_px: its stride.
     """
 
     strides_px = (32,)
@@ -42,7 +30,7 @@ class YOLOv2Neck(Neck):
     def __init__(self, *, in_channels: tuple[int, int, int], width: NeckWidth = "paper") -> None:
         super().__init__()
         _, in16, in32 = in_channels
-        factor = width_factor(width, in16, STRIDE16_CHANNELS)
+        factor = width_factor(width, in16)
         out = scale_channels(PAPER_CHANNELS, factor, at_least=32)
         fine = scale_channels(PAPER_PASSTHROUGH, factor, at_least=8)
         self.out_channels = (out,)
@@ -53,27 +41,19 @@ class YOLOv2Neck(Neck):
         self.mix = ConvBlock(4 * fine + out, out, kernel_size=3)
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor]:
-        """Join two scales.
-
-        Args:
-            maps: the encoder's, (B, C, S / stride, S / stride) at strides 8, 16, 32; S a multiple
-                of 32. The first is not used.
-
-        Returns:
-            One map (B, ``out_channels[0]``, S / 32, S / 32).
-        """
+        """The encoder's maps, the finest unused -> one map (B, C, S / 32, S / 32)."""
         _, encoder16, encoder32 = maps
         fine = self.passthrough(encoder16)  # (B, 4 * fine, S / 32, S / 32)
         return (self.mix(torch.cat((fine, self.stride32(encoder32)), dim=1)),)
 
-    def list_levels(self, layers: LayerList, maps: tuple[int, int, int]) -> Iterator[int]:
-        """Write itself in Darknet's order; see ``YOLOv3Neck.list_levels``."""
+    def list_levels(self, layers: cfg.LayerList, maps: tuple[int, int, int]) -> Iterator[int]:
+        """Add its layers in Darknet's order; see ``Neck``."""
         _, encoder16, encoder32 = maps
         layers.go_on_from(encoder32)
-        coarse = list_in_a_row(layers, self.stride32)
+        coarse = layers.add_all(self.stride32)
         layers.go_on_from(encoder16)
-        fine = list_in_a_row(layers, self.passthrough)
-        layers.add(Route((fine, coarse)))
+        fine = layers.add_all(self.passthrough)
+        layers.add(cfg.Route((fine, coarse)))
         self.mix.list_layers(layers)
         yield 0
 
@@ -93,6 +73,6 @@ class Reorg(nn.Module):
         groups = blocks.permute(0, 3, 5, 1, 2, 4)  # (B, 2, 2, C / 4, H, W)
         return groups.reshape(batch, 4 * channels, height // 2, width // 2)
 
-    def list_layers(self, layers: LayerList) -> int:
-        """Write itself as Darknet knows it. Returns the layer's index."""
-        return layers.add(ReorgRecord(stride=2))
+    def list_layers(self, layers: cfg.LayerList) -> int:
+        """Add itself as a layer of Darknet. Returns its index."""
+        return layers.add(cfg.Reorg(stride=2))
