@@ -16,8 +16,7 @@ from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.memory import MB, in_fresh_process, proportional_bytes, trim_heap
 from yolo.data.annotations import Annotations
 from yolo.data.loader import TrainingBatches
-from yolo.data.sampling import SampleOrder
-from yolo.data.sizes import FixedSize
+from yolo.data.sampling import FixedSize, SampleOrder
 from yolo.data.transforms.augment import Augment
 from yolo.records import Sample
 

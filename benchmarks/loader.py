@@ -17,14 +17,13 @@ import numpy as np
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import Rounds, take_turns
 from yolo.config.schema.data import default_augment
+from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.image_cache import CachedImages
 from yolo.data.images import decode
 from yolo.data.loader import ImageData, TrainingBatches
 from yolo.data.sampling import SampleOrder
-from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.mosaic import Mosaic
+from yolo.data.transforms.augment import Augment, Mosaic
 from yolo.data.transforms.transform_list import COLOUR, build_transform
 from yolo.records import Batch, Sample
 
@@ -73,9 +72,7 @@ def measure_loader(settings: Settings) -> Iterator[Figure]:
     profile = Profile(dataset, size_px)
     many = Counted(dataset.select(np.tile(np.arange(len(dataset)), REPEATS)))
     with tempfile.TemporaryDirectory() as folder:
-        cached = CachedImages(
-            dataset, side_px=size_px, limit_bytes=CACHE_BYTES, folder=Path(folder)
-        )
+        cached = DiskCache(dataset, side_px=size_px, limit_bytes=CACHE_BYTES, folder=Path(folder))
         streams = {
             "default": _stream(dataset, _transforms(), size_px),
             "mosaic": _stream(many, _transforms(), size_px, mosaic=Mosaic(1.0, ENDLESS)),
@@ -213,11 +210,10 @@ def _stream(
 ) -> Iterator[Batch]:
     batches = TrainingBatches(
         dataset=images,
-        augment=Augment(transforms=transforms),
+        augment=Augment(transforms=transforms, mosaic=mosaic),
         order=SampleOrder(length=len(images), seed=0),
         size_px=lambda step: size_px,
         batch_size=BATCH_SIZE,
         micro_batch_size=BATCH_SIZE,
-        mosaic=mosaic,
     )
     return batches.from_step(0)

@@ -18,11 +18,9 @@ import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from yolo.data import loader
-from yolo.data.loader import EvaluationBatches, TrainingBatches
-from yolo.data.sampling import SampleOrder
-from yolo.data.sizes import FixedSize, RandomSizes
-from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.mosaic import MixUp, Mosaic
+from yolo.data.loader import DecodedPool, EvaluationBatches, TrainingBatches
+from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder
+from yolo.data.transforms.augment import Augment, MixUp, Mosaic
 from yolo.data.workers import lost_worker, prepare_worker
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
@@ -75,10 +73,11 @@ def training(dataset: Noise | None = None, **settings: Any) -> TrainingBatches:
         "micro_batch_size": 3,
         "seed": 5,
     }
+    mixing = {name: settings.pop(name, None) for name in ("mosaic", "mixup")}
     defaults["order"] = SampleOrder(length=len(dataset), seed=5)
     return TrainingBatches(
         dataset=dataset,
-        augment=Augment(transforms=TRANSFORMS),
+        augment=Augment(transforms=TRANSFORMS, **mixing),
         **(defaults | settings),
     )
 
@@ -279,9 +278,9 @@ def test_a_bad_image_is_the_same_sentence_with_and_without_workers(workers: int)
 
 
 def test_a_killed_worker_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"a data loading process was lost .*data\.workers lower"):
+    with pytest.raises(UserError, match=r"a data loading process was lost .*fewer workers"):
         take(training(Noise(deadly=4), workers=1), steps=2)
-    assert lost_worker(RuntimeError("CUDA error")) is None
+    assert lost_worker(RuntimeError("CUDA error"), None) is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -312,3 +311,31 @@ def test_ranks_take_whole_batches_in_turn() -> None:
         dataset=Noise(), image_size_px=64, batch_size=16, rank=1, world_size=2, workers=2
     )
     assert list(idle) == []
+
+
+class Loads:
+    """Samples of 300 bytes, and the indices that were loaded."""
+
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+
+    def __call__(self, index: int) -> Sample:
+        self.indices.append(index)
+        none = np.zeros(0, np.int64)
+        image = np.full((10, 10, 3), index, np.uint8)
+        return Sample(image, np.zeros((0, 4), np.float32), none, none.astype(bool), index, (10, 10))
+
+
+def test_what_was_not_wanted_for_longest_is_loaded_again() -> None:
+    loads = Loads()
+    pool = DecodedPool(loads, limit_bytes=2 * 300)
+    given = [pool.load(index).image_id for index in (1, 2, 1, 3, 1, 2)]
+    assert given == [1, 2, 1, 3, 1, 2]
+    assert loads.indices == [1, 2, 3, 2]
+
+
+def test_an_image_that_does_not_fit_leaves_the_others() -> None:
+    loads = Loads()
+    pool = DecodedPool(loads, limit_bytes=299)
+    assert [pool.load(index).image_id for index in (1, 1)] == [1, 1]
+    assert loads.indices == [1, 1]

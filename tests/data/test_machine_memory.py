@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from yolo.data import machine_memory
+from yolo.data.image_cache import MemoryCache
 from yolo.data.machine_memory import memory_bytes
-from yolo.data.memory_store import MemoryStore
 from yolo.errors import UserError
 
 
@@ -44,9 +45,9 @@ def test_a_system_that_does_not_say(limit: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_cache_larger_than_the_container_is_refused(limit: Path) -> None:
     """It would be ended without a word once it has filled."""
-    images = SimpleNamespace(sizes_hw=np.full((100, 2), 100))
-    MemoryStore(images, side_px=100, limit_bytes=10**9)
+    images: Any = SimpleNamespace(annotations=SimpleNamespace(sizes_hw=np.full((100, 2), 100)))
+    MemoryCache(images, side_px=100, limit_bytes=10**9)
     limit.write_text("2000000")
     with pytest.raises(UserError, match=r"'ram' asks for 0\.0 GB, more than this machine can give"):
-        MemoryStore(images, side_px=100, limit_bytes=10**9)
-    MemoryStore(images, side_px=100, limit_bytes=10**6)
+        MemoryCache(images, side_px=100, limit_bytes=10**9)
+    MemoryCache(images, side_px=100, limit_bytes=10**6)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain, islice
 from typing import Any
@@ -8,8 +9,14 @@ import numpy as np
 import pytest
 
 from yolo.data.annotations import Annotations
-from yolo.data.sampling import SampleKey, SampleOrder, StepSampler, repeat_factors
-from yolo.data.sizes import FixedSize, RandomSizes
+from yolo.data.sampling import (
+    FixedSize,
+    RandomSizes,
+    SampleKey,
+    SampleOrder,
+    StepSampler,
+    repeat_factors,
+)
 from yolo.errors import UserError
 
 
@@ -121,12 +128,12 @@ def test_resuming_gives_the_tail() -> None:
 
 
 def test_fewer_images_than_ranks() -> None:
-    with pytest.raises(UserError, match=r"training.batch_size is 2, less than one image for each"):
+    with pytest.raises(UserError, match="2 images per step are less than one for each of the 3"):
         steps(1, batch_size=2, world_size=3)
 
 
 def mixing(count: int = 6, **settings: Any) -> list[SampleKey]:
-    return flat(steps(count, **({"mosaic_until": 99, "mixup_until": 99} | settings)))
+    return flat(steps(count, **({"mixes_until": 99} | settings)))
 
 
 def test_neighbours_are_the_others_of_the_block_within_the_epoch() -> None:
@@ -150,9 +157,8 @@ def test_an_image_that_an_epoch_repeats_is_no_partner_of_itself() -> None:
 
 
 def test_mixing_stops_at_its_step() -> None:
-    keys = mixing(6, mosaic_until=3, mixup_until=5)
-    assert [key.mosaic for key in keys] == [True] * 24 + [False] * 24
-    assert [key.mixup for key in keys] == [True] * 40 + [False] * 8
+    keys = mixing(6, mixes_until=5)
+    assert [key.step for key in keys] == [step for step in range(6) for _ in range(8)]
     assert [bool(key.neighbours) for key in keys] == [True] * 40 + [False] * 8
 
 
@@ -177,3 +183,32 @@ def test_an_image_that_an_epoch_repeats_is_one_neighbour():
     for position in range(16):
         others = {0, 1, 2, 3} - {order.at(position)[1]}
         assert sorted(order.neighbours(position)) == sorted(others)
+
+
+SIDES = (320, 352, 384, 416)
+
+
+def sizes(**changes: object) -> RandomSizes:
+    given = {"sides_px": SIDES, "every": 10, "seed": 3, "until_step": None, "final_px": 400}
+    return RandomSizes(**(given | changes))  # type: ignore[arg-type]
+
+
+def test_a_size_stays_for_some_steps_and_is_a_function_of_seed_and_step() -> None:
+    drawn = [sizes()(step) for step in range(4000)]
+    assert drawn == [drawn[step // 10 * 10] for step in range(4000)]
+    assert drawn != [sizes(seed=4)(step) for step in range(4000)]
+    counts = Counter(drawn[::10])
+    assert set(counts) == set(SIDES)
+    assert min(counts.values()) > 70  # of 100 each
+
+
+def test_from_a_step_on_the_size_is_fixed() -> None:
+    assert [sizes(until_step=25)(step) for step in (25, 26, 999)] == [400] * 3
+    assert sizes(until_step=25)(24) == sizes()(24) != 400
+    assert FixedSize(96)(7) == 96
+
+
+def test_known_sizes() -> None:
+    """A change here would break resuming older runs."""
+    known = [320, 416, 416, 320, 416, 384]
+    assert [sizes()(step) for step in range(0, 60, 10)] == known

@@ -14,8 +14,8 @@ from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
 from yolo.config import REPOSITORY_ROOT, Config, config_from_dict
 from yolo.config.schema.classification import ClassDataset
 from yolo.config.schema.data import Dataset
-from yolo.data.sizes import RandomSizes
-from yolo.data.transforms.mosaic import MixUp, Mosaic
+from yolo.data.sampling import RandomSizes
+from yolo.data.transforms.augment import MixUp, Mosaic
 from yolo.errors import UserError
 from yolo.factory import data as build
 from yolo.train.distributed import Ranks
@@ -192,14 +192,14 @@ def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.Monk
         build.build_dataset(make_config(**data), "train"),
         alone,
     )
-    assert given["mosaic"] == Mosaic(p=0.5, until_step=0)  # of one step
-    assert given["mixup"] == MixUp(p=0.1, alpha=2.0, until_step=1)
+    assert given["augment"].mosaic == Mosaic(p=0.5, until_step=0)  # of one step
+    assert given["augment"].mixup == MixUp(p=0.1, alpha=2.0, until_step=1)
     expected = RandomSizes(sides_px=(64, 128), every=3, seed=0, until_step=7, final_px=96)
     assert given["size_px"] == expected
     plain: Any = build.build_training_batches(
         make_config(**data), build.build_dataset(make_config(**data), "train"), alone
     )
-    assert plain["mosaic"] is plain["mixup"] is None and plain["size_px"](5) == 96
+    assert plain["augment"].mosaic is plain["augment"].mixup is None and plain["size_px"](5) == 96
 
 
 def test_the_voc_config_has_the_classes_in_darknets_order() -> None:

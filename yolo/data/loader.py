@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from yolo.data.pool import DecodedPool
-from yolo.data.sampling import SampleKey, SampleOrder, StepSampler
+from yolo.data.sampling import SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment, letterbox_sample
-from yolo.data.transforms.mosaic import MixUp, Mosaic, draw_mix
 from yolo.data.workers import (
     end_workers,
-    ended_worker,
     lost_worker,
     prepare_worker,
     start_method,
@@ -56,8 +55,7 @@ class TrainingBatches:
         rank, world_size: this process among all.
         workers: processes; 0 does the work in this one.
         seed: of the augmentation.
-        mosaic, mixup: make samples of several images; None does not.
-        pool_bytes: decoded images that a process keeps for these, no matter for the result.
+        pool_bytes: decoded images that a process keeps where several are mixed into one.
         pin_memory: put batches in page-locked memory.
     """
 
@@ -74,33 +72,24 @@ class TrainingBatches:
         world_size: int = 1,
         workers: int = 0,
         seed: int = 0,
-        mosaic: Mosaic | None = None,
-        mixup: MixUp | None = None,
         pool_bytes: int = POOL_BYTES,
         pin_memory: bool = False,
     ) -> None:
-        mixes = mosaic is not None or mixup is not None
-        load = DecodedPool(dataset.load, pool_bytes).load if mixes else dataset.load
-        self._samples = _Samples(_TrainingSample(load, augment, mosaic, mixup, seed))
-        self._workers = workers
-        self._pin_memory = pin_memory
+        load = DecodedPool(dataset.load, pool_bytes).load if augment.mixes_until else dataset.load
+        samples = _Samples(partial(augment.make, load=load, seed=seed))
+        self._batches = partial(_batches, samples, workers=workers, pin_memory=pin_memory)
         self._running: Generator[Batch, None, None] | None = None
-
-        def sampler(start_step: int) -> StepSampler:
-            return StepSampler(
-                order=order,
-                batch_size=batch_size,
-                micro_batch_size=micro_batch_size,
-                rank=rank,
-                world_size=world_size,
-                size_px=size_px,
-                mosaic_until=mosaic.until_step if mosaic else 0,
-                mixup_until=mixup.until_step if mixup else 0,
-                start_step=start_step,
-            )
-
-        self._sampler = sampler
-        self.micro_batches_per_step = sampler(0).micro_batches_per_step
+        self._sampler = partial(
+            StepSampler,
+            order=order,
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            rank=rank,
+            world_size=world_size,
+            size_px=size_px,
+            mixes_until=augment.mixes_until,
+        )
+        self.micro_batches_per_step = self._sampler().micro_batches_per_step
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """The micro-batches from the first one of ``step`` on; ends those given out before.
@@ -109,9 +98,7 @@ class TrainingBatches:
             UserError: (while iterating) an image cannot be loaded, or a worker is lost.
         """
         self.close()
-        self._running = _batches(
-            self._samples, self._sampler(step), workers=self._workers, pin_memory=self._pin_memory
-        )
+        self._running = self._batches(self._sampler(start_step=step))
         return self._running
 
     def close(self) -> None:
@@ -151,52 +138,52 @@ class EvaluationBatches:
         pin_memory: bool = False,
     ) -> None:
         self.number_of_images = len(dataset)
-        self._samples = _Samples(_EvaluationSample(dataset, image_size_px))
         starts = range(0, len(dataset), batch_size)[rank::world_size]
         self._cuts = [list(range(a, min(a + batch_size, len(dataset)))) for a in starts]
-        self._workers = min(workers, len(self._cuts))
-        self._pin_memory = pin_memory
+        samples = _Samples(partial(_letterboxed, dataset, image_size_px))
+        workers = min(workers, len(self._cuts))
+        self._batches = partial(_batches, samples, workers=workers, pin_memory=pin_memory)
 
     def __len__(self) -> int:
         return len(self._cuts)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _batches(
-            self._samples, self._cuts, workers=self._workers, pin_memory=self._pin_memory
-        )
+        return self._batches(self._cuts)
 
 
-class _TrainingSample:
-    def __init__(
-        self,
-        load: Callable[[int], Sample],
-        augment: Augment,
-        mosaic: Mosaic | None,
-        mixup: MixUp | None,
-        seed: int,
-    ) -> None:
+def _letterboxed(dataset: ImageData, size_px: int, index: int) -> Sample:
+    return letterbox_sample(dataset.load(index), size_px)
+
+
+class DecodedPool:
+    """Keeps what was loaded last; only a cache: what is no longer there is loaded again.
+
+    Nobody may change a sample that comes out: the same one may come out again.
+
+    Args:
+        load: index -> sample.
+        limit_bytes: the most that the kept images take; a larger one is not kept at all.
+    """
+
+    def __init__(self, load: Callable[[int], Sample], limit_bytes: int) -> None:
         self._load = load
-        self._augment = augment
-        self._mosaic = mosaic
-        self._mixup = mixup
-        self._seed = seed
+        self._limit_bytes = limit_bytes
+        self._kept: OrderedDict[int, Sample] = OrderedDict()
+        self._bytes = 0
 
-    def __call__(self, key: SampleKey) -> Sample:
-        sample = self._load(key.index)
-        seed = (self._seed, key.epoch, key.place)
-        mix = draw_mix(key, self._load, mosaic=self._mosaic, mixup=self._mixup, seed=self._seed)
-        if mix is None:
-            return self._augment(sample, size_px=key.size_px, seed=seed)
-        return self._augment.mixed(sample, mix, size_px=key.size_px, seed=seed)
-
-
-class _EvaluationSample:
-    def __init__(self, dataset: ImageData, image_size_px: int) -> None:
-        self._dataset = dataset
-        self._image_size_px = image_size_px
-
-    def __call__(self, index: int) -> Sample:
-        return letterbox_sample(self._dataset.load(index), self._image_size_px)
+    def load(self, index: int) -> Sample:
+        """The sample at an index, decoded now or before."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        sample = self._load(index)
+        if sample.image.nbytes <= self._limit_bytes:
+            self._kept[index] = sample
+            self._bytes += sample.image.nbytes
+            while self._bytes > self._limit_bytes:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= oldest.image.nbytes
+        return sample
 
 
 class _Samples(Dataset):
@@ -246,4 +233,4 @@ def _batches(
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
         # Tensors come over a connection to the worker, and on a GPU's machine through a thread.
-        raise lost_worker(error) or ended_worker(batches) or error from None
+        raise lost_worker(error, batches) or error from None

@@ -1,4 +1,4 @@
-"""Which sample comes when: pure functions of the seed, for any number of ranks and workers."""
+"""Which sample comes when, and how large: pure functions of the seed, for any number of ranks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ KEPT_EPOCHS = 3
 BLOCK = 16
 """Places of the stream whose images are mixed among each other: a worker that makes a micro-batch
 of so many decodes each image once."""
+SIZE_STREAM = (0, 2)
+"""Sets the draws of sizes apart from those of the order and of the transforms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +30,16 @@ class SampleKey:
         epoch: the pass over the data that it belongs to.
         place: in the epoch's order, from 0; with the epoch the augmentation's seed. An image that
             an epoch repeats gets another variant each time.
+        step: the optimizer step that it is for.
         size_px: side of the square image to make.
-        mosaic, mixup: whether it may be joined or blended with others.
-        neighbours: indices of the images for that, from its block of the stream; () if neither.
+        neighbours: indices of images to mix it with, from its block of the stream; () for none.
     """
 
     index: int
     epoch: int
     place: int
+    step: int
     size_px: int
-    mosaic: bool = False
-    mixup: bool = False
     neighbours: tuple[int, ...] = ()
 
 
@@ -98,9 +99,7 @@ class SampleOrder:
         return self._orders[epoch]
 
     def _permuted(self, epoch: int) -> np.ndarray:
-        generator = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence((self._seed, epoch)))
-        )
+        generator = _generator(self._seed, epoch)
         if self._repeat_factors is None:
             return generator.permutation(self._length)
         fraction, whole = np.modf(self._repeat_factors)
@@ -109,14 +108,11 @@ class SampleOrder:
 
 
 def repeat_factors(annotations: Annotations, threshold: float) -> np.ndarray:
-    """How often to repeat each image so that rare classes are seen more often.
+    """How often to repeat each image so that rare classes are seen more often, float64 (I,).
 
     Repeat factor sampling (Gupta et al., "LVIS", 2019): a class in the share f of all images gets
     max(1, sqrt(threshold / f)), an image the largest of its classes. Ignored regions do not
     count; images without boxes get 1.
-
-    Returns:
-        float64 (I,), at least 1.
     """
     owned = ~annotations.ignored
     image, label = annotations.image_index()[owned], annotations.labels[owned].astype(np.int64)
@@ -128,6 +124,43 @@ def repeat_factors(annotations: Annotations, threshold: float) -> np.ndarray:
     factors = np.ones(len(annotations))
     np.maximum.at(factors, image, by_class[label])
     return factors
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSize:
+    """The same side of the images in every optimizer step."""
+
+    side_px: int
+
+    def __call__(self, step: int) -> int:
+        del step
+        return self.side_px
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSizes:
+    """Multi-scale training (YOLO9000, section 2): a new side every few steps, for all ranks.
+
+    Attributes:
+        sides_px: what is drawn from.
+        every: steps that keep a side.
+        seed: of the run.
+        until_step: the first step with ``final_px``; None never ends.
+        final_px: the side from then on.
+    """
+
+    sides_px: tuple[int, ...]
+    every: int
+    seed: int
+    until_step: int | None
+    final_px: int
+
+    def __call__(self, step: int) -> int:
+        """The side in pixels of all images of an optimizer step."""
+        if self.until_step is not None and step >= self.until_step:
+            return self.final_px
+        generator = _generator(self.seed, step // self.every, *SIZE_STREAM)
+        return self.sides_px[generator.integers(len(self.sides_px))]
 
 
 class StepSampler:
@@ -142,7 +175,7 @@ class StepSampler:
         micro_batch_size: the most images in one micro-batch.
         rank, world_size: this process among all.
         size_px: optimizer step -> side of the square images.
-        mosaic_until, mixup_until: the first step whose images are not joined, or blended.
+        mixes_until: the first step whose images are not mixed with others.
         start_step: the first step to yield.
 
     Raises:
@@ -158,20 +191,18 @@ class StepSampler:
         rank: int = 0,
         world_size: int = 1,
         size_px: Callable[[int], int],
-        mosaic_until: int = 0,
-        mixup_until: int = 0,
+        mixes_until: int = 0,
         start_step: int = 0,
     ) -> None:
         if batch_size < world_size:
             raise UserError(
-                f"training.batch_size is {batch_size}, less than one image for each of the "
-                f"{world_size} devices: raise it or use fewer devices."
+                f"{batch_size} images per step are less than one for each of the {world_size} "
+                "devices: raise the batch size or use fewer devices."
             )
         self._order = order
         self._batch_size = batch_size
         self._size_px = size_px
-        self._mosaic_until = mosaic_until
-        self._mixup_until = mixup_until
+        self._mixes_until = mixes_until
         self._start_step = start_step
         low, high = (batch_size * place // world_size for place in (rank, rank + 1))
         cuts = [*range(low, high, micro_batch_size), high]
@@ -191,13 +222,10 @@ class StepSampler:
     def _key(self, step: int, place: int, size_px: int) -> SampleKey:
         position = step * self._batch_size + place
         epoch, place_in_epoch = self._order.locate(position)
-        mosaic, mixup = step < self._mosaic_until, step < self._mixup_until
-        return SampleKey(
-            index=int(self._order.of_epoch(epoch)[place_in_epoch]),
-            epoch=epoch,
-            place=place_in_epoch,
-            size_px=size_px,
-            mosaic=mosaic,
-            mixup=mixup,
-            neighbours=self._order.neighbours(position) if mosaic or mixup else (),
-        )
+        index = int(self._order.of_epoch(epoch)[place_in_epoch])
+        neighbours = self._order.neighbours(position) if step < self._mixes_until else ()
+        return SampleKey(index, epoch, place_in_epoch, step, size_px, neighbours)
+
+
+def _generator(*seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal
 
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
 from yolo.config.schema.classification import ClassDataset, ClassificationDataConfig
 from yolo.config.schema.data import DataConfig, Dataset
+from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.class_folder import ClassFolderDataset
 from yolo.data.formats.class_shapes import ClassShapesDataset
 from yolo.data.formats.coco import CocoDataset
@@ -21,13 +23,11 @@ from yolo.data.formats.shapes import ShapesDataset
 from yolo.data.formats.unread import UnreadImages
 from yolo.data.formats.voc import EVERY_XML, VocDataset
 from yolo.data.formats.yolo_text import YoloTextDataset
-from yolo.data.image_cache import CachedImages
+from yolo.data.image_cache import ImageCache, MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
-from yolo.data.sampling import SampleOrder, repeat_factors
-from yolo.data.sizes import FixedSize, RandomSizes
+from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder, repeat_factors
 from yolo.data.tolerance import ImagesOrEmpty, TolerantImages
-from yolo.data.transforms.augment import Augment, WholeImageAugment
-from yolo.data.transforms.mosaic import MixUp, Mosaic
+from yolo.data.transforms.augment import Augment, MixUp, Mosaic, WholeImageAugment
 from yolo.errors import UserError
 from yolo.train.distributed import Ranks
 
@@ -156,21 +156,32 @@ def build_training_batches(
     data, factors = config.data, None
     if data.sampling == "repeat_factor":
         factors = repeat_factors(dataset.annotations, data.repeat_factor_threshold)
-    return TrainingBatches(
-        dataset=_training_images(data, dataset),
-        augment=_build_augment(data),
-        order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
-        size_px=_size_px(config),
-        batch_size=config.training.batch_size,
-        micro_batch_size=config.training.micro_batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        workers=count_workers(config, ranks),
-        seed=config.seed,
-        mosaic=_mosaic(config),
-        mixup=_mixup(config),
-        pin_memory=ranks.device.type == "cuda",
-    )
+    with _named("data.augment"):
+        augment = _build_augment(config)
+    images = _training_images(data, dataset)
+    with _named("training.batch_size"):
+        return TrainingBatches(
+            dataset=images,
+            augment=augment,
+            order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
+            size_px=_size_px(config),
+            batch_size=config.training.batch_size,
+            micro_batch_size=config.training.micro_batch_size,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            workers=count_workers(config, ranks),
+            seed=config.seed,
+            pin_memory=ranks.device.type == "cuda",
+        )
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Put the YAML key before the message of what is built under this."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 def _size_px(config: TaskConfig) -> Callable[[int], int]:
@@ -186,21 +197,6 @@ def _size_px(config: TaskConfig) -> Callable[[int], int]:
         until_step=given.until_step,
         final_px=data.image_size,
     )
-
-
-def _mosaic(config: TaskConfig) -> Mosaic | None:
-    data = config.data
-    if isinstance(data, ClassificationDataConfig) or data.mosaic is None:
-        return None
-    return Mosaic(p=data.mosaic.p, until_step=config.training.steps - data.mosaic.off_for_last)
-
-
-def _mixup(config: TaskConfig) -> MixUp | None:
-    data = config.data
-    if isinstance(data, ClassificationDataConfig) or data.mixup is None:
-        return None
-    until_step = config.training.steps - data.mixup.off_for_last
-    return MixUp(p=data.mixup.p, alpha=data.mixup.alpha, until_step=until_step)
 
 
 def _training_images(
@@ -220,21 +216,29 @@ def largest_side_px(data: DataConfig | ClassificationDataConfig) -> int:
     return max(data.image_size, data.multi_scale.max)
 
 
-def _cached(data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset) -> CachedImages:
+def _cached(data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset) -> ImageCache:
     """Decoded images at the largest size of the training; processes share a machine's memory."""
-    limit_bytes = int(data.cache_limit_gb * 1e9)
-    side_px, folder = largest_side_px(data), CACHE / "images"
+    limit_bytes, side_px = int(data.cache_limit_gb * 1e9), largest_side_px(data)
     if data.cache == "disk":
-        return CachedImages(dataset, side_px=side_px, limit_bytes=limit_bytes, folder=folder)
+        folder = CACHE / "images"
+        return DiskCache(dataset, side_px=side_px, limit_bytes=limit_bytes, folder=folder)
     limit_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return CachedImages(dataset, side_px=side_px, limit_bytes=limit_bytes, folder=None)
+    with _named("data.cache"):
+        return MemoryCache(dataset, side_px=side_px, limit_bytes=limit_bytes)
 
 
-def _build_augment(data: DataConfig | ClassificationDataConfig) -> Augment:
+def _build_augment(config: TaskConfig) -> Augment:
+    data, steps = config.data, config.training.steps
     transforms = [transform.model_dump() for transform in data.augment]
     if isinstance(data, ClassificationDataConfig):
         return WholeImageAugment(transforms=transforms)
-    return Augment(transforms=transforms, min_visibility=data.min_visibility)
+    mosaic, mixup = data.mosaic, data.mixup
+    return Augment(
+        transforms=transforms,
+        min_visibility=data.min_visibility,
+        mosaic=Mosaic(mosaic.p, steps - mosaic.off_for_last) if mosaic else None,
+        mixup=MixUp(mixup.p, mixup.alpha, steps - mixup.off_for_last) if mixup else None,
+    )
 
 
 def build_evaluation_batches(

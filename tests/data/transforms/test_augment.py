@@ -230,10 +230,9 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
     ("settings", "sentence"),
     [
         ({"type": "Flip"}, r"there is no transform 'Flip'; choose among Resize, RandomResi"),
-        ({"type": "Colorjitter"}, r"there is no transform 'Colorjitter' \(did you mean 'ColorJi"),
         (
             {"type": "CLAHE", "clip_limits": 4},
-            r"CLAHE has no argument 'clip_limits' \(did you mean 'clip_limit'\?\); it takes",
+            r"CLAHE has no argument 'clip_limits'; it takes .*clip_limit,",
         ),
         ({"type": "CLAHE", "strict": True}, "CLAHE has no argument 'strict'"),
         ({"type": "Resize", "height": 9}, "Resize has no argument 'height'; it takes"),
@@ -262,7 +261,7 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
     ],
 )
 def test_wrong_settings_are_told(settings: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError, match=r"data\.augment: " + sentence):
+    with pytest.raises(UserError, match=sentence):
         Augment(transforms=[settings])
 
 

@@ -168,8 +168,8 @@ def test_it_fires_as_often_as_p_says(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"type": "haze"}, r"no transform 'haze' \(did you mean 'Haze'\?\)"),
-        ({"type": "Haze", "strenght": 1}, r"Haze has no argument 'strenght' \(did you mean 'stren"),
+        ({"type": "haze"}, r"no transform 'haze'; choose among .* Haze,"),
+        ({"type": "Haze", "strenght": 1}, r"Haze has no argument 'strenght'; it takes .*strength"),
         ({"type": "Haze", "strength": [0.5, 2]}, "Haze: strength = 2: Input should be less than"),
         ({"type": "Haze", "depth": [0.5, 0.2]}, r"depth = \[0.5, 0.2\]: .* in ascending order"),
         ({"type": "HSVJitter", "saturation": 0.5}, "HSVJitter: saturation = 0.5: Input should be"),
@@ -178,5 +178,5 @@ def test_it_fires_as_often_as_p_says(name: str) -> None:
     ],
 )
 def test_wrong_settings_are_told(settings: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError, match=r"^data\.augment: .*" + sentence):
+    with pytest.raises(UserError, match=sentence):
         build_transform(settings)

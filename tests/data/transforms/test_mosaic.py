@@ -11,8 +11,7 @@ import pytest
 
 from tests.data.painted import found_box, painted_sample
 from yolo.data.sampling import SampleKey
-from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.mosaic import Mix, MixUp, Mosaic, Tiles, draw_mix
+from yolo.data.transforms.augment import UNMIXED, Augment, Mix, MixUp, Mosaic
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
 
@@ -45,8 +44,7 @@ def join(
 ) -> Sample:
     """A mosaic of four samples."""
     augment = Augment(transforms=transforms or [])
-    mix = Mix(tiles=Tiles(samples, centre), other=None, share=1.0)
-    return augment.mixed(samples[0], mix, size_px=size_px, seed=(seed,))
+    return augment(samples[0], mix=Mix(samples, centre), size_px=size_px, seed=(seed,))
 
 
 def test_four_squares_fill_the_square_around_their_centre_by_hand() -> None:
@@ -137,8 +135,8 @@ def test_mixup_by_hand() -> None:
     own, other = with_box((100, 100)), with_box((100, 100), label=5)
     own = replace(own, image=np.full((100, 100, 3), 200, np.uint8))
     other = replace(other, image=np.full((100, 100, 3), 100, np.uint8), ignored=np.ones(1, bool))
-    mix = Mix(tiles=None, other=other, share=0.7)
-    result = Augment(transforms=[]).mixed(own, mix, size_px=100, seed=(0,))
+    mix = Mix(other=other, share=0.7)
+    result = Augment(transforms=[])(own, mix=mix, size_px=100, seed=(0,))
     assert (result.image == 170).all()  # 0.7 * 200 + 0.3 * 100
     assert result.labels.tolist() == [0, 5]
     assert result.ignored.tolist() == [False, True]
@@ -154,8 +152,8 @@ def test_both_images_of_a_mixup_move_on_their_own() -> None:
             boxed = sample.image[..., channel] == 255
             sample.image[:] = FILL_COLOUR_RGB
             sample.image[boxed, channel] = 255
-        mix = Mix(tiles=None, other=samples[1], share=0.5)
-        result = Augment(transforms=AFFINE).mixed(samples[0], mix, size_px=256, seed=(seed,))
+        mix = Mix(other=samples[1], share=0.5)
+        result = Augment(transforms=AFFINE)(samples[0], mix=mix, size_px=256, seed=(seed,))
         for channel, box in enumerate(result.boxes_xyxy_px):
             bright = (result.image[..., channel].astype(float) - FILL_COLOUR_RGB[channel]) * 2
             image = np.zeros((256, 256, 3))
@@ -166,22 +164,23 @@ def test_both_images_of_a_mixup_move_on_their_own() -> None:
 
 
 def key(**changes: Any) -> SampleKey:
-    given = {"index": 3, "epoch": 0, "place": 8, "size_px": 64, "mosaic": True, "mixup": True}
+    given = {"index": 3, "epoch": 0, "place": 8, "step": 0, "size_px": 64}
     return SampleKey(**(given | {"neighbours": (4, 5, 6, 7, 8)} | changes))
 
 
-def drawn(at: SampleKey, **changes: Any) -> Mix | None:
+def drawn(at: SampleKey, **changes: Any) -> Mix:
     """A mix whose samples carry their index as their id."""
-    settings = {"mosaic": Mosaic(1.0, 9), "mixup": MixUp(1.0, 8.0, 9), "seed": 1} | changes
-    return draw_mix(at, lambda index: replace(plain((0, 0, 0)), image_id=index), **settings)
+    settings = {"mosaic": Mosaic(1.0, 9), "mixup": MixUp(1.0, 8.0, 9)} | changes
+    augment = Augment(transforms=[], **settings)
+    return augment.draw_mix(at, lambda i: replace(plain((0, 0, 0)), image_id=i), seed=1)
 
 
 def test_partners_are_different_images_of_the_block_and_never_the_own_one() -> None:
     places, partners, shares = Counter(), Counter(), []
     for place in range(400):
         mix = drawn(key(place=place))
-        assert mix is not None and mix.tiles is not None and mix.other is not None
-        ids = [sample.image_id for sample in mix.tiles.samples]
+        assert mix.other is not None
+        ids = [sample.image_id for sample in mix.tiles]
         assert len(set(ids)) == 4 and 3 in ids
         assert mix.other.image_id != 3
         places[ids.index(3)] += 1
@@ -194,18 +193,16 @@ def test_partners_are_different_images_of_the_block_and_never_the_own_one() -> N
 
 
 def test_few_neighbours_are_taken_more_than_once() -> None:
-    mix = drawn(key(neighbours=(4,)))
-    assert mix is not None and mix.tiles is not None
-    assert sorted(sample.image_id for sample in mix.tiles.samples) == [3, 4, 4, 4]
+    tiles = drawn(key(neighbours=(4,))).tiles
+    assert sorted(sample.image_id for sample in tiles) == [3, 4, 4, 4]
 
 
 def test_nothing_is_mixed_where_it_is_off_or_did_not_fire() -> None:
-    assert drawn(key(mosaic=False, mixup=False)) is None
-    assert drawn(key(), mosaic=None, mixup=None) is None
-    assert drawn(key(), mosaic=Mosaic(0.0, 9), mixup=MixUp(0.0, 8.0, 9)) is None
-    only = drawn(key(mosaic=False))
-    assert only is not None and only.tiles is None and only.other is not None
-    fired = sum(
-        drawn(key(place=i), mosaic=Mosaic(0.3, 9), mixup=None) is not None for i in range(500)
-    )
-    assert 110 < fired < 190
+    assert drawn(key(step=9)) is UNMIXED
+    assert drawn(key(), mosaic=None, mixup=None) is UNMIXED
+    assert drawn(key(), mosaic=Mosaic(0.0, 9), mixup=MixUp(0.0, 8.0, 9)) is UNMIXED
+    for until in ({"mosaic": None}, {"mosaic": Mosaic(1.0, 5)}, {"mixup": MixUp(1.0, 8.0, 5)}):
+        mix = drawn(key(step=5), **until)
+        assert bool(mix.tiles) == ("mixup" in until) == (mix.other is None)
+    mosaics = [drawn(key(place=i), mosaic=Mosaic(0.3, 9), mixup=None) for i in range(500)]
+    assert 110 < sum(mix is not UNMIXED for mix in mosaics) < 190

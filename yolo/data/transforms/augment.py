@@ -1,4 +1,4 @@
-"""Training transforms: each chosen and set by name, their randomness a function of the sample.
+"""The way of a training sample from its image at full size to the network's square input.
 
 Albumentations' transforms and our own are called one by one, without Albumentations' `Compose`:
 boxes keep to our own rules, the geometric ones only give their maps, and every transform draws from
@@ -8,91 +8,186 @@ a generator that is seeded per sample (Compose mixes the number of the worker in
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 
-from yolo.data.transforms.mosaic import Mix, blend, mosaic_scene
-from yolo.data.transforms.moves import apply_move
-from yolo.data.transforms.scene import Picture, Scene
-from yolo.data.transforms.transform_list import COLOUR, CUT, GEOMETRIC, STRETCH, build_transform
+from yolo.data.sampling import SampleKey
+from yolo.data.transforms.geometry import (
+    MEAN_COLOUR,
+    LabelledImage,
+    Layout,
+    concatenate,
+    letterbox_map,
+    shift,
+)
+from yolo.data.transforms.transform_list import (
+    COLOUR,
+    CROP_AND_STRETCH,
+    FLIP,
+    GEOMETRIC,
+    STRETCH,
+    build_transform,
+    draw_move,
+)
 from yolo.letterbox import Letterbox
 from yolo.records import Sample
 
 SMALLEST_SIDE_PX = 1.0
 """A box of which less is left is dropped."""
+MIX_STREAM = 1
+"""Sets the draws of mosaic and MixUp apart from those of the transforms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020).
+
+    It has the probability ``p`` in the optimizer steps before ``until_step``.
+    """
+
+    p: float
+    until_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class MixUp:
+    """Two images blended (Zhang et al. 2018; with the boxes of both as objects of full weight).
+
+    It has the probability ``p`` in the optimizer steps before ``until_step``; the first image's
+    share is drawn from Beta(alpha, alpha).
+    """
+
+    p: float
+    alpha: float
+    until_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The other images of a training sample.
+
+    Attributes:
+        tiles: the images of its mosaic, its own among them: top left, top right, bottom left,
+            bottom right; () for none.
+        centre: where they meet, x and y as shares of the square's side, 0..1. On the canvas of
+            twice the side, of which the square is the middle, that is anywhere from 1/4 to 3/4.
+        other: an image to blend in, or None.
+        share: of the pixels that stay its own then, 0..1.
+    """
+
+    tiles: tuple[Sample, ...] = ()
+    centre: tuple[float, float] = (0.5, 0.5)
+    other: Sample | None = None
+    share: float = 1.0
+
+
+UNMIXED = Mix()
 
 
 class Augment:
-    """Turns a sample into a random square variant of itself.
+    """Turns a sample into a random square variant of itself, or of itself and others.
 
     The image is letterboxed to its final size first, unless ``Resize`` fires and stretches it, or
-    ``RandomResizedCrop`` cuts a part of it and stretches that (the first one listed that fires);
-    then come the geometric transforms, then those of colour. All that geometry is one map, and the
-    image is painted through it once. Empty areas get the mean colour. A box that the geometry cuts
-    keeps the share of its area that is still visible; a box of which too little is left becomes an
-    ignored region, and one without a visible pixel is dropped.
+    ``RandomResizedCrop`` cuts a part of it and stretches that (the first one listed that fires), or
+    a mosaic is made of it; then come the geometric transforms, then MixUp with another image that
+    came the same way, then the transforms of colour. All that geometry is one map, and the image is
+    painted through it once. Empty areas get the mean colour. A box that the geometry cuts keeps the
+    share of its area that is still visible; a box of which too little is left becomes an ignored
+    region, and one without a visible pixel is dropped.
 
     Args:
-        transforms: of each its "type" (one of `transforms.TRANSFORMS`), "p" and arguments of
+        transforms: of each its "type" (one of `transform_list.TRANSFORMS`), "p" and arguments of
             the transform of that name, Albumentations' or one of `colour.OWN_TRANSFORMS`. The two
             above take no size: it is the network's.
         min_visibility: share of its area, 0..1, below which a box becomes an ignored region.
+        mosaic, mixup: make samples of several images; None does not.
 
     Raises:
         UserError: an unknown transform or argument, or a value that it does not take.
+
+    Attributes:
+        mosaic, mixup: as given.
+        mixes_until: the first optimizer step whose samples need no other images.
     """
 
     def __init__(
-        self, *, transforms: Sequence[Mapping[str, Any]], min_visibility: float = 0.1
+        self,
+        *,
+        transforms: Sequence[Mapping[str, Any]],
+        min_visibility: float = 0.1,
+        mosaic: Mosaic | None = None,
+        mixup: MixUp | None = None,
     ) -> None:
         built = [(settings["type"], build_transform(settings)) for settings in transforms]
-        self._sizing = [(name, transform) for name, transform in built if name in (STRETCH, CUT)]
+        sizing = (STRETCH, CROP_AND_STRETCH)
+        self._sizing = [(name, transform) for name, transform in built if name in sizing]
         self._geometric = [(name, transform) for name, transform in built if name in GEOMETRIC]
         self._colour = [transform for name, transform in built if name in COLOUR]
         self._min_visibility = min_visibility
+        self.mosaic, self.mixup = mosaic, mixup
+        self.mixes_until = max(mix.until_step if mix else 0 for mix in (mosaic, mixup))
 
-    def __call__(self, sample: Sample, *, size_px: int, seed: tuple[int, ...]) -> Sample:
-        """A variant of ``sample``: a pure function of the sample, the size and the seed.
+    def make(self, key: SampleKey, load: Callable[[int], Sample], seed: int) -> Sample:
+        """The training sample of a key, of images that ``load`` gives by their index."""
+        sample, mix = load(key.index), self.draw_mix(key, load, seed)
+        return self(sample, size_px=key.size_px, seed=(seed, key.epoch, key.place), mix=mix)
 
-        Args:
-            sample: the original.
-            size_px: side of the square.
-            seed: numbers >= 0, such as (seed of the run, epoch, place in the epoch).
+    def draw_mix(self, key: SampleKey, load: Callable[[int], Sample], seed: int) -> Mix:
+        """The other images of a sample, which the run's seed decides."""
+        if key.step >= self.mixes_until:
+            return UNMIXED
+        seeds = np.random.SeedSequence((seed, key.epoch, key.place, MIX_STREAM))
+        generator = np.random.Generator(np.random.PCG64(seeds))
+        joins, blends = generator.random(2)
+        mosaic, mixup, mix = self.mosaic, self.mixup, UNMIXED
+        if mosaic is not None and key.step < mosaic.until_step and joins < mosaic.p:
+            indices = [key.index, *_partners(key, 3, generator)]
+            tiles = tuple(load(index) for index in generator.permutation(indices).tolist())
+            mix = Mix(tiles, (generator.random(), generator.random()))
+        if mixup is not None and key.step < mixup.until_step and blends < mixup.p:
+            other = load(_partners(key, 1, generator)[0])
+            mix = replace(mix, other=other, share=generator.beta(mixup.alpha, mixup.alpha))
+        return mix
 
-        Returns:
-            A sample of (size_px, size_px, 3).
-        """
-        self._seed(seed)
-        return self._finish(sample, self._moved(self._sized(sample, size_px)))
-
-    def mixed(self, sample: Sample, mix: Mix, *, size_px: int, seed: tuple[int, ...]) -> Sample:
-        """A variant of ``sample`` joined or blended with others: a pure function of all arguments.
+    def __call__(
+        self, sample: Sample, *, size_px: int, seed: tuple[int, ...], mix: Mix = UNMIXED
+    ) -> Sample:
+        """A variant of ``sample`` of (size_px, size_px, 3): a pure function of all arguments.
 
         The geometric transforms move a mosaic as a whole; its images are letterboxed, never cut or
-        stretched. What is blended in is a variant of its own, and those of colour change the sum.
+        stretched.
 
         Args:
-            sample: gives the result its id.
-            mix: the images.
-            size_px, seed: as above.
-
-        Returns:
-            A sample of (size_px, size_px, 3) with the boxes of all images.
+            sample: the original; gives the result its id.
+            size_px: side of the square.
+            seed: numbers >= 0, such as (seed of the run, epoch, place in the epoch).
+            mix: the images that it is joined or blended with; the result has the boxes of all.
         """
         self._seed(seed)
-        if mix.tiles is None:
-            scene = self._sized(sample, size_px)
-        else:
-            scene = mosaic_scene(mix.tiles, size_px)
-        picture = self._moved(scene)
+        layout = mosaic_layout(mix, size_px) if mix.tiles else self._fit(sample, size_px)
+        square = self._moved(layout).painted()
         if mix.other is not None:
-            other = self._moved(self._sized(mix.other, size_px))
-            picture = blend(picture, other, mix.share)
-        return self._finish(sample, picture)
+            other = self._moved(self._fit(mix.other, size_px)).painted()
+            blended = cv2.addWeighted(square.image, mix.share, other.image, 1 - mix.share, 0)
+            square = concatenate([square, other], blended)
+        image = square.image
+        for transform in self._colour:
+            image = transform(image=image)["image"]
+        boxes = square.boxes_xyxy_px
+        kept = (square.visible > 0) & (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE_PX).all(axis=1)
+        ignored = square.ignored | (square.visible < self._min_visibility)
+        return replace(
+            sample,
+            image=image,
+            boxes_xyxy_px=boxes[kept],
+            labels=square.labels[kept],
+            ignored=ignored[kept],
+        )
 
     def _seed(self, seed: tuple[int, ...]) -> None:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
@@ -101,35 +196,29 @@ class Augment:
         for transform in (*named, *self._colour):
             transform.set_random_state(generator, py_random)
 
-    def _sized(self, sample: Sample, size_px: int) -> Scene:
-        picture = Picture.of(sample)
-        for name, transform in self._sizing:
-            if transform.should_apply():
-                fit = _stretch if name == STRETCH else _cut
-                return fit(picture, transform, size_px)
-        return Scene.letterboxed(picture, size_px)
+    def _fit(self, sample: Sample, size_px: int) -> Layout:
+        """The image in the network's square."""
+        image = LabelledImage.of(sample)
+        fired = (pair for pair in self._sizing if pair[1].should_apply())
+        name, transform = next(fired, (None, None))
+        if transform is None:
+            return Layout.letterboxed(image, size_px)
+        if name == STRETCH:
+            transform.height = transform.width = size_px
+            return Layout.stretched(image, size_px, transform.apply)
+        transform.size = (size_px, size_px)
+        drawn = transform.get_params_dependent_on_data({"shape": image.image.shape}, {})
+        x1, y1, x2, y2 = drawn["crop_coords"]
+        # of a narrow image a cut of an extreme shape is rounded to nothing
+        part = image.crop(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
+        whole = (0, 0, part.size_hw[1], part.size_hw[0])
+        return Layout.stretched(part, size_px, partial(transform.apply, crop_coords=whole))
 
-    def _moved(self, scene: Scene) -> Picture:
+    def _moved(self, layout: Layout) -> Layout:
         for name, transform in self._geometric:
             if transform.should_apply():
-                scene = apply_move(scene, name, transform)
-        return scene.painted()
-
-    def _finish(self, sample: Sample, picture: Picture) -> Sample:
-        image = picture.image
-        for transform in self._colour:
-            image = transform(image=image)["image"]
-        sides = picture.boxes[:, 2:] - picture.boxes[:, :2]
-        kept = (picture.visible > 0) & (sides >= SMALLEST_SIDE_PX).all(axis=1)
-        ignored = picture.ignored | (picture.visible < self._min_visibility)
-        return Sample(
-            image=image,
-            boxes_xyxy_px=picture.boxes[kept],
-            labels=picture.labels[kept],
-            ignored=ignored[kept],
-            image_id=sample.image_id,
-            original_size_hw=sample.original_size_hw,
-        )
+                layout = _move(layout, name, transform)
+        return layout
 
 
 class WholeImageAugment(Augment):
@@ -137,20 +226,18 @@ class WholeImageAugment(Augment):
 
     The sample's single box stands for the whole image, and does so again afterwards: no transform
     can cut it off, drop it or have it ignored.
-
-    Args:
-        transforms: see ``Augment``.
     """
 
-    def __init__(self, *, transforms: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(transforms=transforms)
-
-    def __call__(self, sample: Sample, *, size_px: int, seed: tuple[int, ...]) -> Sample:
+    def __call__(
+        self, sample: Sample, *, size_px: int, seed: tuple[int, ...], mix: Mix = UNMIXED
+    ) -> Sample:
         """A variant of ``sample``, as ``Augment`` makes it, with one box over all of it."""
         assert len(sample.labels) == 1, "an image of a classifier has one label"
-        bare = replace(sample, boxes_xyxy_px=np.zeros((0, 4), np.float32))
-        bare = replace(bare, labels=sample.labels[:0], ignored=sample.ignored[:0])
-        changed = super().__call__(bare, size_px=size_px, seed=seed)
+        no_boxes = np.zeros((0, 4), np.float32)
+        bare = replace(
+            sample, boxes_xyxy_px=no_boxes, labels=sample.labels[:0], ignored=sample.ignored[:0]
+        )
+        changed = super().__call__(bare, size_px=size_px, seed=seed, mix=mix)
         whole = np.array([[0, 0, size_px, size_px]], np.float32)
         return replace(changed, boxes_xyxy_px=whole, labels=sample.labels, ignored=sample.ignored)
 
@@ -159,25 +246,49 @@ def letterbox_sample(sample: Sample, size_px: int) -> Sample:
     """A sample in a square of ``size_px``, as validation sees it."""
     height, width = sample.image.shape[:2]
     letterbox = Letterbox.fit((height, width), size_px)
-    return replace(
-        sample,
-        image=letterbox.image(sample.image),
-        boxes_xyxy_px=letterbox.boxes(sample.boxes_xyxy_px),
+    boxes = letterbox.boxes(sample.boxes_xyxy_px)
+    return replace(sample, image=letterbox.image(sample.image), boxes_xyxy_px=boxes)
+
+
+def mosaic_layout(mix: Mix, size_px: int) -> Layout:
+    """Four images, each letterboxed in size, that meet with a corner in a square of ``size_px``."""
+    images = tuple(LabelledImage.of(sample) for sample in mix.tiles)
+    x, y = (round(share * size_px) for share in mix.centre)
+    matrices = []
+    for place, image in enumerate(images):
+        fit, matrix = letterbox_map(image.size_hw, size_px)
+        height, width = fit.scaled_hw
+        left = x if place % 2 else x - width
+        top = y if place >= 2 else y - height
+        matrices.append(shift(left - fit.pad_left, top - fit.pad_top) @ matrix)
+    return Layout(images, np.stack(matrices), (size_px, size_px))
+
+
+def _partners(key: SampleKey, count: int, generator: np.random.Generator) -> list[int]:
+    """Indices of other images, all different if there are enough."""
+    among = key.neighbours or (key.index,)
+    return generator.choice(among, count, replace=len(among) < count).tolist()
+
+
+def _move(layout: Layout, name: str, transform: Any) -> Layout:
+    """A square after a geometric transform that has fired, a square of its size again.
+
+    It is painted on the way only where that cannot wait: before a transform that fills with another
+    colour than the mean, and after that or one that cuts a part out.
+    """
+    if name == FLIP:
+        return layout.flipped()
+    size_hw = layout.size_hw
+    move = draw_move(name, transform, size_hw)
+    if move.size_hw == size_hw and np.array_equal(move.matrix, np.eye(3)):
+        return layout
+    if move.border != MEAN_COLOUR:
+        layout = Layout((layout.painted(),), np.eye(3)[None], size_hw)
+    layout = replace(
+        layout.moved(move.matrix, move.size_hw),
+        interpolation=getattr(transform, "interpolation", layout.interpolation),
+        ellipse=layout.ellipse or getattr(transform, "rotate_method", None) == "ellipse",
     )
-
-
-def _stretch(picture: Picture, transform: Any, size_px: int) -> Scene:
-    """Albumentations' ``Resize``, which has fired."""
-    transform.height = transform.width = size_px
-    return Scene.stretched(picture, size_px, transform.apply)
-
-
-def _cut(picture: Picture, transform: Any, size_px: int) -> Scene:
-    """Albumentations' ``RandomResizedCrop``, which has fired."""
-    transform.size = (size_px, size_px)
-    drawn = transform.get_params_dependent_on_data({"shape": picture.image.shape}, {})
-    x1, y1, x2, y2 = drawn["crop_coords"]
-    # of a narrow image a cut of an extreme shape is rounded to nothing
-    part = picture.cut(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
-    whole = (0, 0, part.size_hw[1], part.size_hw[0])
-    return Scene.stretched(part, size_px, partial(transform.apply, crop_coords=whole))
+    if move.border != MEAN_COLOUR or move.cuts:
+        return Layout.letterboxed(layout.painted(move.border), size_hw[0])
+    return layout.fit(size_hw[0])

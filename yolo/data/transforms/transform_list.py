@@ -1,10 +1,10 @@
-"""Training transforms by name, Albumentations' and our own: which there are, and their settings."""
+"""The training transforms by name, Albumentations' and our own: built, checked, and their maps."""
 
 from __future__ import annotations
 
-import difflib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import albumentations
@@ -14,23 +14,14 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from pydantic import ValidationError
 
 from yolo.data.transforms.colour import OWN_TRANSFORMS
+from yolo.data.transforms.geometry import MEAN_COLOUR, Border, shift
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 
-__all__ = [
-    "COLOUR",
-    "CUT",
-    "GEOMETRIC",
-    "STRETCH",
-    "TRANSFORMS",
-    "CropSizeError",
-    "argument_names",
-    "build_transform",
-]
-
-STRETCH, CUT = "Resize", "RandomResizedCrop"
+STRETCH, CROP_AND_STRETCH = "Resize", "RandomResizedCrop"
 """Transforms that bring the original image to the network's size, instead of the letterbox."""
-GEOMETRIC = ("HorizontalFlip", "Affine", "Rotate", "RandomCrop")
+FLIP, ROTATE, CROP = "HorizontalFlip", "Rotate", "RandomCrop"
+GEOMETRIC = (FLIP, "Affine", ROTATE, CROP)
 """Transforms that move boxes; applied first, in the listed order."""
 COLOUR = (
     "MultiplicativeNoise",
@@ -50,10 +41,14 @@ COLOUR = (
     "ChannelShuffle",
 )
 """Transforms of the pixels alone; applied last, in the listed order, on the small image."""
-TRANSFORMS = (STRETCH, CUT, *GEOMETRIC, *COLOUR)
+TRANSFORMS = (STRETCH, CROP_AND_STRETCH, *GEOMETRIC, *COLOUR)
 
-SIZE_OF: dict[str, dict[str, Any]] = {STRETCH: {"height": 1, "width": 1}, CUT: {"size": (1, 1)}}
+SIZE_OF: dict[str, dict[str, Any]] = {
+    STRETCH: {"height": 1, "width": 1},
+    CROP_AND_STRETCH: {"size": (1, 1)},
+}
 """Arguments that stand for the network's size until an image comes."""
+MIRRORED_BORDERS = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
 
 
 def build_transform(settings: Mapping[str, Any]) -> Any:
@@ -64,77 +59,62 @@ def build_transform(settings: Mapping[str, Any]) -> Any:
     """
     name = settings["type"]
     if name not in TRANSFORMS:
-        raise UserError(
-            f"data.augment: there is no transform {name!r}{_did_you_mean(name, TRANSFORMS)}; "
-            f"choose among {', '.join(TRANSFORMS)}."
-        )
+        raise UserError(f"there is no transform {name!r}; choose among {', '.join(TRANSFORMS)}.")
     arguments = {key: value for key, value in settings.items() if key != "type"}
-    _check_arguments(name, arguments, argument_names(name))
-    if name in OWN_TRANSFORMS:
-        try:
-            return OWN_TRANSFORMS[name](**arguments)
-        except ValidationError as error:
-            raise UserError(f"data.augment: {name}: {_first_of(error)}") from None
-    transform = getattr(albumentations, name)
-    if name in SIZE_OF:
-        arguments = SIZE_OF[name] | {"area_for_downscale": "image"} | arguments
-    if "fill" in transform.InitSchema.model_fields:
-        arguments.setdefault("fill", FILL_COLOUR_RGB)
+    _check_arguments(name, arguments)
     try:
+        if name in OWN_TRANSFORMS:
+            return OWN_TRANSFORMS[name](**arguments)
+        transform = getattr(albumentations, name)
+        if name in SIZE_OF:
+            arguments = SIZE_OF[name] | {"area_for_downscale": "image"} | arguments
+        if "fill" in transform.InitSchema.model_fields:
+            arguments.setdefault("fill", FILL_COLOUR_RGB)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # it would go on with its defaults
             built = transform(**arguments)
     except (ValueError, TypeError, UserWarning) as error:
-        raise UserError(f"data.augment: {name}: {_reason(error)}") from None
+        raise UserError(f"{name}: {_reason(error)}") from None
     _check_values(name, built)
     return built
 
 
-def argument_names(name: str) -> tuple[str, ...]:
-    """The arguments that a transform takes in a config, "p" included."""
+def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     if name in OWN_TRANSFORMS:
-        return tuple(OWN_TRANSFORMS[name].model_fields)
-    fields = getattr(albumentations, name).InitSchema.model_fields
-    own = {"strict", *SIZE_OF.get(name, ())}
-    return tuple(field for field in fields if field not in own)
-
-
-def _check_arguments(name: str, arguments: Mapping[str, Any], known: Sequence[str]) -> None:
+        known = set(OWN_TRANSFORMS[name].model_fields)
+    else:
+        fields = getattr(albumentations, name).InitSchema.model_fields
+        known = set(fields) - {"strict", *SIZE_OF.get(name, ())}
     for argument in arguments:
         if argument not in known:
             raise UserError(
-                f"data.augment: {name} has no argument {argument!r}"
-                f"{_did_you_mean(argument, known)}; it takes {', '.join(known)}."
+                f"{name} has no argument {argument!r}; it takes {', '.join(sorted(known))}."
             )
-    if name == CUT and min(arguments.get("ratio", (1.0, 1.0))) <= 0:
-        raise UserError(f"data.augment: {name}: ratio {arguments['ratio']} must be above 0.")
-    mirrored = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
-    if name in GEOMETRIC and arguments.get("border_mode") in mirrored:
+    if name == CROP_AND_STRETCH and min(arguments.get("ratio", (1.0, 1.0))) <= 0:
+        raise UserError(f"{name}: ratio {arguments['ratio']} must be above 0.")
+    if name in GEOMETRIC and arguments.get("border_mode") in MIRRORED_BORDERS:
         raise UserError(
-            f"data.augment: {name}: border_mode {arguments['border_mode']} repeats objects without "
-            f"their boxes; use 0 (one colour) or 1 (the edge's colours)."
+            f"{name}: border_mode {arguments['border_mode']} repeats objects without their boxes; "
+            "use 0 (one colour) or 1 (the edge's colours)."
         )
 
 
 def _check_values(name: str, transform: Any) -> None:
     """Refuse what Albumentations takes and fails on when it fires, in the middle of a training."""
     if name == "Posterize" and not _within(transform.num_bits, 1, 7):
-        raise UserError(
-            f"data.augment: Posterize: num_bits {transform.num_bits} must be from 1 to 7."
-        )
+        raise UserError(f"Posterize: num_bits {transform.num_bits} must be from 1 to 7.")
     fill = getattr(transform, "fill", 0)
     if not isinstance(fill, str) and not (np.size(fill) in (1, 3) and _within(fill, 0, 255)):
         raise UserError(
-            f"data.augment: {name}: fill {fill} must be one number from 0 to 255, or three: red, "
-            "green, blue."
+            f"{name}: fill {fill} must be one number from 0 to 255, or three: red, green, blue."
         )
     if name == "CoarseDropout":
         height, width = transform.hole_height_range, transform.hole_width_range
         if (height[1] >= 1) != (width[1] >= 1):
             raise UserError(
-                f"data.augment: CoarseDropout: hole_height_range {list(height)} and "
-                f"hole_width_range {list(width)} must both be in pixels (1 or more), or both be "
-                "shares of the image (below 1); give both."
+                f"CoarseDropout: hole_height_range {list(height)} and hole_width_range "
+                f"{list(width)} must both be in pixels (1 or more), or both be shares of the image "
+                "(below 1); give both."
             )
 
 
@@ -143,19 +123,67 @@ def _within(numbers: Any, least: float, most: float) -> bool:
     return bool(least <= np.min(numbers) and np.max(numbers) <= most)
 
 
-def _did_you_mean(given: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(given, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def _reason(error: Exception) -> str:
-    """The first complaint of Albumentations in one line."""
-    if not isinstance(error.__cause__, ValidationError):
+    """The first complaint of pydantic, or of Albumentations, in one line."""
+    complaint = error if isinstance(error, ValidationError) else error.__cause__
+    if not isinstance(complaint, ValidationError):
         return " ".join(str(error).split())
-    return _first_of(error.__cause__)
-
-
-def _first_of(error: ValidationError) -> str:
-    first = error.errors()[0]
+    first = complaint.errors()[0]
     argument = f"{first['loc'][0]} = {first['input']!r}: " if first["loc"] else ""
     return f"{argument}{first['msg']}."
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The map that a geometric transform drew.
+
+    Attributes:
+        matrix: float64 (3, 3), positions before -> positions after.
+        size_hw: height and width of the result, in pixels.
+        border: what shows where nothing was before.
+        cuts: what lies beside the result is meant to be gone.
+    """
+
+    matrix: np.ndarray
+    size_hw: tuple[int, int]
+    border: Border
+    cuts: bool = False
+
+
+def draw_move(name: str, transform: Any, size_hw: tuple[int, int]) -> Move:
+    """Let a geometric transform other than a flip draw its map of an image of this size.
+
+    Raises:
+        UserError: a crop larger than the image.
+    """
+    try:
+        drawn = transform.get_params_dependent_on_data({"shape": (*size_hw, 3)}, {})
+    except CropSizeError:
+        height, width = size_hw
+        raise UserError(
+            f"RandomCrop cuts {transform.width}x{transform.height} px from an image of "
+            f"{width}x{height} px; make it smaller or set pad_if_needed: true."
+        ) from None
+    if name == CROP:
+        x1, y1, x2, y2 = drawn["crop_coords"]
+        padding, size_hw = drawn["pad_params"], (y2 - y1, x2 - x1)
+        if padding is None:
+            return Move(shift(-x1, -y1), size_hw, MEAN_COLOUR, cuts=True)
+        matrix = shift(padding["pad_left"] - x1, padding["pad_top"] - y1)
+        return Move(matrix, size_hw, _border(transform), cuts=True)
+    matrix = drawn["matrix"].copy()
+    # Albumentations counts from the centre of the first pixel, we from its edge
+    matrix[:2, 2] += 0.5 - (drawn["matrix"][:2, 0] + drawn["matrix"][:2, 1]) / 2
+    if name != ROTATE:
+        return Move(matrix, drawn["output_shape"][:2], _border(transform))
+    if not transform.crop_border:
+        return Move(matrix, size_hw, _border(transform))
+    x1, y1, x2, y2 = (drawn[key] for key in ("x_min", "y_min", "x_max", "y_max"))
+    return Move(shift(-x1, -y1) @ matrix, (y2 - y1, x2 - x1), _border(transform), cuts=True)
+
+
+def _border(transform: Any) -> Border:
+    """Of fill one number stands for all three channels."""
+    fill = transform.fill
+    colour = tuple(fill) if np.iterable(fill) else (float(fill),) * 3
+    return Border(transform.border_mode, colour)

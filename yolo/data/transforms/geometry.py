@@ -1,7 +1,7 @@
-"""Geometry once: images under one affine map each, painted at the very end.
+"""Affine maps of images and boxes: composed one after the other, painted once at the end.
 
 Positions are counted in pixels from the edge of the first one, as in boxes: pixel i reaches from
-i to i + 1. OpenCV counts from centre to centre, which `_between_centres` alone knows.
+i to i + 1. OpenCV counts from centre to centre; only `_between_centres` converts to that.
 """
 
 from __future__ import annotations
@@ -25,12 +25,7 @@ FRACTION_BITS = 8
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """What a warp shows beside its image.
-
-    Attributes:
-        mode: OpenCV's border mode.
-        colour: RGB, for the mode BORDER_CONSTANT.
-    """
+    """What a warp shows beside its image: OpenCV's border mode, and RGB for BORDER_CONSTANT."""
 
     mode: int = cv2.BORDER_CONSTANT
     colour: tuple[float, ...] = FILL_COLOUR_RGB
@@ -40,58 +35,68 @@ MEAN_COLOUR = Border()
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class LabelledImage:
     """An image with its truth on the way through the geometry.
 
     Attributes:
         image: uint8 (H, W, 3).
-        boxes: float32 (N, 4) xyxy in pixels of ``image``.
+        boxes_xyxy_px: float32 (N, 4).
         labels: int64 (N,).
         ignored: bool (N,).
         visible: float32 (N,), the share of each box's area that was not cut off yet.
     """
 
     image: np.ndarray
-    boxes: np.ndarray
+    boxes_xyxy_px: np.ndarray
     labels: np.ndarray
     ignored: np.ndarray
     visible: np.ndarray
 
     @classmethod
-    def of(cls, sample: Sample) -> Picture:
+    def of(cls, sample: Sample) -> LabelledImage:
         """A sample of which all is visible."""
         visible = np.ones(len(sample.labels), np.float32)
         return cls(sample.image, sample.boxes_xyxy_px, sample.labels, sample.ignored, visible)
 
     @property
     def size_hw(self) -> tuple[int, int]:
-        """Height and width of the image."""
         return self.image.shape[0], self.image.shape[1]
 
-    def cut(self, x1: int, y1: int, x2: int, y2: int) -> Picture:
+    def crop(self, x1: int, y1: int, x2: int, y2: int) -> LabelledImage:
         """A part of the image as an image of its own; what lies beside it is gone."""
-        moved = self.boxes - np.array([x1, y1] * 2, np.float32)
+        moved = self.boxes_xyxy_px - np.array([x1, y1] * 2, np.float32)
         boxes, share = clip_boxes(moved, (y2 - y1, x2 - x1))
         image = self.image[y1:y2, x1:x2]
-        return replace(self, image=image, boxes=boxes, visible=self.visible * share)
+        return replace(self, image=image, boxes_xyxy_px=boxes, visible=self.visible * share)
+
+
+def concatenate(images: Sequence[LabelledImage], image: np.ndarray) -> LabelledImage:
+    """The truth of several images, in one image."""
+    return LabelledImage(
+        image,
+        np.concatenate([each.boxes_xyxy_px for each in images]),
+        np.concatenate([each.labels for each in images]),
+        np.concatenate([each.ignored for each in images]),
+        np.concatenate([each.visible for each in images]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """Images that lie side by side, not painted yet.
+class Layout:
+    """Images side by side in one frame, not painted yet.
 
     Attributes:
-        pictures: P images; none covers another.
-        matrices: float64 (P, 3, 3), positions in each image -> positions in the scene.
-        size_hw: height and width of what will be painted, in pixels.
+        images: P images; none covers another.
+        matrices: float64 (P, 3, 3), positions in each image -> positions in the frame.
+        size_hw: height and width of the frame, in pixels.
         interpolation: OpenCV's flag for the warp.
-        ellipse: turned boxes enclose the ellipses in them instead of their corners.
-        resize: paints the only image of a scene as long as it is merely resized, better than a
-            warp can; None once it was moved.
+        ellipse: rotated boxes enclose the ellipses in them instead of their corners.
+        resize: paints the only image as long as it is merely resized, better than a warp can;
+            None once it was moved.
         mirrored: ``resize``'s result is to be flipped.
     """
 
-    pictures: tuple[Picture, ...]
+    images: tuple[LabelledImage, ...]
     matrices: np.ndarray
     size_hw: tuple[int, int]
     interpolation: int = cv2.INTER_LINEAR
@@ -100,68 +105,63 @@ class Scene:
     mirrored: bool = False
 
     @classmethod
-    def letterboxed(cls, picture: Picture, size_px: int) -> Scene:
+    def letterboxed(cls, image: LabelledImage, size_px: int) -> Layout:
         """An image fit into a square."""
-        fit, matrix = letterbox_map(picture.size_hw, size_px)
-        return cls((picture,), matrix[None], (size_px, size_px), resize=fit.image)
+        fit, matrix = letterbox_map(image.size_hw, size_px)
+        return cls((image,), matrix[None], (size_px, size_px), resize=fit.image)
 
     @classmethod
     def stretched(
-        cls, picture: Picture, size_px: int, resize: Callable[[np.ndarray], np.ndarray]
-    ) -> Scene:
+        cls, image: LabelledImage, size_px: int, resize: Callable[[np.ndarray], np.ndarray]
+    ) -> Layout:
         """An image made a square by ``resize``, its shape not kept."""
-        height, width = picture.size_hw
+        height, width = image.size_hw
         matrix = scaling(size_px / width, size_px / height)
-        return cls((picture,), matrix[None], (size_px, size_px), resize=resize)
+        return cls((image,), matrix[None], (size_px, size_px), resize=resize)
 
-    def moved(self, matrix: np.ndarray, size_hw: tuple[int, int]) -> Scene:
-        """The scene under a further map (3, 3), into a frame of another size perhaps."""
+    def moved(self, matrix: np.ndarray, size_hw: tuple[int, int]) -> Layout:
+        """All of it under a further map (3, 3), into a frame of another size perhaps."""
         return replace(self, matrices=matrix @ self.matrices, size_hw=size_hw, resize=None)
 
-    def fit(self, size_px: int) -> Scene:
-        """The scene letterboxed into a square, unless it is that square."""
+    def fit(self, size_px: int) -> Layout:
+        """The frame letterboxed into a square, unless it is that square."""
         if self.size_hw == (size_px, size_px):
             return self
         return self.moved(letterbox_map(self.size_hw, size_px)[1], (size_px, size_px))
 
-    def flipped(self) -> Scene:
-        """The scene mirrored: left is right."""
+    def flipped(self) -> Layout:
+        """Mirrored: left is right."""
         mirror = np.array([[-1, 0, self.size_hw[1]], [0, 1, 0], [0, 0, 1]], float)
         return replace(self, matrices=mirror @ self.matrices, mirrored=not self.mirrored)
 
-    def painted(self, border: Border = MEAN_COLOUR) -> Picture:
-        """One image of the whole scene, with the boxes that lie in it, clipped to it.
+    def painted(self, border: Border = MEAN_COLOUR) -> LabelledImage:
+        """One image of the whole frame, with the boxes that lie in it, clipped to it.
 
         Args:
             border: what shows beside the only image; several leave the mean colour between them.
         """
-        counts = [len(picture.labels) for picture in self.pictures]
-        boxes = _join([picture.boxes for picture in self.pictures])
+        counts = [len(each.labels) for each in self.images]
+        whole = concatenate(self.images, self._image(border))
         matrices = np.repeat(self.matrices, counts, axis=0)  # (N, 3, 3)
-        clipped, share = clip_boxes(move_boxes(boxes, matrices, ellipse=self.ellipse), self.size_hw)
-        return Picture(
-            image=self._image(border),
-            boxes=clipped,
-            labels=_join([picture.labels for picture in self.pictures]),
-            ignored=_join([picture.ignored for picture in self.pictures]),
-            visible=_join([picture.visible for picture in self.pictures]) * share,
-        )
+        moved = move_boxes(whole.boxes_xyxy_px, matrices, ellipse=self.ellipse)
+        boxes, share = clip_boxes(moved, self.size_hw)
+        return replace(whole, boxes_xyxy_px=boxes, visible=whole.visible * share)
 
     def _image(self, border: Border) -> np.ndarray:
-        image = self.pictures[0].image
+        image = self.images[0].image
         if self.resize is not None:
             resized = self.resize(image)
             return cv2.flip(resized, 1) if self.mirrored else resized
-        if len(self.pictures) == 1:
+        if len(self.images) == 1:
             return _warp(image, self.matrices[0], self.size_hw, self.interpolation, border)
         canvas = _empty(self.size_hw).copy()
-        for picture, matrix in zip(self.pictures, self.matrices, strict=True):
-            _paint(canvas, picture.image, matrix, self.interpolation)
+        for each, matrix in zip(self.images, self.matrices, strict=True):
+            _paint(canvas, each.image, matrix, self.interpolation)
         return canvas
 
 
 def letterbox_map(size_hw: tuple[int, int], size_px: int) -> tuple[Letterbox, np.ndarray]:
-    """A letterbox, and its map."""
+    """A letterbox, and its map (3, 3)."""
     fit = Letterbox.fit(size_hw, size_px)
     scale = scaling(fit.scaled_hw[1] / size_hw[1], fit.scaled_hw[0] / size_hw[0])
     return fit, shift(fit.pad_left, fit.pad_top) @ scale
@@ -178,15 +178,10 @@ def scaling(x: float, y: float) -> np.ndarray:
 
 
 def move_boxes(boxes_xyxy_px: np.ndarray, matrices: np.ndarray, *, ellipse: bool) -> np.ndarray:
-    """The upright boxes (N, 4) around moved boxes, or around the ellipses inside them.
+    """The upright boxes around moved boxes (N, 4), or around the ellipses inside them.
 
-    An affine map makes a parallelogram of a box: with p and q half of its sides as vectors, it
-    reaches |p| + |q| from its centre, and the ellipse in it sqrt(p^2 + q^2).
-
-    Args:
-        boxes_xyxy_px: (N, 4).
-        matrices: (N, 3, 3), the map of each.
-        ellipse: which of the two.
+    An affine map (N, 3, 3) makes a parallelogram of a box: with p and q half of its sides as
+    vectors, it reaches |p| + |q| from its centre, and the ellipse in it sqrt(p^2 + q^2).
     """
     low, high = boxes_xyxy_px[:, :2, None].astype(float), boxes_xyxy_px[:, 2:, None].astype(float)
     linear = matrices[:, :2, :2]
@@ -209,16 +204,10 @@ def _area(boxes_xyxy_px: np.ndarray) -> np.ndarray:
     return (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).prod(axis=1)
 
 
-def _join(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
 @lru_cache(maxsize=32)
 def _empty(size_hw: tuple[int, int]) -> np.ndarray:
     """An image of the mean colour; copying it is 50 times as fast as filling one."""
-    image = np.empty((*size_hw, 3), np.uint8)
-    image[:] = FILL_COLOUR_RGB
-    return image
+    return np.full((*size_hw, 3), FILL_COLOUR_RGB, np.uint8)
 
 
 def _paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, interpolation: int) -> None:
@@ -240,7 +229,7 @@ def _paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, interpolat
 
 
 def _corners(image: np.ndarray, matrix: np.ndarray, *, inset_px: float) -> np.ndarray:
-    """The corners (4, 2) of an image in its scene, drawn in by so many pixels of the scene."""
+    """The corners (4, 2) of an image in its frame, drawn in by so many pixels of the frame."""
     height, width = image.shape[:2]
     step_x, step_y = _steps(matrix)
     x, y = min(inset_px * step_x, width / 2), min(inset_px * step_y, height / 2)
@@ -259,7 +248,7 @@ def _warp(
     return cv2.warpAffine(
         image,
         _between_centres(matrix),
-        (size_hw[1], size_hw[0]),
+        size_hw[::-1],
         flags=interpolation,
         borderMode=border.mode,
         borderValue=border.colour,
@@ -270,7 +259,7 @@ def _shrunk(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Average the pixels that a map would skip, and give the map of the smaller image.
 
     Whole blocks take a quarter of the time of fractions of pixels; the part of a block that is left
-    over at the right and lower edge is less than a pixel of the scene.
+    over at the right and lower edge is less than a pixel of the frame.
     """
     height, width = image.shape[:2]
     step_x, step_y = _steps(matrix)
@@ -284,7 +273,7 @@ def _shrunk(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _steps(matrix: np.ndarray) -> tuple[float, float]:
-    """How far a step of one pixel of the scene is in the image, along the image's x and y."""
+    """How far a step of one pixel of the frame is in the image, along the image's x and y."""
     tiny = 1e-9
     (a, b, _), (c, d, _), _ = matrix.tolist()
     return 1 / max(tiny, (a * a + c * c) ** 0.5), 1 / max(tiny, (b * b + d * d) ** 0.5)

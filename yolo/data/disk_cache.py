@@ -1,8 +1,7 @@
-"""Decoded images in a folder of files."""
+"""Decoded training images in a folder of files."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import logging
@@ -10,7 +9,6 @@ import multiprocessing
 import os
 import struct
 import time
-import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +19,10 @@ import PIL
 from filelock import FileLock
 
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.image_stores import CHANNELS, Kept, shrunk_hw
+from yolo.data.image_cache import CHANNELS, ImageCache, Kept, shrunk_hw
 from yolo.data.images import LARGEST_FILE_BYTES
 from yolo.data.reading import read_regular
+from yolo.files import atomic_path
 
 KEY_BYTES = 20
 ABANDONED_AFTER_S = 3600.0
@@ -31,39 +30,41 @@ ABANDONED_AFTER_S = 3600.0
 
 _HEADER = struct.Struct(f"<8s{KEY_BYTES}s5I")  # magic, key, height, width, those on disk, checksum
 _MAGIC = b"YOLOpix1"
-_SUFFIX = ".pixels"
 
 _log = logging.getLogger(__name__)
 
 
-class DiskStore:
+class DiskCache(ImageCache):
     """A file for each image, named by the content of the image's own file and the settings.
 
-    A file is written under another name and then renamed, so that it is there whole or not at all;
-    what is read is checked against its header, and what fails is made anew.
+    A file is written atomically; what is read is checked against its header, and what fails is made
+    anew. The bytes in the folder are counted at the start; after that every process adds what it
+    writes to the same number, under a lock.
 
-    The bytes in the folder are counted at the start; after that every process adds what it writes
-    to the same number, under a lock.
+    Args:
+        dataset, side_px: see ``ImageCache``.
+        limit_bytes: the most space of the folder; images beyond it are decoded each time.
+        folder: shared by all data sets and settings.
     """
 
     def __init__(
         self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, folder: Path
     ) -> None:
-        self._dataset = dataset
-        self._side_px = side_px
+        super().__init__(dataset, side_px=side_px)
         self._limit_bytes = limit_bytes
         self._root = folder
         settings = f"{_MAGIC!r} {side_px} {cv2.__version__} {PIL.__version__}"
         self._folder = folder / hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
+        self._total_file = folder / "bytes"
         self._is_closed = multiprocessing.Value(ctypes.c_bool, False)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
-                self._set_total(_clean_and_count(folder))
+                self._total_file.write_text(str(_clean_and_count(folder)))
         except (OSError, NotImplementedError) as problem:
-            self._close(_reason(problem))
+            self._close_after(problem)
 
-    def key(self, index: int) -> bytes | None:
+    def _key(self, index: int) -> bytes | None:
         try:
             content = read_regular(self._dataset.image_path(index), LARGEST_FILE_BYTES)
         except OSError:
@@ -72,7 +73,7 @@ class DiskStore:
         size = struct.pack("<2q", *self._dataset.annotations.size_hw(index))
         return hashlib.blake2b(content, digest_size=KEY_BYTES, person=size).digest()
 
-    def read(self, key: bytes | None) -> Kept | None:
+    def _read(self, key: bytes | None) -> Kept | None:
         if key is None:
             return None
         try:
@@ -85,32 +86,9 @@ class DiskStore:
                     return None
         except OSError:
             return None
-        return self._unpack(key, content)
+        return self._unpacked(key, content)
 
-    def write(self, key: bytes | None, kept: Kept) -> None:
-        if key is None or self._is_closed.value:
-            return
-        pixels = np.ascontiguousarray(kept.image).data
-        shape = (*kept.image.shape[:2], *kept.original_hw)
-        header = _HEADER.pack(_MAGIC, key, *shape, _checksum(shape, pixels))
-        temporary = self._folder / f".{uuid.uuid4().hex}"
-        try:
-            if not self._reserve(len(header) + pixels.nbytes):
-                self._close(f"it has reached data.cache_limit_gb ({self._limit_bytes / 1e9:g} GB)")
-                return
-            with temporary.open("wb") as file:
-                file.write(header)
-                file.write(pixels)
-            os.replace(temporary, self._path(key))
-        except (OSError, NotImplementedError) as problem:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            self._close(_reason(problem))
-
-    def _path(self, key: bytes) -> Path:
-        return self._folder / (key.hex() + _SUFFIX)
-
-    def _unpack(self, key: bytes, content: bytearray) -> Kept | None:
+    def _unpacked(self, key: bytes, content: bytearray) -> Kept | None:
         """The image of a file, or None where anything about the file is wrong."""
         if len(content) < _HEADER.size:
             return None
@@ -127,6 +105,25 @@ class DiskStore:
             return None
         return Kept(image.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1]))
 
+    def _write(self, key: bytes | None, kept: Kept) -> None:
+        if key is None or self._is_closed.value:
+            return
+        pixels = np.ascontiguousarray(kept.image).data
+        shape = (*kept.image.shape[:2], *kept.original_hw)
+        header = _HEADER.pack(_MAGIC, key, *shape, _checksum(shape, pixels))
+        try:
+            if not self._reserve(len(header) + pixels.nbytes):
+                self._close(f"it has reached its limit of {self._limit_bytes / 1e9:g} GB")
+                return
+            with atomic_path(self._path(key)) as temporary, temporary.open("wb") as file:
+                file.write(header)
+                file.write(pixels)
+        except (OSError, NotImplementedError) as problem:
+            self._close_after(problem)
+
+    def _path(self, key: bytes) -> Path:
+        return self._folder / f"{key.hex()}.pixels"
+
     def _reserve(self, count: int) -> bool:
         """Count bytes in, for all processes; False where they do not fit."""
         with self._lock():
@@ -134,30 +131,26 @@ class DiskStore:
                 total = int(self._total_file.read_text())
             except (FileNotFoundError, ValueError):
                 total = _clean_and_count(self._root)
-            if total + count > self._limit_bytes:
-                return False
-            self._set_total(total + count)
-            return True
-
-    def _set_total(self, total: int) -> None:
-        self._total_file.write_text(str(total))
-
-    @property
-    def _total_file(self) -> Path:
-        return self._root / "bytes"
+            fits = total + count <= self._limit_bytes
+            if fits:
+                self._total_file.write_text(str(total + count))
+            return fits
 
     def _lock(self) -> FileLock:
         return FileLock(self._root / "lock")
 
+    def _close_after(self, problem: Exception) -> None:
+        self._close(f"writing failed ({getattr(problem, 'strerror', None) or problem})")
+
     def _close(self, reason: str) -> None:
-        """Write no more, in no process of this run, and say so once."""
+        """Write no more, in no process of this run, and log it once."""
         with self._is_closed.get_lock():
             if self._is_closed.value:
                 return
             self._is_closed.value = True
         _log.warning(
-            "data.cache: no more images are kept in %s, for %s; those missing there are decoded "
-            "each time, and it may be deleted to make room",
+            "no more images are kept in the cache %s, for %s; those missing there are decoded each "
+            "time, and it may be deleted to make room",
             self._root,
             reason,
         )
@@ -181,7 +174,3 @@ def _clean_and_count(folder: Path) -> int:
             continue
         total += status.st_size
     return total
-
-
-def _reason(problem: Exception) -> str:
-    return f"writing failed ({getattr(problem, 'strerror', None) or problem})"
