@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tests.detectors import make_config, make_detector
 from yolo.darknet.cfg import LayerList, cfg_text
 from yolo.darknet.weights import fill, read_weights, tensors, write_weights
-from yolo.detection.coders.anchor import AnchorCoder
+from yolo.detection.coders import AnchorCoder
 from yolo.factory.detector import build_coder
 from yolo.models.darknet_layers import list_detector
 from yolo.models.detector import Detector

@@ -5,7 +5,8 @@ import torch
 import yolo.detection.anchors
 from yolo.boxes import pairwise_shape_iou
 from yolo.detection.anchors import count_distinct, fit_anchors, measure_fit, shape_iou
-from yolo.detection.assign.best_anchor import assign_best_anchor
+from yolo.detection.assign import assign_best_anchor
+from yolo.detection.coders import AnchorCoder
 from yolo.records import Targets
 
 
@@ -43,9 +44,8 @@ def test_boxes_go_where_the_loss_puts_them():
     assignment = assign_best_anchor(
         Targets(boxes / 64, nothing, nothing, nothing.bool(), max_per_image=500),
         boxes,
-        anchors_px=torch.tensor(anchors).reshape(3, 2, 2),
+        AnchorCoder(anchors_px=anchors.reshape(3, 2, 2).tolist(), stride_px=(8, 16, 32)),
         grids_hw=[(8, 8), (4, 4), (2, 2)],
-        stride_px=(8, 16, 32),
         images=1,
     )
     expected = np.bincount(assignment.level * 2 + assignment.anchor, minlength=6)

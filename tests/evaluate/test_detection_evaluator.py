@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from yolo.apps.report.drawing import EvaluationPictures, class_colour
-from yolo.detection.assign.best_anchor import assign_best_anchor
-from yolo.detection.coders.anchor import AnchorCoder
-from yolo.detection.coders.grid import GridCoder
+from yolo.detection.assign import assign_best_anchor
+from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
@@ -103,14 +102,8 @@ def true_raw(batch: Batch) -> list[Tensor]:
     raw = [torch.full((len(batch), 3, SIZE // s, SIZE // s, 5 + 3), -12.0) for s in STRIDES]
     targets = batch.targets
     boxes_px = targets.boxes_cxcywh_norm * SIZE
-    at = assign_best_anchor(
-        targets,
-        boxes_px,
-        anchors_px=torch.tensor(ANCHORS, dtype=torch.float32),
-        grids_hw=[(SIZE // s, SIZE // s) for s in STRIDES],
-        stride_px=STRIDES,
-        images=len(batch),
-    )
+    grids = [(SIZE // s, SIZE // s) for s in STRIDES]
+    at = assign_best_anchor(targets, boxes_px, coder(), grids_hw=grids, images=len(batch))
     within, log_size = coder().encode(
         boxes_px, level=at.level, anchor=at.anchor, row=at.row, column=at.column
     )

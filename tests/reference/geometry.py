@@ -46,8 +46,8 @@ def sigmoid(x) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def is_excused(box, truths, ignore_threshold: float) -> bool:
-    """Whether a box without a truth may claim to be an object.
+def is_ignored(box, truths, ignore_threshold: float) -> bool:
+    """Whether a box without a truth gets no no-object loss.
 
     It may where it overlaps a truth by more than the threshold, or lies mainly in an ignored
     region, which Darknet does not have.

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from tests.reference.geometry import iou, is_excused, shape_iou, sigmoid, truths_of
+from tests.reference.geometry import iou, is_ignored, shape_iou, sigmoid, truths_of
 
 SIGMOIDS = (0, 1, 4)
 
@@ -49,7 +49,7 @@ def gradient(
     for b, a, j, i in np.ndindex(raw.shape[:4]):
         t, d = raw[b, a, j, i], delta[b, a, j, i]
         box = predicted_box(t, anchors[a], i, j, width, height)
-        if not is_excused(box, [t for t in truths if t.image == b], ignore_threshold):
+        if not is_ignored(box, [t for t in truths if t.image == b], ignore_threshold):
             d[4] = no_object_scale * (0 - sigmoid(t[4]))
         if early:
             prior = ((i + 0.5) / width, (j + 0.5) / height, *anchors[a])

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from tests.reference.geometry import is_excused, shape_iou, sigmoid, truths_of
+from tests.reference.geometry import is_ignored, shape_iou, sigmoid, truths_of
 
 
 def gradients(raw, targets, *, anchors_px, size_px, ignore_threshold):
@@ -25,7 +25,7 @@ def gradients(raw, targets, *, anchors_px, size_px, ignore_threshold):
     delta = [np.zeros_like(values) for values in raw]
     truths = truths_of(targets)
     for level, values in enumerate(raw):
-        punish_objectness(values, delta[level], truths, anchors[level], ignore_threshold)
+        pull_objectness_to_zero(values, delta[level], truths, anchors[level], ignore_threshold)
     owned = set()
     for truth in truths:
         if not truth.ignored:
@@ -33,14 +33,14 @@ def gradients(raw, targets, *, anchors_px, size_px, ignore_threshold):
     return [-d for d in delta]
 
 
-def punish_objectness(values, delta, truths, anchors, ignore_threshold):
+def pull_objectness_to_zero(values, delta, truths, anchors, ignore_threshold):
     height, width = values.shape[2:4]
     for b, a, j, i in np.ndindex(values.shape[:4]):
         t = values[b, a, j, i]
         w, h = math.exp(t[2]) * anchors[a][0], math.exp(t[3]) * anchors[a][1]
         box = ((i + sigmoid(t[0])) / width, (j + sigmoid(t[1])) / height, w, h)
         mine = [truth for truth in truths if truth.image == b]
-        if not is_excused(box, mine, ignore_threshold):
+        if not is_ignored(box, mine, ignore_threshold):
             delta[b, a, j, i, 4] = 0 - sigmoid(t[4])
 
 

@@ -13,8 +13,7 @@ from yolo.config.schema.encoders import Encoder
 from yolo.config.schema.heads import Head, YOLOv1HeadConfig, YOLOv2HeadConfig
 from yolo.config.schema.losses import YOLOv1LossConfig, YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.config.schema.model import ModelConfig
-from yolo.detection.coders.anchor import AnchorCoder
-from yolo.detection.coders.grid import GridCoder
+from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss

@@ -1,13 +1,29 @@
-"""Truths that try the losses: random ones, and those that are easily mistaken."""
+"""What tries the losses: truths that are random or easily mistaken, and all three generations."""
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from yolo.detection.coders import AnchorCoder, GridCoder
+from yolo.detection.losses.loss import Loss
+from yolo.detection.losses.yolov1 import YOLOv1Loss
+from yolo.detection.losses.yolov2 import YOLOv2Loss
+from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.records import Targets
 
 CLASSES = 4
+CELLS = 7
+V2_ANCHORS = [[12, 16], [30, 34], [52, 86], [100, 60], [120, 130]]
+V2_SIZE = 160
+V3_ANCHORS = [
+    [[10, 13], [16, 30], [33, 23]],
+    [[30, 61], [62, 45], [59, 119]],
+    [[116, 90], [156, 198], [373, 326]],
+]
+V3_STRIDES, V3_SIZE = (8, 16, 32), 96
 
 
 def make_targets(rows):
@@ -51,4 +67,49 @@ CASES = {
     "on the edge of cells": make_targets([(2, 1 / 3, 2 / 3, 0.2, 0.5, 0), (2, 0.5, 0.5, 1, 1, 3)]),
     "tiny boxes": make_targets([(0, 0.97, 0.93, 0.002, 0.003, 0), (1, 0.41, 0.77, 0.01, 0.001, 2)]),
     "whole images": make_targets([(0, 0.5, 0.5, 1, 1, 1), (1, 0.5, 0.5, 1, 1, 0)]),
+}
+CROWDED = random_targets(3, 12, np.random.default_rng(3))
+
+
+def make_v1(boxes: int = 2, **settings) -> YOLOv1Loss:
+    return YOLOv1Loss(coder=GridCoder(cells=CELLS, boxes=boxes), **settings)
+
+
+def make_v2(**settings) -> YOLOv2Loss:
+    coder = AnchorCoder(anchors_px=[V2_ANCHORS], stride_px=[32], class_activation="softmax")
+    return YOLOv2Loss(coder=coder, **settings)
+
+
+def make_v3(**settings) -> YOLOv3Loss:
+    return YOLOv3Loss(coder=AnchorCoder(anchors_px=V3_ANCHORS, stride_px=V3_STRIDES), **settings)
+
+
+class Generation(NamedTuple):
+    """A loss, and the shapes of its raw maps but for the images."""
+
+    make_loss: Callable[[], Loss]
+    shapes: list[tuple[int, ...]]
+    terms: tuple[str, ...] = ("xy", "wh", "object", "class", "no_object")
+
+    def random_raw(self, images: int, seed: int = 0) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            torch.randn((images, *shape), generator=generator).requires_grad_()
+            for shape in self.shapes
+        ]
+
+
+V1 = Generation(make_v1, [(CELLS, CELLS, 10 + CLASSES)])
+V2 = Generation(
+    make_v2,
+    [(len(V2_ANCHORS), V2_SIZE // 32, V2_SIZE // 32, 5 + CLASSES)],
+    (*V1.terms, "prior"),
+)
+V3 = Generation(make_v3, [(3, V3_SIZE // s, V3_SIZE // s, 5 + CLASSES) for s in V3_STRIDES])
+GENERATIONS = {
+    "v1": V1,
+    "v2": V2,
+    "v2 global": V2._replace(make_loss=lambda: make_v2(assignment="global")),
+    "v3": V3,
+    "v3 cross entropy": V3._replace(make_loss=lambda: make_v3(class_loss="cross_entropy")),
 }

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from yolo.detection.coders.anchor import AnchorCoder
-from yolo.detection.coders.grid import GridCoder
+from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss

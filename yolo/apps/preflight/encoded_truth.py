@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from yolo.detection.assign.best_anchor import assign_best_anchor
-from yolo.detection.assign.first_in_cell import assign_first_in_cell
-from yolo.detection.coders.anchor import AnchorCoder
-from yolo.detection.coders.grid import GridCoder
+from yolo.detection.assign import assign_best_anchor, assign_first_in_cell
+from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.records import Batch, Targets
 
 SURE = 20.0
@@ -84,14 +82,7 @@ def _on_anchors(
     grids = [(size_px // stride, size_px // stride) for stride in coder.stride_px]
     raw = [torch.full((images, anchors, *grid, 5 + classes), -SURE) for grid in grids]
     boxes_px = targets.boxes_cxcywh_norm * size_px
-    places = assign_best_anchor(
-        targets,
-        boxes_px,
-        anchors_px=coder.anchors_px,
-        grids_hw=grids,
-        stride_px=coder.stride_px,
-        images=images,
-    )
+    places = assign_best_anchor(targets, boxes_px, coder, grids_hw=grids, images=images)
     at: dict[str, Tensor] = {n: getattr(places, n) for n in ("level", "anchor", "row", "column")}
     centres, sizes = coder.encode(boxes_px, **at)
     for t in torch.flatten(places.owns.nonzero()).tolist():

@@ -1,1 +1,1 @@
-"""What training minimises: one file for each generation, each returning its terms by name."""
+"""What training minimises: one file for each generation."""

@@ -11,22 +11,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from yolo.detection.assign.best_anchor import Assignment, assign_best_anchor
-from yolo.detection.coders.anchor import AnchorCoder
-from yolo.detection.full_precision import full_precision
-from yolo.detection.losses.truths import (
-    anchor_matches,
-    excused_anchors,
-    place_truths,
-    rows_of_truths,
-)
-from yolo.records import GridMatches, Targets
+from yolo.detection.coders import AnchorCoder
+from yolo.detection.losses.anchor import AnchorLoss, PlacedTruths
+from yolo.records import Targets
 
 
-class YOLOv3Loss(nn.Module):
-    """The five terms of YOLOv3, each summed over the images and divided by those of the step.
+class YOLOv3Loss(AnchorLoss):
+    """The five terms of YOLOv3.
 
     - ``xy``: BCE of the centre within its cell, times (2 - w * h) of the truth
     - ``wh``: half squared error of (tw, th), times (2 - w * h)
@@ -56,97 +49,35 @@ class YOLOv3Loss(nn.Module):
         ignore_threshold: float = 0.7,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        self.coder = coder
-        self.class_loss = class_loss
-        self.ignore_threshold = ignore_threshold
+        super().__init__(coder=coder, ignore_threshold=ignore_threshold)
+        self.exclusive_classes = class_loss == "cross_entropy"
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def forward(
-        self,
-        raw: Sequence[Tensor],
-        targets: Targets,
-        images_in_step: int,
-        images_seen: int | None = None,
+    def terms(
+        self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
     ) -> dict[str, Tensor]:
-        """Compute the terms in float32, whatever precision ``raw`` has.
+        """The terms of L maps (B, A, H, W, 5 + K); see ``Loss``."""
+        return self.sum_terms(raw, targets, self.place(raw, targets))
 
-        Args:
-            raw: one (B, A, H, W, 5 + K) for each level.
-            targets: the truth of the B images.
-            images_in_step: images of the whole optimizer step, over all micro-batches and ranks.
-            images_seen: not looked at: YOLOv3 punishes alike from the first image to the last.
+    def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
-        Returns:
-            Scalars by term; their sum is the loss.
-        """
-        with torch.autocast(raw[0].device.type, enabled=False):
-            boxes_px, assignment = place_truths(
-                raw, targets, coder=self.coder, assign=assign_best_anchor
-            )
-            terms = self._owned_terms(raw, targets, boxes_px, assignment)
-            terms["no_object"] = self._no_object(raw, targets, boxes_px, assignment)
-            return {name: term / images_in_step for name, term in terms.items()}
+    def object_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
+        return F.softplus(-logits)  # BCE with target 1
 
-    @torch.no_grad()
-    def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
-        """What the maps say where a truth is and where none is; as ``forward``, no gradients."""
-        _, assignment = place_truths(raw, targets, coder=self.coder, assign=assign_best_anchor)
-        return anchor_matches(raw, targets, assignment)
+    def no_object_loss(self, logits: Tensor) -> Tensor:
+        return F.softplus(logits)  # BCE with target 0
 
-    def _owned_terms(
-        self, raw: Sequence[Tensor], targets: Targets, boxes_px: Tensor, assignment: Assignment
-    ) -> dict[str, Tensor]:
-        """The terms of the anchors that own a truth."""
-        rows = rows_of_truths(raw, targets, assignment)  # (T, 5 + K)
-        target_xy, target_wh = self.coder.encode(
-            boxes_px,
-            level=assignment.level,
-            anchor=assignment.anchor,
-            row=assignment.row,
-            column=assignment.column,
-        )
-        owns = assignment.owns.float()  # (T,)
-        scale = owns * (2 - targets.boxes_cxcywh_norm[:, 2:].prod(dim=1))
-        xy = F.binary_cross_entropy_with_logits(rows[:, :2], target_xy, reduction="none")
-        wh = (rows[:, 2:4] - target_wh).square() / 2
-        return {
-            "xy": (xy.sum(dim=1) * scale).sum(),
-            "wh": (wh.sum(dim=1) * scale).sum(),
-            "object": (F.softplus(-rows[:, 4]) * owns).sum(),
-            "class": (self._class(rows[:, 5:], targets, assignment) * owns).sum(),
-        }
-
-    def _class(self, logits: Tensor, targets: Targets, assignment: Assignment) -> Tensor:
-        """Class loss of each truth. (T, K) -> (T,)."""
+    def class_loss(self, logits: Tensor, targets: Targets, placed: PlacedTruths) -> Tensor:
+        weight = self.class_weights
+        if self.exclusive_classes:
+            return F.cross_entropy(logits, targets.labels, weight=weight, reduction="none")
         truths, classes = logits.shape
-        if self.class_loss == "cross_entropy":
-            return F.cross_entropy(
-                logits, targets.labels, weight=self.class_weights, reduction="none"
-            )
         labels = logits.new_zeros(truths + 1, classes)  # the last row takes what is ignored
         # A number of Python's would be copied to the device, which older PyTorch waits for.
-        labels.index_put_((assignment.owner, targets.labels), labels.new_ones(()))
+        labels.index_put_((placed.assignment.owner, targets.labels), labels.new_ones(()))
         loss = F.binary_cross_entropy_with_logits(
-            logits, labels[:-1], weight=self.class_weights, reduction="none"
+            logits, labels[:-1], weight=weight, reduction="none"
         )
         return loss.sum(dim=1)
-
-    def _no_object(
-        self, raw: Sequence[Tensor], targets: Targets, boxes_px: Tensor, assignment: Assignment
-    ) -> Tensor:
-        """Objectness loss of the anchors that own nothing and are not excused."""
-        excused = excused_anchors(
-            raw,
-            targets,
-            boxes_px,
-            assignment,
-            coder=self.coder,
-            ignore_threshold=self.ignore_threshold,
-        )
-        total = full_precision(raw[0].new_zeros(()))
-        for values, flags in zip(raw, excused, strict=True):
-            loss = F.softplus(full_precision(values[..., 4]))  # BCE with target 0
-            total = total + loss.masked_fill(flags, 0.0).sum()
-        return total

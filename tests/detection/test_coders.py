@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from yolo.boxes import cxcywh_to_xyxy
-from yolo.detection.coders.anchor import AnchorCoder
+from yolo.detection.coders import AnchorCoder, GridCoder
 
 ANCHORS = [
     [[10, 13], [16, 30], [33, 23]],
@@ -13,6 +13,7 @@ ANCHORS = [
 ]
 STRIDES = (8, 16, 32)
 SIZE, CLASSES = 96, 4
+CELLS, BOXES, GRID_PX = 7, 2, 448
 
 
 def coder(**kwargs) -> AnchorCoder:
@@ -21,6 +22,14 @@ def coder(**kwargs) -> AnchorCoder:
 
 def empty_maps(images: int = 1, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     return [torch.zeros(images, 3, SIZE // s, SIZE // s, 5 + CLASSES, dtype=dtype) for s in STRIDES]
+
+
+def grid_coder() -> GridCoder:
+    return GridCoder(cells=CELLS, boxes=BOXES)
+
+
+def grid_map(images: int = 1, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.zeros(images, CELLS, CELLS, BOXES * 5 + 3, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -100,7 +109,7 @@ def test_finite_for_any_finite_output(dtype: torch.dtype, activation) -> None:
     assert boxes.isfinite().all() and scores.isfinite().all()
     assert (boxes[..., 2:] >= boxes[..., :2]).all()
     assert (scores >= 0).all() and (scores <= 1).all()
-    assert boxes.abs().max() > 1e6  # the wildest is still wild
+    assert boxes.abs().max() > 1e6  # only the largest are cut
 
 
 def test_softmax_shares_the_objectness_among_the_classes() -> None:
@@ -116,3 +125,63 @@ def test_the_anchors_travel_in_the_state_and_move_with_the_coder() -> None:
     assert state["anchors_px"].tolist() == ANCHORS
     assert list(coder().to("meta").state_dict()) == ["anchors_px"]
     assert coder().to("meta").strides.device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_box_of_a_grid_by_hand(dtype: torch.dtype) -> None:
+    """Cell (row 2, column 3), its second box: half the image wide, a quarter high."""
+    raw = grid_map(dtype=dtype)
+    raw[0, 2, 3, 5:10] = torch.tensor([0.5, 0.25, -(0.5**0.5), 0.5, 0.75])
+    raw[0, 2, 3, 10:] = torch.tensor([0.0, 1.0, 0.5])
+    boxes, scores = grid_coder()([raw])
+    assert boxes.dtype == scores.dtype == torch.float32
+    assert boxes.shape == (1, 98, 4) and scores.shape == (1, 98, 3)
+    place = (2 * 7 + 3) * 2 + 1  # row, column, box
+    x, y, w, h = 3.5 * 64, 2.25 * 64, 224, 112
+    expected = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+    tolerance = {torch.float32: 1e-3, torch.bfloat16: 1.0}[dtype]
+    assert boxes[0, place].tolist() == pytest.approx(expected, abs=tolerance)
+    assert scores[0, place].tolist() == pytest.approx([0, 0.75, 0.375])
+    assert boxes[0, place - 1].tolist() == [192, 128, 192, 128]  # zeros: a point in the corner
+    assert scores[0, place - 1].tolist() == [0, 0, 0]
+
+
+def test_decoding_undoes_encoding_in_every_cell() -> None:
+    count = 200
+    boxes = torch.cat((torch.rand(count, 2), torch.rand(count, 2) ** 3), dim=1)  # cxcywh
+    column, row = (boxes[:, :2] * CELLS).long().unbind(1)
+    target = grid_coder().encode(boxes, row=row, column=column)
+    assert (target >= 0).all() and (target <= 1).all()
+    for t in range(count):
+        raw = grid_map()
+        raw[0, row[t], column[t], 5:9] = target[t]
+        decoded, _ = grid_coder()([raw])
+        found = decoded[0, (row[t] * CELLS + column[t]) * BOXES + 1]
+        torch.testing.assert_close(found, cxcywh_to_xyxy(boxes[t]) * GRID_PX, atol=1e-3, rtol=1e-5)
+
+
+def test_scores_are_products_of_what_is_positive_up_to_one() -> None:
+    raw = grid_map()
+    raw[0, 0, 0, 4], raw[0, 0, 0, 9] = 1.25, -0.5
+    raw[0, 0, 0, 10:] = torch.tensor([0.6, 0.9, -0.5])
+    _, scores = grid_coder()([raw])
+    assert scores[0, 0].tolist() == pytest.approx([0.75, 1.0, 0.0])
+    assert scores[0, 1].tolist() == [0, 0, 0], "two negative numbers are no detection"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_grid_is_finite_for_any_output(dtype: torch.dtype) -> None:
+    values = torch.tensor(
+        [0, 6e-8, 1, -1, 300, -300, 3e38, -3e38, torch.nan, torch.inf, -torch.inf]
+    )
+    raw = values[torch.randint(len(values), (4, CELLS, CELLS, BOXES * 5 + 3))].to(dtype)
+    boxes, scores = grid_coder()([raw])
+    assert boxes.isfinite().all() and (boxes[..., 2:] >= boxes[..., :2]).all()
+    assert (scores >= 0).all() and (scores <= 1).all()
+    assert boxes.abs().max() > 1e6  # only the largest are cut
+    assert scores.max() == 1
+
+
+def test_it_decodes_only_its_own_grid() -> None:
+    with pytest.raises(AssertionError, match="grid"):
+        grid_coder()([torch.zeros(1, 6, 7, BOXES * 5 + 3)])

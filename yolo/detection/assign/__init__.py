@@ -1,1 +1,0 @@
-"""Which truth owns which anchor or cell: pure functions, no gradients."""

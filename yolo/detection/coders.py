@@ -1,0 +1,209 @@
+"""Raw maps to boxes and back: the one home of each generation's box parametrisation.
+
+With t the raw output, (column, row) the cell and (pw, ph) the anchor, YOLOv2 and YOLOv3 say
+(YOLOv2 section 2, figure 3), in pixels::
+
+    bx = (sigmoid(tx) + column) * stride        bw = pw * exp(tw)
+    by = (sigmoid(ty) + row) * stride           bh = ph * exp(th)
+
+and YOLOv1 with S cells per side (section 2; Darknet's ``detection_layer.c``), relative to the
+image, from linear outputs::
+
+    bx = (tx + column) / S                      bw = tw ** 2
+    by = (ty + row) / S                         bh = th ** 2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from yolo.boxes import cxcywh_to_xyxy
+
+MAX_LOG_SIZE = 10.0
+"""Sizes stop at exp(10) = 22,026 anchors: no raw output, however wild, becomes infinite."""
+
+LARGEST = 1e4
+"""YOLOv1's raw numbers are taken for at most this: no output decodes to infinity."""
+
+BOX_FIELDS = 5
+"""x, y, w, h, confidence: YOLOv1's numbers of each box."""
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """float32 of a shorter format, which autocast gives; float32 and float64 stay as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+class AnchorCoder(nn.Module):
+    """Decode raw maps of anchors and encode boxes into them.
+
+    Args:
+        anchors_px: (L, A, 2) widths and heights in pixels of the network's input, one row of
+            anchors for each raw map.
+        stride_px: pixels per cell of each of the L raw maps.
+        class_activation: ``sigmoid`` for independent classes, ``softmax`` for exclusive ones.
+    """
+
+    anchors_px: Tensor
+    strides: Tensor
+
+    def __init__(
+        self,
+        *,
+        anchors_px: Sequence[Sequence[Sequence[float]]],
+        stride_px: Sequence[int],
+        class_activation: Literal["sigmoid", "softmax"] = "sigmoid",
+    ) -> None:
+        super().__init__()
+        self.register_buffer("anchors_px", torch.tensor(anchors_px, dtype=torch.float32))
+        self.register_buffer("strides", torch.tensor(stride_px), persistent=False)
+        self.stride_px = tuple(stride_px)
+        self.class_activation = class_activation
+        assert self.anchors_px.ndim == 3 and len(self.anchors_px) == len(self.stride_px)
+
+    def forward(self, raw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Decode whole maps.
+
+        Args:
+            raw: L tensors (B, A, H, W, 5 + K): x, y, w, h, objectness, classes.
+
+        Returns:
+            Boxes float32 (B, N, 4) xyxy in pixels of the network's input, and scores float32
+            (B, N, K), objectness times class probability; N runs over level, anchor, row, column.
+        """
+        boxes = [self.level_boxes(values, level).flatten(1, 3) for level, values in enumerate(raw)]
+        scores = [self._scores(values).flatten(1, 3) for values in raw]
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+
+    def level_boxes(self, raw: Tensor, level: int) -> Tensor:
+        """Boxes of one raw map. (B, A, H, W, 5 + K) -> xyxy pixels (B, A, H, W, 4), float32."""
+        _, _, height, width, _ = raw.shape
+        values = full_precision(raw[..., :4])
+        rows = torch.arange(height, device=raw.device, dtype=torch.float32)
+        columns = torch.arange(width, device=raw.device, dtype=torch.float32)
+        x = values[..., 0].sigmoid() + columns  # (B, A, H, W)
+        y = values[..., 1].sigmoid() + rows[:, None]  # (B, A, H, W)
+        centre = torch.stack((x, y), dim=-1) * self.stride_px[level]
+        anchors = self.anchors_px[level].view(1, -1, 1, 1, 2)  # (A, 2) -> (1, A, 1, 1, 2)
+        return _corners(centre, values[..., 2:], anchors)
+
+    def boxes_in_cells(self, raw: Tensor, *, level: Tensor, anchor: Tensor) -> Tensor:
+        """Boxes of single places, seen from their cell: small numbers, so tiny boxes stay exact.
+
+        Args:
+            raw: (T, 4) or more, the output at each place.
+            level, anchor: int64 (T,), the anchor of each place.
+
+        Returns:
+            Corners in pixels from the upper left corner of the cell, float32 (T, 4).
+        """
+        values = full_precision(raw[:, :4])
+        centre = values[:, :2].sigmoid() * self.strides[level][:, None]  # (T, 2)
+        return _corners(centre, values[:, 2:], self.anchors_px[level, anchor])
+
+    def encode(
+        self, boxes_cxcywh_px: Tensor, *, level: Tensor, anchor: Tensor, row: Tensor, column: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the network should answer for boxes (T, 4) at the places int64 (T,).
+
+        Returns:
+            The centre within its cell (T, 2), 0..1, which sigmoid(tx, ty) should equal; and
+            (tw, th) as (T, 2).
+        """
+        stride = self.strides[level]  # (T,)
+        centre = boxes_cxcywh_px[:, :2] / stride[:, None] - torch.stack((column, row), dim=1)
+        anchors = self.anchors_px[level, anchor]  # (T, 2)
+        smallest = torch.finfo(torch.float32).tiny
+        return centre, (boxes_cxcywh_px[:, 2:] / anchors).clamp(min=smallest).log()
+
+    def _scores(self, raw: Tensor) -> Tensor:
+        """(B, A, H, W, 5 + K) -> (B, A, H, W, K), float32."""
+        objectness = full_precision(raw[..., 4:5]).sigmoid()
+        classes = full_precision(raw[..., 5:])
+        if self.class_activation == "softmax":
+            return objectness * classes.softmax(dim=-1)
+        return objectness * classes.sigmoid()
+
+
+class GridCoder(nn.Module):
+    """Decode YOLOv1's raw map of a grid and encode boxes into it.
+
+    Args:
+        cells: S; the network's input has S * ``stride_px`` pixels a side.
+        boxes: n, boxes per cell.
+        stride_px: pixels per cell.
+    """
+
+    def __init__(self, *, cells: int, boxes: int, stride_px: int = 64) -> None:
+        super().__init__()
+        self.cells, self.boxes = cells, boxes
+        self.size_px = cells * stride_px
+
+    def forward(self, raw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Decode the whole map.
+
+        A score is confidence times class, as in Darknet. Both are unbounded there, and two negative
+        ones would make a good score: here a negative one and NaN count as 0, and 1 is the highest.
+
+        Args:
+            raw: one (B, S, S, n * 5 + K); see ``split``.
+
+        Returns:
+            Boxes and scores as ``AnchorCoder`` returns them; N runs over row, column, box.
+        """
+        (values,) = raw
+        boxes, classes = self.split(full_precision(values))
+        confidence = _bounded(boxes[..., 4:]).clamp(min=0)  # (B, S, S, n, 1)
+        classes = _bounded(classes).clamp(min=0).unsqueeze(3)  # (B, S, S, 1, K)
+        scores = (confidence * classes).clamp(max=1)  # (B, S, S, n, K)
+        return self.boxes_xyxy_px(boxes).flatten(1, 3), scores.flatten(1, 3)
+
+    def split(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """A cell's boxes and classes, views. (..., n * 5 + K) -> (..., n, 5), (..., K).
+
+        A map has x, y, w, h and confidence of one box after the other, then the classes.
+        """
+        numbers = self.boxes * BOX_FIELDS
+        return raw[..., :numbers].unflatten(-1, (self.boxes, BOX_FIELDS)), raw[..., numbers:]
+
+    def boxes_xyxy_px(self, boxes: Tensor) -> Tensor:
+        """Boxes of a whole map. (B, S, S, n, 4 or more) -> xyxy pixels (B, S, S, n, 4), float32."""
+        assert boxes.shape[1:3] == (self.cells, self.cells), "the grid that the coder was made for"
+        cxcywh = self.boxes_in_cell(full_precision(boxes))
+        at = torch.arange(self.cells, device=boxes.device, dtype=torch.float32) / self.cells
+        corner = torch.zeros_like(cxcywh[:1])  # (1, S, S, n, 4)
+        corner[..., 0] = at[:, None]  # columns: (S, 1) -> (1, S, S, n)
+        corner[..., 1] = at[:, None, None]  # rows: (S, 1, 1) -> (1, S, S, n)
+        return cxcywh_to_xyxy((cxcywh + corner) * self.size_px)
+
+    def boxes_in_cell(self, boxes: Tensor) -> Tensor:
+        """Raw boxes (..., 4 or more) -> cxcywh (..., 4), relative to the image.
+
+        The centre is counted from the corner of the cell.
+        """
+        values = _bounded(boxes[..., :4])
+        return torch.cat((values[..., :2] / self.cells, values[..., 2:].square()), dim=-1)
+
+    def encode(self, boxes_cxcywh_norm: Tensor, *, row: Tensor, column: Tensor) -> Tensor:
+        """What the network should answer for boxes (T, 4) at the cells int64 (T,).
+
+        Returns:
+            (T, 4): the centre within its cell, 0..1, and the square roots of width and height.
+        """
+        cell = torch.stack((column, row), dim=1)  # (T, 2)
+        centre = boxes_cxcywh_norm[:, :2] * self.cells - cell
+        return torch.cat((centre, boxes_cxcywh_norm[:, 2:].clamp(min=0).sqrt()), dim=1)
+
+
+def _corners(centre: Tensor, log_size: Tensor, anchors_px: Tensor) -> Tensor:
+    """(..., 2), (..., 2) and anchors that fit them -> xyxy (..., 4)."""
+    half = log_size.clamp(max=MAX_LOG_SIZE).exp() * (anchors_px / 2)  # (..., 2)
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def _bounded(values: Tensor) -> Tensor:
+    return values.nan_to_num(nan=0.0).clamp(-LARGEST, LARGEST)

@@ -1,0 +1,143 @@
+"""What YOLOv2 and YOLOv3 share: assign truths to anchors, encode them, sum the terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from yolo.detection.assign import Assignment, assign_best_anchor
+from yolo.detection.coders import AnchorCoder, full_precision
+from yolo.detection.losses.loss import Loss, half_square, ignore_mask, pad_truths
+from yolo.records import GridMatches, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedTruths:
+    """T truths, each beside the output of the anchor that it chose.
+
+    Attributes:
+        assignment: which anchors they chose, and who owns them.
+        boxes_cxcywh_px: float32 (T, 4), in pixels of the network's input.
+        raw: float32 (T, 5 + K), the output there.
+        xy: (T, 2), what sigmoid(tx, ty) should be.
+        wh: (T, 2), what (tw, th) should be.
+    """
+
+    assignment: Assignment
+    boxes_cxcywh_px: Tensor
+    raw: Tensor
+    xy: Tensor
+    wh: Tensor
+
+
+class AnchorLoss(Loss):
+    """A loss of maps of anchors; a generation defines the losses of single numbers.
+
+    Args:
+        coder: decodes and encodes boxes; also knows the anchors.
+        ignore_threshold: IoU with a truth above which an anchor that owns none is left alone.
+        assign: chooses the anchors of truths.
+    """
+
+    coord_scale = object_scale = no_object_scale = class_scale = 1.0
+    """Factors on the terms."""
+
+    def __init__(
+        self,
+        *,
+        coder: AnchorCoder,
+        ignore_threshold: float,
+        assign: Callable[..., Assignment] = assign_best_anchor,
+    ) -> None:
+        super().__init__()
+        self.coder, self.ignore_threshold, self.assign = coder, ignore_threshold, assign
+
+    def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Of sigmoid(logits) against the target. (T, 2), (T, 2) -> (T, 2)."""
+        raise NotImplementedError
+
+    def object_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
+        """Of objectness at truths. (T,) -> (T,)."""
+        raise NotImplementedError
+
+    def no_object_loss(self, logits: Tensor) -> Tensor:
+        """Of objectness where no truth is. (...) -> (...)."""
+        raise NotImplementedError
+
+    def class_loss(self, logits: Tensor, targets: Targets, placed: PlacedTruths) -> Tensor:
+        """Of the classes at truths. (T, K) -> (T,)."""
+        raise NotImplementedError
+
+    def place(self, raw: Sequence[Tensor], targets: Targets) -> PlacedTruths:
+        """Assign T truths to the anchors of maps (B, A, H, W, 5 + K), and encode them there."""
+        grids_hw = [(values.shape[2], values.shape[3]) for values in raw]
+        size_px = torch.empty(4, device=raw[0].device)  # filled there: nothing waits for a copy
+        size_px[0::2] = grids_hw[0][1] * self.coder.stride_px[0]  # width
+        size_px[1::2] = grids_hw[0][0] * self.coder.stride_px[0]  # height
+        boxes_px = targets.boxes_cxcywh_norm * size_px
+        a = self.assign(targets, boxes_px, self.coder, grids_hw=grids_hw, images=len(raw[0]))
+        xy, wh = self.coder.encode(
+            boxes_px, level=a.level, anchor=a.anchor, row=a.row, column=a.column
+        )
+        return PlacedTruths(a, boxes_px, _raw_of_truths(raw, targets, a), xy, wh)
+
+    def sum_terms(
+        self, raw: Sequence[Tensor], targets: Targets, placed: PlacedTruths
+    ) -> dict[str, Tensor]:
+        """The terms that both generations have; small boxes count up to twice."""
+        t, owns = placed.raw, placed.assignment.owns.float()  # (T, 5 + K), (T,)
+        box_scale = owns * self.coord_scale * (2 - targets.boxes_cxcywh_norm[:, 2:].prod(dim=1))
+        xy = self.xy_loss(t[:, :2], placed.xy).sum(dim=1)  # (T,)
+        wh = half_square(t[:, 2:4] - placed.wh).sum(dim=1)  # (T,)
+        objectness = self.object_loss(t[:, 4], placed)  # (T,)
+        classes = self.class_loss(t[:, 5:], targets, placed)  # (T,)
+        return {
+            "xy": (xy * box_scale).sum(),
+            "wh": (wh * box_scale).sum(),
+            "object": self.object_scale * (objectness * owns).sum(),
+            "class": self.class_scale * (classes * owns).sum(),
+            "no_object": self.no_object_scale * self._no_object(raw, targets, placed),
+        }
+
+    @torch.no_grad()
+    def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
+        """What the maps say where a truth is and where none is."""
+        placed = self.place(raw, targets)
+        objectness = [full_precision(values[..., 4]).sigmoid().flatten() for values in raw]
+        return GridMatches(
+            objectness=torch.cat(objectness),
+            owned=torch.cat([owned.flatten() for owned in placed.assignment.owned]),
+            class_logits=placed.raw[:, 5:],
+            labels=targets.labels,
+            counted=placed.assignment.owns,
+            dropped=placed.assignment.dropped,
+        )
+
+    def _no_object(self, raw: Sequence[Tensor], targets: Targets, placed: PlacedTruths) -> Tensor:
+        """Objectness loss of the anchors that own nothing and are not ignored."""
+        padded = pad_truths(targets, placed.boxes_cxcywh_px, len(raw[0]), self.ignore_threshold)
+        total = full_precision(raw[0].new_zeros(()))
+        for level, (values, owned) in enumerate(zip(raw, placed.assignment.owned, strict=True)):
+            with torch.no_grad():
+                left_out = ignore_mask(self.coder.level_boxes(values, level), padded) | owned
+            loss = self.no_object_loss(full_precision(values[..., 4]))  # (B, A, H, W)
+            total = total + loss.masked_fill(left_out, 0.0).sum()
+        return total
+
+
+def _raw_of_truths(raw: Sequence[Tensor], targets: Targets, assignment: Assignment) -> Tensor:
+    """The raw output at the anchor of each truth: float32 (T, 5 + K).
+
+    Every level is read at T places, its own truths' or place 0, so that no shape depends on how
+    the truths spread over the levels.
+    """
+    places = (targets.image_index, assignment.anchor, assignment.row, assignment.column)
+    rows = []
+    for level, values in enumerate(raw):
+        here = assignment.level == level
+        found = values[tuple(torch.where(here, index, 0) for index in places)]  # (T, 5 + K)
+        rows.append(full_precision(found).where(here[:, None], 0.0))
+    return torch.stack(rows).sum(dim=0)  # (L, T, 5 + K) -> (T, 5 + K)

@@ -1,0 +1,103 @@
+"""What all losses share: float32, the divisor, and which predictions are ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from yolo.boxes import area, cxcywh_to_xyxy
+from yolo.records import Targets
+
+IGNORED_SHARE = 0.5
+"""A prediction lies in an ignored region when more than this share of its own area does."""
+
+
+class Loss(nn.Module):
+    """A loss of several terms; each subclass computes them in ``terms``."""
+
+    def forward(
+        self,
+        outputs: Any,
+        targets: Targets,
+        images_in_step: int,
+        images_seen: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Each term, summed over the B images and divided by the images of the step.
+
+        Args:
+            outputs: the network's raw maps or logits, of any precision.
+            targets: the truth of the B images.
+            images_in_step: images of the whole optimizer step, over all micro-batches and ranks:
+                the gradients of all of them add up to that of one big batch.
+            images_seen: images that the steps before have trained on; None outside training.
+
+        Returns:
+            float32 scalars by name; their sum is the loss.
+        """
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            terms = self.terms(outputs, targets, images_seen)
+            return {name: term / images_in_step for name, term in terms.items()}
+
+    def terms(self, outputs: Any, targets: Targets, images_seen: int | None) -> dict[str, Tensor]:
+        """The terms as sums over the images; the arguments are those of ``forward``."""
+        raise NotImplementedError
+
+
+def half_square(error: Tensor) -> Tensor:
+    """Its gradient is the error itself, as Darknet writes it."""
+    return error.square() / 2
+
+
+@torch.no_grad()
+def pad_truths(
+    targets: Targets, boxes_cxcywh_px: Tensor, images: int, ignore_threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Truths per image, padded to M = ``targets.max_per_image``, with the test of ``ignore_mask``.
+
+    A prediction with area p that shares the area s with a truth of area t is ignored where
+    ``s > share * p + floor``:
+
+    - IoU above a threshold h is s > h * (p + t - s), so share = h / (1 + h), floor = share * t
+    - mainly inside an ignored region is s > 0.5 * p, so share = 0.5, floor = 0
+    - padding lets nothing be ignored: floor = infinity
+
+    Returns:
+        Boxes xyxy in pixels (B, M, 4), shares (B, M), floors (B, M).
+    """
+    image, device = targets.image_index, boxes_cxcywh_px.device
+    first = torch.searchsorted(image, torch.arange(images, device=device))  # (B,)
+    place = torch.arange(len(targets), device=device) - first[image]  # (T,) 0..M-1
+
+    most = targets.max_per_image
+    corners = cxcywh_to_xyxy(boxes_cxcywh_px)
+    share = ignore_threshold / (1 + ignore_threshold)
+    boxes = corners.new_zeros(images, most, 4)
+    shares = corners.new_zeros(images, most)
+    floors = corners.new_full((images, most), torch.inf)
+    boxes[image, place] = corners
+    shares[image, place] = torch.where(targets.ignored, IGNORED_SHARE, share).to(corners)
+    floors[image, place] = torch.where(targets.ignored, 0.0, share * area(corners))
+    return boxes, shares, floors
+
+
+@torch.no_grad()
+def ignore_mask(boxes_xyxy_px: Tensor, padded: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Predictions that get no no-object loss, whoever owns them: (B, ..., 4) -> bool (B, ...).
+
+    Written coordinate by coordinate: (B, M, N) planes are read and written once each, which is
+    what decides its speed.
+
+    Args:
+        boxes_xyxy_px: what the network predicts.
+        padded: the truths, from ``pad_truths``.
+    """
+    truths, shares, floors = padded
+    boxes = boxes_xyxy_px.flatten(1, -2).transpose(1, 2).contiguous()  # (B, 4, N)
+    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(1)  # each (B, 1, N)
+    left, top, right, bottom = truths.unsqueeze(-1).unbind(2)  # each (B, M, 1)
+    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # (B, M, N)
+    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
+    needed = torch.addcmul(floors.unsqueeze(-1), shares.unsqueeze(-1), (x2 - x1) * (y2 - y1))
+    return (width.mul_(height) > needed).any(dim=1).view(boxes_xyxy_px.shape[:-1])
