@@ -26,12 +26,16 @@ def score(arguments: ScoreArguments) -> None:
     # torch takes seconds to import: only now
     from yolo.factory.scoring import score_checkpoints
 
-    analyse = None
+    analyse = draw_curves = None
     if arguments.analyse:
         from yolo.apps.report.analysis import write_analysis
 
         analyse = partial(write_analysis, log=print, place=arguments.analysis_place)
-    report = score_checkpoints(arguments, log=print, analyse=analyse)
+    if arguments.curves is not None:
+        from yolo.apps.report.curves import write_curves
+
+        draw_curves = partial(write_curves, log=print, place=arguments.curves)
+    report = score_checkpoints(arguments, log=print, analyse=analyse, draw_curves=draw_curves)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -29,8 +29,6 @@ LEVELS = (
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 NEIGHBOURS = {"models": {"darknet"}}
 TO_BE_MOVED = {
-    "evaluate": ("yolo.apps.export.torchscript",),
-    "factory": ("yolo.apps.report.curves",),
     "train": ("yolo.apps.report.drawing", "yolo.config", "yolo.factory.training"),
 }
 """Imports that go once the rooms' own work is done."""

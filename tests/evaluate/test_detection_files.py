@@ -79,7 +79,7 @@ def test_voc_files(tmp_path):
 
 def test_coco_results(tmp_path):
     dataset = make_dataset(tmp_path / "data")
-    write_coco_results(tmp_path / "boxes.json", make_found(dataset, ROWS[1:2]), dataset)
+    write_coco_results(tmp_path / "boxes.json", dataset, make_found(dataset, ROWS[1:2]))
     (row,) = json.loads((tmp_path / "boxes.json").read_text())
     assert row == {
         "image_id": int(dataset.annotations.image_ids[0]),

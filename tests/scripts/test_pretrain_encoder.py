@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
-from yolo.factory.classification import score_classifier
 from yolo.factory.detector import build_detector
 from yolo.factory.initial_weights import load_initial_weights
+from yolo.factory.scoring import build_classifier_scorer
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks
 
@@ -94,7 +94,7 @@ def test_scoring_gives_the_figures_that_training_logged(run):
     alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
     checkpoint = load_checkpoint(path)
     config = config_from_dict(checkpoint["config"])
-    report = score_classifier(path, checkpoint, config, alone, split="val", log=said.append)
+    report = build_classifier_scorer(path, checkpoint, config, alone).score(said.append)
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     (result,) = report["results"]
     assert result["stats"] == {

@@ -12,7 +12,7 @@ from yolo.errors import UserError
 from yolo.evaluate.detection_evaluator import Found
 
 
-def write_coco_results(path: Path, found: Found, dataset: DetectionDataset) -> None:
+def write_coco_results(path: Path, dataset: DetectionDataset, found: Found) -> None:
     """COCO's results format: a list of image_id, category_id, bbox (x, y, w, h), score."""
     rows = [
         {
@@ -45,7 +45,7 @@ class TextFiles:
         self._folders = folder / "detections", folder / "groundtruths"
         self._dataset = dataset
         self._classes = _words(dataset.class_names, "classes")
-        self._names = [f"{name}.txt" for name in image_names(dataset)]
+        self._names = [f"{name}.txt" for name in _image_names(dataset)]
         for place in self._folders:
             _refuse_others(place, "*.txt", self._names)
 
@@ -87,7 +87,7 @@ class VocFiles:
     def __init__(self, folder: Path, dataset: DetectionDataset, start: str) -> None:
         self._folder, self._dataset = folder, dataset
         self._names = [f"{start}{name}.txt" for name in _words(dataset.class_names, "classes")]
-        self._images = image_names(dataset)
+        self._images = _image_names(dataset)
         _refuse_others(folder, f"{start}*.txt", self._names)
 
     def write(self, found: Found) -> None:
@@ -100,7 +100,7 @@ class VocFiles:
         _write_lines(self._folder, self._names, contents)
 
 
-def image_names(dataset: DetectionDataset) -> list[str]:
+def _image_names(dataset: DetectionDataset) -> list[str]:
     """A word for each image: its name without folder and suffix, or its path if names recur."""
     indices = range(len(dataset))
     names = [dataset.image_name(index) for index in indices]
@@ -117,27 +117,22 @@ def inclusive(box_xyxy_px: Sequence[float]) -> str:
 
 def _rows(found: Found) -> Iterator[tuple[int, int, list[float], float]]:
     """Image id, label, box and score."""
-    return zip(
-        found.image_ids.tolist(),
-        found.labels.tolist(),
-        found.boxes_xyxy_px.tolist(),
-        found.scores.tolist(),
-        strict=True,
-    )
+    columns = (found.image_ids, found.labels, found.boxes_xyxy_px, found.scores)
+    return zip(*(column.tolist() for column in columns), strict=True)
 
 
-def _words(names: Sequence[str], what: str) -> list[str]:
+def _words(names: Sequence[str], kind: str) -> list[str]:
     """Names without blanks and slashes, which would divide a line or a path."""
-    words = [re.sub(r"[\s/\\\0]", "_", name) for name in names]
-    seen: dict[str, str] = {}
-    for word, name in zip(words, names, strict=True):
-        if word in seen:
+    name_of: dict[str, str] = {}
+    for name in names:
+        word = re.sub(r"[\s/\\\0]", "_", name)
+        if word in name_of:
             raise UserError(
-                f"the {what} {seen[word]!r} and {name!r} would both be called {word!r} in the "
+                f"the {kind} {name_of[word]!r} and {name!r} would both be called {word!r} in the "
                 "files; give one of them another name"
             )
-        seen[word] = name
-    return words
+        name_of[word] = name
+    return list(name_of)
 
 
 def _refuse_others(folder: Path, pattern: str, names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: names, sizes, thresholds."""
+"""The metadata of an exported file: names, sizes, thresholds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from yolo.errors import UserError
 VERSION = 1
 PREFIX = "yolo."
 """Of every entry, so that they cannot be taken for those of the program that wrote the graph."""
+
+METADATA_FILE = "card.json"
+"""The metadata's place among the extra files of a TorchScript file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,6 @@ class ExportMetadata:
     float_input: bool = False
 
     def postprocess(self) -> Postprocess:
-        """The suppression that the metadata describes."""
         return Postprocess(
             conf=self.conf,
             iou=self.iou,
@@ -80,18 +82,16 @@ class ExportMetadata:
         """
         if PREFIX + "version" not in entries:
             raise UserError(
-                f"{owner}: not a file that export.py wrote: it does not tell its classes and sizes"
+                f"{owner}: not a file that export.py wrote: its metadata has no classes and sizes"
             )
         try:
-            content = {name: json.loads(entries[PREFIX + name]) for name in _names()}
+            content = {
+                field.name: json.loads(entries[PREFIX + field.name]) for field in fields(cls)
+            }
             version = json.loads(entries[PREFIX + "version"])
         except (KeyError, ValueError) as error:
-            raise UserError(f"{owner}: what it tells of itself is damaged ({error})") from error
+            raise UserError(f"{owner}: its metadata is damaged ({error})") from error
         if version != VERSION:
             raise UserError(f"{owner}: export version {version}; this code reads {VERSION}")
         lists = ("class_names", "category_ids", "fill_colour_rgb")
         return cls(**content | {name: tuple(content[name]) for name in lists})
-
-
-def _names() -> list[str]:
-    return [field.name for field in fields(ExportMetadata)]

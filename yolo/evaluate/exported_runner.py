@@ -6,20 +6,20 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from yolo.apps.export.torchscript import METADATA_FILE
 from yolo.errors import UserError
 from yolo.evaluate.exported_graph import MULTIPLE_PX
-from yolo.evaluate.exported_metadata import ExportMetadata
+from yolo.evaluate.exported_metadata import METADATA_FILE, ExportMetadata
 from yolo.evaluate.optional_packages import need
 from yolo.records import Detections
 
 SUFFIXES = (".onnx", ".torchscript")
+
+ABSENT = -1.0
+"""The score of a class that a detection is not of; it passes no threshold."""
 
 Run = Callable[[Tensor], list[Tensor]]
 """Images on the CPU -> the file's outputs on the CPU."""
@@ -38,12 +38,13 @@ class ExportedModel:
     that it was traced on.
 
     Attributes:
-        metadata: what the file says of itself.
+        path: the file.
+        metadata: that travels in it.
     """
 
     def __init__(self, path: Path, metadata: ExportMetadata, run: Run) -> None:
-        self.metadata = metadata
-        self._path, self._run = path, run
+        self.path, self.metadata = path, metadata
+        self._run = run
 
     @classmethod
     def open(cls, path: Path) -> ExportedModel:
@@ -94,25 +95,58 @@ class ExportedModel:
         ]
 
     def _outputs(self, images: Tensor) -> list[Tensor]:
-        self._check_size(images)
+        self._check_size(*images.shape[2:])
         images = images.cpu().contiguous()
         return self._run(images.float() if self.metadata.float_input else images)
 
-    def _check_size(self, images: Tensor) -> None:
-        height, width = images.shape[2:]
+    def _check_size(self, height: int, width: int) -> None:
         size_px = self.metadata.image_size_px
         if (height, width) == (size_px, size_px):
             return
         if not self.metadata.dynamic_size:
             raise UserError(
-                f"{self._path}: takes images of {size_px} x {size_px} px, not of {width} x "
+                f"{self.path}: takes images of {size_px} x {size_px} px, not of {width} x "
                 f"{height}; export with --image-size, or with --dynamic-size"
             )
         if height % MULTIPLE_PX or width % MULTIPLE_PX:
             raise UserError(
-                f"{self._path}: takes images whose sides are multiples of {MULTIPLE_PX} px, not "
+                f"{self.path}: takes images whose sides are multiples of {MULTIPLE_PX} px, not "
                 f"of {width} x {height}"
             )
+
+
+class ExportedDetector(nn.Module):
+    """An exported file as an evaluator's network: its output is decoded already.
+
+    Args:
+        model: with or without the suppression inside. With it, the evaluator's own finds nothing
+            left to suppress.
+        device: that the output is wanted on.
+    """
+
+    def __init__(self, model: ExportedModel, device: torch.device) -> None:
+        super().__init__()
+        self._model, self._device = model, device
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K)."""
+        metadata = self._model.metadata
+        if metadata.nms:
+            boxes, scores = _as_decoded(self._model.detect(images), len(metadata.class_names))
+        else:
+            boxes, scores = self._model(images)
+        return boxes.to(self._device), scores.to(self._device)
+
+
+def _as_decoded(found: list[Detections], classes: int) -> tuple[Tensor, Tensor]:
+    """Detections as boxes (B, N, 4) and scores (B, N, K), ``ABSENT`` but for the own class."""
+    most = max(map(len, found))
+    boxes = torch.zeros(len(found), most, 4)
+    scores = torch.full((len(found), most, classes), ABSENT)
+    for i, one in enumerate(found):
+        boxes[i, : len(one)] = one.boxes_xyxy_px
+        scores[i, torch.arange(len(one)), one.labels] = one.scores
+    return boxes, scores
 
 
 def _open_onnx(path: Path) -> tuple[ExportMetadata, Run]:
@@ -126,15 +160,13 @@ def _open_onnx(path: Path) -> tuple[ExportMetadata, Run]:
         session = runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's own classes, one for each status
         raise UserError(f"{path}: ONNX Runtime cannot open it ({_first_line(error)})") from error
-    metadata = ExportMetadata.from_metadata(
-        session.get_modelmeta().custom_metadata_map, owner=str(path)
-    )
-    return metadata, lambda images: _run_onnx(session, images)
 
+    def run(images: Tensor) -> list[Tensor]:
+        outputs = session.run(None, {"images": images.numpy()})
+        return [torch.from_numpy(output) for output in outputs]
 
-def _run_onnx(session: Any, images: Tensor) -> list[Tensor]:
-    outputs: list[np.ndarray] = session.run(None, {"images": images.numpy()})
-    return [torch.from_numpy(output) for output in outputs]
+    entries = session.get_modelmeta().custom_metadata_map
+    return ExportMetadata.from_metadata(entries, owner=str(path)), run
 
 
 def _open_torchscript(path: Path) -> tuple[ExportMetadata, Run]:
@@ -146,13 +178,12 @@ def _open_torchscript(path: Path) -> tuple[ExportMetadata, Run]:
         entries = json.loads(extra[METADATA_FILE] or "{}")
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not a TorchScript file ({_first_line(error)})") from error
-    metadata = ExportMetadata.from_metadata(entries, owner=str(path))
-    return metadata, lambda images: _run_torchscript(module, images)
 
+    @torch.inference_mode()
+    def run(images: Tensor) -> list[Tensor]:
+        return list(module(images))
 
-@torch.inference_mode()
-def _run_torchscript(module: torch.jit.ScriptModule, images: Tensor) -> list[Tensor]:
-    return list(module(images))
+    return ExportMetadata.from_metadata(entries, owner=str(path)), run
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from torch import nn
 
 from yolo.config import Config
@@ -76,31 +75,11 @@ def accuracy_of(loss: DetectionLoss) -> Accuracy:
 
 def build_metrics(evaluation: EvaluationConfig, dataset: DetectionDataset) -> list[Metric]:
     """The metric to be judged by, and behind it the other one where both are asked for."""
-    others = [name for name in METRICS if name != evaluation.metric]
-    names = [evaluation.metric, *(others if evaluation.both else ())]
-    return [METRICS[name](evaluation, dataset) for name in names]
-
-
-def _coco(evaluation: EvaluationConfig, dataset: DetectionDataset) -> Metric:
-    return CocoMetric(ground_truth=dataset.ground_truth(), backend=evaluation.backend)
-
-
-def build_voc_metric(evaluation: EvaluationConfig, dataset: DetectionDataset) -> VocMetric:
-    """The VOC metric; what the data set ignores is difficult."""
-    annotations, categories = dataset.annotations, np.asarray(dataset.category_ids)
-    return VocMetric(
-        image_ids=annotations.image_ids[annotations.image_index()],
-        category_ids=categories[annotations.labels],
-        boxes_xyxy_px=annotations.boxes_xyxy_px,
-        difficult=annotations.ignored,
-        all_category_ids=tuple(dataset.category_ids),
-        iou=evaluation.voc_iou,
-        fixed_conf=evaluation.fixed_conf,
-    )
-
-
-METRICS: dict[str, Callable[[EvaluationConfig, DetectionDataset], Metric]] = {
-    "coco": _coco,
-    "voc": build_voc_metric,
-}
-"""``evaluation.metric`` -> what builds it."""
+    metrics: dict[str, Callable[[], Metric]] = {
+        "coco": lambda: CocoMetric(ground_truth=dataset.ground_truth(), backend=evaluation.backend),
+        "voc": lambda: VocMetric.of_dataset(
+            dataset, iou=evaluation.voc_iou, fixed_conf=evaluation.fixed_conf
+        ),
+    }
+    others = [name for name in metrics if name != evaluation.metric]
+    return [metrics[name]() for name in (evaluation.metric, *(others if evaluation.both else ()))]

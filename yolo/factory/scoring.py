@@ -2,77 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from yolo.apps.report.curves import ModelCurves, write_curves
-from yolo.config import Config
+from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.config.validation_line import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
-from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
+from yolo.evaluate.detection_evaluator import Found
 from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
-from yolo.evaluate.exported_runner import is_exported
-from yolo.factory.classification import score_classifier
+from yolo.evaluate.exported_runner import ExportedDetector, ExportedModel, is_exported
+from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves
+from yolo.factory.classification import (
+    build_classification_evaluator,
+    build_classification_loss,
+    build_classifier,
+)
 from yolo.factory.data import Split, build_dataset, check_same_classes, image_set
 from yolo.factory.detector import DetectionLoss, build_coder, build_loss
-from yolo.factory.evaluator import build_evaluator, build_voc_metric
-from yolo.factory.exported_scoring import Decoded, ExportedDetector, exported_model, read_exported
-from yolo.factory.trained_weights import load_detector, read_config
+from yolo.factory.evaluator import build_evaluator
+from yolo.factory.trained_weights import load_detector, load_trained, read_config
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks, join
-from yolo.train.out_of_memory import explain_out_of_memory
 from yolo.train.precision import Precision
 from yolo.train.run_folder import newest_checkpoint
 
-Log = Callable[[str], None]
-"""Prints lines."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """A trained detector and its evaluator.
-
-    Attributes:
-        path: the checkpoint, or the exported file.
-        detector: on its device, in evaluation mode.
-        evaluator: over the dataset, with the loss; of an exported file without.
-        config: as it is scored.
-        step: of the checkpoint.
-        split: what the dataset is in the config.
-        dataset: all that is scored.
-    """
-
-    path: Path
-    detector: nn.Module
-    evaluator: DetectionEvaluator
-    config: Config
-    step: int
-    split: Split
-    dataset: DetectionDataset
-
-
-Analyse = Callable[[Scoring, Found], object]
+Analyse = Callable[[DetectorScorer, Found], object]
+DrawCurves = Callable[[Sequence[ModelCurves]], object]
 
 
 def score_checkpoints(
-    arguments: ScoreArguments, log: Log, analyse: Analyse | None = None
+    arguments: ScoreArguments,
+    log: Log,
+    *,
+    analyse: Analyse | None = None,
+    draw_curves: DrawCurves | None = None,
 ) -> dict[str, Any]:
     """Score one checkpoint, or several one after the other, and write what was asked for.
 
     Args:
         arguments: the command line.
-        say: prints lines.
-        analyse: gets each detector with what it found; None for no analysis.
+        log: prints lines.
+        analyse: gets each detector with what it found.
+        draw_curves: gets the curves of all detectors.
 
     Returns:
-        ``{"results": [{"confidence", "found_boxes", "stats"}, ...], "losses", "accuracy", ...}``;
-        of several checkpoints ``{"checkpoints": [the same of each]}``.
+        The report of ``DetectorScorer`` or ``ClassifierScorer``; of several checkpoints
+        ``{"checkpoints": [the same of each]}``.
 
     Raises:
         UserError: a checkpoint or the data cannot be read, do not belong together, or do not allow
@@ -85,9 +66,9 @@ def score_checkpoints(
     for path in paths:
         if reports:
             log("")
-        reports.append(_score(path, ranks, arguments, curves, log, analyse))
-    if arguments.curves is not None:
-        write_curves(curves, arguments.curves, log)
+        reports.append(_score(path, ranks, arguments, log, analyse, curves))
+    if draw_curves is not None:
+        draw_curves(curves)
     return reports[0] if len(reports) == 1 else {"checkpoints": reports}
 
 
@@ -95,39 +76,25 @@ def _score(
     path: Path,
     ranks: Ranks,
     arguments: ScoreArguments,
-    curves: list[ModelCurves],
     log: Log,
     analyse: Analyse | None,
+    curves: list[ModelCurves],
 ) -> dict[str, Any]:
     """Score a checkpoint of any task; a detector's curves are added to ``curves``."""
     checkpoint = read_exported(path, arguments) if is_exported(path) else load_checkpoint(path)
     if arguments.precision is not None:
         checkpoint["precision"] = {"name": arguments.precision, "reason": "as asked for"}
     config = read_config(path, checkpoint)
-    if isinstance(config, Config):
-        return _score_detector(path, checkpoint, config, ranks, arguments, curves, log, analyse)
-    options = arguments.detector_options()
-    if options:
-        raise UserError(
-            f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
-            "or name the checkpoint of a detector"
-        )
-    return score_classifier(path, checkpoint, config, ranks, split=arguments.split, log=log)
-
-
-def _score_detector(
-    path: Path,
-    checkpoint: Mapping[str, Any],
-    config: Config,
-    ranks: Ranks,
-    arguments: ScoreArguments,
-    curves: list[ModelCurves],
-    log: Log,
-    analyse: Analyse | None,
-) -> dict[str, Any]:
-    """Run the network once and score it at each confidence."""
-    confs = arguments.confs or (config.evaluation.conf,)
-    scoring = build_scoring(
+    if isinstance(config, ClassificationConfig):
+        options = arguments.detector_options()
+        if options:
+            raise UserError(
+                f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
+                "or name the checkpoint of a detector"
+            )
+        split = arguments.split
+        return build_classifier_scorer(path, checkpoint, config, ranks, split=split).score(log)
+    scorer = build_scorer(
         path,
         checkpoint,
         _as_asked(path, config, arguments),
@@ -135,42 +102,18 @@ def _score_detector(
         split=arguments.split,
         image_size_px=arguments.image_size_px,
     )
-    dataset = scoring.dataset
-    writers = _writers(arguments, config, dataset)
-    log(
-        f"{path} (step {scoring.step}): {len(dataset):,} images of data.{arguments.split}, "
-        f"{ranks.device}"
-    )
-    with explain_out_of_memory(ranks.device, "choose a smaller --image-size, or --gpu cpu"):
-        found = scoring.evaluator.find(scoring.detector, lambda: False)
-    assert found is not None
-    results = [_score_at(conf, scoring, found, log) for conf in confs]
-    log("")
-    speed = _tell_the_rest(found, log)
-    for write in writers:
-        write(found)
+    outputs = _writers(arguments, config, scorer.dataset)
     if arguments.curves is not None:
-        curves.append(_curves(scoring, found))
+        outputs.append(lambda found: curves.append(ModelCurves.of_found(scorer, found)))
     if analyse is not None:
-        analyse(scoring, found)
-    return {
-        "checkpoint": str(path),
-        "step": scoring.step,
-        "split": arguments.split,
-        "results": results,
-        "losses": {"loss": sum(found.run.losses.values()), **found.run.losses}
-        if found.run.losses
-        else {},
-        "accuracy": found.accuracy,
-        "images_per_second": speed,
-    }
+        outputs.append(partial(analyse, scorer))
+    return scorer.score(arguments.confs or (config.evaluation.conf,), log, outputs)
 
 
 def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     """The config with the settings that the command line replaces."""
-    size = arguments.image_size_px
-    trained = config.data.image_size
-    if size is not None and size != trained and config.model.head.type == "yolov1":
+    size, trained = arguments.image_size_px, config.data.image_size
+    if size not in (None, trained) and config.model.head.type == "yolov1":
         raise UserError(
             f"{path}: the end of a YOLOv1 works at the {trained} px alone that it was trained at, "
             f"not at --image-size {size}"
@@ -196,12 +139,11 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
 
 def _writers(
     arguments: ScoreArguments, config: Config, dataset: DetectionDataset
-) -> list[Callable[[Found], None]]:
-    """What writes the boxes; whatever forbids it is told here, before the network runs."""
-    writers: list[Callable[[Found], None]] = []
+) -> list[Callable[[Found], object]]:
+    """What writes the boxes; whatever forbids it is an error here, before the network runs."""
+    writers: list[Callable[[Found], object]] = []
     if arguments.detections is not None:
-        path = arguments.detections
-        writers.append(lambda found: write_coco_results(path, found, dataset))
+        writers.append(partial(write_coco_results, arguments.detections, dataset))
     if arguments.save_txt is not None:
         writers.append(TextFiles(arguments.save_txt, dataset).write)
     if arguments.save_voc is not None:
@@ -210,51 +152,7 @@ def _writers(
     return writers
 
 
-def _score_at(conf: float, scoring: Scoring, found: Found, log: Log) -> dict[str, Any]:
-    """Score what was found at one confidence, print it and return it."""
-    kept = found.above(conf)
-    result = scoring.evaluator.score(kept)
-    log(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
-    log(result.table)
-    return {"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats}
-
-
-def _tell_the_rest(found: Found, log: Log) -> dict[str, float]:
-    """Print losses, accuracies and speed; the latter is returned."""
-    run = found.run
-    terms = ", ".join(f"{name} {value:.4g}" for name, value in run.losses.items())
-    shares = ", ".join(f"{name} {value:.4f}" for name, value in found.accuracy.items())
-    if run.losses:
-        log(f"loss {sum(run.losses.values()):.4g} ({terms}); accuracy: {shares}")
-    speed = {
-        "network": run.images / run.network_seconds,
-        "network_and_postprocessing": run.images / run.total_seconds,
-    }
-    log(
-        f"{speed['network']:.1f} images/s network, "
-        f"{speed['network_and_postprocessing']:.1f} images/s network and post-processing"
-    )
-    return speed
-
-
-def _curves(scoring: Scoring, found: Found) -> ModelCurves:
-    """Of all that was found."""
-    dataset, evaluation = scoring.dataset, scoring.config.evaluation
-    categories = np.asarray(dataset.category_ids)[found.labels]
-    curves = build_voc_metric(evaluation, dataset).curves(
-        found.image_ids, categories, found.boxes_xyxy_px, found.scores
-    )
-    names = zip(dataset.class_names, dataset.category_ids, strict=True)
-    return ModelCurves(
-        checkpoint=scoring.path,
-        step=scoring.step,
-        split=scoring.split,
-        iou=evaluation.voc_iou,
-        curves={name: curves[category] for name, category in names},
-    )
-
-
-def build_scoring(
+def build_scorer(
     path: Path,
     checkpoint: Mapping[str, Any],
     config: Config,
@@ -262,53 +160,125 @@ def build_scoring(
     *,
     split: Split = "val",
     image_size_px: int | None = None,
-) -> Scoring:
+) -> DetectorScorer:
     """Prepare the scoring of a detector.
 
     Args:
         path: of the checkpoint, for errors.
-        checkpoint: its content.
+        checkpoint: its content, or what ``read_exported`` gives.
         config: the checkpoint's, or one with other settings of the evaluation.
         ranks: where to compute.
-        split: ``train``, ``val`` or ``test`` of the config.
+        split: of the config.
         image_size_px: another input size; None for the training's.
 
     Raises:
         UserError: the data cannot be read, or does not belong to the checkpoint.
     """
-    dataset = build_dataset(config, split)
-    ids, names = checkpoint["category_ids"], checkpoint["class_names"]
-    check_same_classes(dataset, split, ids, names, owner=str(path))
-    if split == "val":
-        dataset = dataset.share(config.evaluation.share, seed=config.seed)
-    detector, coder, loss = _network(path, checkpoint, config, ranks)
+    scored = _scored(path, checkpoint, config, ranks, split)
+    model, coder, loss = _network(path, checkpoint, config, ranks)
     evaluator = build_evaluator(
         config,
-        dataset,
+        scored["dataset"],
         ranks,
         coder=coder,
         precision=Precision(**checkpoint["precision"]),
         loss=loss,
         image_size_px=image_size_px,
     )
-    return Scoring(
-        path=path,
-        detector=detector,
+    evaluation = config.evaluation
+    return DetectorScorer(
+        **scored,
+        model=model,
         evaluator=evaluator,
-        config=config,
-        step=checkpoint["progress"]["step"],
-        split=split,
-        dataset=dataset,
+        conf=evaluation.conf,
+        voc_iou=evaluation.voc_iou,
     )
+
+
+def build_classifier_scorer(
+    path: Path,
+    checkpoint: Mapping[str, Any],
+    config: ClassificationConfig,
+    ranks: Ranks,
+    *,
+    split: Split = "val",
+) -> ClassifierScorer:
+    """The same for a classifier."""
+    scored = _scored(path, checkpoint, config, ranks, split)
+    loss, precision = build_classification_loss(config), Precision(**checkpoint["precision"])
+    classifier = build_classifier(config, checkpoint["class_names"])
+    return ClassifierScorer(
+        **scored,
+        model=load_trained(classifier, path, checkpoint).to(ranks.device),
+        evaluator=build_classification_evaluator(
+            config, scored["dataset"], ranks, loss=loss, precision=precision
+        ),
+    )
+
+
+def _scored(
+    path: Path, checkpoint: Mapping[str, Any], config: TaskConfig, ranks: Ranks, split: Split
+) -> dict[str, Any]:
+    """What scorers of all tasks have; the data are those that training scored."""
+    dataset = build_dataset(config, split)
+    ids, names = checkpoint["category_ids"], checkpoint["class_names"]
+    check_same_classes(dataset, split, ids, names, owner=str(path))
+    if split == "val":
+        dataset = dataset.share(config.evaluation.share, seed=config.seed)
+    return {
+        "path": path,
+        "step": checkpoint["progress"]["step"],
+        "split": split,
+        "dataset": dataset,
+        "device": ranks.device,
+        "image_size_px": config.data.image_size,
+    }
 
 
 def _network(
     path: Path, checkpoint: Mapping[str, Any], config: Config, ranks: Ranks
 ) -> tuple[nn.Module, nn.Module, DetectionLoss | None]:
     """Detector, coder and loss on their device; an exported file decodes and knows no loss."""
-    exported = exported_model(checkpoint)
-    if exported is not None:
-        return ExportedDetector(exported, ranks.device), Decoded(), None
+    if "exported" in checkpoint:
+        return ExportedDetector(checkpoint["exported"], ranks.device), nn.Identity(), None
     coder = build_coder(config)
     loss = build_loss(config, coder, checkpoint["class_names"]).to(ranks.device)  # its coder too
     return load_detector(path, checkpoint, config).to(ranks.device), coder, loss
+
+
+def read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
+    """What scoring reads of a checkpoint, from an exported file.
+
+    The config is the training's, with the input size and the thresholds of the file.
+
+    Raises:
+        UserError: the file cannot be opened, or cannot do what was asked for.
+    """
+    model = ExportedModel.open(path)
+    metadata, confs, size_px = model.metadata, arguments.confs, arguments.image_size_px
+    if metadata.nms and confs is not None and min(confs) < metadata.conf:
+        raise UserError(
+            f"{path}: the suppression inside drops scores below {metadata.conf:g}, so there is no "
+            f"--conf {min(confs):g}; export with a lower --conf, or without --nms"
+        )
+    if arguments.precision is not None:
+        raise UserError(
+            f"{path}: was exported in {metadata.precision} and computes in nothing else; leave out "
+            "--precision"
+        )
+    if size_px not in (None, metadata.image_size_px) and not metadata.dynamic_size:
+        raise UserError(
+            f"{path}: takes images of {metadata.image_size_px} px alone, not of --image-size "
+            f"{size_px}; export with --dynamic-size"
+        )
+    config = copy.deepcopy(metadata.config)
+    config["data"]["image_size"] = metadata.image_size_px
+    config["evaluation"] |= {"conf": metadata.conf, "iou": metadata.iou}
+    return {
+        "config": config,
+        "class_names": list(metadata.class_names),
+        "category_ids": list(metadata.category_ids),
+        "precision": {"name": "fp32", "reason": "the file has its own"},
+        "progress": {"step": metadata.step},
+        "exported": model,
+    }

@@ -36,7 +36,7 @@ def test_round_trip():
     [
         (lambda m: {}, "not a file that export.py wrote"),
         (lambda m: m | {"yolo.version": "2"}, "export version 2; this code reads 1"),
-        (lambda m: m | {"yolo.conf": "{"}, "what it tells of itself is damaged"),
+        (lambda m: m | {"yolo.conf": "{"}, "its metadata is damaged"),
         (lambda m: {k: v for k, v in m.items() if k != "yolo.iou"}, "damaged"),
     ],
 )

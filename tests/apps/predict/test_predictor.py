@@ -16,7 +16,8 @@ from yolo.data.formats.shapes import ShapesDataset
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.factory.data import build_dataset
-from yolo.factory.scoring import build_scoring, read_config
+from yolo.factory.scoring import build_scorer
+from yolo.factory.trained_weights import read_config
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join
@@ -63,8 +64,8 @@ def test_it_finds_what_validation_scores(neck, tmp_path):
     )
     content = load_checkpoint(path)
     config = read_config(path, content)
-    scoring = build_scoring(path, content, config, join(["cpu"]))
-    found = scoring.evaluator.find(scoring.detector, lambda: False)
+    scorer = build_scorer(path, content, config, join(["cpu"]))
+    found = scorer.evaluator.find(scorer.model, lambda: False)
     predictor = Predictor.from_checkpoint(path, device="cpu", conf=CONF, precision="fp32")
     paths = [dataset.image_path(i) for i in range(len(build_dataset(config, "val")))]
     assert len(found.scores) > 15

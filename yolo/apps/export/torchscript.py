@@ -10,10 +10,7 @@ import torch
 from torch.jit import TracerWarning
 
 from yolo.evaluate.exported_graph import ExportGraph, example_images
-from yolo.evaluate.exported_metadata import ExportMetadata
-
-METADATA_FILE = "card.json"
-"""The metadata's place among the extra files."""
+from yolo.evaluate.exported_metadata import METADATA_FILE, ExportMetadata
 
 
 def write_torchscript(path: Path, graph: ExportGraph, metadata: ExportMetadata) -> None:

@@ -31,7 +31,7 @@ from yolo.evaluate.metrics.detection_errors import (
     DetectionErrors,
     find_errors,
 )
-from yolo.factory.scoring import Scoring
+from yolo.evaluate.scoring import DetectorScorer
 
 FILE_NAME = "analysis.html"
 """Beside the checkpoint, or in the folder that is given."""
@@ -60,12 +60,12 @@ _EDGES_PX2 = (32.0**2, 96.0**2)
 
 
 def write_analysis(
-    scoring: Scoring, found: Found, log: Callable[[str], None], place: Path | None = None
+    scorer: DetectorScorer, found: Found, log: Callable[[str], None], place: Path | None = None
 ) -> Path:
     """Write the page of one checkpoint.
 
     Args:
-        scoring: the checkpoint and the data.
+        scorer: the checkpoint and the data.
         found: in the data, by that checkpoint.
         say: prints lines.
         place: a file that ends in .html, or a folder; None is the checkpoint's own folder.
@@ -73,28 +73,28 @@ def write_analysis(
     Raises:
         UserError: the page cannot be written, or an image cannot be read.
     """
-    path = place or scoring.path.parent
+    path = place or scorer.path.parent
     path = path if path.suffix.lower() in (".html", ".htm") else path / FILE_NAME
-    write_page(path, analysis_page(scoring, found))
+    write_page(path, analysis_page(scorer, found))
     log(f"\nanalysis: {path}")
     return path
 
 
-def analysis_page(scoring: Scoring, found: Found) -> str:
+def analysis_page(scorer: DetectorScorer, found: Found) -> str:
     """The whole page."""
-    run = scoring.path.resolve().parent.name
-    title = f"Error analysis of {run}/{scoring.path.name}"
+    run = scorer.path.resolve().parent.name
+    title = f"Error analysis of {run}/{scorer.path.name}"
     subtitle = (
-        f"step {scoring.step:,} · data.{scoring.split}: {len(scoring.dataset):,} images · "
-        f"{len(found.scores):,} boxes of confidence {scoring.config.evaluation.conf:g} or more · "
-        f"trained at {scoring.config.data.image_size} px"
+        f"step {scorer.step:,} · data.{scorer.split}: {len(scorer.dataset):,} images · "
+        f"{len(found.scores):,} boxes of confidence {scorer.conf:g} or more · "
+        f"trained at {scorer.image_size_px} px"
     )
-    return page(title, subtitle, analysis_sections(scoring, found))
+    return page(title, subtitle, analysis_sections(scorer, found))
 
 
-def analysis_sections(scoring: Scoring, found: Found) -> list[Section]:
+def analysis_sections(scorer: DetectorScorer, found: Found) -> list[Section]:
     """What the page says, for another page that wants it too."""
-    dataset = scoring.dataset
+    dataset = scorer.dataset
     errors = find_errors(
         dataset.ground_truth(),
         found.image_ids,
@@ -104,10 +104,10 @@ def analysis_sections(scoring: Scoring, found: Found) -> list[Section]:
     )
     gallery = Gallery(dataset, found, errors)
     return [
-        Section("Figures", _figures(scoring, found, errors)),
+        Section("Figures", _figures(scorer, found, errors)),
         Section("Kinds of errors", _kinds(errors)),
-        Section("Confusions", _confusions(scoring, errors)),
-        Section("Classes", _classes(scoring, found, errors)),
+        Section("Confusions", _confusions(scorer, errors)),
+        Section("Classes", _classes(scorer, found, errors)),
         Section("Sizes", _sizes(errors)),
         Section("Calibration", _calibration(errors)),
         Section("Worst false positives", _false_positives(gallery)),
@@ -115,9 +115,9 @@ def analysis_sections(scoring: Scoring, found: Found) -> list[Section]:
     ]
 
 
-def _figures(scoring: Scoring, found: Found, errors: DetectionErrors) -> list[Html]:
+def _figures(scorer: DetectorScorer, found: Found, errors: DetectionErrors) -> list[Html]:
     """The metrics that the model is judged by, and the best working point."""
-    stats = scoring.evaluator.score(found).stats
+    stats = scorer.evaluator.score(found).stats
     best = (
         f"F1 is best at confidence {errors.conf:.3f}: there {errors.precision:.1%} of the boxes "
         f"are right and {errors.recall:.1%} of the objects are found (IoU {MATCH_IOU:g}). "
@@ -151,11 +151,11 @@ def _kinds(errors: DetectionErrors) -> list[Html]:
     return [table(head, rows), text(both), note(about)]
 
 
-def _confusions(scoring: Scoring, errors: DetectionErrors) -> list[Html]:
+def _confusions(scorer: DetectorScorer, errors: DetectionErrors) -> list[Html]:
     matrix = errors.confusion
     if not matrix.any():
         return [text("There is neither a truth nor a box.")]
-    names = _names(scoring)
+    names = _names(scorer)
     about = (
         f"Boxes of confidence {errors.conf:.3f} or more, matched from IoU {MATCH_IOU:g} on "
         "whatever their class. Shades are shares of the row."
@@ -202,8 +202,8 @@ def _share(between: np.ndarray, matrix: np.ndarray, truth: int, answer: int) -> 
     return Bar(f"{share:.1%}", float(share))
 
 
-def _classes(scoring: Scoring, found: Found, errors: DetectionErrors) -> list[Html]:
-    dataset = scoring.dataset
+def _classes(scorer: DetectorScorer, found: Found, errors: DetectionErrors) -> list[Html]:
+    dataset = scorer.dataset
     classes = len(dataset.class_names)
     to_find = errors.truth.category_ids[~errors.truth.ignored]
     boxes = np.bincount(found.labels[found.scores >= errors.conf], minlength=classes)
@@ -288,9 +288,9 @@ def _misses(gallery: Gallery, errors: DetectionErrors) -> list[Html]:
     return [text(about), grid(pictures, least_px=210)]
 
 
-def _names(scoring: Scoring) -> list[str]:
+def _names(scorer: DetectorScorer) -> list[str]:
     """In the order of the category ids, as the matrix has it."""
-    pairs = zip(scoring.dataset.category_ids, scoring.dataset.class_names, strict=True)
+    pairs = zip(scorer.dataset.category_ids, scorer.dataset.class_names, strict=True)
     return [name for _, name in sorted(pairs)]
 
 

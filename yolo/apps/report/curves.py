@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from yolo.evaluate.metrics.metric import (
     mean_precision,
     pooled,
 )
+from yolo.evaluate.scoring import ModelCurves
 
 FILE_NAME = "precision_recall.png"
 """In a folder that is given instead of a file."""
@@ -27,56 +27,20 @@ MOST_CLASSES = 30
 """With more of them, several models are compared without a panel for each class."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelCurves:
-    """Of one checkpoint.
-
-    Attributes:
-        checkpoint: its file.
-        step: it was trained for.
-        split: the images that it was scored on.
-        iou: from which on a box was taken for a truth's.
-        curves: by the name of the class, in the order of the labels.
-    """
-
-    checkpoint: Path
-    step: int
-    split: str
-    iou: float
-    curves: dict[str, PrecisionRecall]
-
-    def lines(self) -> list[Line]:
-        """Of the classes that have a truth."""
-        return [_line(name, curve) for name, curve in self.curves.items() if curve.truths]
-
-    def mean(self, name: str) -> Line:
-        """Of the same classes; its figure is the mAP."""
-        figures = [line.figure for line in self.lines()]
-        precision = mean_precision(self.curves.values())
-        return Line.steps(
-            name, RECALL_LEVELS, precision, float(np.mean(figures)) if figures else 0.0
-        )
-
-    def draw(self) -> np.ndarray:
-        """All its classes: uint8 (H, W, 3)."""
-        title = f"{_name(self.checkpoint)}, step {self.step}, data.{self.split}, IoU {self.iou:g}"
-        return draw_classes(self.lines(), self.mean("mean"), title=title)
-
-
 def write_curves(models: Sequence[ModelCurves], place: Path, log: Callable[[str], None]) -> None:
     """Write one picture of all models, and each model's own into the folder of its run.
 
     Args:
         models: one or several.
         place: a file, or a folder for ``FILE_NAME``.
-        say: prints lines.
+        log: prints lines.
 
     Raises:
         UserError: the picture cannot be written.
     """
-    own = [model.draw() for model in models]
+    own = [_draw(model) for model in models]
     path = place if is_picture(place) else place / FILE_NAME
-    save_image(path, own[0] if len(own) == 1 else compare(models))
+    save_image(path, own[0] if len(own) == 1 else _compare(models))
     log(f"\nprecision-recall curves: {path}")
     for model, picture in zip(models, own, strict=True):
         _show_in_tensorboard(model, picture, log)
@@ -96,14 +60,24 @@ def _show_in_tensorboard(
         log(f"  in TensorBoard: {folder}")
 
 
-def compare(models: Sequence[ModelCurves]) -> np.ndarray:
+def _draw(model: ModelCurves) -> np.ndarray:
+    """All classes of one model: uint8 (H, W, 3)."""
+    title = f"{_name(model.checkpoint)}, step {model.step}, data.{model.split}, IoU {model.iou:g}"
+    return draw_classes(_lines(model.curves), _mean("mean", model), title=title)
+
+
+def _compare(models: Sequence[ModelCurves]) -> np.ndarray:
     """Several models in one picture: over all classes, then class by class."""
-    names = _distinct_names([model.checkpoint for model in models])
+    names = [_name(model.checkpoint) for model in models]
+    if len(set(names)) < len(names):
+        names = [f"{number}: {name}" for number, name in enumerate(names, start=1)]
     of_name = dict(zip(names, models, strict=True))
     panels = _overview(of_name)
     classes = dict.fromkeys(name for model in models for name in model.curves)
-    if len(classes) <= MOST_CLASSES:
-        panels += [panel for name in classes if (panel := _of_class(name, of_name)).lines]
+    for class_name in classes if len(classes) <= MOST_CLASSES else ():
+        known = {n: m.curves[class_name] for n, m in of_name.items() if class_name in m.curves}
+        if lines := _lines(known):
+            panels.append(Panel(title=class_name, lines=lines, figure="AP"))
     ious = " and ".join(dict.fromkeys(f"{model.iou:g}" for model in models))
     return draw_models(panels, names, title=f"data.{models[0].split}, IoU {ious}")
 
@@ -119,7 +93,7 @@ def _overview(of_name: dict[str, ModelCurves]) -> list[Panel]:
         ]
         for what in ("recall", "precision")
     )
-    means = [model.mean(name) for name, model in of_name.items()]
+    means = [_mean(name, model) for name, model in of_name.items()]
     return [
         Panel(title="mean of the classes", lines=means, figure="mAP"),
         Panel(title="all classes", lines=recall, figure="of all boxes", x="confidence", y="recall"),
@@ -127,25 +101,22 @@ def _overview(of_name: dict[str, ModelCurves]) -> list[Panel]:
     ]
 
 
-def _of_class(class_name: str, of_name: dict[str, ModelCurves]) -> Panel:
-    """The models that know the class, where it has a truth."""
-    known = {name: model.curves.get(class_name) for name, model in of_name.items()}
-    lines = [_line(name, curve) for name, curve in known.items() if curve and curve.truths]
-    return Panel(title=class_name, lines=lines, figure="AP")
+def _lines(curves: dict[str, PrecisionRecall]) -> list[Line]:
+    """Of the curves that have a truth, each with its average precision."""
+    return [
+        Line.steps(name, curve.recall, curve.envelope(), average_precision(curve))
+        for name, curve in curves.items()
+        if curve.truths
+    ]
 
 
-def _line(name: str, curve: PrecisionRecall) -> Line:
-    return Line.steps(name, curve.recall, curve.envelope(), average_precision(curve))
+def _mean(name: str, model: ModelCurves) -> Line:
+    """Of the same classes; its figure is the mAP."""
+    figures = [line.figure for line in _lines(model.curves)]
+    precision = mean_precision(model.curves.values())
+    return Line.steps(name, RECALL_LEVELS, precision, float(np.mean(figures)) if figures else 0.0)
 
 
 def _name(checkpoint: Path) -> str:
     """The run and the file."""
     return f"{checkpoint.resolve().parent.name}/{checkpoint.stem}"
-
-
-def _distinct_names(checkpoints: Sequence[Path]) -> list[str]:
-    """Short names, or numbered ones where the short ones are the same."""
-    names = [_name(path) for path in checkpoints]
-    if len(set(names)) < len(names):
-        names = [f"{number}: {name}" for number, name in enumerate(names, start=1)]
-    return names

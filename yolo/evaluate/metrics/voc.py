@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from yolo.data.formats.detection import DetectionDataset
 from yolo.evaluate.metrics.metric import (
     NOT_COUNTED,
     RIGHT,
@@ -65,6 +66,22 @@ class VocMetric:
             for category in all_category_ids
             for mine in [category_ids == category]
         }
+
+    @classmethod
+    def of_dataset(
+        cls, dataset: DetectionDataset, *, iou: float = 0.5, fixed_conf: float = 0.4
+    ) -> VocMetric:
+        """The truth of a data set; what it ignores is difficult."""
+        packed = dataset.annotations
+        return cls(
+            image_ids=packed.image_ids[packed.image_index()],
+            category_ids=np.asarray(dataset.category_ids)[packed.labels],
+            boxes_xyxy_px=packed.boxes_xyxy_px,
+            difficult=packed.ignored,
+            all_category_ids=tuple(dataset.category_ids),
+            iou=iou,
+            fixed_conf=fixed_conf,
+        )
 
     def evaluate(
         self,

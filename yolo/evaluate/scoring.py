@@ -1,0 +1,188 @@
+"""Scoring a trained model: its figures, printed and as a report, at any confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from yolo.data.formats.detection import DetectionDataset
+from yolo.evaluate.classification_evaluator import ClassificationEvaluator
+from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
+from yolo.evaluate.metrics.metric import PrecisionRecall
+from yolo.evaluate.metrics.voc import VocMetric
+from yolo.train.out_of_memory import explain_out_of_memory
+
+Log = Callable[[str], None]
+"""Prints lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredModel:
+    """A trained model and what it is scored on.
+
+    Attributes:
+        path: the checkpoint, or the exported file.
+        step: of the checkpoint.
+        split: the data set's name: train, val or test.
+        dataset: all that is scored.
+        model: on its device.
+        device: where to compute.
+        image_size_px: that it was trained at.
+    """
+
+    path: Path
+    step: int
+    split: str
+    dataset: DetectionDataset
+    model: nn.Module
+    device: torch.device
+    image_size_px: int
+
+    def log_start(self, log: Log) -> None:
+        log(
+            f"{self.path} (step {self.step}): {len(self.dataset):,} images of data.{self.split}, "
+            f"{self.device}"
+        )
+
+    def report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the report of any task begins with."""
+        return {
+            "checkpoint": str(self.path),
+            "step": self.step,
+            "split": self.split,
+            "results": results,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierScorer(ScoredModel):
+    """A trained classifier and its evaluator."""
+
+    evaluator: ClassificationEvaluator
+
+    def score(self, log: Log) -> dict[str, Any]:
+        """Run the network once and print its figures.
+
+        Returns:
+            ``{"checkpoint", "step", "split", "results": [{"stats": {"top1", "top5", "loss", ...}}],
+            "images_per_second"}``; of val these are the very figures that training logged.
+        """
+        self.log_start(log)
+        with explain_out_of_memory(self.device, "choose --gpu cpu"):
+            evaluation = self.evaluator.evaluate(self.model, lambda: False)
+        assert evaluation is not None
+        log(evaluation.text)
+        return {
+            **self.report([{"stats": evaluation.figures}]),
+            "images_per_second": {"network": evaluation.images_per_second},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorScorer(ScoredModel):
+    """A trained detector and its evaluator.
+
+    Attributes:
+        evaluator: over the data set, with the loss; of an exported file without.
+        conf: the lowest confidence that the evaluator keeps.
+        voc_iou: from which on the curves take a box for a truth's.
+    """
+
+    evaluator: DetectionEvaluator
+    conf: float
+    voc_iou: float
+
+    def score(
+        self,
+        confs: Sequence[float],
+        log: Log,
+        outputs: Sequence[Callable[[Found], object]] = (),
+    ) -> dict[str, Any]:
+        """Run the network once and print its figures at each confidence.
+
+        Args:
+            confs: none below ``conf``.
+            log: prints lines.
+            outputs: get all that was found, to write it.
+
+        Returns:
+            ``{"checkpoint", "step", "split", "results": [{"confidence", "found_boxes", "stats"}],
+            "losses", "accuracy", "images_per_second"}``.
+        """
+        self.log_start(log)
+        with explain_out_of_memory(self.device, "choose a smaller --image-size, or --gpu cpu"):
+            found = self.evaluator.find(self.model, lambda: False)
+        assert found is not None
+        results = [self._score_above(conf, found, log) for conf in confs]
+        run = found.run
+        losses = {"loss": sum(run.losses.values()), **run.losses} if run.losses else {}
+        speed = {
+            "network": run.images / run.network_seconds,
+            "network_and_postprocessing": run.images / run.total_seconds,
+        }
+        log("")
+        if losses:
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in run.losses.items())
+            shares = ", ".join(f"{name} {value:.4f}" for name, value in found.accuracy.items())
+            log(f"loss {losses['loss']:.4g} ({terms}); accuracy: {shares}")
+        log(
+            f"{speed['network']:.1f} images/s network, "
+            f"{speed['network_and_postprocessing']:.1f} images/s network and post-processing"
+        )
+        for write in outputs:
+            write(found)
+        return {
+            **self.report(results),
+            "losses": losses,
+            "accuracy": found.accuracy,
+            "images_per_second": speed,
+        }
+
+    def _score_above(self, conf: float, found: Found, log: Log) -> dict[str, Any]:
+        kept = found.above(conf)
+        result = self.evaluator.score(kept)
+        log(f"\nconfidence {conf:g}: {len(kept.scores):,} boxes")
+        log(result.table)
+        return {"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCurves:
+    """Precision over recall of one model.
+
+    Attributes:
+        checkpoint: its file.
+        step: it was trained for.
+        split: the images that it was scored on.
+        iou: from which on a box was taken for a truth's.
+        curves: by the name of the class, in the order of the labels.
+    """
+
+    checkpoint: Path
+    step: int
+    split: str
+    iou: float
+    curves: dict[str, PrecisionRecall]
+
+    @classmethod
+    def of_found(cls, scorer: DetectorScorer, found: Found) -> ModelCurves:
+        """Of all that a detector found."""
+        dataset, iou = scorer.dataset, scorer.voc_iou
+        categories = np.asarray(dataset.category_ids)[found.labels]
+        curves = VocMetric.of_dataset(dataset, iou=iou).curves(
+            found.image_ids, categories, found.boxes_xyxy_px, found.scores
+        )
+        names = zip(dataset.class_names, dataset.category_ids, strict=True)
+        return cls(
+            checkpoint=scorer.path,
+            step=scorer.step,
+            split=scorer.split,
+            iou=iou,
+            curves={name: curves[category] for name, category in names},
+        )
