@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from yolo.config import REPOSITORY_ROOT
 from yolo.config.command_line import Parser, fraction, image_size
 from yolo.errors import exit_code
 
@@ -139,9 +138,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="darknet: scores up to it become 0 where OpenCV runs the cfg (YOLOv3: 0.2, YOLOv2: "
         "0.6)",
     )
-    parser.add_argument(
-        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
-    )
+    parser.add_logs_option()
     arguments = parser.parse(argv)
     for name, formats in ONLY_FOR.items():
         if getattr(arguments, name) not in (None, False) and arguments.format not in formats:
@@ -149,9 +146,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"{option} is for --format {' or '.join(formats)} only")
     if not arguments.nms and (arguments.conf is not None or arguments.iou is not None):
         parser.error("--conf and --iou are for the suppression inside: give --nms too")
-    if arguments.output is not None and not arguments.output.parent.is_dir():
-        folder = arguments.output.parent
-        parser.error(f"--output {arguments.output}: there is no folder {folder}; make it first")
+    parser.check_file(arguments.output, "--output ")
     return arguments
 
 

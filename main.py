@@ -11,24 +11,18 @@ from yolo.train.interruption import end_at_once_on_signals, end_process
 if __name__ == "__main__":
     end_at_once_on_signals()  # even the imports below take a moment
 
-from yolo.config import ConfigError, load_config
-from yolo.config.command_line import parse_train_arguments
+from yolo.config.command_line import load_config_or_exit, parse_train_arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, load the config, build, train.
 
     Returns:
-        0 done, 2 bad config (bad usage exits with it), 1 any other failure, 128 + signal when
-        stopped.
+        0 done, 1 a failure, 128 + signal when stopped; bad usage or a bad config exits with 2.
     """
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse_train_arguments(argv)
-    try:
-        resolved = load_config(arguments.config, arguments.overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    resolved = load_config_or_exit(arguments.config, arguments.overrides)
     # torch takes seconds to import: only now that the config has proved right
     from yolo.apps.report.drawing import EvaluationPictures
     from yolo.train.command import train

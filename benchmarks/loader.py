@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import Rounds, take_turns
-from yolo.config.schema.data import default_augment
+from yolo.config.schema.transforms import default_augment
 from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.detection import DetectionDataset
@@ -198,7 +198,7 @@ def _count_batches(dataset: DetectionDataset) -> int:
 
 def _transforms(without: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The default list, or a part of it."""
-    transforms = [transform.model_dump() for transform in default_augment()]
+    transforms = [transform.model_dump() for transform in default_augment("detect")]
     return [settings for settings in transforms if settings["type"] not in without]
 
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
 from benchmarks.training import BOXES_PER_IMAGE, CLASSES, random_batch
-from yolo.config.schema.heads import COCO_ANCHORS_PX
+from yolo.config.schema.model import COCO_ANCHORS_PX
 from yolo.detection.coders import AnchorCoder
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.factory.detector import STRIDES_PX

@@ -17,8 +17,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from yolo.config.command_line import Parser, add_gpu_option
-from yolo.config.describing import did_you_mean
+from yolo.config.command_line import Parser
+from yolo.errors import did_you_mean, exit_code
 
 CASES = {
     "train-darknet53": "training step of Darknet-53 YOLOv3 at 416 px: precision auto against fp32",
@@ -43,17 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(argv)
-    # torch takes seconds to import: only now that the command line has proved right
-    from yolo.errors import UserError
-
-    try:
-        measure(arguments, argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: measure(arguments, argv))
 
 
 def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
@@ -62,6 +52,7 @@ def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     Raises:
         UserError: the machine lacks what was asked for, or the page cannot be written.
     """
+    # torch takes seconds to import: only now that the command line has proved right
     from benchmarks.cases import measure_cases
     from benchmarks.figures import Settings, line, markdown
     from benchmarks.machine import describe
@@ -69,7 +60,7 @@ def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
 
     settings = Settings(
         rounds=arguments.rounds,
-        device=join(None if arguments.gpu == "auto" else arguments.gpu).device,
+        device=join(arguments.gpu).device,
         data=arguments.data,
         slow=arguments.slow,
         tiny=arguments.tiny,
@@ -97,7 +88,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE", help="write the figures as a Markdown page")
     add("--slow", action="store_true", help="time pycocotools beside hotcoco too: a minute")
     add("--tiny", action="store_true", help="tiny sizes, to see each case run: figures say nothing")
-    add_gpu_option(parser)
+    parser.add_gpu_option(one_for="measuring uses")
     arguments = parser.parse(argv)
     for name in arguments.cases:
         if name not in CASES:
@@ -105,8 +96,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"there is no case {name!r}{near}; the cases are {', '.join(CASES)}")
     if arguments.rounds < 2:
         parser.error("--rounds must be at least 2, for the first round is dropped")
-    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
-        parser.error("--gpu: measuring uses one device, name one")
     if arguments.output is not None and not arguments.output.absolute().parent.is_dir():
         parser.error(f"--output {arguments.output}: its folder does not exist")
     return arguments

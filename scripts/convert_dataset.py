@@ -105,11 +105,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="hard links to the images, which take no space (the default), copies of them, or none:"
         " they stay where they are (coco, csv_boxes)",
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="set a value of the config, such as data.class_names=[cat,dog] or data.limit=10",
+    parser.add_overrides(
+        "set a value of the config, such as data.class_names=[cat,dog] or data.limit=10"
     )
     arguments = parser.parse(argv)
     if (arguments.config is None) == (arguments.data is None):

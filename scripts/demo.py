@@ -9,8 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser, add_gpu_option
+from yolo.config.command_line import Parser, device_name
 from yolo.errors import UserError, exit_code
 
 EXAMPLES = """examples:
@@ -58,8 +57,7 @@ def _make_space(checkpoint: Path, folder: Path) -> None:
 def _show(checkpoint: Path, arguments: argparse.Namespace) -> None:
     from yolo.apps.demo.show import show
 
-    device = arguments.gpu if arguments.gpu == "auto" else arguments.gpu[0]
-    show(checkpoint, device=device, host=arguments.host, port=arguments.port)
+    show(checkpoint, device=device_name(arguments.gpu), host=arguments.host, port=arguments.port)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -83,20 +81,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="address to listen at (127.0.0.1, which only this machine reaches); 0.0.0.0, as in a "
         "container, lets everybody in who reaches the machine",
     )
-    add_gpu_option(parser)
+    parser.add_gpu_option(one_for="the page uses")
     parser.add_argument(
         "--make-space",
         type=Path,
         metavar="DIR",
         help="write the folder that a hosted Space runs, instead of serving the page",
     )
-    parser.add_argument(
-        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
-    )
-    arguments = parser.parse(argv)
-    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
-        parser.error("--gpu: the page uses one device, name one")
-    return arguments
+    parser.add_logs_option()
+    return parser.parse(argv)
 
 
 def port(text: str) -> int:

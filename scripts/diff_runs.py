@@ -10,8 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import ConfigError
 from yolo.config.command_line import Parser
-from yolo.config.origins import Setting, read_settings
-from yolo.config.saving import yaml_text
+from yolo.config.save import Setting, read_settings, yaml_text
 from yolo.errors import exit_code
 
 EXAMPLES = """examples:
@@ -48,12 +47,12 @@ def table(a: Mapping[str, Setting], b: Mapping[str, Setting], *, names: tuple[st
         return f"no difference in {len(a)} settings"
     lines = [f"A  {names[0]}", f"B  {names[1]}"]
     for key in keys:
-        told = _told(a, key), _told(b, key)
-        width = max(len(value) for value, _ in told)
+        shown = _shown(a, key), _shown(b, key)
+        width = max(len(value) for value, _ in shown)
         lines += ["", key]
         lines += [
             f"  {side}  {value:<{width}}  {origin}".rstrip()
-            for side, (value, origin) in zip("AB", told, strict=True)
+            for side, (value, origin) in zip("AB", shown, strict=True)
         ]
     return "\n".join([*lines, "", f"{len(keys)} of {len({*a, *b})} settings differ"])
 
@@ -65,7 +64,7 @@ def _value(settings: Mapping[str, Setting], key: str) -> object:
 _MISSING = object()
 
 
-def _told(settings: Mapping[str, Setting], key: str) -> tuple[str, str]:
+def _shown(settings: Mapping[str, Setting], key: str) -> tuple[str, str]:
     """A setting's value as YAML has it, and its origin."""
     if key not in settings:
         return "-", "no such setting"

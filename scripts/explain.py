@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser, add_gpu_option, image_size
+from yolo.config.command_line import Parser, device_name, image_size
 from yolo.errors import exit_code
 
 EXAMPLES = """examples:
@@ -45,7 +45,7 @@ def explain(arguments: argparse.Namespace) -> None:
 
     predictor = Predictor.from_checkpoint(
         arguments.checkpoint or newest_checkpoint(arguments.logs),
-        device="auto" if arguments.gpu == "auto" else arguments.gpu[0],
+        device=device_name(arguments.gpu),
         image_size_px=arguments.image_size,
         precision="fp32",
     )
@@ -77,24 +77,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--image-size", type=image_size, help="side of the network's input (the training's)"
     )
-    add_gpu_option(parser)
+    parser.add_gpu_option(one_for="explaining uses")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for pictures (predictions/<date>-<time>)"
     )
-    parser.add_argument(
-        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
-    )
+    parser.add_logs_option()
     arguments = parser.parse(argv)
     if not arguments.image and not arguments.list:
         parser.error("name an image, or --list for the layers")
-    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
-        parser.error("--gpu: one device is used, name one")
     if arguments.output is None:
         arguments.output = REPOSITORY_ROOT / "predictions" / time.strftime("%Y%m%d-%H%M%S")
     if len({path.stem for path in arguments.image}) < len(arguments.image):
         parser.error("two of the images have one name, and so would their pictures")
-    if arguments.output.exists() and not arguments.output.is_dir():
-        parser.error(f"{arguments.output}: must be a folder, but is a file")
+    parser.check_folder(arguments.output)
     return arguments
 
 

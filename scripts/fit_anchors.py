@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import Config, ConfigError, load_config
-from yolo.config.command_line import Parser, add_config_options, picture_file
+from yolo.config import Config
+from yolo.config.command_line import Parser, load_config_or_exit, picture_file
 from yolo.errors import exit_code
 
 DESCRIPTION = """Compare a config's anchors with those that k-means finds on its training boxes.
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with 2.
     """
     parser = Parser(description=DESCRIPTION)
-    add_config_options(parser)
+    parser.add_config_options()
     parser.add_argument("--k-from", type=int, default=1, help="first number in the picture (1)")
     parser.add_argument("--k-to", type=int, default=15, help="last number in the picture (15)")
     parser.add_argument(
@@ -39,11 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(argv)
     if not 1 <= arguments.k_from <= arguments.k_to:
         parser.error("--k-from and --k-to: must be at least 1 and in this order")
-    try:
-        config = load_config(arguments.config, arguments.overrides).config
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config = load_config_or_exit(arguments.config, arguments.overrides).config
     if not isinstance(config, Config) or config.model.head.type == "yolov1":
         parser.error(f"--config {arguments.config}: its model has no anchors")
     from yolo.apps.preflight.anchor_comparison import AnchorComparison

@@ -23,9 +23,12 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its
 import albumentations
 from pydantic import AfterValidator
 
-from yolo.config.editor_schema import SCHEMA_FILE, editor_schema
-from yolo.config.schema.transforms import ALLOWED, TRANSFORMS_FILE
+from yolo.config.schema import editor_schema
+from yolo.config.schema.transforms import TRANSFORMS_FILE
 from yolo.data.transforms.colour import OWN_TRANSFORMS
+from yolo.data.transforms.transform_list import TRANSFORMS
+
+SCHEMA_FILE = ROOT / "configs" / "schema.json"
 
 # Detection has no masks; three channels, the network's size and strictness are the framework's.
 NOT_FOR_USERS = {
@@ -36,11 +39,6 @@ NOT_FOR_USERS = {
 }
 FRAMEWORK_DEFAULTS = {"fill": [124, 116, 104], "area_for_downscale": "image"}
 BORDER_MODES = [0, 1]  # one colour, the edge's colours: the others repeat objects without boxes
-
-
-def transforms() -> dict[str, Any]:
-    """Name -> JSON schema of the transform's entry in a config."""
-    return {name: transform(name) for name in ALLOWED}
 
 
 def transform(name: str) -> dict[str, Any]:
@@ -129,10 +127,10 @@ def distinct(options: list[Any]) -> list[Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="only tell whether they are current")
+    parser = argparse.ArgumentParser(description="Writes the generated JSON files of the config.")
+    parser.add_argument("--check", action="store_true", help="only check whether they are current")
     check = parser.parse_args().check
-    table = transforms()
+    table = {name: transform(name) for name in sorted(TRANSFORMS)}
     stale = []
     for file, content in ((TRANSFORMS_FILE, table), (SCHEMA_FILE, editor_schema(table))):
         text = json.dumps(content, indent=1) + "\n"

@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config.command_line import (
-    Parser,
-    add_config_options,
-    add_gpu_option,
-    load_detector_config,
-)
+from yolo.config.command_line import Parser, load_detector_config
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
@@ -55,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from yolo.train.interruption import Interrupted
 
     def work() -> int:
-        ranks = join(None if arguments.gpu == "auto" else arguments.gpu)
+        ranks = join(arguments.gpu)
         result = overfit(resolved, ranks, images=arguments.n, steps=arguments.steps, log=print)
         print(describe(result, arguments))
         return 0 if result.is_reached else 1
@@ -87,17 +82,15 @@ def describe(result: Overfit, arguments: argparse.Namespace) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description="Learn a few training images by heart.", epilog=EPILOG)
-    add_config_options(parser)
+    parser.add_config_options()
     parser.add_argument("-n", type=int, default=IMAGES, help=f"images ({IMAGES})")
     parser.add_argument(
         "--steps", type=int, default=STEPS, metavar="LIMIT", help=f"most optimizer steps ({STEPS})"
     )
-    add_gpu_option(parser)
+    parser.add_gpu_option(one_for="a few images need")
     arguments = parser.parse(argv)
     if arguments.n < 1 or arguments.steps < 1:
         parser.error("-n and --steps must be at least 1")
-    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
-        parser.error("--gpu: a few images need one device, name one")
     return arguments
 
 

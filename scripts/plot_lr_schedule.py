@@ -8,8 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import ConfigError, load_config
-from yolo.config.command_line import Parser, picture_file
+from yolo.config.command_line import Parser, load_config_or_exit, picture_file
 from yolo.errors import exit_code
 
 
@@ -32,11 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--log", action="store_true", help="a logarithmic scale of the rates")
     arguments = parser.parse(argv)
-    try:
-        configs = {str(path): load_config(path).config for path in arguments.configs}
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    configs = {str(path): load_config_or_exit(path).config for path in arguments.configs}
     from yolo.apps.report.drawing import save_image
     from yolo.apps.report.learning_rates import learning_rate_curves
     from yolo.apps.report.plots import draw_curves

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser, add_gpu_option, fraction, image_size
+from yolo.config.command_line import Parser, device_name, fraction, image_size
 from yolo.errors import exit_code
 
 EXAMPLES = """examples:
@@ -51,7 +51,7 @@ def predict(arguments: argparse.Namespace) -> int:
     checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
     predictor = Predictor.from_checkpoint(
         checkpoint,
-        device="auto" if arguments.gpu == "auto" else arguments.gpu[0],
+        device=device_name(arguments.gpu),
         conf=arguments.conf,
         iou=arguments.iou,
         image_size_px=arguments.image_size,
@@ -104,7 +104,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="number format of the network; auto is the fastest, measured on a CPU",
     )
-    add_gpu_option(parser)
+    parser.add_gpu_option(one_for="prediction uses")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for pictures (predictions/<date>-<time>)"
     )
@@ -118,23 +118,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--eigencam", action="store_true", help="put what the network looks at beside each picture"
     )
-    parser.add_argument(
-        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
-    )
+    parser.add_logs_option()
     return checked(parser, parser.parse(argv))
 
 
 def checked(parser: Parser, arguments: argparse.Namespace) -> argparse.Namespace:
-    """What cannot be done has to be told before the network is loaded."""
-    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
-        parser.error("--gpu: prediction uses one device, name one")
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        parser.error(f"{arguments.json}: there is no folder {arguments.json.parent}; make it first")
+    """What cannot be done is refused before the network is loaded."""
+    parser.check_file(arguments.json)
     if arguments.output is None:
         arguments.output = REPOSITORY_ROOT / "predictions" / time.strftime("%Y%m%d-%H%M%S")
     for folder in (arguments.output, arguments.save_txt):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            parser.error(f"{folder}: must be a folder, but is a file")
+        parser.check_folder(folder)
     return arguments
 
 

@@ -13,12 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import Resolved
-from yolo.config.command_line import (
-    Parser,
-    add_config_options,
-    add_gpu_option,
-    load_detector_config,
-)
+from yolo.config.command_line import PAGE_SUFFIXES, Parser, load_detector_config
 from yolo.errors import exit_code
 
 
@@ -38,14 +33,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; exits with 2 on bad usage."""
     parser = Parser(description="Look for what would spoil a training before it begins.")
     add = parser.add_argument
-    add_config_options(parser)
-    add_gpu_option(parser)
+    parser.add_config_options()
+    parser.add_gpu_option(one_for="preflight uses")
     add("--json", type=Path, metavar="FILE", help="write all figures and findings")
     add("--html", type=Path, metavar="FILE", help="write a page with pictures, one file")
     arguments = parser.parse(argv)
-    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
-        parser.error("--gpu: preflight uses one device, name one")
-    if arguments.html is not None and arguments.html.suffix.lower() not in (".html", ".htm"):
+    if arguments.html is not None and arguments.html.suffix.lower() not in PAGE_SUFFIXES:
         parser.error(f"--html {arguments.html}: must end in .html")
     return arguments
 
@@ -61,9 +54,7 @@ def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
     from yolo.apps.preflight.stages import fault_of, fly
     from yolo.train.distributed import join
 
-    flight = Flight(
-        resolved=resolved, ranks=join(None if arguments.gpu == "auto" else arguments.gpu)
-    )
+    flight = Flight(resolved=resolved, ranks=join(arguments.gpu))
     results = fly(flight, lambda result: print(*lines_of(result), sep="\n", flush=True))
     fault = fault_of(results)
     print(conclusion(results), file=sys.stdout if fault is None else sys.stderr, flush=True)

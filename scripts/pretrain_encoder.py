@@ -18,8 +18,7 @@ from yolo.train.interruption import end_at_once_on_signals, end_process
 if __name__ == "__main__":
     end_at_once_on_signals()  # even the imports below take a moment
 
-from yolo.config import ConfigError, load_config
-from yolo.config.command_line import parse_train_arguments
+from yolo.config.command_line import load_config_or_exit, parse_train_arguments
 
 DEFAULT_CONFIG = ROOT / "configs" / "pretrain" / "darknet53_imagenet.yaml"
 
@@ -37,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, load the config, build, train.
 
     Returns:
-        0 done, 2 bad config (bad usage exits with it), 1 any other failure, 128 + signal when
-        stopped.
+        0 done, 1 a failure, 128 + signal when stopped; bad usage or a bad config exits with 2.
     """
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse_train_arguments(
@@ -47,14 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train an encoder as a classifier, for a detector to start from.",
         examples=EXAMPLES,
     )
-    try:
-        resolved = load_config(arguments.config, arguments.overrides)
-        if resolved.config.task != "classify":
-            wrong = f"{arguments.config}: task: {resolved.config.task!r}: must be 'classify'"
-            raise ConfigError([f"{wrong}; main.py trains detectors"])
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    resolved = load_config_or_exit(
+        arguments.config, arguments.overrides, task="classify", advice="; main.py trains detectors"
+    )
     # torch takes seconds to import: only now that the config has proved right
     from yolo.apps.report.drawing import EvaluationPictures
     from yolo.train.command import train

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser
+from yolo.config.command_line import PAGE_SUFFIXES, Parser
+from yolo.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,25 +26,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="an .html file (report.html in the run's folder)",
     )
-    parser.add_argument(
-        "--logs", type=Path, default=REPOSITORY_ROOT / "logs", help="where the runs lie (logs)"
-    )
+    parser.add_logs_option()
     arguments = parser.parse(argv)
     output = arguments.output
-    if output is not None and output.suffix.lower() not in (".html", ".htm"):
+    if output is not None and output.suffix.lower() not in PAGE_SUFFIXES:
         parser.error(f"--output {output}: must end in .html")
     from yolo.apps.report.run import write_report
     from yolo.apps.report.run_folder import newest_run
-    from yolo.errors import UserError
 
-    try:
+    def work() -> None:
         run = arguments.run or newest_run(arguments.logs)
         run = run.parent if run.suffix == ".pt" else run  # a checkpoint stands for its run
         print(write_report(run, output))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import ConfigError, load_config
-from yolo.config.command_line import DEFAULT_CONFIG, Parser
+from yolo.config.command_line import DEFAULT_CONFIG, Parser, load_config_or_exit
+from yolo.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,12 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(argv)
     if arguments.classes < 1:
         parser.error(f"--classes {arguments.classes}: must be at least 1")
-    try:
-        config = load_config(arguments.config, arguments.overrides).config
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    from yolo.errors import UserError
+    config = load_config_or_exit(arguments.config, arguments.overrides).config
     from yolo.factory.classification import build_classifier
     from yolo.factory.detector import build_detector
     from yolo.factory.optimizer import build_freeze
@@ -34,16 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     names = [str(label) for label in range(arguments.classes)]
     build = {"detect": build_detector, "classify": build_classifier}[config.task]
-    try:
+
+    def work() -> None:
         model = build(config, names)
         freeze = build_freeze(config, model)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if freeze is not None:
-        freeze.apply(0)
-    print(summarise(model, config.data.image_size))
-    return 0
+        if freeze is not None:
+            freeze.apply(0)
+        print(summarise(model, config.data.image_size))
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

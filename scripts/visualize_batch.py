@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT, ConfigError, load_config
-from yolo.config.command_line import Parser, add_config_options
+from yolo.config import REPOSITORY_ROOT
+from yolo.config.command_line import Parser, load_config_or_exit
 from yolo.errors import exit_code
 
 PER_SHEET, COLUMNS = 16, 4
@@ -33,13 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 2 bad config (bad usage exits with it), 1 any other failure.
     """
     arguments = parse(argv)
-    try:
-        # The same images come out for any number of workers, and one batch needs none.
-        overrides = [*arguments.overrides, "data.workers=0"]
-        config = load_config(arguments.config, overrides).config
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    # The same images come out for any number of workers, and one batch needs none.
+    overrides = [*arguments.overrides, "data.workers=0"]
+    config = load_config_or_exit(arguments.config, overrides).config
     from yolo.apps.report.drawing import write_sheets
     from yolo.apps.report.training_batch import build_normalise, draw_step, training_step
     from yolo.factory.data import build_dataset
@@ -61,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description="Draw a training batch as the network gets it.", epilog=EXAMPLES)
-    add_config_options(parser)
+    parser.add_config_options()
     parser.add_argument(
         "--step", type=int, default=0, metavar="N", help="the optimizer step, from 0 (0)"
     )

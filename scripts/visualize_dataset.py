@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT, ConfigError, load_config
-from yolo.config.command_line import Parser, add_config_options, add_gpu_option, fraction
+from yolo.config import REPOSITORY_ROOT
+from yolo.config.command_line import Parser, device_name, fraction, load_config_or_exit
 from yolo.errors import exit_code
 
 ROWS, COLUMNS, PAIRED_COLUMNS = 4, 4, 2
@@ -32,11 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 2 bad config (bad usage exits with it), 1 any other failure.
     """
     arguments = parse(argv)
-    try:
-        config = load_config(arguments.config, arguments.overrides).config
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    config = load_config_or_exit(arguments.config, arguments.overrides).config
     from yolo.apps.predict import Predictor
     from yolo.apps.predict.sheets import draw_dataset
     from yolo.apps.report.drawing import write_sheets
@@ -50,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             dataset = dataset.share(arguments.n / len(dataset), seed=config.seed)
         predictor, columns = None, COLUMNS
         if arguments.checkpoint is not None:
-            device = "auto" if arguments.gpu == "auto" else arguments.gpu[0]
-            checkpoint, conf = arguments.checkpoint, arguments.conf
-            predictor = Predictor.from_checkpoint(checkpoint, device=device, conf=conf)
+            predictor = Predictor.from_checkpoint(
+                arguments.checkpoint, device=device_name(arguments.gpu), conf=arguments.conf
+            )
             columns = PAIRED_COLUMNS
         tiles = draw_dataset(dataset, predictor, side_px=arguments.tile)
         sheets = write_sheets(tiles, arguments.output, columns=columns, per_sheet=ROWS * columns)
@@ -79,7 +75,7 @@ def image_ids(text: str) -> list[int]:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description="Draw a data set with its truth.", epilog=EXAMPLES)
-    add_config_options(parser)
+    parser.add_config_options()
     parser.add_argument("--split", choices=("train", "val", "test"), default="train")
     parser.add_argument(
         "--checkpoint", type=Path, help="a checkpoint or exported file, to draw its predictions"
@@ -97,7 +93,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tile", type=int, default=480, metavar="PX", help="longer side of a drawn image (480)"
     )
-    add_gpu_option(parser)
+    parser.add_gpu_option(one_for="prediction uses")
     parser.add_argument(
         "--output",
         type=Path,
@@ -107,8 +103,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(argv)
     if arguments.n < 1 or not 64 <= arguments.tile <= 4096:
         parser.error("-n must be at least 1, and --tile from 64 to 4096")
-    if arguments.gpu != "auto" and len(arguments.gpu) > 1:
-        parser.error("--gpu: prediction uses one device, name one")
     if arguments.output is None:
         name = time.strftime(f"{arguments.split}-%Y%m%d-%H%M%S")
         arguments.output = REPOSITORY_ROOT / "predictions" / name

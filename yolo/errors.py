@@ -1,18 +1,19 @@
-"""The one exception for what a user can mend, and what a command makes of it."""
+"""The one exception for users' mistakes, texts for the terminal, and the exit codes of commands."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 LONGEST_SENTENCE = 1800
 """Characters. What a sentence quotes may be a whole file without a line's end."""
 
 
 class UserError(ValueError):
-    """A user's mistake, told in one sentence: what, where, what is allowed, what to do.
+    """A user's mistake in one sentence: what, where, what is allowed, what to do.
 
     The commands print the sentence without a traceback and exit with code 1. It stays one line, of
     a length to be read, whatever a file holds that it quotes.
@@ -35,10 +36,17 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
-    """Do what a command is for and say how it ended.
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """' (did you mean 'x'?)' where a known name is near, in upper or lower case, else nothing."""
+    lower = {name.lower(): name for name in known if isinstance(name, str)}
+    near = difflib.get_close_matches(str(word).lower(), lower, n=1)
+    return f" (did you mean {lower[near[0]]!r}?)" if near else ""
 
-    A full disk or a lost permission is no bug either, and is told like a user's mistake.
+
+def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
+    """Runs a command's work, prints the sentence of its failure, and returns its exit code.
+
+    A full disk or a lost permission is no bug either, and is treated like a user's mistake.
 
     Args:
         work: returns the exit code, or None for 0.

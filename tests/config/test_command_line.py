@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from yolo.config import REPOSITORY_ROOT
 from yolo.config.command_line import (
     DEFAULT_CONFIG,
     TrainArguments,
     load_detector_config,
     parse_train_arguments,
 )
-from yolo.config.loading import REPOSITORY_ROOT
 
 
 def test_defaults():
     assert parse_train_arguments([]) == TrainArguments(
-        config=DEFAULT_CONFIG, devices="auto", resume=None, name=None, overrides=()
+        config=DEFAULT_CONFIG, devices=None, resume=None, name=None, overrides=()
     )
     assert DEFAULT_CONFIG.is_file()
 
@@ -44,7 +44,7 @@ def test_a_resumed_run_has_its_own_config(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "devices"),
     [
-        ("auto", "auto"),
+        ("auto", None),
         ("cpu", ["cpu"]),
         ("cpu,cpu", ["cpu", "cpu"]),
         ("3", ["cuda:3"]),

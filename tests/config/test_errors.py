@@ -6,13 +6,14 @@ import pytest
 
 from yolo.config import ConfigError, config_from_dict, load_config
 from yolo.config.schema.training import TrainingConfig
-from yolo.config.schema.transforms import ALLOWED
+from yolo.config.schema.transforms import transforms
 
 ENCODERS = (
     "one of 'darknet19', 'darknet53', 'darknet_tiny', 'extraction', 'mobilenet_v3_large', "
     "'mobilenet_v3_small', 'resnet101', 'resnet18' or 'resnet50'"
 )
-TRANSFORMS = ", ".join(repr(name) for name in ALLOWED[:-1]) + f" or {ALLOWED[-1]!r}"
+NAMES = list(transforms())
+TRANSFORMS = ", ".join(map(repr, NAMES[:-1])) + f" or {NAMES[-1]!r}"
 TRAINING_KEYS = ", ".join(TrainingConfig.model_fields)
 SECTIONS = "task, seed, model, loss, data, training, evaluation, logging"
 STEP = "{type: step, milestones: %s, factors: %s}"

@@ -14,7 +14,7 @@ from yolo.config import (
     load_config,
     resolved_yaml,
 )
-from yolo.config.reading import read_yaml
+from yolo.config.read import read_yaml
 from yolo.config.schema import TASKS
 
 CONFIGS = REPOSITORY_ROOT / "configs"

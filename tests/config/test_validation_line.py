@@ -9,7 +9,7 @@ from yolo.config.validation_line import parse_score_arguments
 
 def test_defaults():
     given = parse_score_arguments([])
-    assert given.checkpoints == () and given.devices == "auto" and given.split == "val"
+    assert given.checkpoints == () and given.devices is None and given.split == "val"
     assert given.confs is None and given.metric is None and given.competition == "comp4"
     assert given.detector_options() == []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from yolo.config import REPOSITORY_ROOT, load_config, resolved_yaml
-from yolo.config.origins import read_settings
+from yolo.config.save import read_settings
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 from scripts import diff_runs

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from yolo.apps.predict.network import TrainedNetwork
 from yolo.apps.predict.predictor import Predictor
-from yolo.config.describing import did_you_mean
-from yolo.errors import UserError
+from yolo.errors import UserError, did_you_mean
 from yolo.models.detector import Detector
 from yolo.models.necks.neck import Neck
 

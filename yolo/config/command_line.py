@@ -1,4 +1,4 @@
-"""The command line of main.py, and the pieces that the other commands share. Imports no torch."""
+"""The command line of main.py, and what the other commands' share. Imports no torch."""
 
 import argparse
 import reprlib
@@ -6,18 +6,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
-from yolo.config.describing import did_you_mean
 from yolo.config.errors import ConfigError
-from yolo.config.loading import REPOSITORY_ROOT, Resolved, load_config
+from yolo.config.layers import REPOSITORY_ROOT
+from yolo.config.load import Resolved, load_config
+from yolo.errors import did_you_mean
 
 DEFAULT_CONFIG = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 
 LONGEST_NAME_BYTES = 200
 """Of a run's folder; file systems take 255."""
 
-Devices = list[str] | Literal["auto"]
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+PAGE_SUFFIXES = (".html", ".htm")
+
+Devices = list[str] | None
+"""Names for `torch.device`, one per process; None for the best there is."""
 
 EXAMPLES = """examples:
   python main.py
@@ -28,35 +33,17 @@ EXAMPLES = """examples:
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainArguments:
-    """What main.py was asked for.
-
-    Attributes:
-        config: the YAML file; with `resume` the one that the run saved.
-        devices: names for `torch.device`, one per process, or "auto".
-        resume: the run's folder to go on with.
-        name: the run's folder under logs/; None for date, time and config name.
-        overrides: `key=value` each, unchecked.
-    """
-
-    config: Path
-    devices: Devices
-    resume: Path | None
-    name: str | None
-    overrides: tuple[str, ...]
-
-
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that tells of bad usage in one sentence, and exits with 2."""
+    """An ArgumentParser that explains bad usage in one sentence and exits with 2."""
 
-    def __init__(self, *, description: str, epilog: str | None = None) -> None:
+    def __init__(self, description: str, epilog: str | None = None) -> None:
         super().__init__(
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self._user_of_one_device = ""
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
@@ -69,7 +56,68 @@ class Parser(argparse.ArgumentParser):
             known = [name for action in self._actions for name in action.option_strings]
             near = did_you_mean(unknown[0].split("=")[0], known)
             self.error(f"unknown option {unknown[0]!r}{near}")
+        if self._user_of_one_device and len(arguments.gpu or ()) > 1:
+            self.error(f"--gpu: {self._user_of_one_device} one device, name one")
         return arguments
+
+    def add_gpu_option(self, one_for: str = "") -> None:
+        """Adds --gpu, parsed to `Devices`.
+
+        Args:
+            one_for: "prediction uses", where several devices are refused.
+        """
+        self._user_of_one_device = one_for
+        self.add_argument(
+            "--gpu",
+            type=parse_devices,
+            help="an index (0), a list for several processes (0,1 or cpu,cpu), cpu, or auto",
+        )
+
+    def add_config_options(self) -> None:
+        """Adds --config, the quickstart unless given, and `key=value` for `load_config`."""
+        default = DEFAULT_CONFIG.relative_to(REPOSITORY_ROOT)
+        self.add_argument(
+            "--config", type=Path, default=DEFAULT_CONFIG, metavar="YAML", help=f"({default})"
+        )
+        self.add_overrides("set a value of the config")
+
+    def add_overrides(self, help: str) -> None:
+        """Adds `key=value` arguments, unchecked."""
+        self.add_argument("overrides", nargs="*", metavar="key=value", help=help)
+
+    def add_logs_option(self) -> None:
+        """Adds --logs, for a command that takes the newest run."""
+        default = REPOSITORY_ROOT / "logs"
+        self.add_argument("--logs", type=Path, default=default, help="where the runs lie (logs)")
+
+    def check_file(self, path: Path | None, option: str = "") -> None:
+        """Refuses a file to write whose folder does not exist."""
+        if path is not None and not path.absolute().parent.is_dir():
+            self.error(f"{option}{path}: there is no folder {path.parent}; make it first")
+
+    def check_folder(self, path: Path | None) -> None:
+        """Refuses a folder to write to that is a file."""
+        if path is not None and path.exists() and not path.is_dir():
+            self.error(f"{path}: must be a folder, but is a file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """The command line of a command that trains.
+
+    Attributes:
+        config: the YAML file; with `resume` the one that the run saved.
+        devices: one per process.
+        resume: the run's folder to go on with.
+        name: the run's folder under logs/; None for date, time and config name.
+        overrides: `key=value` each, unchecked.
+    """
+
+    config: Path
+    devices: Devices
+    resume: Path | None
+    name: str | None
+    overrides: tuple[str, ...]
 
 
 def parse_train_arguments(
@@ -89,7 +137,14 @@ def parse_train_arguments(
     Raises:
         SystemExit: 2 after one sentence on bad usage, 0 after --help.
     """
-    parser = train_parser(default_config, description, examples)
+    parser = Parser(description, examples)
+    add = parser.add_argument
+    default = default_config.relative_to(REPOSITORY_ROOT)
+    add("--config", type=Path, metavar="YAML", help=f"what to train ({default})")
+    parser.add_gpu_option()
+    add("--resume", type=Path, metavar="RUN", help="go on with a run: logs/<name> or its last.pt")
+    add("--name", type=_run_name, help="name of the run's folder (date, time and config name)")
+    parser.add_overrides("set a value of the config, such as training.batch_size=16")
     given = parser.parse(argv)
     for option, value in (("--config", given.config), ("--name", given.name)):
         if given.resume is not None and value is not None:
@@ -108,79 +163,49 @@ def parse_train_arguments(
     )
 
 
-def train_parser(default_config: Path, description: str, examples: str) -> Parser:
-    """The options of a command that trains."""
-    parser = Parser(description=description, epilog=examples)
-    default = default_config.relative_to(REPOSITORY_ROOT)
-    parser.add_argument("--config", type=Path, metavar="YAML", help=f"what to train ({default})")
-    add_gpu_option(parser)
-    parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help="go on with a run: logs/<name> or its last.pt"
-    )
-    parser.add_argument(
-        "--name", type=run_name, help="name of the run's folder (date, time and config name)"
-    )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="set a value of the config, such as training.batch_size=16",
-    )
-    return parser
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --config, the quickstart unless given, and `key=value` for `load_config`."""
-    default = DEFAULT_CONFIG.relative_to(REPOSITORY_ROOT)
-    parser.add_argument(
-        "--config", type=Path, default=DEFAULT_CONFIG, metavar="YAML", help=f"({default})"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="set a value of the config"
-    )
-
-
-def load_detector_config(path: Path, overrides: Sequence[str] = ()) -> Resolved:
-    """Reads the config of a command that works on detectors alone.
+def load_config_or_exit(
+    path: Path, overrides: Sequence[str] = (), *, task: str | None = None, advice: str = ""
+) -> Resolved:
+    """Reads the config of a command.
 
     Args:
         path, overrides: as ``load_config`` takes them.
+        task: the only one that the command is for; None for any.
+        advice: follows "must be 'detect'" where the config is of another task.
 
     Raises:
-        SystemExit: 2, after each problem was told; that it is a classifier's is one.
+        SystemExit: 2, with every problem printed.
     """
     try:
         resolved = load_config(path, overrides)
-        if resolved.config.task != "detect":
-            wrong = f"{path}: task: {resolved.config.task!r}: must be 'detect'"
-            raise ConfigError([f"{wrong} for this command; name a detector's config"])
+        found = resolved.config.task
+        if task is not None and found != task:
+            raise ConfigError([f"{path}: task: {found!r}: must be {task!r}{advice}"])
     except ConfigError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
     return resolved
 
 
-def add_gpu_option(parser: argparse.ArgumentParser) -> None:
-    """Adds --gpu, parsed to `Devices`."""
-    parser.add_argument(
-        "--gpu",
-        type=parse_devices,
-        default="auto",
-        help="an index (0), a list for several processes (0,1 or cpu,cpu), cpu, or auto",
-    )
+def load_detector_config(path: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """`load_config_or_exit` of a command that works on detectors alone."""
+    advice = " for this command; name a detector's config"
+    return load_config_or_exit(path, overrides, task="detect", advice=advice)
+
+
+def device_name(devices: Devices) -> str:
+    """The one device of --gpu, or "auto"."""
+    return "auto" if devices is None else devices[0]
 
 
 def parse_devices(text: str) -> Devices:
-    """Reads the value of --gpu.
-
-    Returns:
-        "auto", or names for `torch.device`: ["cuda:0", "cuda:1"], ["cpu"], ["cpu", "cpu"].
+    """Reads the value of --gpu: "0,1" -> ["cuda:0", "cuda:1"], "cpu,cpu" -> ["cpu", "cpu"].
 
     Raises:
         argparse.ArgumentTypeError: anything else, in one sentence.
     """
     if text == "auto":
-        return "auto"
+        return None
     names = [name.strip() for name in text.split(",")]
     if all(name == "cpu" for name in names):
         return names
@@ -194,13 +219,8 @@ def parse_devices(text: str) -> Devices:
     return devices
 
 
-def run_name(text: str) -> str:
-    """Checks the value of --name: one folder's name.
-
-    Raises:
-        argparse.ArgumentTypeError: it would lead out of the folder of the runs, or cannot be the
-            name of a folder everywhere.
-    """
+def _run_name(text: str) -> str:
+    """The value of --name: one folder's name, everywhere."""
     if not text.strip() or text in (".", "..") or any(c in "/\\" for c in text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a folder's name without a path")
     if not text.isprintable() or len(text.encode()) > LONGEST_NAME_BYTES:
@@ -211,11 +231,7 @@ def run_name(text: str) -> str:
 
 
 def fraction(text: str) -> float:
-    """A number from 0 to 1.
-
-    Raises:
-        argparse.ArgumentTypeError: anything else.
-    """
+    """An option's value: a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -226,23 +242,15 @@ def fraction(text: str) -> float:
 
 
 def image_size(text: str) -> int:
-    """A side of the network's input: a multiple of 32.
-
-    Raises:
-        argparse.ArgumentTypeError: anything else.
-    """
+    """An option's value: a side of the network's input."""
     if not text.isdecimal() or int(text) % 32 or not 32 <= int(text) <= 2048:
         raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
     return int(text)
 
 
 def picture_file(text: str) -> Path:
-    """The name of a picture to write.
-
-    Raises:
-        argparse.ArgumentTypeError: the suffix is of no picture.
-    """
+    """An option's value: the name of a picture to write."""
     path = Path(text)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} must end in .png or .jpg")
     return path

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from yolo.config import Config, Resolved
-from yolo.config.schema.heads import YOLOv1HeadConfig
+from yolo.config.schema.model import YOLOv1HeadConfig
 from yolo.data.annotations import Annotations
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.anchors import RECALL_IOU, AnchorFit, count_distinct, fit_anchors, measure_fit

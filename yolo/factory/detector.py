@@ -10,9 +10,15 @@ from torch import nn
 from yolo.config import Config
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.encoders import Encoder
-from yolo.config.schema.heads import Head, YOLOv1HeadConfig, YOLOv2HeadConfig
-from yolo.config.schema.losses import YOLOv1LossConfig, YOLOv2LossConfig, YOLOv3LossConfig
-from yolo.config.schema.model import ModelConfig
+from yolo.config.schema.model import (
+    Head,
+    ModelConfig,
+    YOLOv1HeadConfig,
+    YOLOv1LossConfig,
+    YOLOv2HeadConfig,
+    YOLOv2LossConfig,
+    YOLOv3LossConfig,
+)
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss

@@ -60,7 +60,7 @@ def score_checkpoints(
             what was asked for.
     """
     paths = arguments.checkpoints or (newest_checkpoint(arguments.logs),)
-    ranks = join(None if arguments.devices == "auto" else arguments.devices)
+    ranks = join(arguments.devices)
     reports: list[dict[str, Any]] = []
     curves: list[ModelCurves] = []
     for path in paths:

@@ -41,7 +41,7 @@ def train(
     Returns:
         0 done, 1 a failure that one sentence explains, 128 + signal when stopped.
     """
-    devices = None if arguments.devices == "auto" else arguments.devices
+    devices = arguments.devices
     ranks = None
     try:
         if devices is not None and len(devices) > 1 and not is_rank():

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from yolo.config import Config
-from yolo.config.schema.losses import YOLOv2LossConfig, YOLOv3LossConfig
+from yolo.config.schema.model import YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.darknet.cfg import Options, cfg_text
 from yolo.darknet.weights import write_weights
 from yolo.errors import UserError

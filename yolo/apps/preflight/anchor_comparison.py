@@ -8,7 +8,7 @@ import numpy as np
 
 from yolo.apps.report.plots import Curve, draw_curves
 from yolo.config import Config
-from yolo.config.schema.heads import YOLOv1HeadConfig
+from yolo.config.schema.model import YOLOv1HeadConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.anchors import RECALL_IOU, count_distinct, fit_anchors, measure_fit
 from yolo.factory.anchors import box_sizes_px, fit_by_level, fit_to_head

@@ -8,7 +8,7 @@ from yolo.apps.preflight.flight import Flight, Outcome
 from yolo.apps.report.charts import density_chart
 from yolo.apps.report.page import Cell, Html, table
 from yolo.config import Config
-from yolo.config.schema.heads import YOLOv1HeadConfig
+from yolo.config.schema.model import YOLOv1HeadConfig
 from yolo.detection.anchors import RECALL_IOU, AnchorFit
 from yolo.factory.anchors import KEY, Level, box_sizes_px, levels_of, settle_anchors
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from yolo.config import ConfigError
-from yolo.config.reading import read_yaml
+from yolo.config.read import read_yaml
 from yolo.errors import UserError
 
 METRICS, CONFIG, PICTURES = "metrics.jsonl", "config.yaml", "pictures"

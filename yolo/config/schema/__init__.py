@@ -1,17 +1,23 @@
-"""What a YAML may say: one pydantic model per section, `Config` for the whole."""
+"""What a YAML may hold: one pydantic model per section, `Config` for the whole."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from yolo.config.schema.base import Section, Seed, broken_rules
 from yolo.config.schema.classification import ClassificationConfig
 from yolo.config.schema.data import DataConfig
-from yolo.config.schema.losses import Loss
-from yolo.config.schema.model import LOSS_OF_HEAD, ModelConfig
+from yolo.config.schema.model import LOSS_OF_HEAD, Loss, ModelConfig
 from yolo.config.schema.training import EvaluationConfig, LoggingConfig, TrainingConfig
+from yolo.config.schema.transforms import transform_schema
+
+EXTENDS = {
+    "description": "YAML files to start from, relative to this file; later ones win.",
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+}
 
 
 class Config(Section):
@@ -20,7 +26,7 @@ class Config(Section):
     task: Literal["detect"] = Field("detect", description="What is trained: a detector.")
     seed: Seed = Field(0, description="Decides weights, sample order and augmentation.")
     model: ModelConfig = Field(description="The detector.")
-    loss: Loss = Field(description="What the detector is punished for.")
+    loss: Loss = Field(description="What the detector is trained to minimise.")
     data: DataConfig = Field(description="Data sets, and how their images are prepared.")
     training: TrainingConfig = Field(description="The training loop.")
     evaluation: EvaluationConfig = Field(description="Scoring on the validation set.")
@@ -52,4 +58,39 @@ TASKS: dict[str, type[TaskConfig]] = {"detect": Config, "classify": Classificati
 
 DEFAULT_TASK = "detect"
 
-__all__ = ["DEFAULT_TASK", "TASKS", "ClassificationConfig", "Config", "TaskConfig"]
+
+def editor_schema(transforms: Mapping[str, Any]) -> dict[str, Any]:
+    """Builds the schema of one YAML file, which may be a part that others extend.
+
+    So nothing but a transform's own arguments is required, and a component whose `type` stands in
+    the extended file matches several members of its union.
+
+    Args:
+        transforms: the contents of transforms.json.
+    """
+    tasks = [_loosened(model.model_json_schema()) for model in TASKS.values()]
+    definitions = {name: schema for task in tasks for name, schema in task.pop("$defs").items()}
+    definitions["Transform"] = transform_schema(transforms)
+    for task in tasks:
+        task["properties"] = {"extends": EXTENDS, **task["properties"]}
+    whole = tasks[0] if len(tasks) == 1 else {"anyOf": tasks}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **whole,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _loosened(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_loosened(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    loose = {
+        key: _loosened(value)
+        for key, value in schema.items()
+        if not (key == "required" and isinstance(value, list)) and key != "discriminator"
+    }
+    if "oneOf" in loose:
+        loose["anyOf"] = loose.pop("oneOf")
+    return loose

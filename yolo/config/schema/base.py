@@ -1,12 +1,10 @@
-"""What all sections of the config share: strictness, paths, and rules between fields."""
+"""What all sections of the config share: strictness, paths, ranges, and rules between fields."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
-
-RULE = "rule"
 
 FilePath = Annotated[Path, WithJsonSchema({"type": "string", "format": "path"})]
 """A path: `load_config` makes it absolute, from the place where it was written."""
@@ -15,8 +13,9 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -34,7 +33,7 @@ def broken_rules(rules: list[tuple[str, str]]) -> PydanticCustomError:
             "" for itself, and the words that follow the value in the message.
     """
     context: dict[str, Any] = {"rules": rules}
-    return PydanticCustomError(RULE, "a rule between fields is broken", context)
+    return PydanticCustomError("rule", "a rule between fields is broken", context)
 
 
 def broken_rule(text: str, key: str = "") -> PydanticCustomError:

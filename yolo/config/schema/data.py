@@ -1,7 +1,7 @@
-"""The section `data`: which images, in which order, changed how."""
+"""The section `data`: which images, in which order, transformed how."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -11,62 +11,13 @@ from yolo.config.schema.base import (
     Fraction,
     NotNegative,
     Positive,
+    PositiveFraction,
     Section,
     Seed,
-    Share,
     broken_rule,
     broken_rules,
 )
-from yolo.config.schema.transforms import Transform
-
-# Geometry comes first, while the colour transforms still have less to compute. Ranges are given
-# where Albumentations' own are meant for robustness, not for photographs of objects: its noise has
-# a standard deviation of up to 112 of 255, its hue goes all the way round. Rotating widens the
-# boxes, by 3% of the other side per 2 degrees: hence so little of it.
-DEFAULT_AUGMENT: tuple[dict[str, Any], ...] = (
-    {"type": "Resize", "p": 0.1},
-    {"type": "HorizontalFlip", "p": 0.5},
-    {
-        "type": "Affine",
-        "p": 1.0,
-        "scale": [0.8, 1.2],
-        "translate_percent": [-0.1, 0.1],
-        "rotate": [-2.0, 2.0],
-        "keep_ratio": True,
-    },
-    {"type": "MultiplicativeNoise", "p": 0.1, "multiplier": [0.9, 1.1]},
-    {"type": "CLAHE", "p": 0.1, "clip_limit": 4.0},
-    {"type": "Posterize", "p": 0.1, "num_bits": 4},
-    {"type": "ToGray", "p": 0.05},
-    {
-        "type": "RandomBrightnessContrast",
-        "p": 0.1,
-        "brightness_limit": [-0.2, 0.2],
-        "contrast_limit": [-0.2, 0.2],
-    },
-    {
-        "type": "RGBShift",
-        "p": 0.1,
-        "r_shift_limit": [-20.0, 20.0],
-        "g_shift_limit": [-20.0, 20.0],
-        "b_shift_limit": [-20.0, 20.0],
-    },
-    {
-        "type": "ColorJitter",
-        "p": 0.1,
-        "brightness": [0.8, 1.2],
-        "contrast": [0.8, 1.2],
-        "saturation": [0.5, 1.5],
-        "hue": [-0.1, 0.1],
-    },
-    {"type": "GaussNoise", "p": 0.1, "std_range": [0.02, 0.1]},
-    {"type": "Haze", "p": 0.1},
-)
-
-
-def default_augment() -> tuple[Transform, ...]:
-    """The transforms of a config that names none."""
-    return tuple(Transform.model_validate(transform) for transform in DEFAULT_AUGMENT)
+from yolo.config.schema.transforms import Transform, default_augment
 
 
 class CocoDatasetConfig(Section):
@@ -77,16 +28,23 @@ class CocoDatasetConfig(Section):
     images: FilePath = Field(description="The folder that the json's file names start from.")
 
 
-class ShapesDatasetConfig(Section):
-    """The embedded data set."""
+class DrawnImages(Section):
+    """Images that are drawn on first use."""
 
-    type: Literal["shapes"] = Field(description="Drawn objects, generated on first use.")
-    root: FilePath = Field(Path("data/shapes"), description="Folder to generate into.")
+    type: str
+    root: FilePath
     images: AtLeastOne = Field(description="Number of images.")
     split: Literal["train", "val", "test"] = Field(
         description="Which of the disjoint parts; each is generated on its own."
     )
     seed: Seed = Field(0, description="Another seed draws other images.")
+
+
+class ShapesDatasetConfig(DrawnImages):
+    """The embedded data set."""
+
+    type: Literal["shapes"] = Field(description="Drawn objects, generated on first use.")
+    root: FilePath = Field(Path("data/shapes"), description="Folder to generate into.")
 
 
 class VocDatasetConfig(Section):
@@ -141,6 +99,8 @@ class CsvBoxesDatasetConfig(Section):
     images: FilePath = Field(description="The folder of images.")
 
 
+Side = Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
+
 Dataset = Annotated[
     CocoDatasetConfig
     | ShapesDatasetConfig
@@ -173,9 +133,6 @@ class MixUpConfig(Section):
     )
 
 
-Side = Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
-
-
 class MultiScaleConfig(Section):
     """One random size for all images of some steps (YOLO9000, section 2)."""
 
@@ -199,21 +156,17 @@ class MultiScaleConfig(Section):
 class ImagesConfig(Section):
     """Data sets of any task, and what happens to their images on the way to the model."""
 
-    train: Section = Field(description="The data set to train on.")
-    val: Section = Field(description="The data set to evaluate on while training.")
-    test: Section | None = Field(None, description="The data set of `--split test`, if any.")
-    class_names: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Order of the classes, all of the data set's."
-    )
-    image_size: int = Field(
-        416, ge=32, le=2048, multiple_of=32, description="Side of the model's input in pixels."
-    )
+    train: Section
+    val: Section
+    test: Section | None
+    class_names: tuple[str, ...] | None
+    image_size: Side = Field(416, description="Side of the model's input in pixels.")
     limit: AtLeastOne | Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = Field(
         None,
         description="Use only the first N images of train and of val, or only the images with "
         "the listed ids; null uses all.",
     )
-    train_share: Share = Field(1.0, description="Share of the training images to use.")
+    train_share: PositiveFraction = Field(1.0, description="Share of the training images to use.")
     sampling: Literal["uniform", "repeat_factor"] = Field(
         "uniform",
         description="'uniform' shows every image once per epoch, 'repeat_factor' those with rare "
@@ -225,7 +178,7 @@ class ImagesConfig(Section):
         "(LVIS, Gupta et al. 2019, appendix B).",
     )
     augment: tuple[Transform, ...] = Field(
-        default_factory=default_augment,
+        default_factory=lambda: default_augment("detect"),
         description="Training transforms in order, each {type, p, arguments}. "
         "Empty areas get the mean colour (124, 116, 104); Resize stretches to image_size and "
         "RandomResizedCrop cuts to it instead of letterboxing.",

@@ -21,10 +21,13 @@ TorchvisionWeights = Annotated[
 ]
 
 
-class Darknet53Config(Section):
-    """YOLOv3's own backbone."""
+class DarknetConfig(Section):
+    """The backbones of the papers."""
 
-    type: Literal["darknet53"] = Field(description="Darknet-53, the backbone of the paper.")
+    type: Literal["darknet53", "darknet19", "extraction"] = Field(
+        description="Darknet-53, the backbone of YOLOv3; Darknet-19, of YOLOv2; or the 20 "
+        "convolutions of YOLOv1, which Darknet calls Extraction."
+    )
     weights: FileWeights = None
 
 
@@ -36,67 +39,16 @@ class DarknetTinyConfig(Section):
     weights: FileWeights = None
 
 
-class Darknet19Config(Section):
-    """YOLOv2's own backbone."""
+class TorchvisionConfig(Section):
+    """torchvision's classifiers, without their last layers."""
 
-    type: Literal["darknet19"] = Field(description="Darknet-19, the backbone of YOLOv2.")
-    weights: FileWeights = None
-
-
-class ExtractionConfig(Section):
-    """YOLOv1's own backbone."""
-
-    type: Literal["extraction"] = Field(
-        description="The 20 convolutions of YOLOv1, which Darknet calls Extraction."
-    )
-    weights: FileWeights = None
-
-
-class MobileNetV3LargeConfig(Section):
-    """torchvision's MobileNetV3-large."""
-
-    type: Literal["mobilenet_v3_large"] = Field(description="torchvision's MobileNetV3-large.")
+    type: Literal[
+        "mobilenet_v3_large", "mobilenet_v3_small", "resnet18", "resnet50", "resnet101"
+    ] = Field(description="torchvision's network of that name.")
     weights: TorchvisionWeights = None
 
 
-class MobileNetV3SmallConfig(Section):
-    """torchvision's MobileNetV3-small."""
-
-    type: Literal["mobilenet_v3_small"] = Field(description="torchvision's MobileNetV3-small.")
-    weights: TorchvisionWeights = None
-
-
-class ResNet18Config(Section):
-    """torchvision's ResNet-18."""
-
-    type: Literal["resnet18"] = Field(description="torchvision's ResNet-18.")
-    weights: TorchvisionWeights = None
-
-
-class ResNet50Config(Section):
-    """torchvision's ResNet-50."""
-
-    type: Literal["resnet50"] = Field(description="torchvision's ResNet-50.")
-    weights: TorchvisionWeights = None
-
-
-class ResNet101Config(Section):
-    """torchvision's ResNet-101."""
-
-    type: Literal["resnet101"] = Field(description="torchvision's ResNet-101.")
-    weights: TorchvisionWeights = None
-
-
-# A new component joins the union as one more member.
+# A new encoder joins a list of names above, or the union as one more section.
 Encoder = Annotated[
-    Darknet53Config
-    | DarknetTinyConfig
-    | Darknet19Config
-    | ExtractionConfig
-    | MobileNetV3LargeConfig
-    | MobileNetV3SmallConfig
-    | ResNet18Config
-    | ResNet50Config
-    | ResNet101Config,
-    Field(discriminator="type"),
+    DarknetConfig | DarknetTinyConfig | TorchvisionConfig, Field(discriminator="type")
 ]

@@ -1,61 +1,148 @@
-"""The section `model`: what detects."""
+"""The sections `model` and `loss`: what detects, and what it is trained to minimise."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from yolo.config.schema.base import FilePath, Positive, Section, Share, broken_rule
+from yolo.config.schema.base import (
+    BelowOne,
+    FilePath,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+    Section,
+    broken_rule,
+)
 from yolo.config.schema.encoders import Encoder
-from yolo.config.schema.heads import Head
 
-NeckWidth = Literal["paper", "scaled"] | Positive
-WIDTH = "Channels: 'paper' as in the paper, 'scaled' to the encoder's, or a factor on the paper's."
+COCO_ANCHORS_PX = (
+    *((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
+    *((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
+    *((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
+)
+"""YOLOv3 (Redmon & Farhadi 2018), section 2.3: k-means on COCO at 416 px, width and height."""
+
+TINY_ANCHORS_PX = (
+    *((10.0, 14.0), (23.0, 27.0), (37.0, 58.0)),
+    *((81.0, 82.0), (135.0, 169.0), (344.0, 319.0)),
+)
+"""Darknet's ``yolov3-tiny.cfg``."""
+
+YOLOV2_COCO_ANCHORS_PX = (
+    (18.32736, 21.67632),
+    (59.98272, 66.00096),
+    (106.82976, 175.17888),
+    (252.25024, 112.88896),
+    (312.65664, 293.38496),
+)
+"""Darknet's ``yolov2.cfg``, there in cells of 32 pixels."""
+
+HEADS_OF_NECK = {
+    "yolov3": "yolov3",
+    "yolov3_spp": "yolov3",
+    "yolov3_tiny": "yolov3_tiny",
+    "yolov2": "yolov2",
+    "yolov1": "yolov1",
+}
+LOSS_OF_HEAD = {"yolov3": "yolov3", "yolov3_tiny": "yolov3", "yolov2": "yolov2", "yolov1": "yolov1"}
+
+Anchors = tuple[tuple[Positive, Positive], ...]
+AutoAnchors = Literal["auto"]
+"""Anchors that are fitted to the training boxes when a training begins."""
 
 
-class YOLOv3NeckConfig(Section):
-    """YOLOv3's three levels of convolution sets, upsampling and routes."""
+class NeckConfig(Section):
+    """What mixes the encoder's maps, as in the papers."""
 
-    type: Literal["yolov3"] = Field(description="The neck of YOLOv3.")
-    width: NeckWidth = Field("paper", description=WIDTH)
-
-
-class YOLOv3SPPNeckConfig(Section):
-    """YOLOv3's neck with spatial pyramid pooling at stride 32."""
-
-    type: Literal["yolov3_spp"] = Field(description="The neck of YOLOv3-SPP.")
-    width: NeckWidth = Field("paper", description=WIDTH)
-
-
-class YOLOv3TinyNeckConfig(Section):
-    """YOLOv3-tiny's two levels."""
-
-    type: Literal["yolov3_tiny"] = Field(description="The neck of YOLOv3-tiny: strides 16 and 32.")
-    width: NeckWidth = Field("paper", description=WIDTH)
+    type: Literal["yolov1", "yolov2", "yolov3", "yolov3_spp", "yolov3_tiny"] = Field(
+        description="The neck of YOLOv1 (one map at stride 64), of YOLOv2 (one map at stride 32), "
+        "of YOLOv3, of YOLOv3-SPP or of YOLOv3-tiny (strides 16 and 32)."
+    )
+    width: Literal["paper", "scaled"] | Positive = Field(
+        "paper",
+        description="Channels: 'paper' as in the paper, 'scaled' to the encoder's, or a factor on "
+        "the paper's.",
+    )
 
 
-class YOLOv2NeckConfig(Section):
-    """YOLOv2's convolutions with the passthrough from stride 16."""
+class _AnchoredHead(Section):
+    type: str
+    anchors: Anchors | AutoAnchors
 
-    type: Literal["yolov2"] = Field(description="The neck of YOLOv2: one map at stride 32.")
-    width: NeckWidth = Field("paper", description=WIDTH)
+    @field_validator("anchors", check_fields=False)
+    @classmethod
+    def _ordered_by_area(cls, anchors: Any) -> Any:
+        """Each is at least as large as the one before."""
+        areas = [] if anchors == "auto" else [width * height for width, height in anchors]
+        for number, (smaller, larger) in enumerate(pairwise(areas), start=1):
+            if larger < smaller:
+                raise broken_rule(
+                    "must be ordered from small to large by area, and anchor "
+                    f"{number + 1} is smaller than anchor {number}"
+                )
+        return anchors
 
 
-class YOLOv1NeckConfig(Section):
-    """YOLOv1's last four convolutions."""
+class YOLOv3HeadConfig(_AnchoredHead):
+    """Three detection layers with three anchors each."""
 
-    type: Literal["yolov1"] = Field(description="The neck of YOLOv1: one map at stride 64.")
-    width: NeckWidth = Field("paper", description=WIDTH)
+    type: Literal["yolov3"] = Field(description="The three heads of YOLOv3.")
+    anchors: Annotated[Anchors, Field(min_length=9, max_length=9)] | AutoAnchors = Field(
+        COCO_ANCHORS_PX,
+        description="Nine anchors [width, height] in pixels of the input image, from small to "
+        "large: three for stride 8, three for 16, three for 32; 'auto' fits them to the training "
+        "boxes when a training begins.",
+    )
+
+
+class YOLOv3TinyHeadConfig(_AnchoredHead):
+    """Two detection layers with three anchors each."""
+
+    type: Literal["yolov3_tiny"] = Field(description="The two heads of YOLOv3-tiny.")
+    anchors: Annotated[Anchors, Field(min_length=6, max_length=6)] | AutoAnchors = Field(
+        TINY_ANCHORS_PX,
+        description="Six anchors [width, height] in pixels of the input image, from small to "
+        "large: three for stride 16, three for 32; 'auto' fits them to the training boxes when a "
+        "training begins.",
+    )
+
+
+class YOLOv2HeadConfig(_AnchoredHead):
+    """One detection layer with five dimension priors."""
+
+    type: Literal["yolov2"] = Field(description="The head of YOLOv2.")
+    anchors: Annotated[Anchors, Field(min_length=1, max_length=9)] | AutoAnchors = Field(
+        YOLOV2_COCO_ANCHORS_PX,
+        description="Anchors [width, height] in pixels of the input image (Darknet's times 32), "
+        "from small to large; the paper has five, and 'auto' fits five to the training boxes when "
+        "a training begins.",
+    )
+
+
+class YOLOv1HeadConfig(Section):
+    """The end of YOLOv1: boxes from the whole image at once."""
+
+    type: Literal["yolov1"] = Field(
+        description="The end of YOLOv1; it works at data.image_size alone."
+    )
+    end: Literal["local", "connected"] = Field(
+        "local",
+        description="'local': a locally connected layer, then a fully connected one (Darknet's "
+        "yolov1.cfg); 'connected': two fully connected ones (the paper).",
+    )
+    boxes: int = Field(2, ge=1, le=9, description="Boxes per cell: 2 in the paper, 3 in Darknet.")
+    dropout: BelowOne = Field(
+        0.5, description="Share of the numbers before the last layer that training leaves out."
+    )
 
 
 # A new component joins the union as one more member.
-Neck = Annotated[
-    YOLOv3NeckConfig
-    | YOLOv3SPPNeckConfig
-    | YOLOv3TinyNeckConfig
-    | YOLOv2NeckConfig
-    | YOLOv1NeckConfig,
+Head = Annotated[
+    YOLOv3HeadConfig | YOLOv3TinyHeadConfig | YOLOv2HeadConfig | YOLOv1HeadConfig,
     Field(discriminator="type"),
 ]
 
@@ -67,43 +154,101 @@ class InitConfig(Section):
         description="A checkpoint of this project or a detector's .weights file of Darknet; with "
         "another number of classes the head's last layer stays at its initial values."
     )
-    min_matched: Share = Field(
+    min_matched: PositiveFraction = Field(
         0.5, description="Share of the model's parameters that the file must fill at least."
     )
 
 
-HEADS_OF_NECK = {
-    "yolov3": ("yolov3",),
-    "yolov3_spp": ("yolov3",),
-    "yolov3_tiny": ("yolov3_tiny",),
-    "yolov2": ("yolov2",),
-    "yolov1": ("yolov1",),
-}
-LOSS_OF_HEAD = {"yolov3": "yolov3", "yolov3_tiny": "yolov3", "yolov2": "yolov2", "yolov1": "yolov1"}
+Preprocessing = Annotated[
+    Literal["unit_range", "imagenet"] | None,
+    Field(
+        description="Input of the network: 'unit_range' is RGB / 255 (Darknet), 'imagenet' also "
+        "takes ImageNet's mean and deviation; null is what the loaded weights were trained with."
+    ),
+]
 
 
 class ModelConfig(Section):
     """encoder -> neck -> head."""
 
     encoder: Encoder = Field(description="Turns images into maps of strides 8, 16 and 32.")
-    neck: Neck = Field(description="Mixes the encoder's maps over the scales.")
+    neck: NeckConfig = Field(description="Mixes the encoder's maps over the scales.")
     head: Head = Field(description="Turns the neck's maps into raw boxes.")
     init: InitConfig | None = Field(
         None,
         description="A trained detector to start from; null starts from the encoder's weights.",
     )
-    preprocessing: Literal["unit_range", "imagenet"] | None = Field(
-        None,
-        description="Input of the network: 'unit_range' is RGB / 255 (Darknet), 'imagenet' also "
-        "takes ImageNet's mean and deviation; null is what the loaded weights were trained with.",
-    )
+    preprocessing: Preprocessing = None
 
     @model_validator(mode="after")
     def _head_fits_neck(self) -> ModelConfig:
-        heads = HEADS_OF_NECK[self.neck.type]
-        if self.head.type not in heads:
-            raise broken_rule(
-                f"must be {' or '.join(map(repr, heads))} behind the neck {self.neck.type!r}",
-                "head.type",
-            )
+        head = HEADS_OF_NECK[self.neck.type]
+        if self.head.type != head:
+            raise broken_rule(f"must be {head!r} behind the neck {self.neck.type!r}", "head.type")
         return self
+
+
+IgnoreThreshold = Annotated[
+    Fraction,
+    Field(
+        description="A box without a truth gets no loss on its objectness where its best IoU with "
+        "any truth passes this."
+    ),
+]
+Rescore = Annotated[
+    bool, Field(description="The objectness to learn is the box's IoU with its truth, not 1.")
+]
+
+
+class YOLOv3LossConfig(Section):
+    """Darknet's loss for YOLOv3."""
+
+    type: Literal["yolov3"] = Field(description="The loss of YOLOv3.")
+    class_loss: Literal["bce", "cross_entropy"] = Field(
+        "bce",
+        description="'bce' lets a box have several classes (the paper), 'cross_entropy' only one.",
+    )
+    ignore_threshold: IgnoreThreshold = 0.7
+    class_weights: dict[str, Positive] | None = Field(
+        None,
+        min_length=1,
+        description="Factors on the class loss by class name; classes not named count 1.",
+    )
+
+
+class YOLOv2LossConfig(Section):
+    """Darknet's region loss."""
+
+    type: Literal["yolov2"] = Field(description="The loss of YOLOv2.")
+    assignment: Literal["darknet", "global"] = Field(
+        "darknet",
+        description="Several truths in one cell: 'darknet' gives each its best anchor and the last "
+        "one wins, 'global' gives each anchor once, the best fitting pair first.",
+    )
+    ignore_threshold: IgnoreThreshold = 0.6
+    coord_scale: Positive = Field(1.0, description="Factor on the loss of position and size.")
+    object_scale: Positive = Field(5.0, description="Factor on the objectness of boxes with truth.")
+    no_object_scale: Positive = Field(1.0, description="Factor on the objectness of the others.")
+    class_scale: Positive = Field(1.0, description="Factor on the loss of the classes.")
+    rescore: Rescore = True
+    prior_images: NotNegative = Field(
+        12_800,
+        description="Over so many images boxes without a truth are drawn to their anchor.",
+    )
+
+
+class YOLOv1LossConfig(Section):
+    """Darknet's detection loss."""
+
+    type: Literal["yolov1"] = Field(description="The loss of YOLOv1.")
+    coord_scale: Positive = Field(5.0, description="Factor on the loss of position and size.")
+    object_scale: Positive = Field(1.0, description="Factor on the objectness of boxes with truth.")
+    no_object_scale: Positive = Field(0.5, description="Factor on the objectness of the others.")
+    class_scale: Positive = Field(1.0, description="Factor on the loss of the classes.")
+    rescore: Rescore = True
+
+
+# A new component joins the union as one more member.
+Loss = Annotated[
+    YOLOv3LossConfig | YOLOv2LossConfig | YOLOv1LossConfig, Field(discriminator="type")
+]

@@ -1,4 +1,4 @@
-"""What ``training`` names its optimizer and the schedule of its learning rate with."""
+"""The optimizer and the schedule of its learning rate, in the section `training`."""
 
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -10,12 +10,16 @@ from yolo.config.schema.base import (
     BelowOne,
     Fraction,
     NotNegative,
+    NotNegativeFloat,
     Positive,
     Section,
     broken_rule,
 )
 
-NotNegativeFloat = Annotated[float, Field(ge=0)]
+WarmupSteps = Annotated[
+    NotNegative,
+    Field(description="Steps over which the rate rises with the fourth power of the step."),
+]
 
 
 class AdamConfig(Section):
@@ -29,15 +33,10 @@ class AdamConfig(Section):
     )
 
 
-class AdamWConfig(Section):
+class AdamWConfig(AdamConfig):
     """Loshchilov & Hutter 2019."""
 
-    type: Literal["adamw"] = Field(description="Adam with decoupled weight decay.")
-    learning_rate: Positive = Field(description="Learning rate before the schedule's factor.")
-    weight_decay: NotNegativeFloat = Field(0.0, description="Not on norms and biases.")
-    betas: tuple[BelowOne, BelowOne] = Field(
-        (0.9, 0.999), description="Decay of the running means of gradient and squared gradient."
-    )
+    type: Literal["adamw"] = Field(description="Adam with decoupled weight decay.")  # type: ignore[assignment]
 
 
 class SGDConfig(Section):
@@ -71,9 +70,7 @@ class StepScheduleConfig(Section):
         description="Factor on the learning rate before the first milestone, then after each: "
         "one more than milestones."
     )
-    warmup_steps: NotNegative = Field(
-        0, description="Steps over which the rate rises with the fourth power of the step."
-    )
+    warmup_steps: WarmupSteps = 0
 
     @field_validator("milestones")
     @classmethod
@@ -103,9 +100,7 @@ class CosineRestartsConfig(Section):
     t_0: AtLeastOne = Field(description="Steps of the first cycle.")
     t_mult: AtLeastOne = Field(1, description="Factor on the length from cycle to cycle.")
     eta_min: NotNegativeFloat = Field(0.0, description="Learning rate at the end of a cycle.")
-    warmup_steps: NotNegative = Field(
-        0, description="Steps over which the rate rises with the fourth power of the step."
-    )
+    warmup_steps: WarmupSteps = 0
 
 
 class OneCycleConfig(Section):
@@ -114,9 +109,7 @@ class OneCycleConfig(Section):
     type: Literal["one_cycle"] = Field(
         description="Rises to the optimizer's learning rate, then falls far below the start."
     )
-    warm_share: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.3, description="Share of the steps over which the rate rises."
-    )
+    warm_share: BelowOne = Field(0.3, description="Share of the steps over which the rate rises.")
     div: Annotated[float, Field(ge=1)] = Field(
         25.0, description="The first rate is the optimizer's divided by this."
     )
@@ -133,9 +126,7 @@ class LinearScheduleConfig(Section):
     end_factor: NotNegativeFloat = Field(
         0.01, description="The last rate as a share of the optimizer's."
     )
-    warmup_steps: NotNegative = Field(
-        0, description="Steps over which the rate rises with the fourth power of the step."
-    )
+    warmup_steps: WarmupSteps = 0
 
 
 class PlateauConfig(Section):
@@ -154,9 +145,7 @@ class PlateauConfig(Section):
         1e-4, description="A figure is better only where it is higher by more than this."
     )
     min_factor: Fraction = Field(1e-4, description="The lowest rate as a share of the optimizer's.")
-    warmup_steps: NotNegative = Field(
-        0, description="Steps over which the rate rises with the fourth power of the step."
-    )
+    warmup_steps: WarmupSteps = 0
 
 
 Schedule = Annotated[

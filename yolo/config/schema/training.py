@@ -11,8 +11,8 @@ from yolo.config.schema.base import (
     Fraction,
     NotNegative,
     Positive,
+    PositiveFraction,
     Section,
-    Share,
     broken_rule,
 )
 from yolo.config.schema.optimization import Optimizer, Schedule
@@ -117,7 +117,9 @@ class EvaluationConfig(Section):
     """Scoring with the COCO or the VOC metric."""
 
     every: AtLeastOne = Field(description="Steps between evaluations; one more at the end.")
-    share: Share = Field(1.0, description="Share of the validation images to evaluate on.")
+    share: PositiveFraction = Field(
+        1.0, description="Share of the validation images to evaluate on."
+    )
     backend: Literal["hotcoco", "pycocotools"] = Field(
         "hotcoco",
         description="Who computes the COCO metric: equal figures, hotcoco is faster.",
@@ -161,7 +163,7 @@ class EvaluationConfig(Section):
 
 
 class LoggingConfig(Section):
-    """What a run tells, and where."""
+    """What a run prints, and where it is kept."""
 
     every: AtLeastOne = Field(20, description="Steps between two lines of progress.")
     directory: FilePath = Field(Path("logs"), description="Folder that holds the runs.")

@@ -16,33 +16,13 @@ from jsonschema.validators import extend
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from yolo.config.describing import describe, did_you_mean, one_of
+from yolo.config.errors import describe, one_of
+from yolo.config.read import read_yaml
 from yolo.config.schema.base import Fraction, Section, broken_rules
+from yolo.errors import did_you_mean
 
-ALLOWED = (
-    "Affine",
-    "Blur",
-    "CLAHE",
-    "ChannelShuffle",
-    "CoarseDropout",
-    "ColorJitter",
-    "GaussNoise",
-    "HSVJitter",
-    "Haze",
-    "HorizontalFlip",
-    "IntensityStretch",
-    "MultiplicativeNoise",
-    "Posterize",
-    "RGBShift",
-    "RandomBrightnessContrast",
-    "RandomCrop",
-    "RandomFog",
-    "RandomResizedCrop",
-    "Resize",
-    "Rotate",
-    "ToGray",
-)
-TRANSFORMS_FILE = Path(__file__).parent.parent / "transforms.json"
+TRANSFORMS_FILE = Path(__file__).parents[1] / "transforms.json"
+DEFAULTS_FILE = Path(__file__).parents[1] / "default_augment.yaml"
 
 
 @cache
@@ -76,7 +56,7 @@ class Transform(Section):
         """Reports every wrong argument and fills in the transform's own default of `p`."""
         if not isinstance(given, Mapping):
             return given
-        rules = list(broken_arguments(given))
+        rules = list(_broken_arguments(given))
         if rules:
             raise broken_rules(rules)
         return {"p": transforms()[given["type"]]["properties"]["p"]["default"], **given}
@@ -88,21 +68,25 @@ class Transform(Section):
         return transform_schema(transforms())
 
 
+def default_augment(task: str) -> tuple[Transform, ...]:
+    """The transforms of a config of this task that names none."""
+    defaults: Any = read_yaml(DEFAULTS_FILE.read_text(encoding="utf-8"), DEFAULTS_FILE.name)
+    return tuple(map(Transform.model_validate, defaults[task]))
+
+
 def transform_schema(table: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON schema of one entry of `data.augment`, from the schemas of all transforms."""
     return {"title": "Transform", "anyOf": list(table.values())}
 
 
-def broken_arguments(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields (key, words) for each thing wrong with a transform, "" being the whole of it."""
-    name = given.get("type")
-    if not isinstance(name, str) or name not in ALLOWED:
-        names = list(ALLOWED)
+def _broken_arguments(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields (key, words) for each thing wrong with a transform."""
+    name, known = given.get("type"), transforms()
+    if not isinstance(name, str) or name not in known:
         missing = "" if "type" in given else "missing: "
-        yield "type", f"{missing}must be {one_of(names)}{did_you_mean(name, names)}"
+        yield "type", f"{missing}must be {one_of(known)}{did_you_mean(name, known)}"
         return
-    schema = transforms()[name]
-    properties = schema["properties"]
+    properties = known[name]["properties"]
     for key, value in given.items():
         if key not in properties:
             allowed = [key for key in properties if key != "type"]
@@ -110,6 +94,6 @@ def broken_arguments(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, words + did_you_mean(key, allowed)
         elif not ArgumentValidator(properties[key]).is_valid(value):
             yield key, f"must be {describe(properties[key])}"
-    for key in schema["required"]:
+    for key in known[name]["required"]:
         if key not in given:
             yield key, f"missing: {name} needs {describe(properties[key])}"

@@ -14,18 +14,14 @@ LARGEST_NUMBER_OF_VALUES = 100_000
 
 _TAG = "tag:yaml.org,2002:"
 _TAGS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
-_RESOLVERS = (
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-    ("merge", r"<<", "<"),
-)
+_SCALARS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "merge": r"<<",
+}
 
 
 class CoreLoader(yaml.SafeLoader):
@@ -35,7 +31,9 @@ class CoreLoader(yaml.SafeLoader):
     Keys are always text.
     """
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
+        None: [(_TAG + name, re.compile(f"^(?:{text})$")) for name, text in _SCALARS.items()]
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, object]:
         self.flatten_mapping(node)
@@ -49,9 +47,6 @@ def _construct_int(loader: CoreLoader, node: yaml.ScalarNode) -> int:
     return number
 
 
-for _name, _pattern, _first in _RESOLVERS:
-    _starts = ["" if character == "\0" else character for character in _first]
-    CoreLoader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _starts)
 CoreLoader.add_constructor(_TAG + "int", _construct_int)
 
 
@@ -86,7 +81,7 @@ def read_yaml_file(path: Path, label: str) -> object:
 
 
 def read_yaml(text: str, label: str) -> object:
-    """Reads YAML text; `read_yaml_file` tells of the arguments and errors."""
+    """Reads YAML text; `read_yaml_file` explains the arguments and errors."""
     try:
         loader = CoreLoader(text)
         node = loader.get_single_node()
@@ -95,8 +90,9 @@ def read_yaml(text: str, label: str) -> object:
         _check_nodes(node, label)
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        place = f"{label}: {_place(error.problem_mark)}: " if error.problem_mark else f"{label}: "
-        raise ConfigError([f"{place}is not YAML: {error.problem or error.context}"]) from error
+        place = f"{_place(error.problem_mark)}: " if error.problem_mark else ""
+        reason = error.problem or error.context
+        raise ConfigError([f"{label}: {place}is not YAML: {reason}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{label}: is nested too deeply"]) from error
     except (yaml.YAMLError, ValueError, KeyError) as error:
@@ -111,7 +107,19 @@ def _place(mark: yaml.Mark) -> str:
 def _check_nodes(root: yaml.Node, label: str) -> None:
     """Raises ConfigError for tags, repeated or compound keys, and aliases out of hand."""
     problems: list[str] = []
-    if _count_values(root, label, {}, problems) > LARGEST_NUMBER_OF_VALUES:
+    counts: dict[int, int] = {}  # of the values under each node; 0 while they are being counted
+
+    def count_values(node: yaml.Node) -> int:
+        """Counts each alias as often as it is used."""
+        if counts.get(id(node)) == 0:
+            raise ConfigError([f"{label}: {_place(node.start_mark)}: holds an alias of itself"])
+        if id(node) not in counts:
+            counts[id(node)] = 0
+            problems.extend(f"{label}: {problem}" for problem in _problems(node))
+            counts[id(node)] = 1 + sum(map(count_values, _values(node)))
+        return counts[id(node)]
+
+    if count_values(root) > LARGEST_NUMBER_OF_VALUES:
         problems.append(
             f"{label}: its aliases stand for more than {LARGEST_NUMBER_OF_VALUES:,} values"
         )
@@ -119,47 +127,28 @@ def _check_nodes(root: yaml.Node, label: str) -> None:
         raise ConfigError(problems)
 
 
-def _count_values(node: yaml.Node, label: str, counts: dict[int, int], problems: list[str]) -> int:
-    """Counts the values under a node, each alias as often as it is used.
+def _values(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [value for _, value in node.value]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
-    Args:
-        node: where to start.
-        label: the file's name in messages.
-        counts: the nodes counted before, 0 for those being counted; filled in.
-        problems: what else is wrong with the nodes; filled in.
-    """
-    if id(node) in counts:
-        if not counts[id(node)]:
-            raise ConfigError([f"{label}: {_place(node.start_mark)}: holds an alias of itself"])
-        return counts[id(node)]
-    counts[id(node)] = 0
+
+def _problems(node: yaml.Node) -> list[str]:
+    """What a config cannot mean in a node itself."""
+    problems = []
     if node.tag not in _TAGS:
         tag = node.tag.replace(_TAG, "!!")
-        problems.append(
-            f"{label}: {_place(node.start_mark)}: the tag {tag} is not allowed in a config"
-        )
-    total = 1 + sum(
-        _count_values(child, label, counts, problems) for child in _children(node, label, problems)
-    )
-    counts[id(node)] = total
-    return total
-
-
-def _children(node: yaml.Node, label: str, problems: list[str]) -> list[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
-        return list(node.value)
-    if not isinstance(node, yaml.MappingNode):
-        return []
+        problems.append(f"{_place(node.start_mark)}: the tag {tag} is not allowed in a config")
     lines: dict[str, int] = {}
-    for key, _ in node.value:
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
-            problems.append(f"{label}: {_place(key.start_mark)}: a key must be text")
+            problems.append(f"{_place(key.start_mark)}: a key must be text")
         elif key.value in lines:
             problems.append(
-                f"{label}: {key.value}: stands twice in one mapping, in lines "
-                f"{lines[key.value]} and {line}: keep one"
+                f"{key.value}: stands twice in one mapping, in lines {lines[key.value]} and "
+                f"{line}: keep one"
             )
         else:
             lines[key.value] = line
-    return [value for _, value in node.value]
+    return problems

@@ -1,0 +1,196 @@
+"""The files and overrides of a config, merged into one tree that knows where each value stands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolo.config.errors import ConfigError, Key, show
+from yolo.config.read import read_yaml, read_yaml_file
+from yolo.errors import did_you_mean
+
+REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
+
+MOST_FILES = 100
+"""Behind one config: a few small ones could otherwise name each other without end."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where values were written.
+
+    Attributes:
+        label: its name in messages and in the saved config.
+        folder: where the relative paths among its values start from.
+    """
+
+    label: str
+    folder: Path
+
+
+DEFAULT = Origin("default", REPOSITORY_ROOT)
+COMMAND_LINE = Origin("command line", REPOSITORY_ROOT)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Anything but a mapping: a scalar or a whole list."""
+
+    value: object
+    origin: Origin
+
+
+Tree = dict[str, "Tree | Leaf"]
+"""Values that know where each was written."""
+
+
+def read_tree(
+    file: Path, extended_by: tuple[Path, ...], trees: dict[Path, Tree], problems: list[str]
+) -> Tree:
+    """Reads a file over everything that it extends; each file once, however many extend it.
+
+    Args:
+        file: absolute.
+        extended_by: the files that led here, from the outermost.
+        trees: of the files that were read, empty where one is still read; filled in.
+        problems: what is wrong is added here.
+
+    Raises:
+        ConfigError: the files are too many.
+    """
+    chain = (*extended_by, file)
+    if file in extended_by:
+        names = " -> ".join(label_of(link) for link in chain[chain.index(file) :])
+        problems.append(f"{label_of(extended_by[-1])}: extends: makes a circle: {names}")
+        return {}
+    if file in trees:
+        return trees[file]
+    if len(trees) == MOST_FILES:
+        raise ConfigError(
+            [f"{label_of(chain[0])}: extends: leads to more than {MOST_FILES} files; merge some"]
+        )
+    tree: Tree = {}
+    trees[file] = tree
+    values = _read_mapping(file, extended_by, problems)
+    for base in _bases(values.pop("extends", []), file, problems):
+        tree = merge(tree, read_tree(base, chain, trees, problems))
+    trees[file] = merge(tree, _tree_of(values, Origin(label_of(file), file.parent)))
+    return trees[file]
+
+
+def _read_mapping(
+    file: Path, extended_by: tuple[Path, ...], problems: list[str]
+) -> dict[str, object]:
+    label = label_of(file)
+    try:
+        values = read_yaml_file(file, label)
+    except ConfigError as error:
+        if not os.path.exists(file):  # noqa: PTH110 - unlike Path.exists it raises nothing
+            by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
+            near = did_you_mean(file.name, [other.name for other in file.parent.glob("*.yaml")])
+            problems.append(f"{label}: no such file{by}{near}")
+        else:
+            problems.extend(error.problems)
+        return {}
+    if not isinstance(values, dict):
+        # What it holds is not shown: it may be any file of this machine.
+        what = "is empty" if values is None else "holds no mapping"
+        problems.append(f"{label}: {what}, but must be a mapping such as 'training: {{...}}'")
+        return {}
+    return values
+
+
+def _bases(extends: object, file: Path, problems: list[str]) -> list[Path]:
+    names = [extends] if isinstance(extends, str) else extends
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        problems.append(
+            f"{label_of(file)}: extends: {show(extends)}: must be a path or a list of paths"
+        )
+        return []
+    bases = [absolute(Path(name), file.parent) for name in reversed(names)]
+    return [*dict.fromkeys(bases)][::-1]  # each once, where it comes last
+
+
+def override_tree(overrides: Sequence[str], problems: list[str]) -> Tree:
+    """Reads `key=value` each, merged first, so that their order matters for equal keys only."""
+    tree: Tree = {}
+    for override in overrides:
+        try:
+            tree = merge(tree, _parse_override(override))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return tree
+
+
+def _parse_override(override: str) -> Tree:
+    label = COMMAND_LINE.label
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        usage = "an override is written key=value, for example training.batch_size=16"
+        raise ConfigError([f"{label}: {show(override)}: {usage}"])
+    if parts == ["extends"]:
+        raise ConfigError([f"{label}: extends: can only stand in a file"])
+    tree = _tree_of({parts[-1]: read_yaml(text, f"{label}: {key.strip()}")}, COMMAND_LINE)
+    for part in reversed(parts[:-1]):
+        tree = {part: tree}
+    return tree
+
+
+def _tree_of(values: Mapping[str, object], origin: Origin) -> Tree:
+    return {
+        key: _tree_of(value, origin) if isinstance(value, Mapping) else Leaf(value, origin)
+        for key, value in values.items()
+    }
+
+
+def merge(base: Tree, changes: Tree) -> Tree:
+    """Lays `changes` over `base`; neither is altered.
+
+    Mappings merge key by key. Lists and scalars replace. A mapping that names another `type` than
+    the one below it replaces it too, for the old component's settings mean nothing to the new.
+    """
+    merged = dict(base)
+    for key, change in changes.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(change, dict) and not _retyped(below, change):
+            merged[key] = merge(below, change)
+        else:
+            merged[key] = change
+    return merged
+
+
+def _retyped(below: Tree, change: Tree) -> bool:
+    old, new = below.get("type"), change.get("type")
+    return isinstance(old, Leaf) and isinstance(new, Leaf) and old.value != new.value
+
+
+def values_of(tree: Tree) -> dict[str, object]:
+    """The plain values of a tree."""
+    return {
+        key: node.value if isinstance(node, Leaf) else values_of(node) for key, node in tree.items()
+    }
+
+
+def origins_of(tree: Tree, above: Key = ()) -> Iterator[tuple[Key, Origin]]:
+    """Yields the key and origin of every leaf."""
+    for name, node in tree.items():
+        if isinstance(node, Leaf):
+            yield (*above, name), node.origin
+        else:
+            yield from origins_of(node, (*above, name))
+
+
+def label_of(file: Path) -> str:
+    """A file's name in messages: from the repository's root where it lies under it."""
+    under = file.is_relative_to(REPOSITORY_ROOT)
+    return file.relative_to(REPOSITORY_ROOT).as_posix() if under else str(file)
+
+
+def absolute(path: Path, folder: Path) -> Path:
+    """A path that starts from a folder, or from the user's home where it begins with "~"."""
+    # unlike Path.expanduser, this leaves the "~name" of nobody as it is
+    home = os.path.expanduser(path)  # noqa: PTH111
+    return Path(os.path.normpath(folder / home))

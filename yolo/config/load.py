@@ -1,0 +1,155 @@
+"""YAML files and overrides -> one validated config that knows where each value came from."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from yolo.config.errors import ConfigError, FileOf, Key, dotted, explain, one_of, show
+from yolo.config.layers import (
+    DEFAULT,
+    Origin,
+    absolute,
+    label_of,
+    merge,
+    origins_of,
+    override_tree,
+    read_tree,
+    values_of,
+)
+from yolo.config.schema import DEFAULT_TASK, TASKS, TaskConfig
+from yolo.errors import did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A config with nothing left to look up.
+
+    Attributes:
+        config: validated; every path is absolute.
+        data: the same as nested dicts, lists and scalars; `config_from_dict(data) == config`.
+        origins: dotted key of each value (a list counts as one) -> "default", the YAML's path
+            (from the repository's root where it lies under it), or "command line".
+        path: the YAML file that was asked for.
+    """
+
+    config: TaskConfig
+    data: dict[str, Any]
+    origins: dict[str, str]
+    path: Path
+
+    def with_values(self, values: Mapping[str, Any], origin: str) -> Resolved:
+        """The config with some values replaced, each whole.
+
+        Args:
+            values: by dotted key.
+            origin: where they came from.
+
+        Raises:
+            ConfigError: with every problem found.
+        """
+        data = copy.deepcopy(self.data)
+        for key, value in values.items():
+            *above, name = key.split(".")
+            functools.reduce(operator.getitem, above, data)[name] = copy.deepcopy(value)
+
+        def origin_of(key: str) -> str:
+            is_new = any(f"{key}.".startswith(f"{changed}.") for changed in values)
+            return origin if is_new else self.origins[key]
+
+        origins = {dotted(key): origin_of(dotted(key)) for key, _ in leaf_values(data)}
+        return replace(self, config=config_from_dict(data), data=data, origins=origins)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Reads a YAML file with all that it extends, and lays the overrides over it.
+
+    Relative paths start from the folder of the YAML they stand in, in overrides and defaults from
+    the repository's root.
+
+    Args:
+        path: the YAML file, relative to the working directory.
+        overrides: each `dotted.key=value`, the value in YAML.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems: list[str] = []
+    file = absolute(Path(path), Path.cwd())
+    tree = merge(read_tree(file, (), {}, problems), override_tree(overrides, problems))
+    if problems:
+        raise ConfigError(problems)
+    origins = dict(origins_of(tree))
+    config = _validate(values_of(tree), lambda key: _file_of(key, origins, label_of(file)))
+    data = _plain(config.model_dump(), (), origins)
+    return Resolved(
+        config=config_from_dict(data),
+        data=data,
+        origins={dotted(key): origins.get(key, DEFAULT).label for key, _ in leaf_values(data)},
+        path=file,
+    )
+
+
+def config_from_dict(data: Mapping[str, Any]) -> TaskConfig:
+    """Validates the plain values of a config, as `Resolved.data` and checkpoints hold them.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    return _validate(data, lambda key: "config")
+
+
+def leaf_values(data: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Yields the key and value of everything that is no mapping, or an empty one."""
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaf_values(value, (*above, name))
+        else:
+            yield (*above, name), value
+
+
+def _validate(data: Mapping[str, Any], file_of: FileOf) -> TaskConfig:
+    task = data.get("task", DEFAULT_TASK)
+    if not isinstance(task, str) or task not in TASKS:
+        allowed = f"must be {one_of(TASKS)}{did_you_mean(task, TASKS)}"
+        raise ConfigError([f"{file_of(('task',))}: task: {show(task)}: {allowed}"])
+    model = TASKS[task]
+    try:
+        # Strict JSON takes lists for tuples and text for paths, but nothing else that it is not.
+        return model.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise explain(error, model, data, file_of) from error
+
+
+def _file_of(key: Key, origins: Mapping[Key, Origin], file: str) -> str:
+    """Names the file to look into for a wrong, unknown or missing key."""
+    above = [key[:length] for length in range(len(key), 0, -1)]
+    for written in above:
+        if written in origins:
+            return origins[written].label
+    inside = [origin.label for leaf, origin in origins.items() if leaf[: len(key)] == key]
+    if inside and key:
+        return inside[-1]
+    for component in above:  # missing: who chose the component, wants it
+        if (*component, "type") in origins:
+            return origins[(*component, "type")].label
+    return file
+
+
+def _plain(value: Any, key: Key, origins: Mapping[Key, Origin]) -> Any:
+    """A dumped model as dicts, lists and scalars: paths absolute and as text."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner, (*key, name), origins) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, key, origins) for item in value]
+    if isinstance(value, Path):
+        return str(absolute(value, origins.get(key, DEFAULT).folder))
+    return value
