@@ -12,11 +12,11 @@ from torch import Tensor
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
 from benchmarks.training import CLASSES, make_contiguous, random_batch
+from yolo.apps.export.graph import ExportGraph
 from yolo.apps.export.onnx import trace, write_onnx
 from yolo.apps.predict.network import TrainedNetwork
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.exported_graph import ExportGraph
 from yolo.evaluate.exported_metadata import ExportMetadata
 from yolo.evaluate.exported_runner import ExportedModel
 from yolo.factory.detector import build_coder, build_detector, build_postprocess
@@ -109,7 +109,7 @@ def _export(config: Config, detector: Detector, size_px: int, folder: Path) -> E
         dynamic_size=False,
         nms=False,
     )
-    graph = ExportGraph(detector, build_coder(config), precision="fp32")
+    graph = ExportGraph(detector, build_coder(config), half=False)
     write_onnx(folder / "model.onnx", trace(graph, metadata), metadata)
     return ExportedModel.open(folder / "model.onnx")
 

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from yolo.errors import UserError
-from yolo.evaluate.exported_graph import MULTIPLE_PX
 from yolo.evaluate.exported_metadata import METADATA_FILE, ExportMetadata
 from yolo.evaluate.optional_packages import need
 from yolo.records import Detections
 
 SUFFIXES = (".onnx", ".torchscript")
+
+MULTIPLE_PX = 32
+"""Height and width of images are multiples of it."""
 
 ABSENT = -1.0
 """The score of a class that a detection is not of; it passes no threshold."""

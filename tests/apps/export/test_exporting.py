@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.detectors import make_config
 from yolo.apps.export import onnx as onnx_files
-from yolo.apps.export.check_images import check_batches
+from yolo.apps.export.check import check_batches
 from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.errors import UserError
@@ -222,8 +222,8 @@ def no_sigmoid(model):
 
 
 def break_suppression(change):
-    def broken(model, metadata, original=onnx_files.suppress):
-        return original(model, change(metadata))
+    def broken(model, postprocess, original=onnx_files.add_suppression):
+        original(model, replace(postprocess, **change))
 
     return broken
 
@@ -250,15 +250,15 @@ def test_a_broken_suppression_is_refused(cached, monkeypatch, capsys):
     file = cached.with_suffix(".onnx")
     file.write_text("the file of before")
     changes = [
-        (lambda metadata: replace(metadata, iou=0.9), "PyTorch has not"),
-        (lambda metadata: replace(metadata, conf=0.01), "PyTorch has not"),
-        (lambda metadata: replace(metadata, iou=0.05), "lacks the detection"),
-        (lambda metadata: replace(metadata, max_detections=3), "lacks the detection"),
-        (lambda metadata: replace(metadata, labels="all_classes"), "image 0"),
+        ({"iou": 0.9}, "PyTorch has not"),
+        ({"conf": 0.01}, "PyTorch has not"),
+        ({"iou": 0.05}, "lacks the detection"),
+        ({"max_detections": 3}, "lacks the detection"),
+        ({"labels": "all_classes"}, "image 0"),
     ]
     for change, text in changes:
         with monkeypatch.context() as patch:
-            patch.setattr(onnx_files, "suppress", break_suppression(change))
+            patch.setattr(onnx_files, "add_suppression", break_suppression(change))
             assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1, text
         error = capsys.readouterr().err
         assert "the export is refused" in error and text in error

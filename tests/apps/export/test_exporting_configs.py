@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolo.apps.export.check_images import check_batches
+from yolo.apps.export.check import check_batches
 from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.evaluate.exported_runner import ExportedModel

@@ -1,23 +1,31 @@
-"""The check that refuses: whether an exported file finds what PyTorch finds."""
+"""The check of an exported file: whether it finds what PyTorch finds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
-from yolo.apps.export.sure import Candidates, sure_and_possible
+from yolo.data.formats.shapes_scene import draw_scene
+from yolo.data.images import IMAGE_SUFFIXES
+from yolo.data.images import decode as decode_image
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
-from yolo.evaluate.exported_graph import ExportPrecision
+from yolo.letterbox import FILL_COLOUR_RGB, Letterbox
 from yolo.records import Detections
 
 Decode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images -> boxes and scores before the suppression."""
+"""Images uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K) before the suppression."""
 
-Detect = Callable[[Tensor], list[Detections]]
+BATCH = 4
+MOST_IMAGES = 16
+"""Of a folder; the first by name."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +36,21 @@ class Bounds:
         box_px: any coordinate of a box, in pixels; or
         box_share: of the longer side of the box, where that is more.
         score: any score.
+        overlap: IoU of two boxes, where the suppression depends on it.
     """
 
     box_px: float
     box_share: float
     score: float
+    overlap: float
 
 
-BOUNDS: dict[ExportPrecision, Bounds] = {
-    "fp32": Bounds(box_px=0.05, box_share=1e-4, score=1e-4),
-    "fp16": Bounds(box_px=1.0, box_share=0.02, score=0.02),
+BOUNDS: dict[Literal["fp32", "fp16"], Bounds] = {
+    "fp32": Bounds(box_px=0.05, box_share=1e-4, score=1e-4, overlap=1e-3),
+    "fp16": Bounds(box_px=1.0, box_share=0.02, score=0.02, overlap=0.05),
 }
 """float32 leaves room for sums in another order only. A number in float16 has 11 bits; in trained
 networks of three generations that cost up to 0.5 px and 0.004, and a wild one may cost more."""
-
-COMPARED_CANDIDATES = 1000
-"""Of an image, the best: what lies below has no part in what becomes of them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Agreement:
     Attributes:
         images: how many were compared.
         box_px, score: the largest differences, before the suppression.
-        detections: how many were compared behind it.
+        detections: how many were checked behind it.
     """
 
     images: int
@@ -61,13 +68,9 @@ class Agreement:
     score: float
     detections: int
 
-    def __add__(self, other: Agreement) -> Agreement:
-        return Agreement(
-            images=self.images + other.images,
-            box_px=max(self.box_px, other.box_px),
-            score=max(self.score, other.score),
-            detections=self.detections + other.detections,
-        )
+
+class Disagreement(Exception):
+    """What an export finds is not what PyTorch finds; the text names the first difference."""
 
 
 class Reference(nn.Module):
@@ -84,76 +87,87 @@ class Reference(nn.Module):
         return self.coder(self.detector(images))
 
 
+def check_batches(folder: Path | None, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Batches of 1 and of up to 4 images at each size; the first is an empty scene.
+
+    Args:
+        folder: of images; None draws some of the embedded data set's.
+        sizes_hw: height and width in pixels. Images are letterboxed into a square that holds them
+            and cut.
+
+    Returns:
+        uint8 (B, 3, H, W) each.
+
+    Raises:
+        UserError: the folder has no images, or one cannot be read.
+    """
+    if folder is None:
+        images = [draw_scene(np.random.default_rng(seed)).image for seed in range(BATCH)]
+    else:
+        images = _read(folder)
+    batches = []
+    for height, width in sizes_hw:
+        batches.append([np.full((height, width, 3), FILL_COLOUR_RGB, np.uint8)])
+        fitted = [
+            Letterbox.fit(image.shape[:2], max(height, width)).image(image)[:height, :width]
+            for image in images
+        ]
+        batches += [fitted[i : i + BATCH] for i in range(0, len(fitted), BATCH)]
+    # (H, W, 3) each -> (B, 3, H, W)
+    return [torch.from_numpy(np.stack(b)).permute(0, 3, 1, 2).contiguous() for b in batches]
+
+
+def _read(folder: Path) -> list[np.ndarray]:
+    if not folder.is_dir():
+        raise UserError(f"--images {folder}: there is no such folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UserError(f"--images {folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return [decode_image(path) for path in paths[:MOST_IMAGES]]
+
+
 def check_export(
     batches: Sequence[Tensor],
     *,
     reference: Decode,
     decode: Decode,
-    detect: Detect,
+    detect: Callable[[Tensor], list[Detections]],
     postprocess: Postprocess,
     bounds: Bounds,
 ) -> Agreement:
     """Compare an export with PyTorch on batches of images.
 
-    Before the suppression every box and every score has to be within ``bounds``. Behind it, the
-    detections have to be the same: a difference is allowed only to the candidates whose fate hangs
-    on the differences that were seen, such as a score that close to ``conf``.
+    Before the suppression every box and every score has to be within ``bounds`` of PyTorch's.
+    Behind it, the detections have to be what ``postprocess`` makes of the export's own boxes and
+    scores, see ``check_suppression``.
 
     Args:
         batches: uint8 (B, 3, H, W) each.
         reference: PyTorch's.
         decode, detect: the export's, before and behind the suppression.
-        postprocess: the suppression of both.
+        postprocess: the suppression.
         bounds: what may differ.
 
     Raises:
-        UserError: they differ by more.
+        Disagreement: they differ by more.
     """
-    total = Agreement(images=0, box_px=0.0, score=0.0, detections=0)
+    box_px, score, detections = 0.0, 0.0, 0
     for images in batches:
+        count, _, height, width = images.shape
         try:
-            total += _check_batch(images, reference, decode, detect, postprocess, bounds)
-        except UserError as error:
-            count, _, height, width = images.shape
-            raise UserError(f"on {count} image(s) of {width} x {height} px, {error}") from error
-    return total
-
-
-def _check_batch(
-    images: Tensor,
-    reference: Decode,
-    decode: Decode,
-    detect: Detect,
-    postprocess: Postprocess,
-    bounds: Bounds,
-) -> Agreement:
-    expected, found = reference(images), decode(images)
-    shapes = [tuple(t.shape) for t in (*expected, *found)]
-    if shapes[:2] != shapes[2:]:
-        raise UserError(f"boxes and scores are {shapes[2:]}, not {shapes[:2]}")
-    box_px = _compare_boxes(expected[0], found[0], bounds)
-    score = _compare_scores(expected[1], found[1], bounds)
-    detections = 0
-    for i, found_here in enumerate(detect(images)):
-        candidates = Candidates(
-            boxes=expected[0][i],
-            scores=expected[1][i],
-            other_boxes=found[0][i],
-            other_scores=found[1][i],
-        )
-        lowest = _score_of_rank(COMPARED_CANDIDATES, expected[1][i])
-        if lowest > postprocess.conf:
-            found_here = found_here.above(lowest)
-        limited = replace(postprocess, conf=max(postprocess.conf, lowest))
-        _compare_detections(i, candidates, found_here, limited, bounds)
-        detections += len(found_here)
-    return Agreement(len(images), box_px, score, detections)
-
-
-def _score_of_rank(rank: int, scores: Tensor) -> float:
-    """The score of a place among all of an image, (N, K)."""
-    flat = scores.flatten()
-    return float(flat.topk(min(rank, len(flat))).values[-1]) if len(flat) > rank else 0.0
+            boxes, scores = decode(images)
+            expected_boxes, expected_scores = reference(images)
+            shapes = [tuple(t.shape) for t in (expected_boxes, expected_scores, boxes, scores)]
+            if shapes[:2] != shapes[2:]:
+                raise Disagreement(f"boxes and scores are {shapes[2:]}, not {shapes[:2]}")
+            box_px = max(box_px, _compare_boxes(expected_boxes, boxes, bounds))
+            score = max(score, _compare_scores(expected_scores, scores, bounds))
+            for i, found in enumerate(detect(images)):
+                check_suppression(i, boxes[i], scores[i], found, postprocess, bounds)
+                detections += len(found)
+        except Disagreement as error:
+            raise Disagreement(f"on {count} image(s) of {width} x {height} px, {error}") from error
+    return Agreement(sum(map(len, batches)), box_px, score, detections)
 
 
 def _compare_boxes(expected: Tensor, found: Tensor, bounds: Bounds) -> float:
@@ -161,7 +175,7 @@ def _compare_boxes(expected: Tensor, found: Tensor, bounds: Bounds) -> float:
     excess = difference / _box_tolerance(expected, bounds)
     if len(excess.flatten()) and excess.max() > 1:
         worst = int(excess.argmax())
-        raise UserError(
+        raise Disagreement(
             f"a box is {difference.flatten()[worst]:.3g} px off: "
             f"{_text(found.flatten(0, 1)[worst])} instead of "
             f"{_text(expected.flatten(0, 1)[worst])}; allowed are {bounds.box_px:g} px, or "
@@ -174,7 +188,7 @@ def _compare_scores(expected: Tensor, found: Tensor, bounds: Bounds) -> float:
     difference = _differences(expected, found, "scores").flatten()
     worst = int(difference.argmax())
     if difference[worst] > bounds.score:
-        raise UserError(
+        raise Disagreement(
             f"a score is {found.flatten()[worst]:.6f} instead of "
             f"{expected.flatten()[worst]:.6f}; allowed is a difference of {bounds.score:g}"
         )
@@ -183,56 +197,88 @@ def _compare_scores(expected: Tensor, found: Tensor, bounds: Bounds) -> float:
 
 def _differences(expected: Tensor, found: Tensor, what: str) -> Tensor:
     if not expected.isfinite().all():
-        raise UserError(f"PyTorch's own {what} are not finite numbers: the weights are damaged")
+        raise Disagreement(f"PyTorch's own {what} are not finite numbers: the weights are damaged")
     if not found.isfinite().all():
-        raise UserError(f"{what} are not finite numbers, and PyTorch's are")
+        raise Disagreement(f"{what} are not finite numbers, and PyTorch's are")
     return (expected - found).abs()
-
-
-def _compare_detections(
-    image: int,
-    candidates: Candidates,
-    found: Detections,
-    postprocess: Postprocess,
-    bounds: Bounds,
-) -> None:
-    """Nothing that is sure may be missing, and nothing may be there that is not possible."""
-    fate = sure_and_possible(candidates, postprocess)
-    if fate is None:
-        return
-    near = _near(fate.boxes, fate.scores, fate.labels, found, bounds)  # (C, D)
-    missing = fate.sure & ~near.any(dim=1)
-    if missing.any():
-        one = int(missing.nonzero()[0])
-        raise UserError(
-            f"image {image} lacks the detection of class {int(fate.labels[one])} with the score "
-            f"{fate.scores[one]:.4f} at {_text(fate.boxes[one])}"
-        )
-    foreign = ~(near & fate.possible[:, None]).any(dim=0)
-    if foreign.any():
-        one = int(foreign.nonzero()[0])
-        raise UserError(
-            f"image {image} has a detection of class {int(found.labels[one])} with the score "
-            f"{found.scores[one]:.4f} at {_text(found.boxes_xyxy_px[one])} that PyTorch has not"
-        )
-    if (found.scores.diff() > 0).any():
-        raise UserError(f"the detections of image {image} are not sorted by score")
-
-
-def _near(
-    boxes: Tensor, scores: Tensor, labels: Tensor, found: Detections, bounds: Bounds
-) -> Tensor:
-    """Which candidates (C) may be which detections (D): bool (C, D)."""
-    apart = (boxes[:, None] - found.boxes_xyxy_px).abs().amax(dim=2)  # (C, D)
-    same_box = apart <= _box_tolerance(boxes, bounds)[:, None]
-    same_score = (scores[:, None] - found.scores).abs() <= bounds.score
-    return same_box & same_score & (labels[:, None] == found.labels)
 
 
 def _box_tolerance(boxes: Tensor, bounds: Bounds) -> Tensor:
     """Pixels that a coordinate may be off. (..., 4) -> (...)."""
     side = (boxes[..., 2:] - boxes[..., :2]).amax(dim=-1)
     return (bounds.box_share * side).clamp(min=bounds.box_px)
+
+
+def check_suppression(
+    image: int,
+    boxes: Tensor,
+    scores: Tensor,
+    found: Detections,
+    postprocess: Postprocess,
+    bounds: Bounds,
+) -> None:
+    """Check that detections are what ``postprocess`` makes of an image's boxes and scores.
+
+    Equal scores, a score at the threshold or an overlap at it may be decided either way by a last
+    digit, and each decision brings others with it. So the detections are not compared with others,
+    but have to be a suppression of the candidates that ``postprocess`` chooses: none overlaps a
+    better one of its class, and each candidate that is left out overlaps one that is there.
+
+    Args:
+        image: its index, for errors.
+        boxes, scores: (N, 4) and (N, K).
+        found: the best first.
+        postprocess: the suppression that they went through.
+        bounds: what may differ.
+
+    Raises:
+        Disagreement: they are not; the sentence names one that is too much, or one that is missing.
+    """
+    most = postprocess.max_candidates
+    choose = replace(postprocess, iou=1.0, max_detections=most)  # nothing overlaps by more than 1
+    (candidates,) = choose(boxes[None], scores[None])
+    if (found.scores.diff() > 0).any():
+        raise Disagreement(f"the detections of image {image} are not sorted by score")
+
+    floor = float(candidates.scores[-1]) if len(candidates) == most else postprocess.conf
+    same = _same(candidates, found, bounds)  # (C, D)
+    extra = ~same.any(dim=0) & ((found.scores - floor).abs() > bounds.score)
+    extra |= _overlaps(found, found, postprocess.iou + bounds.overlap).triu(1).any(dim=0)
+    extra[postprocess.max_detections :] = True
+    if extra.any():
+        raise Disagreement(
+            f"image {image} has a detection of {_describe(found, extra)} that PyTorch has not"
+        )
+
+    better = candidates.scores[:, None] <= found.scores + bounds.score  # (C, D)
+    beaten = better & _overlaps(candidates, found, postprocess.iou - bounds.overlap)
+    lowest = float(found.scores[-1]) if len(found) == postprocess.max_detections else floor
+    missing = ~(same | beaten).any(dim=1) & (candidates.scores > lowest + bounds.score)
+    if missing.any():
+        raise Disagreement(f"image {image} lacks the detection of {_describe(candidates, missing)}")
+
+
+def _same(candidates: Detections, found: Detections, bounds: Bounds) -> Tensor:
+    """Which candidates (C) may be which detections (D): bool (C, D)."""
+    boxes = candidates.boxes_xyxy_px
+    apart = (boxes[:, None] - found.boxes_xyxy_px).abs().amax(dim=2)  # (C, D)
+    same = apart <= _box_tolerance(boxes, bounds)[:, None]
+    same &= (candidates.scores[:, None] - found.scores).abs() <= bounds.score
+    return same & (candidates.labels[:, None] == found.labels)
+
+
+def _overlaps(some: Detections, others: Detections, iou: float) -> Tensor:
+    """Which of two lists of detections overlap within their class by more: bool (C, D)."""
+    overlap = box_iou(some.boxes_xyxy_px.double(), others.boxes_xyxy_px.double())
+    return (overlap > iou) & (some.labels[:, None] == others.labels)
+
+
+def _describe(detections: Detections, which: Tensor) -> str:
+    one = int(which.nonzero()[0])
+    return (
+        f"class {int(detections.labels[one])} with the score {detections.scores[one]:.4f} at "
+        f"{_text(detections.boxes_xyxy_px[one])}"
+    )
 
 
 def _text(box: Tensor) -> str:

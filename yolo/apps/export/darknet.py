@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
+from yolo.apps.export.exporting import cannot_be_written, load_trained_detector
 from yolo.config import Config
 from yolo.config.schema.model import YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.darknet.cfg import Options, cfg_text
 from yolo.darknet.weights import write_weights
 from yolo.errors import UserError
 from yolo.factory.detector import anchors_px
-from yolo.factory.trained_weights import load_detector, read_config
+from yolo.files import atomic_path
 from yolo.models.darknet_layers import list_detector
-from yolo.models.detector import Detector
-from yolo.train.checkpoint import load_checkpoint
+from yolo.models.layers import Normalise
 
 
 def export_darknet(
@@ -44,44 +43,34 @@ def export_darknet(
         UserError: the checkpoint cannot be read, Darknet cannot express its model, or the files
             cannot be written.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    config = read_config(checkpoint_path, checkpoint)
-    if not isinstance(config, Config):
-        raise UserError(
-            f"{checkpoint_path}: holds a classifier, and only detectors can be exported"
-        )
-    detector = load_detector(checkpoint_path, checkpoint, config)
+    trained = load_trained_detector(checkpoint_path)
+    config, checkpoint = trained.config, trained.checkpoint
     try:
-        layers = list_detector(detector)
-        _check_preprocessing(detector)
+        layers = list_detector(trained.detector)
+        _check_preprocessing(trained.detector.normalise)
         options = _detection_options(config, thresh)
     except UserError as error:
         raise UserError(f"{checkpoint_path}: {error}") from error
-    text = cfg_text(
-        layers,
-        image_size_px=image_size_px or config.data.image_size,
-        anchors_px=anchors_px(config),
-        detection=options,
-    )
+    size_px = image_size_px or config.data.image_size
+    text = cfg_text(layers, image_size_px=size_px, anchors_px=anchors_px(config), detection=options)
     names = "".join(f"{name}\n" for name in checkpoint["class_names"])
     seen = checkpoint["progress"]["step"] * config.training.batch_size
     stem = stem or checkpoint_path.with_suffix("")
     return _write_all(
         {
-            f"{stem}.cfg": lambda path: path.write_text(text, encoding="utf-8"),
-            f"{stem}.weights": lambda path: write_weights(path, layers, seen=seen),
-            f"{stem}.names": lambda path: path.write_text(names, encoding="utf-8"),
+            Path(f"{stem}.cfg"): lambda path: path.write_text(text, encoding="utf-8"),
+            Path(f"{stem}.weights"): lambda path: write_weights(path, layers, seen=seen),
+            Path(f"{stem}.names"): lambda path: path.write_text(names, encoding="utf-8"),
         }
     )
 
 
-def _check_preprocessing(detector: Detector) -> None:
+def _check_preprocessing(normalise: Normalise) -> None:
     """Darknet divides by 255 and that is all.
 
     Mean and deviation could only move into the first convolution if it had no padding: the zeros
     around the image mean another colour before than after.
     """
-    normalise = detector.normalise
     if normalise.mean.any() or (normalise.std != 1).any():
         raise UserError(
             "the model's input is normalised with a mean and a deviation (model.preprocessing), "
@@ -121,30 +110,13 @@ def _detection_options(config: Config, thresh: float | None) -> Options:
     }
 
 
-def _write_all(files: dict[str, Callable[[Path], object]]) -> list[Path]:
+def _write_all(files: dict[Path, Callable[[Path], object]]) -> list[Path]:
     """Write every file under a temporary name, then rename them all."""
-    written: dict[Path, Path] = {}
-    with _nothing_left(written):
-        for name, write in files.items():
-            path = Path(name)
-            temporary = path.with_name(f"{path.name}.tmp")
-            written[temporary] = path
-            write(temporary)
-        for temporary, path in written.items():
-            os.replace(temporary, path)
-    return list(written.values())
-
-
-@contextmanager
-def _nothing_left(written: dict[Path, Path]) -> Iterator[None]:
-    """Remove the temporary files, whatever happens."""
+    path = Path()
     try:
-        yield
+        with ExitStack() as stack:
+            for path, write in files.items():
+                write(stack.enter_context(atomic_path(path)))
     except OSError as error:
-        path = list(written.values())[-1]
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); make room, or name another --output"
-        ) from error
-    finally:
-        for temporary in written:
-            temporary.unlink(missing_ok=True)
+        raise cannot_be_written(path, error) from error
+    return list(files)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from yolo.apps.export import onnx
-from yolo.apps.export.check import BOUNDS, Agreement, Reference, check_export
-from yolo.apps.export.check_images import check_batches
-from yolo.apps.export.torchscript import write_torchscript
+from yolo.apps.export.check import (
+    BOUNDS,
+    Agreement,
+    Disagreement,
+    Reference,
+    check_batches,
+    check_export,
+)
+from yolo.apps.export.graph import ExportGraph, write_torchscript
 from yolo.config import Config
 from yolo.errors import UserError
-from yolo.evaluate.exported_graph import ExportGraph
 from yolo.evaluate.exported_metadata import ExportMetadata
 from yolo.evaluate.exported_runner import ExportedModel
-from yolo.factory.detector import Coder, build_coder
+from yolo.factory.detector import build_coder
 from yolo.factory.trained_weights import load_detector, read_config
+from yolo.files import atomic_path
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector
 from yolo.train.checkpoint import load_checkpoint
@@ -31,20 +33,27 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trained:
-    """A checkpoint's detector.
-
-    Attributes:
-        path, checkpoint: the file and its content.
-        config: the checkpoint's.
-        detector, coder: in evaluation mode, on the CPU.
-    """
+class Trained:
+    """A checkpoint's content, its config, and its detector in evaluation mode on the CPU."""
 
     path: Path
     checkpoint: dict[str, Any]
     config: Config
     detector: Detector
-    coder: Coder
+
+
+def load_trained_detector(path: Path) -> Trained:
+    """Read a checkpoint for exporting; its averaged weights are taken if it has some.
+
+    Raises:
+        UserError: it cannot be read, or holds a classifier.
+    """
+    checkpoint = load_checkpoint(path)
+    config = read_config(path, checkpoint)
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: holds a classifier, and only detectors can be exported")
+    detector = load_detector(path, checkpoint, config)
+    return Trained(path=path, checkpoint=checkpoint, config=config, detector=detector)
 
 
 def export_onnx(
@@ -65,11 +74,11 @@ def export_onnx(
 
     The input ``images`` is (B, 3, H, W), RGB, letterboxed with the colour of the metadata. The
     outputs are ``boxes`` float32 (B, N, 4), xyxy in pixels of the input, and ``scores`` float32
-    (B, N, K); with ``nms`` those of `suppression`. The file appears under its name only
+    (B, N, K); with ``nms`` those of ``add_suppression``. The file appears under its name only
     once ONNX Runtime found with it what PyTorch finds without it: see ``check_export``.
 
     Args:
-        checkpoint_path: the checkpoint; its averaged weights are taken if it has some.
+        checkpoint_path: the checkpoint.
         output: where to; None for the checkpoint's name with ``.onnx``.
         image_size_px: side of the input; None for the training's.
         dynamic_size: take any height and width that are multiples of 32.
@@ -78,7 +87,7 @@ def export_onnx(
         fp16: convolutions in float16.
         conf, iou: of the suppression; None for those of the checkpoint's evaluation.
         images: a folder of images for the check; None draws some.
-        say: prints lines.
+        log: prints lines.
 
     Returns:
         The file.
@@ -87,24 +96,15 @@ def export_onnx(
         UserError: the checkpoint or an image cannot be read, a package is missing, the model does
             not allow what was asked for, or the file does not find what PyTorch finds.
     """
-    trained = _read(checkpoint_path)
-    path = _place(checkpoint_path, output, ".onnx")
-    metadata = _metadata(trained, image_size_px, conf, iou, dynamic_size=dynamic_size)
+    trained = load_trained_detector(checkpoint_path)
+    metadata = _metadata(trained, image_size_px, dynamic_size, float_input, fp16)
     metadata = replace(
-        metadata, nms=nms, float_input=float_input, precision="fp16" if fp16 else metadata.precision
+        metadata,
+        nms=nms,
+        conf=metadata.conf if conf is None else conf,
+        iou=metadata.iou if iou is None else iou,
     )
-    batches = check_batches(images, _sizes_hw(metadata))
-    with _unfinished(path) as temporary:
-        plain = replace(metadata, nms=False)
-        model = onnx.trace(_graph(trained, metadata), metadata)
-        onnx.write_onnx(temporary, model, plain)
-        before = after = ExportedModel.open(temporary)
-        if nms:
-            onnx.write_onnx(temporary, onnx.suppress(model, metadata), metadata)
-            after = ExportedModel.open(temporary)
-        agreement = _check(trained, batches, before, after)
-    log(_told(path, metadata, agreement))
-    return path
+    return _export(trained, metadata, ".onnx", output, images, log)
 
 
 def export_torchscript(
@@ -122,53 +122,15 @@ def export_torchscript(
 
     Like ``export_onnx``, with the same input and outputs and the same check; without suppression.
     """
-    trained = _read(checkpoint_path)
-    path = _place(checkpoint_path, output, ".torchscript")
-    metadata = _metadata(trained, image_size_px, dynamic_size=dynamic_size)
-    metadata = replace(
-        metadata, float_input=float_input, precision="fp16" if fp16 else metadata.precision
-    )
-    batches = check_batches(images, _sizes_hw(metadata))
-    with _unfinished(path) as temporary:
-        write_torchscript(temporary, _graph(trained, metadata), metadata)
-        model = ExportedModel.open(temporary)
-        agreement = _check(trained, batches, model, model)
-    log(_told(path, metadata, agreement))
-    return path
-
-
-def _read(path: Path) -> _Trained:
-    checkpoint = load_checkpoint(path)
-    config = read_config(path, checkpoint)
-    if not isinstance(config, Config):
-        raise UserError(f"{path}: holds a classifier, and only detectors can be exported")
-    return _Trained(
-        path=path,
-        checkpoint=checkpoint,
-        config=config,
-        detector=load_detector(path, checkpoint, config),
-        coder=build_coder(config).eval(),
-    )
-
-
-def _place(checkpoint_path: Path, output: Path | None, suffix: str) -> Path:
-    path = output or checkpoint_path.with_suffix(suffix)
-    if path.suffix != suffix:
-        raise UserError(f"--output {path}: must end in {suffix}")
-    if not path.parent.is_dir():
-        raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
-    return path
+    trained = load_trained_detector(checkpoint_path)
+    metadata = _metadata(trained, image_size_px, dynamic_size, float_input, fp16)
+    return _export(trained, metadata, ".torchscript", output, images, log)
 
 
 def _metadata(
-    trained: _Trained,
-    image_size_px: int | None,
-    conf: float | None = None,
-    iou: float | None = None,
-    *,
-    dynamic_size: bool,
+    trained: Trained, image_size_px: int | None, dynamic_size: bool, float_input: bool, fp16: bool
 ) -> ExportMetadata:
-    """Of a plain export in fp32.
+    """Of a file without suppression.
 
     Raises:
         UserError: a YOLOv1 is asked for another size than its own.
@@ -185,70 +147,90 @@ def _metadata(
         category_ids=tuple(trained.checkpoint["category_ids"]),
         image_size_px=size_px,
         fill_colour_rgb=FILL_COLOUR_RGB,
-        conf=evaluation.conf if conf is None else conf,
-        iou=evaluation.iou if iou is None else iou,
+        conf=evaluation.conf,
+        iou=evaluation.iou,
         max_detections=evaluation.max_detections,
         max_candidates=evaluation.max_candidates,
         labels=evaluation.labels,
         generation=config.model.head.type,
         config=dict(trained.checkpoint["config"]),
         step=trained.checkpoint["progress"]["step"],
-        precision="fp32",
+        precision="fp16" if fp16 else "fp32",
         dynamic_size=dynamic_size,
         nms=False,
+        float_input=float_input,
     )
 
 
-def _graph(trained: _Trained, metadata: ExportMetadata) -> ExportGraph:
-    return ExportGraph(trained.detector, trained.coder, precision=metadata.precision)
-
-
-def _sizes_hw(metadata: ExportMetadata) -> list[tuple[int, int]]:
-    """The file's own size, and where others are promised a larger one that is no square."""
+def _export(
+    trained: Trained,
+    metadata: ExportMetadata,
+    suffix: str,
+    output: Path | None,
+    images: Path | None,
+    log: Log,
+) -> Path:
+    """Write a file under a temporary name, check it, and rename it."""
+    path = output or trained.path.with_suffix(suffix)
+    if path.suffix != suffix:
+        raise UserError(f"--output {path}: must end in {suffix}")
+    if not path.parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
     size_px = metadata.image_size_px
+    # where other sizes are promised, a larger one that is no square too
     others = [(size_px + 32, size_px + 96)] if metadata.dynamic_size else []
-    return [(size_px, size_px), *others]
-
-
-def _check(
-    trained: _Trained, batches: list[Tensor], before: ExportedModel, after: ExportedModel
-) -> Agreement:
-    """Compare a file, before and behind its suppression, with the detector as it was trained."""
-    metadata = after.metadata
+    batches = check_batches(images, [(size_px, size_px), *others])
+    coder = build_coder(trained.config).eval()
+    half = metadata.precision == "fp16"
     try:
-        return check_export(
-            batches,
-            reference=Reference(trained.detector, trained.coder),
-            decode=before,
-            detect=after.detect,
-            postprocess=metadata.postprocess(),
-            bounds=BOUNDS[metadata.precision],
-        )
-    except UserError as error:
-        way = "; without --fp16 the differences are smaller" if metadata.precision == "fp16" else ""
+        with atomic_path(path) as temporary:
+            graph = ExportGraph(trained.detector, coder, half=half)
+            before, after = _write(temporary, graph, metadata)
+            agreement = check_export(
+                batches,
+                reference=Reference(trained.detector, coder),
+                decode=before,
+                detect=after.detect,
+                postprocess=metadata.postprocess(),
+                bounds=BOUNDS[metadata.precision],
+            )
+    except Disagreement as error:
+        way = "; without --fp16 the differences are smaller" if half else ""
         raise UserError(
             f"{trained.path}: the export is refused, for it does not find what PyTorch finds: "
             f"{error}{way}"
         ) from error
-
-
-@contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder; becomes ``path`` at the end, or vanishes."""
-    temporary = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); make room, or name another "
-            "--output"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise cannot_be_written(path, error) from error
+    log(_summary(path, metadata, agreement))
+    return path
 
 
-def _told(path: Path, metadata: ExportMetadata, agreement: Agreement) -> str:
+def _write(
+    path: Path, graph: ExportGraph, metadata: ExportMetadata
+) -> tuple[ExportedModel, ExportedModel]:
+    """Write a file of either kind. Returns it opened, before its suppression and as it is."""
+    if path.suffix == ".torchscript":
+        write_torchscript(path, graph, metadata)
+        model = ExportedModel.open(path)
+        return model, model
+    proto = onnx.trace(graph, metadata)
+    onnx.write_onnx(path, proto, replace(metadata, nms=False))
+    before = ExportedModel.open(path)
+    if not metadata.nms:
+        return before, before
+    onnx.add_suppression(proto, metadata.postprocess())
+    onnx.write_onnx(path, proto, metadata)
+    return before, ExportedModel.open(path)
+
+
+def cannot_be_written(path: Path, error: OSError) -> UserError:
+    """A full disk or a lost permission, in a sentence."""
+    why = error.strerror or error
+    return UserError(f"{path}: cannot be written ({why}); make room, or name another --output")
+
+
+def _summary(path: Path, metadata: ExportMetadata, agreement: Agreement) -> str:
     size = f"{metadata.image_size_px} px" + (" and other sizes" if metadata.dynamic_size else "")
     return (
         f"{path.name}: {metadata.generation}, {metadata.precision}, {size}; "

@@ -1,4 +1,4 @@
-"""A detector as an ONNX file."""
+"""A detector as an ONNX file, with the non-maximum suppression inside if that is wanted."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch.export import Dim
 
-from yolo.apps.export.suppression import DECODED, add_suppression
+from yolo.apps.export.graph import ExportGraph, example_images
+from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
-from yolo.evaluate.exported_graph import ExportGraph, example_images
 from yolo.evaluate.exported_metadata import ExportMetadata
 from yolo.evaluate.optional_packages import need
 
@@ -25,9 +25,15 @@ OPSET = 18
 LARGEST_BYTES = 2**31 - 1
 """Of one ONNX file, which is one protocol buffer."""
 
+DECODED = ("decoded_boxes", "decoded_scores")
+"""What the suppression reads: (B, N, 4) and (B, N, K)."""
+
+NOBODY = -1.0
+"""The score of what takes no part in the suppression; a score of 0 does where ``conf`` is 0."""
+
 
 def trace(graph: ExportGraph, metadata: ExportMetadata) -> Any:
-    """The graph as an ``onnx.ModelProto`` with the metadata, before any suppression.
+    """The graph as an ``onnx.ModelProto``, before any suppression.
 
     Its input is ``images``; its outputs are ``boxes`` and ``scores``, or ``DECODED`` where a
     suppression will follow.
@@ -43,17 +49,16 @@ def trace(graph: ExportGraph, metadata: ExportMetadata) -> Any:
             f"the network's weights take {weights_bytes / 1e9:.1f} GB, and an ONNX file holds 2; "
             "export with --fp16"
         )
-    names = DECODED if metadata.nms else ("boxes", "scores")
     dimensions: dict[int, Any] = {0: Dim("batch")}
     if metadata.dynamic_size:
         dimensions |= {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             graph,
-            (example_images(metadata.image_size_px, float_input=metadata.float_input),),
+            (example_images(metadata),),
             dynamo=True,
             input_names=["images"],
-            output_names=list(names),
+            output_names=list(DECODED if metadata.nms else ("boxes", "scores")),
             dynamic_shapes=(dimensions,),
             opset_version=OPSET,
             external_data=False,
@@ -61,14 +66,19 @@ def trace(graph: ExportGraph, metadata: ExportMetadata) -> Any:
         )
     assert program is not None
     model = program.model_proto
-    _name_dimensions(model, metadata)
+    if metadata.dynamic_size:
+        _name_dimensions(model)
     return model
 
 
-def suppress(model: Any, metadata: ExportMetadata) -> Any:
-    """The same model with the suppression behind it; see ``add_suppression``."""
-    add_suppression(model, metadata.postprocess())
-    return model
+def _name_dimensions(model: Any) -> None:
+    """Plain names instead of formulas such as ``63*((s14//32))*((s54//32))``."""
+    (images,) = model.graph.input
+    axes = images.type.tensor_type.shape.dim
+    axes[2].dim_param, axes[3].dim_param = "height", "width"
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[1].dim_param = "candidates"
+    del model.graph.value_info[:]  # shapes within, in terms of the old names
 
 
 def write_onnx(path: Path, model: Any, metadata: ExportMetadata) -> None:
@@ -79,20 +89,87 @@ def write_onnx(path: Path, model: Any, metadata: ExportMetadata) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def _name_dimensions(model: Any, metadata: ExportMetadata) -> None:
-    """Plain names instead of formulas such as ``63*((s14//32))*((s54//32))``."""
-    (images,) = model.graph.input
-    axes = images.type.tensor_type.shape.dim
-    if metadata.dynamic_size:
-        axes[2].dim_param, axes[3].dim_param = "height", "width"
-        for output in model.graph.output:
-            output.type.tensor_type.shape.dim[1].dim_param = "candidates"
-        del model.graph.value_info[:]  # shapes within, in terms of the old names
+def add_suppression(model: Any, postprocess: Postprocess) -> None:
+    """Append the suppression to a model whose outputs are ``DECODED``, in place.
+
+    The outputs become ``boxes`` float32 (B, D, 4), ``scores`` float32 (B, D), ``labels`` int64
+    (B, D) and ``counts`` int64 (B,): the first ``counts[b]`` rows of image b are its detections,
+    the best first, and the rest are zeros with the label -1. D is ``max_detections``, or less where
+    an image has fewer candidates.
+
+    It is ``Postprocess`` up to rounding: ONNX's NonMaxSuppression takes each class for itself
+    instead of moving the classes apart, and computes overlaps in float32, where ``Postprocess``
+    has float64.
+    """
+    compose, types = need("onnx").compose, need("onnxscript")
+    batch, rows = "batch", "detections"
+    suppression = _suppression(postprocess).to_model_proto(
+        input_types=[types.FLOAT[batch, "N", 4], types.FLOAT[batch, "N", "K"]],
+        output_types=[
+            types.FLOAT[batch, rows, 4],
+            types.FLOAT[batch, rows],
+            types.INT64[batch, rows],
+            types.INT64[batch],
+        ],
+    )
+    graph = compose.add_prefix_graph(
+        suppression.graph, "suppression_", rename_inputs=False, rename_outputs=False
+    )
+    model.graph.node.extend(graph.node)
+    del model.graph.output[:]
+    model.graph.output.extend(graph.output)
+
+
+def _suppression(postprocess: Postprocess) -> Any:
+    """Only ONNX's standard operators, which every runtime has; onnxscript translates the code."""
+    onnxscript = need("onnxscript")
+    op = onnxscript.opset18
+    # onnxscript makes constants of these: numbers of shape (), lists of shape (n,)
+    nobody, somebody, conf = NOBODY, NOBODY / 2, postprocess.conf
+    iou, passing = [postprocess.iou], [somebody]
+    most, candidates = [postprocess.max_detections], [postprocess.max_candidates]
+    all_classes = postprocess.labels == "all_classes"
+
+    @onnxscript.script(default_opset=op)
+    def suppress(decoded_boxes, decoded_scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        classes = op.Shape(decoded_scores, start=2, end=3)
+        if all_classes:
+            best = op.Reshape(decoded_scores, [0, -1])  # (B, N * K)
+        else:
+            best = op.ReduceMax(decoded_scores, [2], keepdims=0)  # (B, N)
+        best = op.Where(op.IsNaN(best), nobody, best)
+        best, place = op.TopK(best, op.Min(candidates, op.Shape(best, start=1, end=2)))  # (B, M)
+        if all_classes:
+            label = op.Mod(place, classes)
+            place = op.Div(place, classes)
+        else:
+            label = op.GatherElements(op.ArgMax(decoded_scores, axis=2, keepdims=0), place, axis=1)
+        rows = op.GatherND(decoded_boxes, op.Unsqueeze(place, [2]), batch_dims=1)  # (B, M, 4)
+
+        every = op.Unsqueeze(op.Range(0, op.Squeeze(classes), 1), [0, 2])  # (1, K, 1)
+        mine = op.Equal(op.Unsqueeze(label, [1]), every)  # (B, K, M)
+        mine = op.And(mine, op.Unsqueeze(op.GreaterOrEqual(best, conf), [1]))
+        by_class = op.Where(mine, op.Unsqueeze(best, [1]), nobody)
+        chosen = op.NonMaxSuppression(rows, by_class, most, iou, passing)  # (S, 3)
+        at = op.Gather(chosen, [0, 2], axis=1)  # (S, 2): image, candidate
+        empty = op.Expand(nobody, op.Shape(best))
+        kept = op.ScatterND(empty, at, op.GatherND(best, at))  # (B, M), nobody elsewhere
+
+        best, place = op.TopK(kept, op.Min(most, op.Shape(kept, start=1, end=2)))  # (B, D)
+        found = op.Greater(best, somebody)
+        rows = op.GatherND(rows, op.Unsqueeze(place, [2]), batch_dims=1)  # (B, D, 4)
+        boxes = op.Where(op.Unsqueeze(found, [2]), rows, 0.0)
+        scores = op.Where(found, best, 0.0)
+        labels = op.Where(found, op.GatherElements(label, place, axis=1), -1)
+        counts = op.ReduceSum(op.Cast(found, to=7), [1], keepdims=0)  # 7 is int64
+        return boxes, scores, labels, counts
+
+    return suppress
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of its progress and of what it will do differently one day."""
+    """The exporter prints its progress and what it will do differently one day."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
