@@ -15,7 +15,8 @@ import yolo.factory.anchors
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
 from yolo.data.annotations import Annotations
-from yolo.data.formats.detection import DetectionDataset, Findings
+from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.sanitize import Findings
 from yolo.errors import UserError
 from yolo.factory.anchors import ORIGIN, box_sizes_px, describe_anchors, levels_of, settle_anchors
 from yolo.factory.data import DATASETS, build_dataset

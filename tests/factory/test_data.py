@@ -58,9 +58,9 @@ def test_every_type_of_the_schema_opens_with_its_fields() -> None:
     assert kinds.keys() == build.DATASETS.keys()
     for kind, section in kinds.items():
         accepted = set(inspect.signature(build.DATASETS[kind]).parameters)
-        given = accepted - {"cache", "on_unread"}
+        given = accepted - {"cache", "on_bad_image"}
         assert given == {*section.model_fields, "class_names"} - {"type"}, kind
-        assert ("on_unread" in accepted) == (kind in build.SIZED_BY_HEADERS), kind
+        assert ("on_bad_image" in accepted) == (kind in build.SIZED_BY_HEADERS), kind
 
 
 def test_splits_of_every_file_format(tmp_path: Path, own_cache: Path) -> None:

@@ -25,10 +25,9 @@ from tests.faults.fuzz_trials import (
 )
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
-from yolo.data.formats.csv_list import CsvListDataset
 from yolo.data.formats.detection import DetectionDataset, is_inside
 from yolo.data.formats.voc import VocDataset
-from yolo.data.formats.yolo_text import YoloTextDataset
+from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
 from yolo.data.transforms.augment import letterbox_sample
 from yolo.errors import UserError
 from yolo.evaluate.metrics.coco import CocoMetric

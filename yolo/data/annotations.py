@@ -27,7 +27,7 @@ class Annotations:
         offsets: int64 (I + 1,), where each image's boxes start.
         boxes_xyxy_px: float32 (N, 4), inside the image.
         labels: int32 (N,), contiguous class indices.
-        ignored: bool (N,), regions that own nothing and punish nothing.
+        ignored: bool (N,), regions in which detections count neither for nor against.
     """
 
     image_ids: np.ndarray
@@ -51,30 +51,24 @@ class Annotations:
         labels: np.ndarray,
         ignored: np.ndarray,
     ) -> Annotations:
-        """Pack boxes that come in any order.
+        """Pack boxes that come in any order; within an image their order is kept.
 
         Args:
-            image_ids: (I,) ids.
-            file_names: I names, relative to the image folder.
-            sizes_hw: (I, 2) pixels.
-            image_index: (N,) the image of each box, 0..I-1; within an image their order is kept.
-            boxes_xyxy_px: (N, 4).
-            labels: (N,).
-            ignored: (N,).
+            image_ids, file_names, sizes_hw: of the I images; names relative to the image folder.
+            image_index: (N,) the image of each box, 0..I-1.
+            boxes_xyxy_px, labels, ignored: of the N boxes.
 
         Raises:
             UserError: a file's name is not UTF-8.
         """
         by_image = np.argsort(image_index, kind="stable")
-        counts = np.bincount(image_index, minlength=len(image_ids))
         encoded = [encode_name(name) for name in file_names]
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return cls(
             image_ids=image_ids.astype(np.int64),
             name_bytes=np.frombuffer(b"".join(encoded), np.uint8),
-            name_offsets=_offsets(lengths),
+            name_offsets=run_offsets(np.fromiter(map(len, encoded), np.int64, len(encoded))),
             sizes_hw=sizes_hw.astype(np.int32).reshape(-1, 2),
-            offsets=_offsets(counts),
+            offsets=run_offsets(np.bincount(image_index, minlength=len(image_ids))),
             boxes_xyxy_px=boxes_xyxy_px[by_image].astype(np.float32),
             labels=labels[by_image].astype(np.int32),
             ignored=ignored[by_image].astype(bool),
@@ -85,11 +79,8 @@ class Annotations:
 
     def file_name(self, index: int) -> str:
         """The file name of an image, relative to the image folder."""
-        return (
-            self.name_bytes[self.name_offsets[index] : self.name_offsets[index + 1]]
-            .tobytes()
-            .decode()
-        )
+        start, end = self.name_offsets[index : index + 2]
+        return self.name_bytes[start:end].tobytes().decode()
 
     def size_hw(self, index: int) -> tuple[int, int]:
         """Height and width of an image in pixels."""
@@ -138,7 +129,7 @@ def encode_name(name: str) -> bytes:
         raise UserError(f"the file name {name!r} is not UTF-8; rename the file.") from None
 
 
-def _offsets(counts: np.ndarray) -> np.ndarray:
+def run_offsets(counts: np.ndarray) -> np.ndarray:
     """Counts (I,) -> where each run starts and the last one ends, int64 (I + 1,)."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
@@ -146,5 +137,5 @@ def _offsets(counts: np.ndarray) -> np.ndarray:
 def _gather(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the chosen runs' elements, and the offsets of the runs put together."""
     starts, counts = offsets[chosen], np.diff(offsets)[chosen]
-    packed = _offsets(counts)
+    packed = run_offsets(counts)
     return np.arange(packed[-1]) + np.repeat(starts - packed[:-1], counts), packed

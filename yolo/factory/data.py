@@ -12,21 +12,18 @@ from typing import Literal
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
 from yolo.config.schema.classification import ClassDataset, ClassificationDataConfig
 from yolo.config.schema.data import DataConfig, Dataset
+from yolo.data.bad_images import ImagesOrEmpty, TolerantImages, check_bad_share
 from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.class_folder import ClassFolderDataset
-from yolo.data.formats.class_shapes import ClassShapesDataset
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
-from yolo.data.formats.csv_list import CsvListDataset
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.formats.shapes import ShapesDataset
-from yolo.data.formats.unread import UnreadImages
+from yolo.data.formats.shapes import ClassShapesDataset, ShapesDataset
 from yolo.data.formats.voc import EVERY_XML, VocDataset
-from yolo.data.formats.yolo_text import YoloTextDataset
+from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
 from yolo.data.image_cache import ImageCache, MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
 from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder, repeat_factors
-from yolo.data.tolerance import ImagesOrEmpty, TolerantImages
 from yolo.data.transforms.augment import Augment, MixUp, Mosaic, WholeImageAugment
 from yolo.errors import UserError
 from yolo.train.distributed import Ranks
@@ -79,15 +76,19 @@ def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> Detec
     """
     fields = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
     opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
-    if config.data.on_error == "stop" or spec.type not in SIZED_BY_HEADERS:
-        return opened()
-    unread = UnreadImages()
-    dataset = opened(on_unread=unread.note)
-    unread.check(len(dataset), config.data.max_bad_share)
-    if unread.count:
+    errors: list[UserError] = []
+    try:
+        if config.data.on_error == "stop" or spec.type not in SIZED_BY_HEADERS:
+            return opened()
+        dataset = opened(on_bad_image=errors.append)
+        if errors:
+            check_bad_share(len(errors), len(dataset), config.data.max_bad_share, errors[-1])
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    if errors:
         _log.warning(
             "%s of the %s images of %s cannot be read; each is named where it is met",
-            f"{unread.count:,}",
+            f"{len(errors):,}",
             f"{len(dataset):,}",
             place,
         )

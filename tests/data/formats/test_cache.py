@@ -21,7 +21,7 @@ class Parser:
     """Stands in for the parser of XML files and counts."""
 
     def __init__(self) -> None:
-        self.real = voc.parse_voc_xml
+        self.real = voc._read_xml
         self.calls = 0
 
     def __call__(self, path: Path, content: bytes) -> object:
@@ -36,7 +36,7 @@ class Parser:
 @pytest.fixture
 def parser(monkeypatch: pytest.MonkeyPatch) -> Parser:
     parser = Parser()
-    monkeypatch.setattr(voc, "parse_voc_xml", parser)
+    monkeypatch.setattr(voc, "_read_xml", parser)
     return parser
 
 
@@ -117,14 +117,14 @@ def test_what_was_read_past_a_broken_image_is_not_kept(folder: Path, parser: Par
     broken.write_bytes(b"no image")
     told: list[UserError] = []
     for times in (1, 2):
-        assert len(read(folder, on_unread=told.append)) == 3
+        assert len(read(folder, on_bad_image=told.append)) == 3
         assert parser.taken() == 3 and len(told) == times
     with pytest.raises(UserError, match=r"2\.jpg"):
         read(folder)
     broken.write_bytes(whole)
     parser.taken()
     for parsed in (3, 0):
-        assert len(read(folder, on_unread=told.append)) == 3
+        assert len(read(folder, on_bad_image=told.append)) == 3
         assert parser.taken() == parsed and len(told) == 2
 
 
@@ -169,7 +169,7 @@ def test_a_moved_data_set_is_read_anew(folder: Path, parser: Parser) -> None:
 def test_of_several_processes_one_parses(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = voc.parse_voc_xml, tmp_path / "calls"
+    real, calls = voc._read_xml, tmp_path / "calls"
 
     def slow(path: Path, content: bytes) -> object:
         with calls.open("a") as file:
@@ -177,7 +177,7 @@ def test_of_several_processes_one_parses(
         time.sleep(0.05)
         return real(path, content)
 
-    monkeypatch.setattr(voc, "parse_voc_xml", slow)
+    monkeypatch.setattr(voc, "_read_xml", slow)
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=read, args=(folder,)) for _ in range(3)]
     for process in processes:

@@ -41,7 +41,7 @@ def test_class_names_give_another_order(write_coco: WriteCoco) -> None:
 
 def test_class_names_must_be_those_of_the_json(write_coco: WriteCoco) -> None:
     sentence = (
-        "data.class_names must name each category of .* once, in any order "
+        "class_names must name each category of .* once, in any order "
         r"\(not in the json: birch; missing: tree; more than once: cat\)"
     )
     with pytest.raises(UserError, match=sentence):

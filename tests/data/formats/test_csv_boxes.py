@@ -63,7 +63,7 @@ def test_the_config_orders_the_classes(images: Path) -> None:
 
 def test_images_without_boxes_alone_need_class_names(images: Path) -> None:
     table = write_table(images, "c.jpg,,,,,\n")
-    with pytest.raises(UserError, match=r"boxes\.csv holds no box: name the classes in data\.cl"):
+    with pytest.raises(UserError, match=r"boxes\.csv holds no box: name the classes in cl"):
         CsvBoxesDataset(**table)
     assert CsvBoxesDataset(**table, class_names=["cat"]).annotations.box_counts().tolist() == [0]
 
@@ -107,7 +107,7 @@ def test_a_fault_is_told_with_file_and_line(images: Path, text: str, sentence: s
 
 def test_an_unknown_class_is_told_with_file_and_line(images: Path) -> None:
     table = write_table(images, LINES)
-    with pytest.raises(UserError, match=r"boxes\.csv, line 1 is of the class 'dog', which data\."):
+    with pytest.raises(UserError, match=r"boxes\.csv, line 1 is of the class 'dog', which class"):
         CsvBoxesDataset(**table, class_names=["cat, large", "bird"])
 
 

@@ -10,7 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from yolo.data.annotations import Annotations
-from yolo.data.formats.detection import DetectionDataset, Findings
+from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.sanitize import Findings
 from yolo.errors import UserError
 
 

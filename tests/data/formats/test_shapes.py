@@ -11,8 +11,14 @@ from pycocotools.mask import area as mask_area
 from pycocotools.mask import frPyObjects, toBbox
 
 from yolo.data.formats import shapes
-from yolo.data.formats.shapes import CATEGORY_IDS, ShapesDataset, generate_shapes
-from yolo.data.formats.shapes_scene import _run_lengths
+from yolo.data.formats.shapes import (
+    CATEGORY_IDS,
+    ClassShapesDataset,
+    ShapesDataset,
+    generate_class_shapes,
+    generate_shapes,
+)
+from yolo.data.formats.shapes_drawing import _run_lengths
 from yolo.errors import UserError
 
 IMAGES = 120
@@ -37,7 +43,7 @@ def coco(folder: Path) -> COCO:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_same_seed_gives_the_same_bytes(root: Path, folder: Path, tmp_path: Path) -> None:
@@ -122,6 +128,7 @@ def test_what_is_finished_is_kept_and_what_is_not_is_generated_anew(tmp_path: Pa
         lambda: (folder / "000002.jpg").unlink(),
         lambda: (folder / "finished.json").write_text(json.dumps({"version": 0})),
         lambda: (folder / "finished.json").unlink(),
+        lambda: (folder / "instances.json").unlink(),
         lambda: shutil.rmtree(folder),
     ):
         damage()
@@ -134,22 +141,25 @@ def test_of_several_at_once_only_one_generates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    generate = shapes._generate
-    monkeypatch.setattr(shapes, "_generate", lambda *a: (calls.append(a), generate(*a)))
+    draw = shapes.draw_scene
+    monkeypatch.setattr(shapes, "draw_scene", lambda rng: (calls.append(rng), draw(rng))[1])
     with ThreadPoolExecutor(4) as pool:
         folders = list(pool.map(lambda _: generate_shapes(tmp_path, "val", 20, 0), range(4)))
     assert len(set(folders)) == 1
-    assert len(calls) == 1
+    assert len(calls) == 20
 
 
-def test_user_errors(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("generate", "kind"), [(generate_shapes, "shapes"), (generate_class_shapes, "class_shapes")]
+)
+def test_user_errors(tmp_path: Path, generate, kind: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file.* cannot be written .*choose another root"):
-        generate_shapes(tmp_path / "file", "train", 1, 0)
-    with pytest.raises(UserError, match=r"no split 'valid'; choose train, val, test"):
-        generate_shapes(tmp_path, "valid", 1, 0)
+        generate(tmp_path / "file", "train", 1, 0)
+    with pytest.raises(UserError, match=rf"^{kind}: .*no split 'valid'; choose train, val, test"):
+        generate(tmp_path, "valid", 1, 0)
     with pytest.raises(UserError, match="at least 1 image"):
-        generate_shapes(tmp_path, "train", 0, 0)
+        generate(tmp_path, "train", 0, 0)
 
 
 def test_the_data_set_is_a_coco_data_set(root: Path, folder: Path, coco: COCO) -> None:
@@ -174,3 +184,34 @@ def test_run_lengths_begin_with_zeros() -> None:
         counts = _run_lengths(array)
         assert sum(counts) == 4
         assert mask_area(frPyObjects({"size": [2, 2], "counts": counts}, 2, 2)) == array.sum()
+
+
+def test_the_classes_are_even_and_the_images_small(tmp_path: Path) -> None:
+    dataset = ClassShapesDataset(root=tmp_path, split="train", images=20)
+    assert dataset.class_names == tuple(sorted(CATEGORY_IDS)) and dataset.findings.counts == {}
+    counts = np.bincount(dataset.annotations.labels)
+    assert sorted(counts) == [3, 3, 3, 3, 4, 4]
+    for index in range(0, 20, 5):
+        sample = dataset.load(index)
+        assert 96 <= min(sample.original_size_hw) <= max(sample.original_size_hw) <= 160
+        assert sample.image.std() > 5
+
+
+def test_same_seed_gives_the_same_bytes_for_classifiers(tmp_path: Path) -> None:
+    first = contents(generate_class_shapes(tmp_path / "a", "train", 12, 0))
+    assert contents(generate_class_shapes(tmp_path / "b", "train", 12, 0)) == first
+    shorter = contents(generate_class_shapes(tmp_path / "a", "train", 6, 0))
+    assert shorter.items() <= first.items()
+    for split, seed in (("val", 0), ("test", 0), ("train", 1)):
+        other = contents(generate_class_shapes(tmp_path / "a", split, 6, seed))
+        assert other.keys() == shorter.keys()
+        assert not {v for k, v in other.items() if k.endswith("jpg")} & set(first.values())
+
+
+def test_finished_class_folders_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = generate_class_shapes(tmp_path, "val", 7, 3)
+    (folder / "star" / "000004.jpg").unlink()
+    generate_class_shapes(tmp_path, "val", 7, 3)
+    assert (folder / "star" / "000004.jpg").exists()
+    monkeypatch.delattr(shapes, "draw_object")  # finished: it is not asked again
+    assert generate_class_shapes(tmp_path, "val", 7, 3) == folder

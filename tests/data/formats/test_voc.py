@@ -165,7 +165,7 @@ LAUGHS = (
         (voc_xml(voc_object("dog", (1, 2, 3, 4), "maybe")), "<difficult> is 'maybe', but must be"),
         (
             voc_xml(DOG, voc_object("zebra", (1, 2, 3, 4))),
-            r"object 2 is of the class 'zebra', which data\.class_names lacks \(dog, cat\); add it",
+            r"object 2 is of the class 'zebra', which class_names lacks \(dog, cat\); add it",
         ),
         (voc_xml(DOG, file_name="../secret.jpg"), "'../secret.jpg', but must stay inside JPEG"),
         (voc_xml(DOG, file_name="/secret.jpg"), "'/secret.jpg', but must stay inside JPEGImages"),

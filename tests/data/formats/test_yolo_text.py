@@ -8,8 +8,7 @@ import pytest
 
 from tests.data.voc_files import write_image
 from yolo.data.formats import yolo_text
-from yolo.data.formats.csv_list import CsvListDataset
-from yolo.data.formats.yolo_text import YoloTextDataset
+from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
 from yolo.errors import UserError
 
 NAMES = ["cat", "dog", "bird"]
@@ -148,7 +147,7 @@ def test_folders_that_cannot_be_meant(folders: tuple[Path, Path], tmp_path: Path
         YoloTextDataset(images=labels, labels=labels, class_names=NAMES)
     with pytest.raises(UserError, match=r"none of the 3 images .* has a text file in"):
         YoloTextDataset(images=images, labels=images, class_names=NAMES)
-    with pytest.raises(UserError, match=r"only number their classes: .* set data\.class_names"):
+    with pytest.raises(UserError, match=r"only number their classes: .* set class_names"):
         YoloTextDataset(images=images, labels=labels)
     (images / "3.JPEG").write_text("no image")
     with pytest.raises(UserError, match=r"the size of the image .*3\.JPEG cannot be read"):
@@ -168,7 +167,7 @@ def test_folders_that_cannot_be_meant(folders: tuple[Path, Path], tmp_path: Path
         ("1.jpg,1.txt\n./1.jpg,1.txt", r"line 2: 1\.jpg is listed twice, first in .*, line 1\."),
         ("1.jpg,none.txt", r"list\.csv, line 1: the annotation file .*none\.txt does not exist"),
         ("none.jpg,1.txt", r"list\.csv, line 1: the image .*none\.jpg does not exist"),
-        ('"1.jpg,1.txt', r"the list .*list\.csv cannot be read: unexpected end of data"),
+        ('"1.jpg,1.txt', r"the list .*list\.csv is broken: unexpected end of data"),
     ],
 )
 def test_a_faulty_list_is_told_with_its_line(
@@ -182,7 +181,7 @@ def test_a_faulty_list_is_told_with_its_line(
 
 
 def test_a_list_needs_class_names(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(UserError, match=r"set data\.class_names"):
+    with pytest.raises(UserError, match=r"set class_names"):
         CsvListDataset(**write_list(folders, "1.jpg,1.txt"))
 
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from yolo.data.annotations import Annotations
-from yolo.data.formats.coco_writer import write_coco
-from yolo.data.formats.csv_boxes_writer import write_csv_boxes
+from yolo.data.annotations import Annotations, run_offsets
+from yolo.data.formats.coco import write_coco
+from yolo.data.formats.csv_boxes import write_csv_boxes
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.formats.voc_writer import IMAGES as VOC_IMAGES
-from yolo.data.formats.voc_writer import write_voc
-from yolo.data.formats.written_content import Content, check_distinct
-from yolo.data.formats.yolo_text_writer import write_yolo_text
+from yolo.data.formats.voc import IMAGES, write_voc
+from yolo.data.formats.writing import Content, check_distinct
+from yolo.data.formats.yolo_text import write_yolo_text
 from yolo.data.images import size_hw
 from yolo.errors import UserError
+from yolo.files import atomic_path
 
 ImagesGo = Literal["link", "copy", "keep"]
 
@@ -52,10 +49,10 @@ FORMATS = {
     "csv_boxes": Format(write=write_csv_boxes),
     "voc": Format(
         write=write_voc,
-        images=VOC_IMAGES,
+        images=IMAGES,
         ignored=True,
         sized=True,
-        stay=f"voc has its images in its own {VOC_IMAGES}",
+        stay=f"voc has its images in its own {IMAGES}",
     ),
     "yolo_text": Format(write=write_yolo_text, stay="yolo_text takes all images of a folder"),
 }
@@ -95,55 +92,46 @@ def convert(
         UserError: the folder is there already or cannot be written, the format cannot hold the
             data set, or an image is missing.
     """
-    form, output = FORMATS[to], output.absolute()
+    form, output, annotations = FORMATS[to], output.absolute(), dataset.annotations
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already, and nothing is overwritten: choose another.")
     if images == "keep" and form.stay:
         raise UserError(f"{form.stay}, so they cannot stay elsewhere: choose link or copy.")
-    folder, sources, content = _content(dataset, split)
+    sources = [dataset.image_path(index).absolute() for index in range(len(dataset))]
+    folder = Path(os.path.commonpath([path.parent for path in sources]))
+    names = [path.relative_to(folder).as_posix() for path in sources]
+    check_distinct("the image", names, "each image must be listed once")
     if not form.sized:
-        _check_upright(sources, content.annotations, to)
-    left_out = 0
-    if not form.ignored:
-        left_out = int(content.annotations.ignored.sum())
-        content = dataclasses.replace(content, annotations=_without_ignored(content.annotations))
-    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+        _check_upright(sources, annotations, to)
+    left_out = 0 if form.ignored else int(annotations.ignored.sum())
+    content = Content(
+        names=names,
+        annotations=annotations if form.ignored else _without_ignored(annotations),
+        class_names=dataset.class_names,
+        category_ids=dataset.category_ids,
+        split=split,
+    )
     try:
-        temporary.mkdir(parents=True)
-        section = form.write(temporary, content)
-        if images == "keep":
-            section["images"] = folder
-        else:
-            _place(sources, [temporary / form.images / name for name in content.names], images)
-        os.replace(temporary, output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(output) as temporary:
+            temporary.mkdir()
+            section = form.write(temporary, content)
+            if images == "keep":
+                section["images"] = folder
+            else:
+                _place(sources, [temporary / form.images / name for name in names], images)
     except OSError as error:
-        told = error.strerror or error
-        raise UserError(f"{output}: the data set cannot be written ({told}).") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        reason = error.strerror or error
+        raise UserError(f"{output}: the data set cannot be written ({reason}).") from error
+    for key, value in section.items():
+        section[key] = str(output / value) if isinstance(value, Path) else value
     return Conversion(
-        section={key: _plain(value, output) for key, value in section.items()},
+        section=section,
         class_names=dataset.class_names,
         images=len(dataset),
         boxes=len(content.annotations.labels),
         left_out=left_out,
     )
-
-
-def _content(dataset: DetectionDataset, split: str) -> tuple[Path, list[Path], Content]:
-    """The folder that all images lie in, their files, and what is written about them."""
-    sources = [dataset.image_path(index).absolute() for index in range(len(dataset))]
-    folder = Path(os.path.commonpath([path.parent for path in sources]))
-    names = [path.relative_to(folder).as_posix() for path in sources]
-    check_distinct("the image", names, "each image must be listed once")
-    content = Content(
-        names=names,
-        annotations=dataset.annotations,
-        class_names=dataset.class_names,
-        category_ids=dataset.category_ids,
-        split=split,
-    )
-    return folder, sources, content
 
 
 def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -> None:
@@ -160,10 +148,9 @@ def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -
 
 def _without_ignored(annotations: Annotations) -> Annotations:
     kept = ~annotations.ignored
-    before = np.concatenate([[0], np.cumsum(kept)])  # (N + 1,), boxes kept before each
     return dataclasses.replace(
         annotations,
-        offsets=before[annotations.offsets],
+        offsets=run_offsets(kept)[annotations.offsets],
         boxes_xyxy_px=annotations.boxes_xyxy_px[kept],
         labels=annotations.labels[kept],
         ignored=annotations.ignored[kept],
@@ -186,7 +173,3 @@ def _place(sources: Sequence[Path], targets: Sequence[Path], how: ImagesGo) -> N
                 f"{source} cannot be hard-linked ({error.strerror or error}), as over the border "
                 "of a file system: let the images be copied, or stay."
             ) from error
-
-
-def _plain(value: Any, output: Path) -> Any:
-    return str(output / value) if isinstance(value, Path) else value

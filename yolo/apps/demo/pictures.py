@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from yolo.apps.report.drawing import save_image
-from yolo.data.formats.shapes_scene import draw_scene
+from yolo.data.formats.shapes_drawing import draw_scene
 from yolo.data.images import decode
 from yolo.errors import UserError
 

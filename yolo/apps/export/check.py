@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from yolo.data.formats.shapes_scene import draw_scene
+from yolo.data.formats.shapes_drawing import draw_scene
 from yolo.data.images import IMAGE_SUFFIXES
 from yolo.data.images import decode as decode_image
 from yolo.detection.postprocess import Postprocess

@@ -12,8 +12,8 @@ import torch
 
 from yolo.apps.report.page import Html, picture
 from yolo.boxes import pairwise_iou
+from yolo.data.bad_images import BAD
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.tolerance import BAD
 from yolo.evaluate.detection_evaluator import Found
 from yolo.evaluate.metrics.detection_errors import (
     BACKGROUND_IOU,

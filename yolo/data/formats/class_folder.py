@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from yolo.data.annotations import Annotations, encode_name
-from yolo.data.formats.detection import DetectionDataset, Findings, first_names
-from yolo.data.images import decode
+from yolo.data.annotations import Annotations, encode_name, run_offsets
+from yolo.data.formats.detection import DetectionDataset, check_named_once, first_names
+from yolo.data.formats.sanitize import Findings
+from yolo.data.images import IMAGE_SUFFIXES, decode
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-"""Other files, and whatever begins with a dot, are passed over; the former are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ClassFiles:
-    """The files of one class: packed at once, for a million names as objects are 100 MB.
-
-    Attributes:
-        name_bytes: the images' names from the root on, UTF-8, by alphabet, one after the other.
-        name_lengths: int64 (I,), bytes of each.
-        others: names of what is no image.
-    """
-
-    name_bytes: bytes
-    name_lengths: np.ndarray
-    others: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.name_lengths)
 
 
 class ClassFolderDataset(DetectionDataset):
@@ -43,28 +23,26 @@ class ClassFolderDataset(DetectionDataset):
 
     To everything that handles data sets an image has one box, over all of it. Its size is known
     only when it is decoded: listing a folder opens no file, so that ImageNet's 1.3 million take
-    seconds, and ``annotations`` holds neither sizes nor boxes but zeros.
+    seconds, and ``annotations`` holds neither sizes nor boxes but zeros. Files whose names start
+    with a dot are passed over, and so are those that are no images by their suffix; the findings
+    count the latter, and the classes without images.
 
     Args:
         root: the folder of the class folders.
-        class_names: the order of the labels; the very names of the folders. None: by alphabet.
+        class_names: the very names of the folders; None: by alphabet.
 
     Attributes:
         category_ids: the labels themselves.
-        findings: files that are no images by their suffix, and classes without images.
-
-    Raises:
-        UserError: the folder is missing, holds no images or other classes than ``class_names``.
     """
 
     def __init__(self, *, root: Path, class_names: Sequence[str] | None = None) -> None:
         root = Path(root)
         names = _ordered(root, _list_folders(root), class_names)
-        classes = [_list_images(root, name) for name in names]
-        if not any(len(images) for images in classes):
+        classes = [_list_files(root, name) for name in names]
+        if not any(len(files.name_lengths) for files in classes):
             raise UserError(
-                f"{root}: its folders hold no images ({', '.join(SUFFIXES)}); the images of each "
-                "class must lie in a folder of their own directly below it."
+                f"{root}: its folders hold no images ({', '.join(IMAGE_SUFFIXES)}); the images of "
+                "each class must lie in a folder of their own directly below it."
             )
         super().__init__(
             source=root,
@@ -84,7 +62,7 @@ class ClassFolderDataset(DetectionDataset):
         return self.sample(index, decode(self.image_path(index)))
 
     def empty(self, index: int) -> Sample:
-        """What stands for an image that cannot be read: nothing to see, with its label.
+        """What replaces an image that cannot be read: one pixel, with its label.
 
         How large the image was is not known; scaled to the network's input it is all the same.
         """
@@ -112,6 +90,18 @@ class ClassFolderDataset(DetectionDataset):
         return self.select(np.sort(np.argsort(place, kind="stable")[:limit]))
 
 
+class _ClassFiles(NamedTuple):
+    """The files of one class: packed at once, for a million names as objects are 100 MB.
+
+    The images' names from the root on, UTF-8, by alphabet, one after the other; bytes of each,
+    int64 (I,); the names of what is no image.
+    """
+
+    name_bytes: bytes
+    name_lengths: np.ndarray
+    others: list[str]
+
+
 def _list_folders(root: Path) -> list[str]:
     """Names of the class folders by alphabet."""
     try:
@@ -119,16 +109,14 @@ def _list_folders(root: Path) -> list[str]:
             names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
     except OSError as error:
         raise UserError(
-            f"the folder of classes {root} cannot be read ({error.strerror}); check data.train, "
-            "data.val or data.test of the config."
+            f"the folder of classes {root} cannot be read ({error.strerror}); check its path."
         ) from error
     if not names:
         raise UserError(f"{root} holds no folders; it must hold one folder of images per class.")
     return sorted(names)
 
 
-def _list_images(root: Path, name: str) -> _ClassFiles:
-    """What lies in a class folder."""
+def _list_files(root: Path, name: str) -> _ClassFiles:
     images: list[str] = []
     others: list[str] = []
     try:
@@ -136,15 +124,15 @@ def _list_images(root: Path, name: str) -> _ClassFiles:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                is_image = entry.name.lower().endswith(SUFFIXES) and entry.is_file()
+                is_image = entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
                 (images if is_image else others).append(f"{name}/{entry.name}")
     except OSError as error:
         raise UserError(f"the folder {root / name} cannot be read ({error.strerror}).") from error
-    for told in (name, *others):
-        encode_name(told)
+    for shown in (name, *others):
+        encode_name(shown)
     encoded = [encode_name(image) for image in sorted(images)]
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    return _ClassFiles(b"".join(encoded), lengths, tuple(sorted(others)))
+    return _ClassFiles(b"".join(encoded), lengths, sorted(others))
 
 
 def _ordered(root: Path, folders: list[str], class_names: Sequence[str] | None) -> list[str]:
@@ -152,26 +140,21 @@ def _ordered(root: Path, folders: list[str], class_names: Sequence[str] | None) 
     if class_names is None:
         return folders
     problems = {
-        "no such folder": sorted(set(class_names) - set(folders)),
-        "not named": sorted(set(folders) - set(class_names)),
+        "no such folder": set(class_names) - set(folders),
+        "not named": set(folders) - set(class_names),
     }
-    if any(problems.values()):
-        told = "; ".join(f"{kind}: {first_names(v)}" for kind, v in problems.items() if v)
-        raise UserError(
-            f"data.class_names must name each class folder of {root} once, in any order ({told})."
-        )
+    check_named_once(f"class folder of {root}", problems)
     return list(class_names)
 
 
 def _pack(classes: Sequence[_ClassFiles]) -> Annotations:
     """One box per image, its corners and the image's size left at 0; class by class."""
-    counts = [len(images) for images in classes]
+    counts = [len(files.name_lengths) for files in classes]
     total = sum(counts)
-    lengths = np.concatenate([images.name_lengths for images in classes])
     return Annotations(
         image_ids=np.arange(1, total + 1),
-        name_bytes=np.frombuffer(b"".join(images.name_bytes for images in classes), np.uint8),
-        name_offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        name_bytes=np.frombuffer(b"".join(files.name_bytes for files in classes), np.uint8),
+        name_offsets=run_offsets(np.concatenate([files.name_lengths for files in classes])),
         sizes_hw=np.zeros((total, 2), np.int32),
         offsets=np.arange(total + 1),
         boxes_xyxy_px=np.zeros((total, 4), np.float32),
@@ -181,12 +164,9 @@ def _pack(classes: Sequence[_ClassFiles]) -> Annotations:
 
 
 def _findings(names: Sequence[str], classes: Sequence[_ClassFiles]) -> Findings:
-    found = {
-        "classes without images": [
-            name for name, images in zip(names, classes, strict=True) if not len(images)
-        ],
-        "files that are no images": [other for images in classes for other in images.others],
-    }
+    empty = [n for n, files in zip(names, classes, strict=True) if not len(files.name_lengths)]
+    others = [other for files in classes for other in files.others]
+    found = {"classes without images": empty, "files that are no images": others}
     return Findings(
         counts={kind: len(what) for kind, what in found.items() if what},
         texts=tuple(f"{kind}: {first_names(what)}" for kind, what in found.items() if what),

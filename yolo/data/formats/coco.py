@@ -1,57 +1,89 @@
-"""Data sets in COCO's format: a json of boxes and a folder of images."""
+"""Data sets in COCO's format: a json of boxes and a folder of images.
+
+The json is checked in whole columns: a pass in Python per field, none per box.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from yolo.data.annotations import Annotations
-from yolo.data.formats.coco_json import CocoTable, read_json, to_table
-from yolo.data.formats.detection import DetectionDataset, Findings, first_names
-from yolo.data.formats.mending import pack_mended
+from yolo.data.formats.detection import DetectionDataset, check_named_once, is_inside
+from yolo.data.formats.sanitize import sanitize
+from yolo.data.formats.writing import DIGITS, Content
+from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
+
+LARGEST_ID = 2**53 - 1
+"""The COCO tools, and json in most languages, keep numbers as doubles."""
+
+NUMBERS = frozenset({int, float})
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    bool: "a flag",
+    type(None): "null",
+}
 
 
 class CocoDataset(DetectionDataset):
-    """A COCO json with its image folder.
-
-    Boxes are clipped to their image; those without an area or with a number that is not finite
-    are dropped. Crowd boxes become ignored regions. Images without boxes stay.
+    """A COCO json with its image folder; crowd boxes become ignored regions.
 
     Args:
         annotations: the json.
         images: the folder that its file names are relative to.
-        class_names: the order of the labels; the very names of the json. None: by category id.
+        class_names: the very names of the json; None: by category id.
 
     Attributes:
-        class_names: label -> name.
         category_ids: label -> the json's category id.
-        annotations: the packed truth.
-        findings: what was clipped or dropped; of the whole json, in every selection.
-
-    Raises:
-        UserError: anything wrong with the json, or a missing image folder.
     """
 
     def __init__(
         self, *, annotations: Path, images: Path, class_names: Sequence[str] | None = None
     ) -> None:
-        json_path, image_root = Path(annotations), Path(images)
-        data = read_json(json_path)
-        table = to_table(json_path, data)
+        path, image_root = Path(annotations), Path(images)
+        data = _read_json(path)
+        image, box, category = (_Entries(path, key, data[key]) for key in _LISTS)
+        image_ids, category_ids, names = image.ids(), category.ids(), category.column("name", {str})
+        order = _order(path, category_ids, names, class_names)
+        boxes_xyxy_px = box.boxes()
+        box.check_areas()
+        labels = box.references("category_id", category, category_ids[order])
+        image_index = box.references("image_id", image, image_ids)
+        file_names = image.file_names()
         if not image_root.is_dir():
             raise UserError(f"the image folder {image_root} does not exist.")
-        categories = _ordered(json_path, table.categories, class_names)
-        category_ids = tuple(category_id for category_id, _ in categories)
-        packed, findings = _pack(table, category_ids, data["annotations"])
+
+        def describe(place: int) -> str:
+            entry = data["annotations"][place]
+            number = entry.get("id", place + 1)
+            return f"{file_names[image_index[place]]}: annotation {number}, bbox {entry['bbox']}"
+
+        packed, findings = sanitize(
+            image_ids=image_ids,
+            file_names=file_names,
+            sizes_hw=np.stack([image.sizes("height"), image.sizes("width")], axis=1),
+            image_index=image_index,
+            boxes_xyxy_px=boxes_xyxy_px,
+            labels=labels,
+            ignored=np.array(box.column("iscrowd", {int, bool}, default=0), bool),
+            describe=describe,
+        )
         super().__init__(
-            source=json_path,
+            source=path,
             image_root=image_root,
-            class_names=tuple(name for _, name in categories),
-            category_ids=category_ids,
+            class_names=[names[place] for place in order],
+            category_ids=category_ids[order].tolist(),
             annotations=packed,
             findings=findings,
         )
@@ -62,7 +94,7 @@ class CocoDataset(DetectionDataset):
         Read anew, so that neither this process nor its workers hold the json. Only what a
         detection json may lack is filled in: "iscrowd" 0, "area" width times height, "id".
         """
-        data = read_json(self._source)
+        data = _read_json(self._source)
         chosen = set(self.annotations.image_ids.tolist())
         annotations = [entry for entry in data["annotations"] if entry["image_id"] in chosen]
         for number, entry in enumerate(annotations, start=1):
@@ -76,48 +108,207 @@ class CocoDataset(DetectionDataset):
         }
 
 
-def _ordered(
-    path: Path, categories: list[tuple[int, str]], class_names: Sequence[str] | None
-) -> list[tuple[int, str]]:
-    """The (id, name) pairs in the order of ``class_names``."""
+def _order(
+    path: Path, category_ids: np.ndarray, names: list[str], class_names: Sequence[str] | None
+) -> list[int]:
+    """The places of the categories in the order of ``class_names``, or of their ids."""
     if class_names is None:
-        return categories
-    names = [name for _, name in categories]
+        return np.argsort(category_ids).tolist()
     problems = {
         "not in the json": set(class_names) - set(names),
         "missing": set(names) - set(class_names),
         "more than once": {n for n in names if max(names.count(n), class_names.count(n)) > 1},
     }
-    if any(problems.values()):
-        told = "; ".join(f"{k}: {first_names(sorted(v))}" for k, v in problems.items() if v)
+    check_named_once(f"category of {path}", problems)
+    return [names.index(name) for name in class_names]
+
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a COCO json and check its outline."""
+    content = read_or_refuse("the annotation file", path)
+    if not content.strip():
+        raise UserError(f"the annotation file {path} is empty.")
+    try:
+        data = json.loads(content)
+    except json.JSONDecodeError as error:
         raise UserError(
-            f"data.class_names must name each category of {path} once, in any order ({told})."
+            f"the annotation file {path} is broken json at line {error.lineno}, column "
+            f"{error.colno}: {error.msg}."
+        ) from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits
+        raise UserError(f"the annotation file {path} is no json text: {error}.") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds {_type_name(data)}, but a COCO json is an object.")
+    for key in _LISTS:
+        if key not in data:
+            raise UserError(
+                f'{path} has no "{key}": a COCO json has the lists "images", "annotations" and '
+                f'"categories".'
+            )
+        if not isinstance(data[key], list):
+            raise UserError(f'{path}: "{key}" is {_type_name(data[key])}, but must be a list.')
+        if not data[key] and key != "annotations":
+            raise UserError(f'{path}: "{key}" is empty, but at least one is needed.')
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """One of the json's lists; its methods give checked columns, or the first entry at fault."""
+
+    path: Path
+    key: str
+    entries: list[Any]
+
+    def column(self, field: str, types: Iterable[type], default: Any = None) -> list[Any]:
+        """A field of all entries, of one of ``types``; ``default`` fills in where it is absent."""
+        try:
+            if default is None:
+                values = [entry[field] for entry in self.entries]
+            else:
+                values = [entry.get(field, default) for entry in self.entries]
+        except (KeyError, TypeError, AttributeError, IndexError):
+            self._refuse_absent(field)
+        if not set(map(type, values)) <= set(types):
+            place = next(i for i, value in enumerate(values) if type(value) not in types)
+            wanted = " or ".join(TYPE_NAMES[t] for t in sorted(types, key=str))
+            self.refuse(place, f'"{field}" is {_type_name(values[place])}, but must be {wanted}.')
+        return values
+
+    def whole_numbers(self, field: str) -> np.ndarray:
+        """A field of whole numbers as int64 (N,)."""
+        values = self.column(field, {int})
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            place = next(i for i, value in enumerate(values) if abs(value) >= 2**63)
+            self.refuse(place, f'"{field}" is {values[place]}, too large for 64 bits.')
+
+    def ids(self) -> np.ndarray:
+        """The entries' ids, int64 (N,); each may appear once."""
+        ids = self.whole_numbers("id")
+        self.check(
+            np.abs(ids) <= LARGEST_ID, lambda i: f'"id" is {ids[i]}; ids must be below 2^53.'
         )
-    return sorted(categories, key=lambda category: list(class_names).index(category[1]))
+        known, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            raise UserError(
+                f'{self.path}: "{self.key}" has the id {known[counts > 1][0]} more than once; ids '
+                "must differ."
+            )
+        return ids
+
+    def references(self, field: str, owner: _Entries, ids: np.ndarray) -> np.ndarray:
+        """The place of each entry's reference among the ids of the ``owner``, int64 (N,)."""
+        used = self.whole_numbers(field)
+        by_id = np.argsort(ids)
+        places = by_id[np.searchsorted(ids, used, sorter=by_id).clip(max=len(ids) - 1)]
+        self.check(
+            ids[places] == used,
+            lambda i: f'"{field}" is {used[i]}, which "{owner.key}" does not define.',
+        )
+        return places
+
+    def sizes(self, field: str) -> np.ndarray:
+        """A field of pixel counts, int64 (N,), at least 1; 480.0 passes for 480."""
+        values = _floats(self.column(field, NUMBERS))
+        self.check(
+            (values >= 1) & (values < 2**31) & (values == np.floor(values)),
+            lambda i: f'"{field}" is {values[i]:g}, but must be a number of pixels > 0.',
+        )
+        return values.astype(np.int64)
+
+    def boxes(self) -> np.ndarray:
+        """The "bbox" fields [x, y, w, h] as float64 (N, 4) xyxy."""
+        boxes = self.column("bbox", {list})
+        if not set(map(len, boxes)) <= {4}:
+            place = next(i for i, box in enumerate(boxes) if len(box) != 4)
+            text = f'"bbox" has {len(boxes[place])} numbers, but must be [x, y, w, h].'
+            self.refuse(place, text)
+        if not set(map(type, chain.from_iterable(boxes))) <= NUMBERS:
+            place = next(i for i, b in enumerate(boxes) if not set(map(type, b)) <= NUMBERS)
+            self.refuse(place, f'"bbox" is {boxes[place]}, but must be four numbers [x, y, w, h].')
+        packed = _floats([*chain.from_iterable(boxes)]).reshape(-1, 4)  # (4 N,) -> (N, 4) xywh
+        with np.errstate(invalid="ignore", over="ignore"):
+            packed[:, 2:] += packed[:, :2]
+        return packed
+
+    def check_areas(self) -> None:
+        """The "area" that some have is a number: it decides where the metric counts a box."""
+        areas = _floats(self.column("area", NUMBERS, default=0))
+        self.check(
+            np.isfinite(areas) & (areas >= 0),
+            lambda i: f'"area" is {areas[i]:g}, but must be a number of at least 0.',
+        )
+
+    def file_names(self) -> list[str]:
+        """The "file_name" fields; each must stay inside the image folder."""
+        names = self.column("file_name", {str})
+        for place, name in enumerate(names):
+            suspicious = not name or name[0] == "/" or ".." in name or "\0" in name
+            if suspicious and not is_inside(name):  # the first look is quick
+                text = f'"file_name" is {name!r}, but must be a path inside the image folder.'
+                self.refuse(place, text)
+        return names
+
+    def check(self, passes: np.ndarray, problem: Callable[[int], str]) -> None:
+        """Refuse the first entry that does not pass; ``problem`` words it, given its place."""
+        if not passes.all():
+            place = int(passes.argmin())
+            self.refuse(place, problem(place))
+
+    def refuse(self, place: int, problem: str) -> NoReturn:
+        """Raise with the file, the list and the entry."""
+        entry = self.entries[place]
+        known_by = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+        raise UserError(f'{self.path}: "{self.key}" entry {place + 1}{known_by}: {problem}')
+
+    def _refuse_absent(self, field: str) -> NoReturn:
+        for place, entry in enumerate(self.entries):
+            if not isinstance(entry, dict):
+                self.refuse(place, f"is {_type_name(entry)}, but must be an object.")
+            if field not in entry:
+                self.refuse(place, f'"{field}" is missing.')
+        raise AssertionError(f"every entry has {field}")
 
 
-def _pack(
-    table: CocoTable, category_ids: Sequence[int], entries: list[dict[str, Any]]
-) -> tuple[Annotations, Findings]:
-    """The mended boxes under their labels, and what was mended."""
-    low, size = table.boxes_xywh_px[:, :2], table.boxes_xywh_px[:, 2:]
-    with np.errstate(invalid="ignore", over="ignore"):
-        boxes = np.concatenate([low, low + size], axis=1)  # (N, 4) xyxy
-    label_of = np.argsort(category_ids)
-    ordered_ids = np.sort(category_ids)
+def _floats(values: list[int | float]) -> np.ndarray:
+    """float64 (N,); whole numbers beyond its range become infinite."""
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        most = sys.float_info.max
+        finite = [math.inf if v > most else -math.inf if v < -most else v for v in values]
+        return np.array(finite, np.float64)
 
-    def describe(place: int) -> str:
-        file_name = table.file_names[table.image_index[place]]
-        entry = entries[place]
-        return f"{file_name}: annotation {entry.get('id', place + 1)}, bbox {entry['bbox']}"
 
-    return pack_mended(
-        image_ids=table.image_ids,
-        file_names=table.file_names,
-        sizes_hw=table.sizes_hw,
-        image_index=table.image_index,
-        boxes_xyxy_px=boxes,
-        labels=label_of[np.searchsorted(ordered_ids, table.category_ids)],
-        ignored=table.crowd,
-        describe=describe,
-    )
+def _type_name(value: Any) -> str:
+    return TYPE_NAMES.get(type(value), "an object")
+
+
+def write_coco(folder: Path, content: Content) -> dict[str, Any]:
+    """Write the json. Image and category ids stay; ignored regions have "iscrowd" 1."""
+    images: list[dict[str, Any]] = []
+    boxes: list[dict[str, Any]] = []
+    for image in content.images():
+        size = {"width": image.width, "height": image.height}
+        images.append({"id": image.id, "file_name": image.name, **size})
+        for (left, top, right, bottom), label, crowd in image.objects():
+            width, height = round(right - left, DIGITS), round(bottom - top, DIGITS)
+            entry = {
+                "id": len(boxes) + 1,
+                "image_id": image.id,
+                "category_id": int(content.category_ids[label]),
+                "bbox": [left, top, width, height],
+                "area": round(width * height, DIGITS),
+                "iscrowd": int(crowd),
+            }
+            boxes.append(entry)
+    by_id = sorted(zip(content.category_ids, content.class_names, strict=True))
+    categories = [{"id": int(number), "name": name} for number, name in by_id]
+    data = {"images": images, "annotations": boxes, "categories": categories}
+    (folder / "annotations.json").write_text(json.dumps(data), "utf-8")
+    return {"type": "coco", "annotations": Path("annotations.json"), "images": Path("images")}

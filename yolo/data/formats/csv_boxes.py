@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
-
-from yolo.data.formats.cache import Contents, cached
-from yolo.data.formats.detection import DetectionDataset, first_names, is_inside
-from yolo.data.formats.mending import pack_mended
-from yolo.data.formats.truth_files import image_ids
-from yolo.data.formats.unread import OnUnread, nominal_hw, stop
+from yolo.data.bad_images import OnBadImage, nominal_hw, stop
+from yolo.data.formats.annotation_cache import Contents, read_cached
+from yolo.data.formats.detection import DetectionDataset, is_inside
+from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthObject, pack_truths
+from yolo.data.formats.writing import Content, check_plain, decimal
 from yolo.data.images import size_hw
-from yolo.data.reading import read_regular
+from yolo.data.reading import decode_text, read_or_refuse
 from yolo.errors import UserError
 
 HEADER = ["image", "xmin", "ymin", "xmax", "ymax", "class"]
@@ -26,24 +24,6 @@ FORM = f"`{','.join(HEADER)}`"
 
 VERSION = 1
 """Raised by whoever changes what is made of the same table; older cache entries are then void."""
-
-
-@dataclass(slots=True)
-class _Table:
-    """What the lines say. I images in the order of their first lines, N boxes in that of the file.
-
-    Attributes:
-        first_lines: image name -> the number of its first line.
-        empty_lines: image name -> the number of the line that says it has no boxes.
-        image_names, class_names, boxes_xyxy_px, lines: N each.
-    """
-
-    first_lines: dict[str, int] = field(default_factory=dict)
-    empty_lines: dict[str, int] = field(default_factory=dict)
-    image_names: list[str] = field(default_factory=list)
-    class_names: list[str] = field(default_factory=list)
-    boxes_xyxy_px: list[list[float]] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
 
 
 class CsvBoxesDataset(DetectionDataset):
@@ -55,18 +35,11 @@ class CsvBoxesDataset(DetectionDataset):
     pixels are allowed. The first line may be those six words. The lines of an image need not stand
     together. An image without boxes has one line, whose other five fields are empty.
 
-    Boxes are clipped to their image, and those without an area are dropped. Category ids are
-    label + 1: the format has none.
-
     Args:
         boxes: the csv file, UTF-8.
         images: the folder of images.
-        class_names: the order of the labels, at least the classes of the file; None: by alphabet.
-        cache: a folder to keep what was read in; None keeps nothing.
-        on_unread: told of each image whose size cannot be read; returns to go on without.
-
-    Raises:
-        UserError: the table, the folder or an image is missing or broken, or a line is at fault.
+        class_names: None: those of the file, by alphabet; there may be more than the file has.
+        cache, on_bad_image: see `DetectionDataset`.
     """
 
     def __init__(
@@ -76,40 +49,37 @@ class CsvBoxesDataset(DetectionDataset):
         images: Path,
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
-        on_unread: OnUnread = stop,
+        on_bad_image: OnBadImage = stop,
     ) -> None:
         path, images = Path(boxes), Path(images)
-        content = _read(path)
+        content = read_or_refuse("the table of boxes", path)
         if not images.is_dir():
             raise UserError(f"the folder of images {images} does not exist.")
         names = None if class_names is None else list(class_names)
-        identity = repr((VERSION, str(path.resolve()), str(images.resolve()), names))
-        digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape"))
-        entry = None if cache is None else cache / f"{path.stem}-{digest.hexdigest()[:16]}.npz"
-        digest.update(content)
-        contents = cached(
-            entry,
-            key=digest.hexdigest(),
+        contents = read_cached(
+            cache,
+            name=path.stem,
+            identity=(VERSION, str(path.resolve()), str(images.resolve()), names),
+            files=[content],
             image_root=images,
-            parse=lambda: _parse(path, content, images, names, on_unread),
+            parse=lambda: _parse(path, content, images, names, on_bad_image),
         )
         super().__init__(
             source=path,
             image_root=images,
             class_names=contents.class_names,
-            category_ids=range(1, len(contents.class_names) + 1),
             annotations=contents.annotations,
             findings=contents.findings,
         )
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return read_regular(path)
-    except FileNotFoundError:
-        raise UserError(f"the table of boxes {path} does not exist.") from None
-    except OSError as error:
-        raise UserError(f"the table of boxes {path} cannot be read: {error.strerror}.") from None
+@dataclass(slots=True)
+class _ImageLines:
+    """The lines of one image: the first one's number, that of an empty one, and its boxes."""
+
+    first: int
+    empty: int | None = None
+    objects: list[TruthObject] = field(default_factory=list)
 
 
 def _parse(
@@ -117,42 +87,27 @@ def _parse(
     content: bytes,
     images: Path,
     class_names: list[str] | None,
-    on_unread: OnUnread,
+    on_bad_image: OnBadImage,
 ) -> Contents:
-    table = _to_table(path, content)
-    if class_names is None:
-        class_names = sorted(set(table.class_names))
-        if not class_names:
-            raise UserError(f"{path} holds no box: name the classes in data.class_names.")
-    file_names = [*table.first_lines]
-    index_of = {name: index for index, name in enumerate(file_names)}
-    labels = _labels(path, table, class_names)
-    boxes = np.array(table.boxes_xyxy_px, np.float64).reshape(-1, 4)
-    image_index = np.array([index_of[name] for name in table.image_names], np.int64)
-    sizes_hw, unread = _sizes_hw(path, table, images, on_unread)
-    for index in unread:
-        sizes_hw[index] = nominal_hw(boxes[image_index == index])
-
-    def describe(place: int) -> str:
-        box = ", ".join(f"{value:g}" for value in table.boxes_xyxy_px[place])
-        return f"{path}, line {table.lines[place]} ({table.class_names[place]}), box [{box}]"
-
-    annotations, findings = pack_mended(
-        image_ids=image_ids(file_names),
-        file_names=file_names,
-        sizes_hw=sizes_hw,
-        image_index=image_index,
-        boxes_xyxy_px=boxes,
-        labels=labels,
-        ignored=np.zeros(len(labels), bool),
-        describe=describe,
-    )
-    return Contents(tuple(class_names), annotations, findings, len(unread))
+    table = _read_table(path, content)
+    if class_names is None and not any(lines.objects for lines in table.values()):
+        raise UserError(f"{path} holds no box: name the classes in class_names.")
+    truths = []
+    for name, lines in table.items():
+        try:
+            truths.append(ImageTruth(name, size_hw(images / name), lines.objects))
+        except UserError as error:
+            on_bad_image(UserError(f"{path}, line {lines.first}: {error}"))
+            size = nominal_hw([found.box_xyxy_px for found in lines.objects])
+            truths.append(ImageTruth(name, size, lines.objects, is_bad=True))
+    listed = [ListedImage(name, truth=path) for name in table]
+    return pack_truths(listed, truths, "line", class_names)
 
 
-def _to_table(path: Path, content: bytes) -> _Table:
-    table = _Table()
-    for number, row in _rows(path, content):
+def _read_table(path: Path, content: bytes) -> dict[str, _ImageLines]:
+    """The images in the order of their first lines."""
+    table: dict[str, _ImageLines] = {}
+    for number, row in csv_rows(f"the table of boxes {path}", content, HEADER):
         where = f"{path}, line {number}"
         if len(row) != len(HEADER):
             raise UserError(f"{where} has {len(row)} fields, but must be {FORM}.")
@@ -160,39 +115,42 @@ def _to_table(path: Path, content: bytes) -> _Table:
             raise UserError(
                 f"{where}: the image {reprlib.repr(row[0])} must be a file name inside the folder."
             )
-        name = str(PurePosixPath(row[0]))
-        table.first_lines.setdefault(name, number)
+        lines = table.setdefault(str(PurePosixPath(row[0])), _ImageLines(number))
         if any(row[1:]):
-            table.image_names.append(name)
-            table.class_names.append(row[5])
-            table.boxes_xyxy_px.append(_box(where, row))
-            table.lines.append(number)
+            lines.objects.append(_object(where, number, row))
         else:
-            table.empty_lines[name] = number
-    if not table.first_lines:
+            lines.empty = number
+    if not table:
         raise UserError(f"{path} lists no image; its lines must be {FORM}.")
-    _check_empty(path, table)
+    for name, lines in table.items():
+        if lines.empty is not None and lines.objects:
+            raise UserError(
+                f"{path}, line {lines.empty} says that {name} has no boxes, but line "
+                f"{lines.objects[0].number} has one; remove one of the two."
+            )
     return table
 
 
-def _rows(path: Path, content: bytes) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not empty, with their numbers, without the header."""
+def csv_rows(called: str, content: bytes, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are not empty, with their numbers, without the header.
+
+    Raises:
+        UserError: no csv; the sentence starts with ``called``.
+    """
+    text = io.StringIO(decode_text(called, content), newline="")
+    reader = csv.reader(text, skipinitialspace=True, strict=True)
     try:
-        text = io.StringIO(content.decode("utf-8-sig"), newline="")
-        reader = csv.reader(text, skipinitialspace=True, strict=True)
         for place, row in enumerate(filter(None, reader)):
             cells = [cell.strip() for cell in row]
-            if place > 0 or [cell.lower() for cell in cells] != HEADER:
+            if place > 0 or [cell.lower() for cell in cells] != header:
                 yield reader.line_num, cells
-    except UnicodeDecodeError:
-        raise UserError(f"the table of boxes {path} is no text in UTF-8.") from None
     except csv.Error as error:
-        raise UserError(f"the table of boxes {path} is broken: {error}.") from None
+        raise UserError(f"{called} is broken: {error}.") from None
 
 
-def _box(where: str, row: Sequence[str]) -> list[float]:
+def _object(where: str, number: int, row: Sequence[str]) -> TruthObject:
     try:
-        box = [float(cell) for cell in row[1:5]]
+        box = tuple(map(float, row[1:5]))
     except ValueError:
         raise UserError(
             f"{where}: the box {reprlib.repr(','.join(row[1:5]))} must be four numbers of pixels, "
@@ -200,43 +158,22 @@ def _box(where: str, row: Sequence[str]) -> list[float]:
         ) from None
     if not row[5]:
         raise UserError(f"{where} names no class; its last field must be the name of one.")
-    return box
+    return TruthObject(number, row[5], box)
 
 
-def _check_empty(path: Path, table: _Table) -> None:
-    """An image has boxes or a line that says that it has none."""
-    both = table.empty_lines.keys() & set(table.image_names)
-    if both:
-        name = min(both, key=lambda name: table.empty_lines[name])
-        box_line = table.lines[table.image_names.index(name)]
-        raise UserError(
-            f"{path}, line {table.empty_lines[name]} says that {name} has no boxes, but line "
-            f"{box_line} has one; remove one of the two."
-        )
+def write_csv_boxes(folder: Path, content: Content) -> dict[str, Any]:
+    """Write the table with its header; an image without boxes has a line with empty fields.
 
-
-def _labels(path: Path, table: _Table, class_names: Sequence[str]) -> np.ndarray:
-    """The label of each box, int64 (N,)."""
-    label_of = {name: label for label, name in enumerate(class_names)}
-    for place, name in enumerate(table.class_names):
-        if name not in label_of:
-            raise UserError(
-                f"{path}, line {table.lines[place]} is of the class {reprlib.repr(name)}, which "
-                f"data.class_names lacks ({first_names(class_names)}); add it there or correct "
-                "the line."
-            )
-    return np.array([label_of[name] for name in table.class_names], np.int64)
-
-
-def _sizes_hw(
-    path: Path, table: _Table, images: Path, on_unread: OnUnread
-) -> tuple[np.ndarray, list[int]]:
-    """The sizes of the images from their headers, int64 (I, 2), and which could not be read."""
-    sizes_hw, unread = np.zeros((len(table.first_lines), 2), np.int64), []
-    for index, (name, number) in enumerate(table.first_lines.items()):
-        try:
-            sizes_hw[index] = size_hw(images / name)
-        except UserError as error:
-            on_unread(UserError(f"{path}, line {number}: {error}"))
-            unread.append(index)
-    return sizes_hw, unread
+    Raises:
+        UserError: a name that the format cannot hold.
+    """
+    check_plain(content, "csv_boxes")
+    with (folder / "boxes.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(HEADER)
+        for image in content.images():
+            for box, label, _ in image.objects():
+                writer.writerow([image.name, *map(decimal, box), content.class_names[label]])
+            if not image.labels:
+                writer.writerow([image.name, *[""] * 5])
+    return {"type": "csv_boxes", "boxes": Path("boxes.csv"), "images": Path("images")}

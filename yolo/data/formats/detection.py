@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from yolo.data.annotations import Annotations
+from yolo.data.formats.sanitize import Findings
 from yolo.data.images import LARGEST_IMAGE_PX, decode
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -20,40 +20,30 @@ from yolo.records import Sample
 LONGEST_NAME = 255
 """Characters in the name of a class."""
 
-SHARE_STREAM = 1
-"""Sets the draw of a share apart from the other uses of the seed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What was mended while reading.
-
-    Attributes:
-        counts: how many of each kind: boxes "clipped", "no area", "not finite", ...
-        texts: one line for each of the first `mending.LISTED_PER_KIND` of a kind.
-    """
-
-    counts: dict[str, int]
-    texts: tuple[str, ...]
+_SHARE_STREAM = 1  # sets the draw of a share apart from the other uses of the seed
 
 
 class DetectionDataset:
     """Images with boxes. A format is a subclass whose constructor reads the files.
 
+    Boxes are clipped to their image, and those without an area or with a number that is not finite
+    are dropped, see `sanitize`. Images without boxes stay. The constructors of the formats share
+    these arguments:
+
+    - ``class_names``: the order of the labels; None takes that of the format.
+    - ``cache``: a folder to keep what was read in; None keeps nothing.
+    - ``on_bad_image``: called for each image whose size cannot be read; returns to go on.
+
     Args:
         source: the file or folder that error messages name.
         image_root: the folder that the file names are relative to.
         class_names: label -> name.
-        category_ids: label -> the category id that the metric reports.
         annotations: the packed truth.
-        findings: what was mended in the whole data set.
+        findings: what was corrected; that of the whole data set, in every selection.
+        category_ids: label -> the category id that the metric reports; None: label + 1.
 
     Raises:
-        UserError: a class has a name that cannot be shown.
-
-    Attributes:
-        class_names, category_ids, annotations, findings: as given; findings stay those of the
-            whole data set in every selection.
+        UserError: a class has a name that cannot be shown; in a format: its files are at fault.
     """
 
     def __init__(
@@ -62,15 +52,15 @@ class DetectionDataset:
         source: Path,
         image_root: Path,
         class_names: Sequence[str],
-        category_ids: Sequence[int],
         annotations: Annotations,
         findings: Findings,
+        category_ids: Sequence[int] | None = None,
     ) -> None:
         _check_names(source, class_names)
         self._source = source
         self._image_root = image_root
         self.class_names = tuple(class_names)
-        self.category_ids = tuple(category_ids)
+        self.category_ids = tuple(category_ids or range(1, len(class_names) + 1))
         self.annotations = annotations
         self.findings = findings
 
@@ -100,9 +90,7 @@ class DetectionDataset:
         return self.sample(index, decode(self.image_path(index), expected_hw=size_hw))
 
     def empty(self, index: int) -> Sample:
-        """What stands for an image that cannot be read: nothing to see, with its truth.
-
-        It is as large as annotated and of the colour that fills empty areas.
+        """What replaces an image that cannot be read: as large, of one colour, with its truth.
 
         Raises:
             UserError: the annotated size is larger than any image that is read.
@@ -158,10 +146,9 @@ class DetectionDataset:
         """
         assert 0 < share <= 1
         count = max(1, round(share * len(self)))
-        generator = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence((seed, SHARE_STREAM)))
-        )
-        return self.select(np.sort(generator.permutation(len(self))[:count]))
+        sequence = np.random.SeedSequence((seed, _SHARE_STREAM))
+        order = np.random.Generator(np.random.PCG64(sequence)).permutation(len(self))
+        return self.select(np.sort(order[:count]))
 
     def ground_truth(self) -> dict[str, Any]:
         """The truth of the selected images in COCO's form, for the metrics.
@@ -170,11 +157,10 @@ class DetectionDataset:
         """
         packed = self.annotations
         low, high = packed.boxes_xyxy_px[:, :2], packed.boxes_xyxy_px[:, 2:]
-        boxes_xywh_px = np.concatenate([low, high - low], axis=1, dtype=np.float64)  # (N, 4)
         columns = zip(
             packed.image_ids[packed.image_index()].tolist(),
             packed.labels.tolist(),
-            boxes_xywh_px.tolist(),
+            np.concatenate([low, high - low], axis=1, dtype=np.float64).tolist(),  # (N, 4) xywh
             packed.ignored.tolist(),
             strict=True,
         )
@@ -189,20 +175,15 @@ class DetectionDataset:
             }
             for number, (image_id, label, box, ignored) in enumerate(columns, start=1)
         ]
+        images = zip(packed.image_ids.tolist(), packed.sizes_hw.tolist(), strict=True)
         categories = zip(self.category_ids, self.class_names, strict=True)
         return {
-            "images": [self._image_entry(index) for index in range(len(self))],
+            "images": [
+                {"id": number, "file_name": packed.file_name(index), "height": h, "width": w}
+                for index, (number, (h, w)) in enumerate(images)
+            ],
             "annotations": annotations,
             "categories": [{"id": number, "name": name} for number, name in categories],
-        }
-
-    def _image_entry(self, index: int) -> dict[str, Any]:
-        height, width = self.annotations.size_hw(index)
-        return {
-            "id": int(self.annotations.image_ids[index]),
-            "file_name": self.annotations.file_name(index),
-            "height": height,
-            "width": width,
         }
 
 
@@ -212,8 +193,15 @@ def _check_names(source: Path, class_names: Sequence[str]) -> None:
         if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
             raise UserError(
                 f"{source}: the class name {reprlib.repr(name)} must be 1 to {LONGEST_NAME} "
-                "printable characters on one line; correct it there or in data.class_names."
+                "printable characters on one line; correct it there or in class_names."
             )
+
+
+def check_named_once(what: str, problems: dict[str, set[str]]) -> None:
+    """Refuse ``class_names`` that leave out, invent or repeat a name; problems: kind -> names."""
+    if any(problems.values()):
+        found = "; ".join(f"{kind}: {first_names(sorted(v))}" for kind, v in problems.items() if v)
+        raise UserError(f"class_names must name each {what} once, in any order ({found}).")
 
 
 def is_inside(name: str) -> bool:
@@ -224,6 +212,6 @@ def is_inside(name: str) -> bool:
 
 def first_names(names: Iterable[str], count: int = 5) -> str:
     """A list for a message: at most ``count`` names, then how many more."""
-    known: Sequence[str] = list(names)
+    known = list(names)
     more = f" and {len(known) - count} more" if len(known) > count else ""
     return ", ".join(known[:count]) + more

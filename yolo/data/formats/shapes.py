@@ -1,26 +1,34 @@
-"""The embedded data set: drawn shapes in COCO form, generated on first use, never downloaded."""
+"""The embedded data sets: drawn shapes, generated on first use, never downloaded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from filelock import FileLock
 
+from yolo.data.formats.class_folder import ClassFolderDataset
 from yolo.data.formats.coco import CocoDataset
-from yolo.data.formats.generated import SPLITS, generate_once, generated_folder, write_jpeg
-from yolo.data.formats.shapes_scene import CATEGORY_IDS, draw_scene
+from yolo.data.formats.shapes_drawing import CATEGORY_IDS, draw_object, draw_scene
+from yolo.errors import UserError
+from yolo.files import atomic_path
 
-VERSION = 2
-"""Raised by whoever changes what is drawn; folders of another version are generated anew."""
-
+SPLITS = ("train", "val", "test")
 ANNOTATIONS = "instances.json"
+MARKER = "finished.json"
+
+_log = logging.getLogger(__name__)
 
 
 class ShapesDataset(CocoDataset):
-    """Shapes of six classes on textured backgrounds.
+    """Shapes of six classes on textured backgrounds, in COCO form.
 
     Objects are from 16 px to most of the image, so that all three scales of a detection head are
     needed; they overlap, but at least half of each can be seen. Some images hold a crowd, which is
@@ -32,6 +40,9 @@ class ShapesDataset(CocoDataset):
         images: their number; the first ones are the same for any number.
         seed: another seed gives other images.
         class_names: as for any ``CocoDataset``.
+
+    Raises:
+        UserError: an unknown split, no images, a negative seed, or a root that cannot be written.
     """
 
     def __init__(
@@ -47,42 +58,139 @@ class ShapesDataset(CocoDataset):
         super().__init__(annotations=folder / ANNOTATIONS, images=folder, class_names=class_names)
 
 
+class ClassShapesDataset(ClassFolderDataset):
+    """One of the six shapes per image, in a folder for each class, for classifiers.
+
+    The arguments are those of `ShapesDataset`; the images are even over the classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        split: str,
+        images: int,
+        seed: int = 0,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        folder = generate_class_shapes(Path(root), split, images, seed)
+        super().__init__(root=folder, class_names=class_names)
+
+
 def generate_shapes(root: Path, split: str, images: int, seed: int) -> Path:
-    """Generate the data set unless it is there, and return its folder.
+    """Generate the detection data set unless it is there.
 
     Returns:
         ``<root>/<split>-<images>-<seed>``, with the JPEGs and ``instances.json``.
-
-    Raises:
-        UserError: an unknown split, no images, a negative seed, or a root that cannot be written.
     """
-    folder = generated_folder(root, "shapes", split, images, seed)
-    generate_once(
-        folder,
-        version=VERSION,
-        images=images,
-        fill=lambda into: _generate(into, split, images, seed),
-        needed=[ANNOTATIONS],
-    )
-    return folder
+    return _generate_once(_SHAPES, root, split, images, seed)
 
 
-def _generate(folder: Path, split: str, images: int, seed: int) -> None:
+def generate_class_shapes(root: Path, split: str, images: int, seed: int) -> Path:
+    """Generate the classification data set unless it is there; the folder is called alike."""
+    return _generate_once(_CLASS_SHAPES, root, split, images, seed)
+
+
+def _draw_scenes(folder: Path, split: str, images: int, seed: int) -> None:
     coco: dict[str, Any] = {
-        "info": {"description": f"Generated shapes, {split}, seed {seed}", "version": str(VERSION)},
+        "info": {
+            "description": f"Generated shapes, {split}, seed {seed}",
+            "version": str(_SHAPES.version),
+        },
         "images": [],
         "annotations": [],
         "categories": [{"id": number, "name": name} for name, number in CATEGORY_IDS.items()],
     }
-    for index in range(images):
-        scene = draw_scene(np.random.default_rng((seed, SPLITS.index(split), index)))
-        name = f"{index + 1:06d}.jpg"
-        write_jpeg(folder / name, scene.image)
-        height, width = scene.image.shape[:2]
-        coco["images"].append(
-            {"id": index + 1, "file_name": name, "width": width, "height": height}
-        )
-        for annotation in scene.annotations:
-            number = len(coco["annotations"]) + 1
-            coco["annotations"].append({"id": number, "image_id": index + 1, **annotation})
+    for number in range(1, images + 1):
+        drawn = draw_scene(_generator(split, seed, number - 1))
+        name = f"{number:06d}.jpg"
+        _write_jpeg(folder / name, drawn.image)
+        height, width = drawn.image.shape[:2]
+        coco["images"].append({"id": number, "file_name": name, "width": width, "height": height})
+        for annotation in drawn.annotations:
+            box_number = len(coco["annotations"]) + 1
+            coco["annotations"].append({"id": box_number, "image_id": number, **annotation})
     (folder / ANNOTATIONS).write_text(json.dumps(coco))
+
+
+def _draw_objects(folder: Path, split: str, images: int, seed: int) -> None:
+    names = tuple(CATEGORY_IDS)
+    for name in names:
+        (folder / name).mkdir()
+    for index in range(images):
+        name = names[index % len(names)]
+        image = draw_object(_generator(split, seed, index), name)
+        _write_jpeg(folder / name / f"{index + 1:06d}.jpg", image)
+
+
+def _generator(split: str, seed: int, index: int) -> np.random.Generator:
+    return np.random.default_rng((seed, SPLITS.index(split), index))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A generated data set.
+
+    Attributes:
+        name: for messages.
+        version: raised by whoever changes what is drawn; folders of another one are made anew.
+        draw: fills a folder, given the split, the number of images and the seed.
+        needed: the names of files beside the JPEGs.
+    """
+
+    name: str
+    version: int
+    draw: Callable[[Path, str, int, int], None]
+    needed: tuple[str, ...] = ()
+
+
+_SHAPES = _Kind("shapes", 2, _draw_scenes, needed=(ANNOTATIONS,))
+_CLASS_SHAPES = _Kind("class_shapes", 1, _draw_objects)
+
+
+def _generate_once(kind: _Kind, root: Path, split: str, images: int, seed: int) -> Path:
+    """The folder appears whole or not at all; of several processes one generates, others wait."""
+    if split not in SPLITS:
+        raise UserError(f"{kind.name}: there is no split {split!r}; choose {', '.join(SPLITS)}.")
+    if images < 1 or seed < 0:
+        raise UserError(
+            f"{kind.name}: {images} images with seed {seed} cannot be drawn; "
+            "ask for at least 1 image and a seed of at least 0."
+        )
+    folder = root / f"{split}-{images}-{seed}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{folder.name}.lock"):
+            if not _is_finished(kind, folder, images):
+                _log.info("Generating %d images in %s", images, folder)
+                with atomic_path(folder, temporary_name=f".{folder.name}.unfinished") as temporary:
+                    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+                    temporary.mkdir()
+                    kind.draw(temporary, split, images, seed)
+                    (temporary / MARKER).write_text(json.dumps({"version": kind.version}))
+                    shutil.rmtree(folder, ignore_errors=True)  # of another version, or damaged
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the data set cannot be written ({error.strerror or error}); "
+            "check the folder's permissions and the free space, or choose another root."
+        ) from error
+    return folder
+
+
+def _is_finished(kind: _Kind, folder: Path, images: int) -> bool:
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+    except (OSError, ValueError):
+        return False
+    return (
+        marker == {"version": kind.version}
+        and sum(1 for _ in folder.rglob("*.jpg")) == images
+        and all((folder / name).exists() for name in kind.needed)
+    )
+
+
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) RGB in good quality."""
+    quality = (cv2.IMWRITE_JPEG_QUALITY, 92)
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    path.write_bytes(encoded.tobytes())

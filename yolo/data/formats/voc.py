@@ -5,38 +5,56 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+from xml.sax.saxutils import escape
 
-from yolo.data.formats.detection import DetectionDataset, first_names, is_inside
-from yolo.data.formats.truth_files import Listed, Truth, read_truth_files
-from yolo.data.formats.unread import OnUnread, nominal_hw, stop
-from yolo.data.formats.voc_xml import parse_voc_xml
-from yolo.data.images import size_hw
-from yolo.data.reading import read_regular
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from yolo.data.bad_images import OnBadImage, nominal_hw, stop
+from yolo.data.formats.detection import first_names, is_inside
+from yolo.data.formats.truth_files import (
+    ImageTruth,
+    ListedImage,
+    TruthFilesDataset,
+    TruthObject,
+)
+from yolo.data.formats.writing import (
+    Content,
+    check_distinct,
+    check_plain,
+    decimal,
+    stem,
+    write_text,
+)
+from yolo.data.images import IMAGE_SUFFIXES, size_hw
+from yolo.data.reading import read_text
 from yolo.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 EVERY_XML = "*"
+IMAGES = "JPEGImages"
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+DIFFICULT = {"": False, "0": False, "1": True, "Unspecified": False}
+
+TOO_LARGE = 2**31
+"""Pixels."""
 
 
-class VocDataset(DetectionDataset):
+class VocDataset(TruthFilesDataset):
     """Image sets of a VOCdevkit, or of a folder of the same form.
 
-    Boxes become (xmin - 1, ymin - 1, xmax, ymax), see `voc_xml`; they are clipped to their image,
-    and those without an area are dropped. Difficult objects become ignored regions. Images without
-    objects stay. The size of an image is that of its file: some data sets of this form give wrong
-    ones in the XML; their boxes stay as they are and are told in the findings.
-
-    Category ids are label + 1: the format has none.
+    VOC counts pixels from 1 and includes the last ones, so boxes become (xmin - 1, ymin - 1, xmax,
+    ymax). Difficult objects become ignored regions. The size of an image is that of its file: some
+    data sets of this form give wrong ones in the XML; their boxes stay as they are and are
+    reported in the findings.
 
     Args:
         root: a folder with VOC2007, VOC2012, ..., or one with Annotations, JPEGImages, ImageSets.
         image_sets: lists of ImageSets/Main: "2007/trainval" or "train"; the name "*" is every XML.
-        class_names: the order of the labels, at least the classes of the files; None: by alphabet.
-        cache: a folder to keep what was read in; None keeps nothing.
-        on_unread: told of each image whose size cannot be read; returns to go on without.
-
-    Raises:
-        UserError: a list, XML or image is missing or broken, or a class is not in ``class_names``.
+        class_names: None: those of the files, by alphabet; there may be more than the files have.
+        cache, on_bad_image: see `DetectionDataset`.
     """
 
     def __init__(
@@ -46,7 +64,7 @@ class VocDataset(DetectionDataset):
         image_sets: Sequence[str],
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
-        on_unread: OnUnread = stop,
+        on_bad_image: OnBadImage = stop,
     ) -> None:
         root = Path(root)
         if not root.is_dir():
@@ -56,9 +74,9 @@ class VocDataset(DetectionDataset):
             )
         listed = [image for image_set in image_sets for image in _listed(root, image_set)]
         _check_distinct(listed)
-        contents = read_truth_files(
-            listed,
-            partial(_parse, root, on_unread),
+        super().__init__(
+            listed=listed,
+            parse=partial(_parse, root, on_bad_image),
             source=root,
             image_root=root,
             part=" ".join(image_sets),
@@ -66,22 +84,14 @@ class VocDataset(DetectionDataset):
             class_names=class_names,
             cache=cache,
         )
-        if not contents.class_names:
+        if not self.class_names:
             raise UserError(
                 f"{root}: the annotations of {', '.join(image_sets)} hold no object; choose other "
-                "image sets, or name the classes in data.class_names."
+                "image sets, or name the classes in class_names."
             )
-        super().__init__(
-            source=root,
-            image_root=root,
-            class_names=contents.class_names,
-            category_ids=range(1, len(contents.class_names) + 1),
-            annotations=contents.annotations,
-            findings=contents.findings,
-        )
 
 
-def _listed(root: Path, image_set: str) -> list[Listed]:
+def _listed(root: Path, image_set: str) -> list[ListedImage]:
     """The images of "2007/trainval", "train" or "*"; named as in "VOC2007/JPEGImages/000005"."""
     year, _, list_name = image_set.rpartition("/")
     folder = f"VOC{year}" if year else ""
@@ -97,21 +107,16 @@ def _listed(root: Path, image_set: str) -> list[Listed]:
         names = _names(root, root / folder / "ImageSets/Main" / f"{list_name}.txt")
     if not names:
         raise UserError(f"{root}: the image set {image_set!r} lists no image; {_offer(root)}.")
-    images = PurePosixPath(folder, "JPEGImages")
+    images = PurePosixPath(folder, IMAGES)
     return [
-        Listed(name=str(images / name), truth=annotations / f"{name}.xml", where=where)
+        ListedImage(str(images / name), truth=annotations / f"{name}.xml", where=where)
         for name, where in names
     ]
 
 
 def _names(root: Path, path: Path) -> list[tuple[str, str]]:
     """The names on a list, each with its place."""
-    try:
-        lines = read_regular(path).decode("utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"the image set {path} does not exist; {_offer(root)}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the image set {path} cannot be read: {error}.") from None
+    lines = read_text("the image set", path, remedy=f"; {_offer(root)}").split("\n")
     names = [
         (line.strip(), f"{path}, line {number}")
         for number, line in enumerate(lines, start=1)
@@ -138,62 +143,156 @@ def _offer(root: Path) -> str:
     return f"it has {first_names(plain, 8)}, and {every}" if plain else every
 
 
-def _check_distinct(listed: Sequence[Listed]) -> None:
-    first: dict[str, Listed] = {}
+def _check_distinct(listed: Sequence[ListedImage]) -> None:
+    first: dict[str, ListedImage] = {}
     for image in listed:
         other = first.setdefault(image.name, image)
         if other is not image:
             raise UserError(
-                image.told(
+                image.message(
                     f"{image.name} is listed twice, first in {other.where or 'Annotations'}; "
                     "remove one of the two."
                 )
             )
 
 
-def _parse(root: Path, on_unread: OnUnread, image: Listed, content: bytes) -> Truth:
+def _parse(root: Path, on_bad_image: OnBadImage, image: ListedImage, content: bytes) -> ImageTruth:
     assert image.truth is not None
-    said = parse_voc_xml(image.truth, content)
-    candidates = _candidates(image, said.file_name)
+    xml = _read_xml(image.truth, content)
+    annotated_hw = _size_hw(xml)
+    objects = [
+        _object(f"{image.truth}, object {number}", number, element)
+        for number, element in enumerate(xml.iterfind("object"), start=1)
+    ]
+    candidates = _candidates(image, _text(xml, "filename"))
     file_name = next((name for name in candidates if (root / name).is_file()), None)
     try:
         if file_name is None:
-            raise _no_image(root, image, candidates)
-        size = size_hw(root / file_name, said.size_hw)
+            raise UserError(
+                f"{image.truth} has no image: there is no {first_names(candidates)} in {root}; "
+                "restore it, or take it off the list."
+            )
+        size = size_hw(root / file_name, annotated_hw)
     except UserError as error:
-        on_unread(error)
-        size = nominal_hw([found.box_xyxy_px for found in said.objects], said.size_hw)
-        truth = Truth(file_name or candidates[0], size, unread=True)
-    else:
-        differs = said.size_hw is not None and said.size_hw != size
-        truth = Truth(file_name, size, annotated_hw=said.size_hw if differs else None)
-    for number, found in enumerate(said.objects, start=1):
-        truth.add(number, found.name, found.box_xyxy_px, ignored=found.difficult)
-    return truth
+        on_bad_image(error)
+        size = nominal_hw([found.box_xyxy_px for found in objects], annotated_hw)
+        return ImageTruth(file_name or candidates[0], size, objects, is_bad=True)
+    return ImageTruth(file_name, size, objects, annotated_hw=annotated_hw)
 
 
-def _candidates(image: Listed, file_name: str | None) -> list[str]:
+def _candidates(image: ListedImage, file_name: str) -> list[str]:
     """What the image's file may be called, relative to the root.
 
     The devkit goes by the name on the list. The <filename> decides between several suffixes, and
     finds the image where none has the listed name; files that were renamed often keep a wrong one.
     """
     candidates = [f"{image.name}{suffix}" for suffix in IMAGE_SUFFIXES]
-    if file_name is not None:
+    if file_name:
         if not is_inside(file_name):
             raise UserError(
                 f"{image.truth}: <filename> is {file_name!r}, but must stay inside JPEGImages."
             )
         named = PurePosixPath(image.name).parent / file_name
-        if named.stem == PurePosixPath(image.name).name:
-            candidates.insert(0, str(named))
-        else:
-            candidates.append(str(named))
+        same_stem = named.stem == PurePosixPath(image.name).name
+        candidates.insert(0 if same_stem else len(candidates), str(named))
     return candidates
 
 
-def _no_image(root: Path, image: Listed, candidates: Sequence[str]) -> UserError:
-    return UserError(
-        f"{image.truth} has no image: there is no {first_names(candidates)} in {root}; restore it, "
-        "or take it off the list."
+def _read_xml(path: Path, content: bytes) -> Element:
+    """An annotation; entities and external references are refused."""
+    if not content.strip():
+        raise UserError(f"the annotation file {path} is empty.")
+    try:
+        xml = fromstring(content)
+    except ParseError as error:
+        raise UserError(f"the annotation file {path} is broken XML: {error}.") from None
+    except DefusedXmlException as error:
+        raise UserError(
+            f"the annotation file {path} is refused: it defines entities or refers to other files "
+            f"({type(error).__name__}), which no annotation needs and attacks do; remove them."
+        ) from None
+    except (LookupError, ValueError) as error:  # an encoding that Python or expat does not know
+        raise UserError(f"the annotation file {path} cannot be read: {error}.") from None
+    if xml.tag != "annotation":
+        raise UserError(f"{path} holds <{xml.tag}>, but a VOC annotation is an <annotation>.")
+    return xml
+
+
+def _text(element: Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _size_hw(xml: Element) -> tuple[int, int] | None:
+    """Of the image in pixels; None if it is missing or no size."""
+    try:
+        height, width = (int(float(_text(xml, f"size/{tag}"))) for tag in ("height", "width"))
+    except (ValueError, OverflowError):
+        return None
+    return (height, width) if 0 < height < TOO_LARGE and 0 < width < TOO_LARGE else None
+
+
+def _object(where: str, number: int, element: Element) -> TruthObject:
+    name = _text(element, "name")
+    if not name:
+        raise UserError(f"{where} has no <name>; name its class.")
+    difficult = _text(element, "difficult")
+    if difficult not in DIFFICULT:
+        raise UserError(f"{where} ({name}): <difficult> is {difficult!r}, but must be 0 or 1.")
+    xmin, ymin, xmax, ymax = (_corner(f"{where} ({name})", element, tag) for tag in CORNERS)
+    return TruthObject(number, name, (xmin - 1, ymin - 1, xmax, ymax), DIFFICULT[difficult])
+
+
+def _corner(where: str, element: Element, tag: str) -> float:
+    text = _text(element, f"bndbox/{tag}")
+    try:
+        return float(text)
+    except ValueError:
+        problem = f"is {text!r}" if text else "is missing"
+        raise UserError(
+            f"{where}: <{tag}> in its <bndbox> {problem}, but must be a number."
+        ) from None
+
+
+def write_voc(folder: Path, content: Content) -> dict[str, Any]:
+    """Write an XML for each image and the list of them; ignored regions are difficult.
+
+    Fractions of a pixel stay.
+
+    Raises:
+        UserError: a name that the format cannot hold, or two images that share an XML.
+    """
+    check_plain(content, "voc")
+    stems = [stem(name) for name in content.names]
+    check_distinct("the image", stems, "voc has one XML for both: rename one")
+    for image in content.images():
+        objects = "".join(
+            _object_xml(content.class_names[label], box, difficult)
+            for box, label, difficult in image.objects()
+        )
+        xml = (
+            "<annotation>\n"
+            f"  <folder>{IMAGES}</folder>\n"
+            f"  <filename>{escape(PurePosixPath(image.name).name)}</filename>\n"
+            f"  <size><width>{image.width}</width><height>{image.height}</height>"
+            "<depth>3</depth></size>\n"
+            f"  <segmented>0</segmented>\n{objects}"
+            "</annotation>\n"
+        )
+        write_text(folder / "Annotations" / f"{stem(image.name)}.xml", xml)
+    lists = folder / "ImageSets/Main" / f"{content.split}.txt"
+    write_text(lists, "".join(f"{name}\n" for name in stems))
+    return {"type": "voc", "root": Path(), "image_sets": [content.split]}
+
+
+def _object_xml(class_name: str, box_xyxy_px: Sequence[float], difficult: bool) -> str:
+    left, top, right, bottom = box_xyxy_px
+    corners = zip(CORNERS, (left + 1, top + 1, right, bottom), strict=True)
+    box = "".join(f"<{tag}>{decimal(value)}</{tag}>" for tag, value in corners)
+    return (
+        "  <object>\n"
+        f"    <name>{escape(class_name)}</name>\n"
+        "    <pose>Unspecified</pose><truncated>0</truncated>"
+        f"<difficult>{int(difficult)}</difficult>\n"
+        f"    <bndbox>{box}</bndbox>\n"
+        "  </object>\n"
     )

@@ -1,92 +1,45 @@
-"""Darknet's data sets: for each image a text file with a line `class cx cy w h` for each object."""
+"""Darknet's data sets: for each image a text file with a line `class cx cy w h` for each object.
+
+The class is its number from 0; the box' centre and size are relative to the image as it is stored
+(EXIF aside). The images are those of a folder (`YoloTextDataset`) or of a list (`CsvListDataset`).
+"""
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 import yaml
 
-from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.data.formats.truth_files import Listed, Truth, read_truth_files
-from yolo.data.formats.unread import OnUnread, nominal_hw, stop
-from yolo.data.images import size_hw
-from yolo.data.reading import read_regular
+from yolo.data.bad_images import OnBadImage, nominal_hw, stop
+from yolo.data.formats.csv_boxes import csv_rows
+from yolo.data.formats.detection import first_names, is_inside
+from yolo.data.formats.truth_files import (
+    ImageTruth,
+    ListedImage,
+    TruthFilesDataset,
+    TruthObject,
+)
+from yolo.data.formats.writing import Content, check_distinct, stem, write_text
+from yolo.data.images import IMAGE_SUFFIXES, size_hw
+from yolo.data.reading import decode_text, read_or_refuse, read_text
 from yolo.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-LARGEST_NAMES_BYTES = 1 << 20
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Names need no aliases, of which a few lines can stand for billions of values."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds an alias (*name), which class names do not need")
-        return super().compose_node(parent, index)
-
+LIST_HEADER = ["image", "annotation"]
 
 FARTHEST = 2.0
 """A larger number is no part of an image: the file counts pixels."""
 
-
-class TextFileDataset(DetectionDataset):
-    """Images that are already listed, with their text files.
-
-    Lines are `class cx cy w h`: the number of the class from 0, then the box' centre and size
-    relative to the image as it is stored (EXIF aside). Boxes are clipped to their image, and those
-    without an area are dropped. Category ids are label + 1: the format has none.
-
-    Args:
-        listed: the images, by file name, with their text files.
-        source: the list or folder.
-        images: the folder of images.
-        names: class number -> name.
-        class_names: the order of the labels; None: that of ``names``.
-        cache: a folder to keep what was read in; None keeps nothing.
-        on_unread: told of each image whose size cannot be read; returns to go on without.
-
-    Raises:
-        UserError: an image is missing or broken, or a line is at fault.
-    """
-
-    def __init__(
-        self,
-        *,
-        listed: Sequence[Listed],
-        source: Path,
-        images: Path,
-        names: Sequence[str],
-        class_names: Sequence[str] | None,
-        cache: Path | None,
-        on_unread: OnUnread,
-    ) -> None:
-        contents = read_truth_files(
-            listed,
-            partial(_parse, images, tuple(names), on_unread),
-            source=source,
-            image_root=images,
-            part=repr(tuple(names)),
-            unit="line",
-            class_names=class_names or names,
-            cache=cache,
-        )
-        super().__init__(
-            source=source,
-            image_root=images,
-            class_names=contents.class_names,
-            category_ids=range(1, len(contents.class_names) + 1),
-            annotations=contents.annotations,
-            findings=contents.findings,
-        )
+LARGEST_NAMES_BYTES = 1 << 20
 
 
-class YoloTextDataset(TextFileDataset):
+class YoloTextDataset(TruthFilesDataset):
     """A folder of images and one of text files with the same names.
 
     Folders within them correspond to each other. An image without a text file has no objects.
@@ -95,12 +48,8 @@ class YoloTextDataset(TextFileDataset):
         images: the folder of images.
         labels: the folder of text files.
         names: YAML file with the class names under `names`: a list, or number: name.
-        class_names: the order of the labels; without ``names`` also what the numbers mean.
-        cache: a folder to keep what was read in; None keeps nothing.
-        on_unread: told of each image whose size cannot be read; returns to go on without.
-
-    Raises:
-        UserError: a folder or the names are missing, or as `TextFileDataset`.
+        class_names: None: ``names``; without those also what the numbers mean.
+        cache, on_bad_image: see `DetectionDataset`.
     """
 
     def __init__(
@@ -111,28 +60,73 @@ class YoloTextDataset(TextFileDataset):
         names: Path | None = None,
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
-        on_unread: OnUnread = stop,
+        on_bad_image: OnBadImage = stop,
     ) -> None:
         images, labels = Path(images), Path(labels)
-        meanings = class_names if names is None else read_names(Path(names))
+        meanings = class_names if names is None else _read_names(Path(names))
         if meanings is None:
             raise UserError(
                 f"the text files of {labels} only number their classes: name a YAML file in the "
-                "data set's `names`, or set data.class_names."
+                "data set's `names`, or set class_names."
             )
         super().__init__(
             listed=_list_folder(images, labels),
+            parse=partial(_parse, images, tuple(meanings), on_bad_image),
             source=images,
-            images=images,
-            names=meanings,
-            class_names=class_names,
+            image_root=images,
+            part=repr(tuple(meanings)),
+            unit="line",
+            class_names=class_names or meanings,
             cache=cache,
-            on_unread=on_unread,
         )
 
 
-def _list_folder(images: Path, labels: Path) -> list[Listed]:
-    check_folders(images, labels)
+class CsvListDataset(TruthFilesDataset):
+    """The images of a csv file of lines `image,annotation`; every one needs its text file.
+
+    Args:
+        list: the csv, with or without the header `image,annotation`.
+        images: the folder of images.
+        labels: the folder of text files.
+        class_names: class number -> name; must not be None.
+        cache, on_bad_image: see `DetectionDataset`.
+    """
+
+    def __init__(
+        self,
+        *,
+        list: Path,
+        images: Path,
+        labels: Path,
+        class_names: Sequence[str] | None = None,
+        cache: Path | None = None,
+        on_bad_image: OnBadImage = stop,
+    ) -> None:
+        path, images, labels = Path(list), Path(images), Path(labels)
+        if class_names is None:
+            raise UserError(
+                f"the text files of {labels} only number their classes: set class_names."
+            )
+        super().__init__(
+            listed=_read_list(path, images, labels),
+            parse=partial(_parse, images, tuple(class_names), on_bad_image),
+            source=path,
+            image_root=images,
+            part=repr(tuple(class_names)),
+            unit="line",
+            class_names=class_names,
+            cache=cache,
+        )
+
+
+def _check_folders(images: Path, labels: Path) -> None:
+    for what, folder in (("images", images), ("text files", labels)):
+        if not folder.is_dir():
+            raise UserError(f"the folder of {what} {folder} does not exist.")
+
+
+def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
+    _check_folders(images, labels)
     found = sorted(
         path.relative_to(images).as_posix()
         for path in images.rglob("*")
@@ -141,43 +135,55 @@ def _list_folder(images: Path, labels: Path) -> list[Listed]:
     if not found:
         raise UserError(f"the folder {images} holds no image.")
     texts = {path.relative_to(labels).as_posix() for path in labels.rglob("*.txt")}
-    listed = []
-    for name in found:
-        text = Path(name).with_suffix(".txt")
-        listed.append(Listed(name, labels / text if text.as_posix() in texts else None))
-    if all(image.truth is None for image in listed):
+    of_image = {name: f"{stem(name)}.txt" for name in found}
+    if texts.isdisjoint(of_image.values()):
         raise UserError(
             f"none of the {len(found)} images of {images} has a text file in {labels}; these must "
             "have the images' names with the suffix .txt."
         )
-    return listed
+    return [
+        ListedImage(name, truth=labels / text if text in texts else None)
+        for name, text in of_image.items()
+    ]
 
 
-def check_folders(images: Path, labels: Path) -> None:
-    """Both must be there.
+def _read_list(path: Path, images: Path, labels: Path) -> list[ListedImage]:
+    _check_folders(images, labels)
+    listed: dict[str, ListedImage] = {}
+    content = read_or_refuse("the list", path)
+    for number, row in csv_rows(f"the list {path}", content, LIST_HEADER):
+        where = f"{path}, line {number}"
+        if len(row) != 2 or not all(map(is_inside, row)):
+            raise UserError(
+                f"{where} is {','.join(row)!r}, but must be `image,annotation`: two file names "
+                "inside the folders of images and of text files."
+            )
+        image = ListedImage(str(PurePosixPath(row[0])), truth=labels / row[1], where=where)
+        other = listed.setdefault(image.name, image)
+        if other is not image:
+            raise UserError(f"{where}: {image.name} is listed twice, first in {other.where}.")
+    if not listed:
+        raise UserError(f"{path} lists no image; its lines must be `image,annotation`.")
+    return [*listed.values()]
 
-    Raises:
-        UserError: one is not.
-    """
-    for what, folder in (("images", images), ("text files", labels)):
-        if not folder.is_dir():
-            raise UserError(f"the folder of {what} {folder} does not exist.")
+
+class _NoAliases(yaml.SafeLoader):
+    """Names need no aliases, of which a few lines can stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias (*name), which class names do not need")
+        return super().compose_node(parent, index)
 
 
-def read_names(path: Path) -> tuple[str, ...]:
-    """The class names of a YAML file, by class number.
-
-    Raises:
-        UserError: the file is missing or broken, or has no such names.
-    """
+def _read_names(path: Path) -> tuple[str, ...]:
+    """The class names of a YAML file, by class number."""
+    text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
     try:
-        text = read_regular(path, LARGEST_NAMES_BYTES).decode("utf-8")
-        content = yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
-    except FileNotFoundError:
-        raise UserError(f"the file of class names {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"the file of class names {path} cannot be read: {told}.") from None
+        content = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
@@ -185,29 +191,30 @@ def read_names(path: Path) -> tuple[str, ...]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{path} must have `names`: a list of class names, or number: name.")
-    wrong = next((name for name in names if not isinstance(name, str) or not name), None)
-    if wrong is not None or None in names:
-        told = reprlib.repr(wrong)  # it may be nested without end
-        raise UserError(f"{path}: the class name {told} is no text; put it in quotes.")
-    if len(set(names)) < len(names):
-        repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    for name in names:
+        if not isinstance(name, str) or not name:
+            problem = reprlib.repr(name)  # it may be nested without end
+            raise UserError(f"{path}: the class name {problem} is no text; put it in quotes.")
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
         raise UserError(f"{path}: `names` repeats {first_names(repeated)}; names must differ.")
     return tuple(names)
 
 
 def _parse(
-    images: Path, names: tuple[str, ...], on_unread: OnUnread, image: Listed, content: bytes
-) -> Truth:
+    images: Path,
+    names: tuple[str, ...],
+    on_bad_image: OnBadImage,
+    image: ListedImage,
+    content: bytes,
+) -> ImageTruth:
     try:
-        truth = Truth(image.name, size_hw(images / image.name))
+        truth = ImageTruth(image.name, size_hw(images / image.name))
     except UserError as error:
-        on_unread(error)
-        truth = Truth(image.name, nominal_hw(), unread=True)
+        on_bad_image(error)
+        truth = ImageTruth(image.name, nominal_hw(), is_bad=True)
     height, width = truth.size_hw
-    try:
-        lines = content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{image.truth} is no text in UTF-8.") from None
+    lines = decode_text(str(image.truth), content).split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -217,7 +224,7 @@ def _parse(
             raise UserError(f"{image.truth}, line {number} {error}") from None
         left, top = (cx - w / 2) * width, (cy - h / 2) * height
         right, bottom = (cx + w / 2) * width, (cy + h / 2) * height
-        truth.add(number, name, (left, top, right, bottom))
+        truth.objects.append(TruthObject(number, name, (left, top, right, bottom)))
     return truth
 
 
@@ -244,3 +251,33 @@ def _parse_line(
             f"is {' '.join(words)!r}, but cx cy w h must be relative to the image (0 to 1)."
         )
     return names[label], cx, cy, w, h
+
+
+def write_yolo_text(folder: Path, content: Content) -> dict[str, Any]:
+    """Write a text file for each image, also for one without boxes, and the classes' names.
+
+    Raises:
+        UserError: an image that the format would not find, or that shares its text file.
+    """
+    stems = map(stem, content.names)
+    check_distinct("the image", stems, "yolo_text has one text file for both: rename one")
+    for path in map(PurePosixPath, content.names):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            raise UserError(
+                f"the image {path}: yolo_text takes images by their suffix "
+                f"({', '.join(IMAGE_SUFFIXES)}) and no hidden ones; rename it first."
+            )
+    check_distinct("the class", content.class_names, "yolo_text refuses repeated names")
+    names = json.dumps(list(content.class_names), ensure_ascii=False)  # json is YAML, all quoted
+    write_text(folder / "names.yaml", f"names: {names}\n")
+    for image in content.images():
+        size_wh = np.array([image.width, image.height], np.float64)
+        low, high = image.boxes_xyxy_px[:, :2], image.boxes_xyxy_px[:, 2:]
+        cxcywh = np.concatenate([(low + high) / 2 / size_wh, (high - low) / size_wh], axis=1)
+        lines = [
+            f"{label} {' '.join(map(repr, box))}\n"
+            for label, box in zip(image.labels, cxcywh.tolist(), strict=True)
+        ]
+        write_text(folder / "labels" / f"{stem(image.name)}.txt", "".join(lines))
+    paths = {"images": Path("images"), "labels": Path("labels"), "names": Path("names.yaml")}
+    return {"type": "yolo_text", **paths}

@@ -1,13 +1,13 @@
-"""Boxes as annotated -> boxes inside their images, and a word on each that had to change."""
+"""Boxes as annotated -> boxes inside their images, and a report of each that had to change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from yolo.data.annotations import Annotations
-from yolo.data.formats.detection import Findings
 from yolo.errors import one_line
 
 LISTED_PER_KIND = 1000
@@ -19,7 +19,20 @@ ROUNDING_PX = 0.02
 OTHER_SIZE = "in an image of another size than annotated"
 
 
-def pack_mended(
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was corrected while reading.
+
+    Attributes:
+        counts: how many of each kind: boxes "clipped", "no area", "not finite", ...
+        texts: one line for each of the first `LISTED_PER_KIND` of a kind.
+    """
+
+    counts: dict[str, int]
+    texts: tuple[str, ...]
+
+
+def sanitize(
     *,
     image_ids: np.ndarray,
     file_names: Sequence[str],
@@ -38,7 +51,7 @@ def pack_mended(
         boxes_xyxy_px: float64 (N, 4), as annotated.
         describe: the number of a box, 0..N-1 -> how a finding names it.
         annotated_hw: (I, 2), the sizes that the annotations give where these may differ from those
-            of the images; such boxes stay as they are, but are told.
+            of the images; such boxes stay as they are, but are reported.
     """
     annotated_hw = sizes_hw if annotated_hw is None else annotated_hw
     sizes_wh = sizes_hw[image_index, ::-1].astype(np.float64)  # (N, 2)
@@ -49,6 +62,18 @@ def pack_mended(
     # Judged as float32, the precision that is kept: a box may not lose its area afterwards.
     boxes = clipped.astype(np.float32)
     kept = finite & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    kinds = {
+        "clipped": kept & outside,
+        "no area": finite & ~kept,
+        "not finite": ~finite,
+        OTHER_SIZE: (annotated_hw != sizes_hw).any(axis=1)[image_index],
+    }
+    texts = [
+        f"{describe(place)}, {_outcome(kind, sizes_hw[image], annotated_hw[image])}"
+        for kind, found in kinds.items()
+        for place in np.flatnonzero(found)[:LISTED_PER_KIND].tolist()
+        for image in [image_index[place]]
+    ]
     annotations = Annotations.pack(
         image_ids=image_ids,
         file_names=file_names,
@@ -58,37 +83,14 @@ def pack_mended(
         labels=labels[kept],
         ignored=ignored[kept],
     )
-    kinds = {
-        "clipped": kept & outside,
-        "no area": finite & ~kept,
-        "not finite": ~finite,
-        OTHER_SIZE: (annotated_hw != sizes_hw).any(axis=1)[image_index],
-    }
-
-    def told(kind: str, place: int) -> str:
-        height, width = sizes_hw[image_index[place]].tolist()
-        image = f"the image of {width}x{height} px"
-        if kind == "clipped":
-            return f"{describe(place)}, clipped to {image}"
-        if kind == OTHER_SIZE:
-            height, width = annotated_hw[image_index[place]].tolist()
-            return f"{describe(place)}, stays in {image}, annotated as {width}x{height} px"
-        return f"{describe(place)}, dropped ({kind}) from {image}"
-
-    return annotations, _findings(kinds, told)
+    counts = {kind: int(found.sum()) for kind, found in kinds.items() if found.any()}
+    return annotations, Findings(counts=counts, texts=tuple(map(one_line, texts)))
 
 
-def _findings(kinds: dict[str, np.ndarray], told: Callable[[str, int], str]) -> Findings:
-    """Count what was touched and write out the first ones.
-
-    Args:
-        kinds: the kind -> bool (N,), which are touched.
-        told: the kind and a number, 0..N-1 -> the line about it.
-    """
-    texts = [
-        one_line(told(kind, place))
-        for kind, touched in kinds.items()
-        for place in np.flatnonzero(touched)[:LISTED_PER_KIND].tolist()
-    ]
-    counts = {kind: int(touched.sum()) for kind, touched in kinds.items() if touched.any()}
-    return Findings(counts=counts, texts=tuple(texts))
+def _outcome(kind: str, size_hw: np.ndarray, annotated_hw: np.ndarray) -> str:
+    image = f"the image of {size_hw[1]}x{size_hw[0]} px"
+    if kind == "clipped":
+        return f"clipped to {image}"
+    if kind == OTHER_SIZE:
+        return f"stays in {image}, annotated as {annotated_hw[1]}x{annotated_hw[0]} px"
+    return f"dropped ({kind}) from {image}"

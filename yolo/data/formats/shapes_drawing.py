@@ -1,4 +1,4 @@
-"""The pictures of the shapes data set: a pure function of a random generator."""
+"""The pictures of the shapes data sets: pure functions of a random generator."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-
-from yolo.data.formats.shapes_surfaces import background, contrasting_colour, texture
 
 CATEGORY_IDS = {"circle": 1, "square": 2, "triangle": 3, "star": 5, "ring": 8, "cross": 13}
 """With gaps, like COCO's own ids, so that taking a label for a category id cannot go unseen."""
@@ -24,23 +22,23 @@ _OBJECT_IMAGE_PX = (96, 161)  # width and height of an image with a single objec
 _OBJECT_SHARE = (0.4, 0.95)  # long side of that object, of the image's short side
 _SUPERSAMPLING = 4  # of outlines, in each direction
 _HOLE = 0.55  # radius of a ring's hole, of the ring's own
+_HUE_SPREAD_DEGREES = 20  # of a class around its own hue: a hint, as with apples, not a label
+_MIN_CONTRAST = 100  # distance in RGB between an object's colour and what lies under it
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Drawing:
     """An image with what was drawn on it.
 
     Attributes:
         image: uint8 (H, W, 3), RGB.
-        annotations: in COCO form, without the ids of annotation and image.
         owner: int32 (H, W), which annotation's object each pixel shows, -1 for none.
-        visible_px: of each annotation, its pixels that no other covers.
+        annotations: in COCO form, without the ids of annotation and image.
     """
 
     image: np.ndarray
     owner: np.ndarray
     annotations: list[dict[str, Any]] = field(default_factory=list)
-    visible_px: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +70,31 @@ class _Shape:
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
 
-def draw_scene(rng: np.random.Generator) -> Scene:
-    """Draw one image of the data set."""
+def draw_scene(rng: np.random.Generator) -> Drawing:
+    """Draw one image of the detection data set."""
     width, height = _SIZES_WH[rng.integers(len(_SIZES_WH))]
-    image = background(rng, height, width)
-    scene = Scene(image, owner=np.full((height, width), -1, np.int32))
+    image = _background(rng, height, width)
+    drawing = Drawing(image, owner=np.full((height, width), -1, np.int32))
     if rng.random() >= _EMPTY_SHARE:
         if rng.random() < _CROWD_SHARE:
-            _place_crowd(rng, scene)
+            _place_crowd(rng, drawing)
         for size_px in _sizes(rng, min(height, width)):
-            _place(rng, scene, size_px)
-    noise = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
-    image[:] = np.clip(image + noise, 0, 255)
-    return scene
+            _place(rng, drawing, size_px)
+    image[:] = _with_noise(rng, image)
+    return drawing
 
 
 def draw_object(rng: np.random.Generator, name: str) -> np.ndarray:
     """Draw a single object of a class on an image of its own: uint8 (H, W, 3), RGB."""
     width, height = rng.integers(*_OBJECT_IMAGE_PX, 2).tolist()
-    image = background(rng, height, width)
+    image = _background(rng, height, width)
     size_px = round(rng.uniform(*_OBJECT_SHARE) * min(height, width))
     _paint(rng, image, _shape(rng, name, size_px, (height, width)))
-    noise = rng.integers(-6, 7, (height, width, 1), dtype=np.int16)
+    return _with_noise(rng, image)
+
+
+def _with_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    noise = rng.integers(-6, 7, (*image.shape[:2], 1), dtype=np.int16)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
@@ -105,28 +106,24 @@ def _sizes(rng: np.random.Generator, short_side_px: int) -> list[int]:
     return sorted(sizes, reverse=True)
 
 
-def _place(rng: np.random.Generator, scene: Scene, size_px: int) -> None:
+def _place(rng: np.random.Generator, drawing: Drawing, size_px: int) -> None:
     """Draw one object where it hides no other, or none if no such place is found."""
     name = _CLASSES[rng.integers(len(_CLASSES))]
     for _ in range(_TRIES):
-        shape = _shape(rng, name, size_px, scene.owner.shape)
-        covered = scene.owner[shape.window][shape.mask]
+        shape = _shape(rng, name, size_px, drawing.owner.shape)
+        covered = drawing.owner[shape.window][shape.mask]
         counts = np.bincount(covered[covered >= 0]).tolist()
-        under = [i for i, pixels in enumerate(counts) if pixels]
-        if all(_may_cover(scene, i, counts[i]) for i in under):
-            _paint(rng, scene.image, shape)
-            for i in under:
-                scene.visible_px[i] -= counts[i]
-            scene.owner[shape.window][shape.mask] = len(scene.annotations)
-            scene.visible_px.append(int(shape.mask.sum()))
-            scene.annotations.append(_annotation(shape))
+        if all(_may_cover(drawing, i, pixels) for i, pixels in enumerate(counts) if pixels):
+            _paint(rng, drawing.image, shape)
+            drawing.owner[shape.window][shape.mask] = len(drawing.annotations)
+            drawing.annotations.append(_annotation(shape))
             return
 
 
-def _may_cover(scene: Scene, index: int, pixels: int) -> bool:
-    annotation = scene.annotations[index]
-    left = scene.visible_px[index] - pixels
-    return not annotation["iscrowd"] and left >= _MIN_VISIBLE * annotation["area"]
+def _may_cover(drawing: Drawing, index: int, pixels: int) -> bool:
+    annotation = drawing.annotations[index]
+    visible = np.count_nonzero(drawing.owner == index) - pixels
+    return not annotation["iscrowd"] and visible >= _MIN_VISIBLE * annotation["area"]
 
 
 def _annotation(shape: _Shape) -> dict[str, Any]:
@@ -144,9 +141,9 @@ def _annotation(shape: _Shape) -> dict[str, Any]:
     }
 
 
-def _place_crowd(rng: np.random.Generator, scene: Scene) -> None:
+def _place_crowd(rng: np.random.Generator, drawing: Drawing) -> None:
     """Draw many tiny shapes of one class side by side: one region, which nothing may cover."""
-    height, width = scene.owner.shape
+    height, width = drawing.owner.shape
     name = _CLASSES[rng.integers(len(_CLASSES))]
     step = int(rng.integers(9, 14))
     columns, rows = rng.integers(5, 9, 2).tolist()
@@ -155,15 +152,13 @@ def _place_crowd(rng: np.random.Generator, scene: Scene) -> None:
     mask = np.zeros((height, width), dtype=bool)
     for row, column in np.ndindex(rows, columns):
         shape = _shape(rng, name, int(rng.integers(7, step)), (step, step))
-        shape = replace(
-            shape, left=shape.left + left + column * step, top=shape.top + top + row * step
-        )
-        _paint(rng, scene.image, shape)
+        x, y = shape.left + left + column * step, shape.top + top + row * step
+        shape = replace(shape, left=x, top=y)
+        _paint(rng, drawing.image, shape)
         mask[shape.window] |= shape.mask
-    box = _tight_box(mask, 0, 0)
-    scene.owner[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = len(scene.annotations)
-    scene.visible_px.append(box[2] * box[3])
-    scene.annotations.append(
+    x, y, w, h = box = _tight_box(mask, 0, 0)
+    drawing.owner[y : y + h, x : x + w] = len(drawing.annotations)
+    drawing.annotations.append(
         {
             "category_id": CATEGORY_IDS[name],
             "bbox": box,
@@ -222,9 +217,9 @@ def _paint(rng: np.random.Generator, image: np.ndarray, shape: _Shape) -> None:
     patch = image[shape.window]
     height, width = shape.coverage.shape
     own_hue_degrees = _CLASSES.index(shape.name) * 360 / len(_CLASSES)
-    colour = contrasting_colour(rng, own_hue_degrees, patch[shape.mask].mean(axis=0))
+    colour = _contrasting_colour(rng, own_hue_degrees, patch[shape.mask].mean(axis=0))
     fill = np.empty((height, width, 3), dtype=np.uint8)
-    fill[:] = np.clip(colour * texture(rng, height, width), 0, 255)
+    fill[:] = np.clip(colour * _texture(rng, height, width), 0, 255)
     if rng.random() < 0.5:
         ink = tuple((colour * 0.35).tolist())
         fixed = [((outline - 0.5) * 16).round().astype(np.int32) for outline in shape.outlines]
@@ -232,6 +227,81 @@ def _paint(rng: np.random.Generator, image: np.ndarray, shape: _Shape) -> None:
         cv2.polylines(fill, fixed, True, ink, thickness, cv2.LINE_AA, shift=4)
     weight = shape.coverage[:, :, None]
     patch[:] = np.rint(patch * (1 - weight) + fill * weight)
+
+
+def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Brightness (height, width, 1) of a filling: plain, shaded or striped, around 1."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return np.ones((height, width, 1))
+    along = _direction(rng, height, width) / max(height, width)  # 0 .. about 1
+    if kind == 1:
+        return (0.75 + 0.4 * along)[:, :, None]
+    stripes = min(float(rng.integers(4, 9)), max(height, width) / 8)  # none thinner than 4 px
+    return (1 - 0.25 * (along * stripes % 1 < 0.5))[:, :, None]
+
+
+def _contrasting_colour(
+    rng: np.random.Generator, own_hue_degrees: float, under: np.ndarray
+) -> np.ndarray:
+    """A lively RGB colour near a hue in degrees, unlike the mean colour under it; float (3,)."""
+    while True:
+        hue = rng.normal(own_hue_degrees, _HUE_SPREAD_DEGREES) % 360
+        colour = _colour(rng, hue, saturation=(0.55, 1), value=(0.5, 1))
+        if np.linalg.norm(colour - under) >= _MIN_CONTRAST:
+            return colour
+
+
+def _colour(
+    rng: np.random.Generator,
+    hue: float,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+) -> np.ndarray:
+    """An RGB colour of a hue in degrees: float (3,), 0..255."""
+    hsv = np.array([[[hue, rng.uniform(*saturation), rng.uniform(*value)]]])
+    return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2RGB)[0, 0].astype(float) * 255
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Two dull colours mixed by a pattern: uint8 (height, width, 3)."""
+    first, second = (
+        _colour(rng, rng.uniform(0, 360), saturation=(0, 0.35), value=(0.2, 0.9)) for _ in range(2)
+    )
+    second = first + (second - first) * rng.uniform(0.3, 0.8)
+    pattern = _PATTERNS[rng.integers(len(_PATTERNS))](rng, height, width)[:, :, None]
+    return np.rint(first + (second - first) * pattern).astype(np.uint8)
+
+
+def _direction(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Distance in pixels along a random direction: (height, width)."""
+    angle = rng.uniform(0, np.pi / 2)
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    return np.cos(angle) * columns + np.sin(angle) * rows
+
+
+def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    coarse = rng.random((rng.integers(3, 12), rng.integers(3, 12)))
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    along = _direction(rng, height, width)
+    return along / along.max()
+
+
+def _stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    along = _direction(rng, height, width)
+    return 0.5 + 0.5 * np.sin(along * (2 * np.pi / rng.uniform(8, 50)))
+
+
+def _checker(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    step = rng.integers(10, 40)
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
+    return ((rows // step + columns // step) % 2).astype(float)
+
+
+_PATTERNS = (_clouds, _gradient, _stripes, _checker)
 
 
 def _regular(corners: int, inner_radius: float | None = None) -> np.ndarray:

@@ -1,0 +1,159 @@
+"""Images that cannot be read: when a data set opens, and when one of them is loaded.
+
+A format that takes its sizes from the images' headers stops at the first bad one, unless it may go
+on: then the image stays in the data set with a nominal size, and whoever loads it finds it bad. In
+training the next readable image of the data set takes its place, so that a batch is never short;
+which one is a function of the place alone, the same for all workers, ranks and orders. In
+evaluation every image counts: an empty one takes the place, and its objects are missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+from collections.abc import Callable
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from yolo.data.images import LARGEST_IMAGE_PX
+from yolo.errors import UserError
+from yolo.records import Sample
+
+if TYPE_CHECKING:
+    from yolo.data.formats.detection import DetectionDataset
+    from yolo.data.loader import ImageData
+
+BAD = (UserError, OSError)
+"""What a broken file raises, and what the disk, the network or a lost permission does."""
+
+NOMINAL_SIDE_PX = 416
+"""Of an image of which nothing is known."""
+
+OnBadImage = Callable[[UserError], Any]
+"""Is given the reason why an image cannot be read; it raises, or the data set goes on."""
+
+_log = logging.getLogger(__name__)
+
+
+def stop(error: UserError) -> None:
+    """An `OnBadImage` that goes on past none."""
+    raise error
+
+
+def nominal_hw(
+    boxes_xyxy_px: ArrayLike = (), annotated_hw: tuple[int, int] | None = None
+) -> tuple[int, int]:
+    """The size of an image that cannot be read.
+
+    It is the annotated one, unless no image is as large, or else one that holds all boxes (N, 4)
+    that are finite, so that no object gets lost.
+    """
+    if annotated_hw is not None and math.prod(annotated_hw) <= LARGEST_IMAGE_PX:
+        return annotated_hw
+    corners = np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)[:, 2:]
+    known = corners[np.isfinite(corners).all(axis=1)].clip(0, math.isqrt(LARGEST_IMAGE_PX))
+    width, height = np.ceil(known.max(axis=0, initial=NOMINAL_SIDE_PX)).astype(int).tolist()
+    return height, width
+
+
+def check_bad_share(bad: int, images: int, max_bad_share: float, last: object) -> None:
+    """Check how many of the images are bad.
+
+    Raises:
+        UserError: more than ``max_bad_share`` of them; the sentence ends with the ``last`` reason.
+    """
+    allowed = int(max_bad_share * images)
+    if bad > allowed:
+        raise UserError(
+            f"{bad:,} of the {images:,} images cannot be read, and max_bad_share "
+            f"{max_bad_share:g} allows {allowed:,}; repair them or raise max_bad_share. The last "
+            f"one: {last}"
+        )
+
+
+class _CountedBadImages:
+    """Images of which each bad one is named once, by any worker of this process.
+
+    The workers share one byte for each image: made before they start, it is known to those of all
+    epochs and evaluations. Ranks do not share it: each names and counts the images that it meets.
+
+    Args:
+        images: whatever loads them.
+        max_bad_share: above this share of bad images loading fails.
+    """
+
+    _substitute: str
+
+    def __init__(self, images: ImageData, *, max_bad_share: float) -> None:
+        self._images = images
+        self._max_bad_share = max_bad_share
+        self._bad = multiprocessing.RawArray("b", len(images))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def _note(self, index: int, error: Exception) -> None:
+        """Name a bad image, unless another worker has done so in the meantime.
+
+        Raises:
+            UserError: it is one too many.
+        """
+        known, self._bad[index] = self._bad[index], 1
+        count = bytes(self._bad).count(1)
+        check_bad_share(count, len(self), self._max_bad_share, error)
+        if not known:
+            _log.warning(
+                "%s; %s takes its place (bad image %s of at most %s)",
+                str(error).rstrip("."),
+                self._substitute,
+                f"{count:,}",
+                f"{int(self._max_bad_share * len(self)):,}",
+            )
+
+
+class TolerantImages(_CountedBadImages):
+    """Images for training: where one cannot be read, the next readable one takes its place.
+
+    After the last image comes the first. The substitute brings its own truth and id.
+    """
+
+    _substitute = "the next readable image"
+
+    def load(self, index: int) -> Sample:
+        """The image, or the next one that can be read.
+
+        Raises:
+            UserError: too many images are bad, or all.
+        """
+        for place in chain(range(index, len(self)), range(index)):
+            if self._bad[place]:
+                continue
+            try:
+                return self._images.load(place)
+            except BAD as error:
+                self._note(place, error)
+        raise UserError(f"none of the {len(self):,} images of the data set can be read.")
+
+
+class ImagesOrEmpty(_CountedBadImages):
+    """Images for evaluation: where one cannot be read, an empty one takes its place."""
+
+    _substitute = "an empty image"
+    _images: DetectionDataset
+
+    def load(self, index: int) -> Sample:
+        """The image, or an empty one with its truth.
+
+        Raises:
+            UserError: too many images are bad.
+        """
+        if not self._bad[index]:
+            try:
+                return self._images.load(index)
+            except BAD as error:
+                self._note(index, error)
+        return self._images.empty(index)
