@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config_or_exit(arguments.config, arguments.overrides).config
     if not isinstance(config, Config) or config.model.head.type == "yolov1":
         parser.error(f"--config {arguments.config}: its model has no anchors")
-    from yolo.apps.preflight.anchor_comparison import AnchorComparison
+    from yolo.apps.preflight.anchors import AnchorComparison
     from yolo.apps.report.drawing import save_image
     from yolo.factory.data import build_dataset
 

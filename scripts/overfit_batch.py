@@ -1,4 +1,4 @@
-"""Learn a few images by heart: ``python scripts/overfit_batch.py --config YAML``."""
+"""Overfit a few training images: ``python scripts/overfit_batch.py --config YAML``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolo.config.command_line import Parser, load_detector_config
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
-    from yolo.apps.preflight.overfit_batch import Overfit
+    from yolo.apps.preflight.overfit import Overfit
 
 IMAGES, STEPS = 8, 1500
 
@@ -37,7 +37,7 @@ rate are at fault.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Overfit and say how it went.
+    """Overfit and print how it went.
 
     Returns:
         0 learnt, 1 not learnt or any other failure, 128 + signal when stopped; bad usage or a bad
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(argv)
     resolved = load_detector_config(arguments.config, arguments.overrides)
-    from yolo.apps.preflight.overfit_batch import overfit
+    from yolo.apps.preflight.overfit import overfit
     from yolo.train.distributed import join
     from yolo.train.interruption import Interrupted
 
@@ -81,7 +81,7 @@ def describe(result: Overfit, arguments: argparse.Namespace) -> str:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(description="Learn a few training images by heart.", epilog=EPILOG)
+    parser = Parser(description="Overfit a few training images.", epilog=EPILOG)
     parser.add_config_options()
     parser.add_argument("-n", type=int, default=IMAGES, help=f"images ({IMAGES})")
     parser.add_argument(

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse(argv)
     configs = {str(path): load_config_or_exit(path).config for path in arguments.configs}
     from yolo.apps.report.drawing import save_image
-    from yolo.apps.report.learning_rates import learning_rate_curves
     from yolo.apps.report.plots import draw_curves
+    from yolo.apps.report.preview import learning_rate_curves
 
     def work() -> None:
         picture = draw_curves(

@@ -1,6 +1,6 @@
 """Look for what would spoil a training: ``python scripts/preflight.py --config YAML``.
 
-One to two minutes, from the cheapest check to the dearest; the first fault ends it.
+One to two minutes, from the cheapest check to the most expensive; the first fault ends it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check data, anchors, evaluation, learning, speed, memory and time.
 
     Returns:
-        0 nothing that would spoil the run, 1 a fault, told in one sentence, or a failure of the
+        0 nothing that would spoil the run, 1 a fault, in one sentence, or a failure of the
         check itself; bad usage or a bad config exits with 2.
     """
     arguments = parse(argv)
@@ -44,23 +44,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
-    """Run the stages and tell of each as it ends.
+    """Run the stages and print each as it ends.
 
     Raises:
         UserError: there is no such device, or a report cannot be written.
     """
-    from yolo.apps.preflight.flight import Flight
-    from yolo.apps.preflight.reporting import conclusion, lines_of, write_html, write_json
-    from yolo.apps.preflight.stages import fault_of, fly
+    from yolo.apps.preflight import stages
+    from yolo.apps.preflight.checks import Preflight
     from yolo.train.distributed import join
 
-    flight = Flight(resolved=resolved, ranks=join(arguments.gpu))
-    results = fly(flight, lambda result: print(*lines_of(result), sep="\n", flush=True))
-    fault = fault_of(results)
-    print(conclusion(results), file=sys.stdout if fault is None else sys.stderr, flush=True)
-    for path, write in ((arguments.json, write_json), (arguments.html, write_html)):
+    preflight = Preflight(resolved=resolved, ranks=join(arguments.gpu))
+    results = stages.run_stages(
+        preflight, lambda result: print(*stages.lines_of(result), sep="\n", flush=True)
+    )
+    fault = stages.fault_of(results)
+    print(stages.conclusion(results), file=sys.stdout if fault is None else sys.stderr, flush=True)
+    for path, write in ((arguments.json, stages.write_json), (arguments.html, stages.write_html)):
         if path is not None:
-            write(path, flight, results)
+            write(path, preflight, results)
             print(f"written: {path}")
     return 0 if fault is None else 1
 

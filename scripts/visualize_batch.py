@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = [*arguments.overrides, "data.workers=0"]
     config = load_config_or_exit(arguments.config, overrides).config
     from yolo.apps.report.drawing import write_sheets
-    from yolo.apps.report.training_batch import build_normalise, draw_step, training_step
+    from yolo.apps.report.preview import build_normalise, draw_step, training_step
     from yolo.factory.data import build_dataset
 
     def work() -> None:

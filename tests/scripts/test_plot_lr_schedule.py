@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import yolo.apps.report.plots
-from yolo.apps.report.learning_rates import learning_rate_curves
+from yolo.apps.report.preview import learning_rate_curves
 from yolo.config import REPOSITORY_ROOT, load_config
 
 sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))

@@ -32,10 +32,10 @@ class Copy:
             (root / f"{split}.json").write_bytes(annotations.read_bytes())
         return cls(root)
 
-    def change(self, split: str, mend: Callable[[dict[str, Any]], None]) -> None:
+    def change(self, split: str, edit: Callable[[dict[str, Any]], None]) -> None:
         path = self.root / f"{split}.json"
         data = json.loads(path.read_text())
-        mend(data)
+        edit(data)
         path.write_text(json.dumps(data))
 
     def overrides(self) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.apps.preflight.made_data import made_json, overrides, write_split
 from tests.apps.report.pages import Page
-from yolo.apps.preflight import headers, overfitting, speed, stages, truth
+from yolo.apps.preflight import images, overfit, speed, stages, truth
 from yolo.config import REPOSITORY_ROOT
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
@@ -25,8 +25,8 @@ def root(tmp_path, monkeypatch):
         (speed, "TOGETHER_SECONDS"),
     ]:
         monkeypatch.setattr(module, name, 0.3)
-    monkeypatch.setattr(overfitting, "MOST_STEPS", overfitting.JUDGED_STEPS)
-    monkeypatch.setattr(overfitting, "OVERFIT_SECONDS", 600)  # a busy machine shall judge, too
+    monkeypatch.setattr(overfit, "MOST_STEPS", overfit.JUDGED_STEPS)
+    monkeypatch.setattr(overfit, "OVERFIT_SECONDS", 600)  # a busy machine shall judge, too
     return tmp_path
 
 
@@ -36,9 +36,9 @@ def only_data(monkeypatch):
     monkeypatch.setattr(stages, "STAGES", stages.STAGES[:7])
 
 
-def change(root, split, mend):
+def change(root, split, edit):
     data = made_json(split)
-    mend(data)
+    edit(data)
     write_split(root, split, data)
 
 
@@ -100,7 +100,7 @@ def test_an_annotated_size_that_is_not_the_files(root, capsys):
 
 
 def test_missing_images_are_counted_even_in_a_sample(root, capsys, monkeypatch):
-    monkeypatch.setattr(headers, "HEADER_SECONDS", 0.0)  # a sample of one
+    monkeypatch.setattr(images, "HEADER_SECONDS", 0.0)  # a sample of one
     (root / "val" / "5.png").unlink()
     stage, sentence = fault_of(root, capsys)
     assert (stage, sentence) == (
@@ -134,9 +134,9 @@ def test_clipped_and_twin_boxes_are_listed(root, only_data, capsys):
 
     change(root, "train", spoil)
     assert run(root) == 0
-    told = capsys.readouterr().out
-    assert "1.png: annotation 1, bbox [70, 10, 12, 20], clipped to the image of 80x60 px" in told
-    assert "data.train, nearly equal to another of their class: 2.png: dog" in told
+    printed = capsys.readouterr().out
+    assert "1.png: annotation 1, bbox [70, 10, 12, 20], clipped to the image of 80x60 px" in printed
+    assert "data.train, nearly equal to another of their class: 2.png: dog" in printed
 
 
 def test_a_learning_rate_that_blows_up(root, capsys):
@@ -192,7 +192,7 @@ def test_empty_files_that_are_skipped_are_no_copies(root, only_data, capsys):
 
 
 @pytest.mark.parametrize("option", ["--json", "--html"])
-def test_the_verdict_is_told_where_the_report_cannot_be_written(root, capsys, option):
+def test_the_verdict_is_printed_where_the_report_cannot_be_written(root, capsys, option):
     (root / "file").write_text("")
     (root / "train.json").write_text("")
     assert run(root, option, str(root / "file" / "report.html")) == 1

@@ -52,8 +52,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._open and self._open[-1] == "style":
             assert "http" not in data and "@import" not in data and "url(" not in data
-        else:
-            self.texts.append(data)
+        elif data.strip():
+            self.texts.append(data.strip())
 
     def _check_address(self, name, value):
         start = "data:image/jpeg;base64,"

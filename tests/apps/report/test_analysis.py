@@ -1,4 +1,4 @@
-"""validation.py --analyse on a detector with hostile names, and what the pictures say."""
+"""validation.py --analyse on a detector with hostile names, and the captions of its pictures."""
 
 import json
 import sys
@@ -109,7 +109,7 @@ def judged(coco, found):
     return dataset, what, find_errors(dataset.ground_truth(), image, categories, boxes, scores)
 
 
-def test_the_pictures_say_why(coco):
+def test_the_captions_name_the_kind_of_error(coco):
     shown = gallery.Gallery(*judged(coco, FOUND)).false_positives()
     captions = [Page(block).texts[0] for block in shown]
     wanted = [f"{score:.2f}: {why} · <b>" for score, why in WRONG.items()]
@@ -122,7 +122,7 @@ def test_the_pictures_say_why(coco):
         assert red.sum() > 100
 
 
-def test_the_misses_say_what_came_nearest(coco):
+def test_the_misses_name_what_came_nearest(coco):
     dataset, found, errors = judged(coco, FOUND)
     assert errors.conf == 0.9
     captions = [Page(block).texts[0] for block in gallery.Gallery(dataset, found, errors).misses()]
@@ -175,18 +175,23 @@ def test_nothing_found(checkpoint, tmp_path):
     assert "No box is right at any confidence." in Page(place.read_text()).texts
 
 
-@pytest.mark.parametrize("names", [["<i>"], [f"<i>{number}" for number in range(80)]])
-def test_many_classes_list_their_confusions(names):
-    count = len(names)
-    matrix = np.zeros((count + 1, count + 1), int)
-    matrix[0, count - 1] = 3
+def test_confusions_are_counted_by_pairs_of_classes():
+    names = [f"<i>{number}" for number in range(80)]
+    matrix = np.zeros((81, 81), int)
+    matrix[0, 79] = 3
     matrix[0, 0] = 5
-    dataset = SimpleNamespace(category_ids=range(count), class_names=names)
-    errors = SimpleNamespace(confusion=matrix, conf=0.5)
-    blocks = analysis._confusions(SimpleNamespace(dataset=dataset), errors)
-    texts = Page("".join(blocks)).texts
-    assert ("nothing there" in texts) == (count == 1)
-    assert ("37.5%" in texts) == (count == 80) == ("<i>79" in texts)
+    ((truth, answer, boxes, share),) = analysis._confusions(matrix, names)
+    assert (truth, answer, boxes, share.value) == ("<i>0", "<i>79", 3, "37.5%")
+    assert analysis._confusions(matrix[[0, -1]][:, [0, -1]], names[:1]) == []
+
+
+def test_with_many_classes_there_is_no_matrix(checkpoint, tmp_path, monkeypatch):
+    for most, has_matrix in ((2, False), (3, True)):
+        monkeypatch.setattr(analysis, "MOST_CLASSES_IN_MATRIX", most)
+        assert validation.main([str(checkpoint), "--gpu", "cpu", "--analyse", str(tmp_path)]) == 0
+        texts = Page((tmp_path / "analysis.html").read_text()).texts
+        assert ("nothing there" in texts) == has_matrix
+        assert any("taken for" in data for data in texts)
 
 
 def test_a_place_that_is_no_page(checkpoint, capsys):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from yolo.apps.report.plots import Curve, Line, Panel, draw_classes, draw_curves, draw_models
+from yolo.apps.report.plots import Line, Panel, draw_classes, draw_curves, draw_models
 
 
 def line(name: str, figure: float = 0.5) -> Line:
@@ -72,7 +72,7 @@ BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)
 def test_curves_from_zero() -> None:
     """A level line at 1 is the top of the frame, one at 1/2 its middle; 0 is its bottom."""
     x = np.arange(5)
-    curves = [Curve(name="a" * 300, x=x, y=x * 0 + 1.0), Curve(name="$_", x=x, y=x * 0 + 0.5)]
+    curves = [Line(name="a" * 300, x=x, y=x * 0 + 1.0), Line(name="$_", x=x, y=x * 0 + 0.5)]
     picture = draw_curves(curves, title="t", x="steps", y="rate")
     high, middle = rows_of(picture, BLUE).mean(), rows_of(picture, ORANGE).mean()
     frame = (picture == 0).all(axis=2).mean(axis=1) > 0.8
@@ -85,7 +85,7 @@ def test_a_logarithmic_scale_ends_where_nothing_is_to_see() -> None:
     """Six decades: a value of 1e-3 lies in the middle, whatever the smallest is."""
     y = np.array([1e-16, 1.0, 1e-3, 1e-3, 1e-3, 1e-3])
     picture = draw_curves(
-        [Curve(name="rate", x=np.arange(6), y=y)], title="t", x="x", y="y", y_scale="log"
+        [Line(name="rate", x=np.arange(6), y=y)], title="t", x="x", y="y", y_scale="log"
     )
     row = (picture == BLUE).all(axis=2).sum(axis=1).argmax()  # the level part
     frame = np.flatnonzero((picture == 0).all(axis=2).mean(axis=1) > 0.8)
@@ -94,5 +94,5 @@ def test_a_logarithmic_scale_ends_where_nothing_is_to_see() -> None:
 
 
 def test_points_have_their_markers() -> None:
-    one = [Curve(name="now", x=np.array([9]), y=np.array([0.6]), marker="x")]
+    one = [Line(name="now", x=np.array([9]), y=np.array([0.6]), marker="x")]
     assert len(rows_of(draw_curves(one, title="t", x="x", y="y"), BLUE)) > 3

@@ -1,38 +1,58 @@
-"""The fifth stage: how the anchors fit the training boxes, and whether each raw map gets any."""
+"""How anchors fit the training boxes: a stage, and a comparison with anchors that k-means finds."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable, Iterator
 
-from yolo.apps.preflight.flight import Flight, Outcome
+import numpy as np
+from markupsafe import Markup
+
+from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.apps.report.charts import density_chart
-from yolo.apps.report.page import Cell, Html, table
+from yolo.apps.report.page import Cell, table
+from yolo.apps.report.plots import Line, draw_curves
 from yolo.config import Config
 from yolo.config.schema.model import YOLOv1HeadConfig
-from yolo.detection.anchors import RECALL_IOU, AnchorFit
-from yolo.factory.anchors import KEY, Level, box_sizes_px, levels_of, settle_anchors
+from yolo.data.formats.detection import DetectionDataset
+from yolo.detection.anchors import RECALL_IOU, count_distinct, fit_anchors, measure_fit
+from yolo.factory.anchors import (
+    KEY,
+    Level,
+    box_sizes_px,
+    fit_by_level,
+    fit_to_head,
+    levels_of,
+    settle_anchors,
+)
+from yolo.factory.detector import anchors_px
 
 WORST_IOU = 0.35
 """An average IoU below it is no fit: five fitted anchors reach 0.6, a single one for all 0.4."""
 
 
-def check_anchors(flight: Flight) -> Outcome:
-    """Fit ``anchors: auto``, then compare; a bad fit is told before an empty raw map."""
-    head = flight.config.model.head
-    if isinstance(head, YOLOv1HeadConfig):
+def check_anchors(preflight: Preflight) -> Outcome:
+    """Fit ``anchors: auto``, then compare; a bad fit is named before an empty raw map."""
+    if isinstance(preflight.config.model.head, YOLOv1HeadConfig):
         return Outcome(summary="a YOLOv1 has none")
-    train = flight.datasets["train"]
-    sizes_wh_px = box_sizes_px(train.annotations, flight.config.data.image_size)
-    if head.anchors == "auto":
-        flight.resolved = settle_anchors(flight.resolved, train)
-    fit, levels = levels_of(flight.config, sizes_wh_px)
+    train, size_px = preflight.datasets["train"], preflight.config.data.image_size
+    sizes_wh_px = box_sizes_px(train.annotations, size_px)
+    if preflight.config.model.head.anchors == "auto":
+        preflight.resolved = settle_anchors(preflight.resolved, train)
+    fit, levels = levels_of(preflight.config, sizes_wh_px)
+    fault = None
     if fit.average_iou >= WORST_IOU:
-        settle_anchors(flight.resolved, train)  # refuses a raw map without boxes
+        settle_anchors(preflight.resolved, train)  # refuses a raw map without boxes
+    else:
+        fault = (
+            f"{KEY}: their average IoU with the boxes of data.train is {fit.average_iou:.2f} at "
+            f"{size_px} px, below {WORST_IOU}: they are of another scale; fit them "
+            f"with scripts/fit_anchors.py, or set {KEY}: auto."
+        )
     shares = ", ".join(f"{sum(level.counts):,} at stride {level.stride_px}" for level in levels)
     return Outcome(
         summary=f"average IoU {fit.average_iou:.3f}, {fit.recall:.0%} of the boxes above "
         f"{RECALL_IOU}; {shares}",
-        fault=_fault(fit, flight.config),
+        fault=fault,
         warnings=[
             f"no training box belongs to the anchors of stride {level.stride_px}"
             for level in levels
@@ -46,36 +66,94 @@ def check_anchors(flight: Flight) -> Outcome:
                 for one in levels
             ],
         },
-        blocks=[_table(levels), _chart(flight, sizes_wh_px, levels)],
+        blocks=_blocks(levels, sizes_wh_px, size_px),
     )
 
 
-def _fault(fit: AnchorFit, config: Config) -> str | None:
-    if fit.average_iou >= WORST_IOU:
-        return None
-    return (
-        f"{KEY}: their average IoU with the boxes of data.train is {fit.average_iou:.2f} at "
-        f"{config.data.image_size} px, below {WORST_IOU}: they are of another scale; fit them "
-        f"with scripts/fit_anchors.py, or set {KEY}: auto."
-    )
-
-
-def _table(levels: list[Level]) -> Html:
+def _blocks(levels: list[Level], sizes_wh_px: np.ndarray, size_px: int) -> list[Markup]:
     rows: list[list[Cell]] = [
         [level.stride_px, f"{width:g} x {height:g}", count]
         for level in levels
         for (width, height), count in zip(level.anchors_px, level.counts, strict=True)
     ]
-    return table(["stride", "anchor, px", "training boxes"], rows)
-
-
-def _chart(flight: Flight, sizes_wh_px: np.ndarray, levels: list[Level]) -> Html:
-    anchors = np.array([anchor for level in levels for anchor in level.anchors_px])
-    return density_chart(
-        f"Training boxes and anchors at {flight.config.data.image_size} px",
+    chart = density_chart(
+        f"Training boxes and anchors at {size_px} px",
         sizes_wh_px,
-        anchors,
+        np.array([anchor for level in levels for anchor in level.anchors_px]),
         x="width, px",
         y="height, px",
         marks_name="anchors",
     )
+    return [table(["stride", "anchor, px", "training boxes"], rows), chart]
+
+
+class AnchorComparison:
+    """Boxes of a training set, the configured anchors and fitted ones.
+
+    Args:
+        config: of a head with anchors, or ``anchors: auto``.
+        train: its training set.
+
+    Raises:
+        UserError: there are fewer different boxes than anchors.
+    """
+
+    def __init__(self, config: Config, train: DetectionDataset) -> None:
+        head = config.model.head
+        assert not isinstance(head, YOLOv1HeadConfig), "YOLOv1 has no anchors"
+        self._head, self._seed = head.type, config.seed
+        self._sizes_wh_px = box_sizes_px(train.annotations, config.data.image_size)
+        self._boxes = f"{len(self._sizes_wh_px):,} boxes at {config.data.image_size} px"
+        self._current = None if head.anchors == "auto" else anchors_px(config)
+        self._fitted = fit_to_head(config, self._sizes_wh_px)
+
+    def lines(self) -> Iterator[str]:
+        """Average IoU and recall of both, and the boxes of each anchor by stride."""
+        yield f"data.train: {self._boxes}"
+        if self._current is not None:
+            yield from self._describe("current anchors", self._current)
+        yield from self._describe("fitted anchors", self._fitted)
+
+    def yaml(self) -> str:
+        """The fitted anchors, to paste."""
+        text = ", ".join(f"[{width:g}, {height:g}]" for width, height in self._fitted)
+        return f"model:\n  head:\n    type: {self._head}\n    anchors:\n      [{text}]"
+
+    def draw_elbow(self, counts: Iterable[int]) -> np.ndarray:
+        """Average IoU and recall of fitted anchors over their number; crosses for the current.
+
+        Args:
+            counts: the numbers of anchors; those above the number of different boxes are left out.
+
+        Returns:
+            uint8 (H, W, 3) RGB.
+        """
+        sizes, most = self._sizes_wh_px, count_distinct(self._sizes_wh_px)
+        fitted = [fit_anchors(sizes, n, seed=self._seed) for n in counts if n <= most]
+        lines = self._lines(fitted, "fitted", "o")
+        if self._current is not None:
+            lines += self._lines([np.array(self._current)], "current", "x")
+        title = f"Anchors fitted to {self._boxes}"
+        return draw_curves(lines, title=title, x="number of anchors", y="share")
+
+    def _lines(self, sets: list[np.ndarray], whose: str, marker: str) -> list[Line]:
+        """Both figures of some sets of anchors over their number."""
+        x = np.array([len(anchors) for anchors in sets])
+        fits = [measure_fit(self._sizes_wh_px, anchors) for anchors in sets]
+        figures = {
+            "average IoU": [fit.average_iou for fit in fits],
+            f"recall at IoU {RECALL_IOU}": [fit.recall for fit in fits],
+        }
+        return [
+            Line(name=f"{name}, {whose} anchors", x=x, y=np.array(y), marker=marker)
+            for name, y in figures.items()
+        ]
+
+    def _describe(self, title: str, anchors: list[list[float]]) -> Iterator[str]:
+        fit, levels = fit_by_level(self._head, anchors, self._sizes_wh_px)
+        figures = f"average IoU {fit.average_iou:.3f}, recall at IoU {RECALL_IOU} {fit.recall:.1%}"
+        yield f"\n{title}: {figures}"
+        for level in levels:
+            yield f"  stride {level.stride_px}: {sum(level.counts):,} boxes"
+            for (width, height), count in zip(level.anchors_px, level.counts, strict=True):
+                yield f"    {f'[{width:g}, {height:g}]':18} {count:9,}"

@@ -1,52 +1,49 @@
-"""The third stage: which boxes were dropped or clipped, look wrong, or are wrong altogether."""
+"""The stage on boxes: which were dropped or clipped, look wrong, or are wrong altogether."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import hotcoco
 import numpy as np
+from markupsafe import Markup
 
-from yolo.apps.preflight.classes import LabelCounts
-from yolo.apps.preflight.flight import Flight, Outcome, Split
-from yolo.apps.preflight.readings import FEWEST_OUTSIDE, read_boxes
-from yolo.apps.report.charts import Line, bar_chart, line_chart
-from yolo.apps.report.page import Cell, Html, details, grid, table
+from yolo.apps.preflight.box_statistics import FEWEST_OUTSIDE, measure_boxes
+from yolo.apps.preflight.checks import Outcome, Preflight
+from yolo.apps.preflight.datasets import count_labels
+from yolo.apps.report.charts import histogram_chart, line_chart
+from yolo.apps.report.page import details, grid, table
+from yolo.apps.report.plots import Line
 from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.anchors import box_sizes_px
+from yolo.factory.data import Split
 
 LOST_SHARE = 0.2
 """Of boxes without an area inside their image, from which on the data set is at fault, if they are
 as many as ``FEWEST_OUTSIDE``."""
 
-THIN = 20.0
-"""Longer side over shorter one from which on a box is suspicious."""
-
+THIN = 20.0  # longer side over shorter one from which on a box is suspicious
 FAINT_PX = 2.0
 """A box whose longer side is smaller in the network's input leaves nothing to be seen."""
 
-LISTED = 1000
-"""Suspicious boxes of a kind that page and json name; all are counted."""
-
-TOLD = 3
-"""Of a kind, on the terminal."""
-
+LISTED = 1000  # suspicious boxes of a kind that page and json name; all are counted
+PRINTED = 3  # of a kind, on the terminal
 BINS = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(NamedTuple):
     """A box, and why it is worth a look."""
 
     split: Split
     kind: str
-    text: str
+    box: str
 
 
-def check_boxes(flight: Flight) -> Outcome:
+def check_boxes(preflight: Preflight) -> Outcome:
     """Judge the boxes as annotated, and show their classes and sizes."""
-    datasets, size_px = flight.datasets, flight.config.data.image_size
+    datasets, size_px = preflight.datasets, preflight.config.data.image_size
     faults = [_misread(split, dataset) for split, dataset in datasets.items()]
     faults += [_without_objects(split, dataset) for split, dataset in datasets.items()]
     fault = next(filter(None, faults), None)
@@ -58,17 +55,24 @@ def check_boxes(flight: Flight) -> Outcome:
         suspects += found
         counts.update({f"data.{split}, {kind}": count for kind, count in numbers.items()})
     sizes = {split: box_sizes_px(data.annotations, size_px) for split, data in datasets.items()}
+    quantiles = {split: _quantiles(found) for split, found in sizes.items()}
+    small, half, large = (quantiles["train"][q] for q in ("5%", "50%", "95%"))
+    summary = f"boxes that were corrected or are worth a look: {len(suspects):,}"
     return Outcome(
-        summary=_summary(sizes["train"], size_px),
+        summary=f"sides of {small:.0f} to {large:.0f} px, half of them below {half:.0f} px at "
+        f"{size_px} px",
         fault=fault,
         warnings=[f"{kind}: {count:,} boxes" for kind, count in counts.items()],
         lines=_lines(suspects),
         figures={
-            "suspects": [{"split": s.split, "kind": s.kind, "box": s.text} for s in suspects],
+            "suspects": [suspect._asdict() for suspect in suspects],
             "counts": counts,
-            "side_px_quantiles": {split: _quantiles(found) for split, found in sizes.items()},
+            "side_px_quantiles": quantiles,
         },
-        blocks=[_charts(flight, sizes), *_suspect_table(suspects)],
+        blocks=[
+            _charts(preflight, sizes),
+            *([details(summary, table(["set", "why", "box"], suspects))] if suspects else []),
+        ],
     )
 
 
@@ -79,7 +83,7 @@ def _misread(split: Split, dataset: DetectionDataset) -> str | None:
     boxes = np.array([entry["bbox"] for entry in truth["annotations"]], np.float64).reshape(-1, 4)
     owners = np.array([sizes[entry["image_id"]] for entry in truth["annotations"]])
     finite = np.isfinite(boxes).all(axis=1)
-    wrong = read_boxes(boxes[finite], owners[finite]).fault() if finite.any() else None
+    wrong = measure_boxes(boxes[finite], owners[finite]).fault() if finite.any() else None
     if wrong is not None:
         return f"data.{split}: {wrong}."
     lost = dataset.findings.counts.get("no area", 0)
@@ -118,11 +122,12 @@ def _suspects(
         f"over {THIN:g} times as long as wide": owned[longer > THIN * shorter],
         "nearly equal to another of their class": _near_duplicates(dataset),
     }
-    suspects = [Suspect(split, "mended while reading", text) for text in findings.texts]
-    for kind, places in kinds.items():
-        suspects += [
-            Suspect(split, kind, _describe(dataset, int(place))) for place in places[:LISTED]
-        ]
+    suspects = [Suspect(split, "corrected while reading", text) for text in findings.texts]
+    suspects += [
+        Suspect(split, kind, _describe(dataset, int(place)))
+        for kind, places in kinds.items()
+        for place in places[:LISTED]
+    ]
     counts = {f"{kind} while reading": count for kind, count in findings.counts.items()}
     counts |= {kind: len(places) for kind, places in kinds.items() if len(places)}
     return suspects, counts
@@ -153,63 +158,42 @@ def _quantiles(sizes_wh_px: np.ndarray) -> dict[str, float]:
     return {f"{q}%": round(float(np.percentile(side, q)), 2) for q in (0, 5, 50, 95, 100)}
 
 
-def _summary(sizes_wh_px: np.ndarray, image_size_px: int) -> str:
-    found = _quantiles(sizes_wh_px)
-    return (
-        f"sides of {found['5%']:.0f} to {found['95%']:.0f} px, half of them below "
-        f"{found['50%']:.0f} px at {image_size_px} px"
-    )
-
-
 def _lines(suspects: Sequence[Suspect]) -> list[str]:
     """The first of each kind, for the terminal."""
+    by_kind = defaultdict(list)
+    for split, kind, box in suspects:
+        by_kind[f"data.{split}, {kind}"].append(box)
     lines: list[str] = []
-    kinds = dict.fromkeys((s.split, s.kind) for s in suspects)
-    for split, kind in kinds:
-        texts = [s.text for s in suspects if (s.split, s.kind) == (split, kind)]
-        lines += [f"data.{split}, {kind}: {text}" for text in texts[:TOLD]]
-        if len(texts) > TOLD:
-            lines.append(f"and {len(texts) - TOLD:,} more such (--html and --json list them)")
+    for kind, boxes in by_kind.items():
+        lines += [f"{kind}: {box}" for box in boxes[:PRINTED]]
+        if len(boxes) > PRINTED:
+            lines.append(f"and {len(boxes) - PRINTED:,} more such (--html and --json list them)")
     return lines
 
 
-def _charts(flight: Flight, sizes_wh_px: dict[Split, np.ndarray]) -> Html:
+def _charts(preflight: Preflight, sizes_wh_px: dict[Split, np.ndarray]) -> Markup:
     """Boxes by class, by size and by shape."""
-    counts = {split: LabelCounts.of(data).boxes for split, data in flight.datasets.items()}
+    counts = {split: count_labels(data).boxes for split, data in preflight.datasets.items()}
     order = np.argsort(-counts["train"], kind="stable")
     lines = [
         Line(
             name=split,
             x=np.arange(1, len(order) + 1),
-            y=_shares(count[order]),
+            # a gap where there is none, which a logarithm could not show
+            y=np.where(count[order] > 0, count[order] / max(count.sum(), 1), np.nan),
             colour=colour,
-            dots=len(order) <= BINS,
+            marker="o" if len(order) <= BINS else "",
         )
         for colour, (split, count) in enumerate(counts.items())
     ]
-    sides, ratios = {}, {}
-    for split, found in sizes_wh_px.items():
-        sides[str(split)] = np.sqrt(found.prod(axis=1))
-        ratios[str(split)] = found[:, 0] / found[:, 1]
-    x, unit = "classes, the most frequent first", f"px of {flight.config.data.image_size}"
+    sides = {str(split): np.sqrt(found.prod(axis=1)) for split, found in sizes_wh_px.items()}
+    ratios = {str(split): found[:, 0] / found[:, 1] for split, found in sizes_wh_px.items()}
+    x, unit = "classes, the most frequent first", f"px of {preflight.config.data.image_size}"
     return grid(
         [
             line_chart("Share of the boxes by class", lines, x=x, may_be_log=True),
-            bar_chart("Box sizes", sides, x=f"√(width × height), {unit}", bins=BINS),
-            bar_chart("Box shapes", ratios, x="width / height", bins=BINS),
+            histogram_chart("Box sizes", sides, x=f"√(width × height), {unit}", bins=BINS),
+            histogram_chart("Box shapes", ratios, x="width / height", bins=BINS),
         ],
         least_px=340,
     )
-
-
-def _shares(counts: np.ndarray) -> np.ndarray:
-    """Shares of all; a gap where there is none, which a logarithm could not show."""
-    return np.where(counts > 0, counts / max(counts.sum(), 1), np.nan)
-
-
-def _suspect_table(suspects: Sequence[Suspect]) -> list[Html]:
-    rows: list[list[Cell]] = [[s.split, s.kind, s.text] for s in suspects]
-    if not rows:
-        return []
-    shown = table(["set", "why", "box"], rows)
-    return [details(f"boxes that were mended or are worth a look: {len(rows):,}", [shown])]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from yolo.apps.preflight.flight import Flight, Outcome
-from yolo.apps.preflight.rehearsal import Rehearsal, first_images, timed_steps
-from yolo.apps.preflight.resources import checkpoint_gb, free_gb, memory_gb, total_gb
-from yolo.apps.report.page import Bar, Cell, Html, table
+from yolo.apps.preflight.checks import Outcome, Preflight
+from yolo.apps.preflight.trial_run import TrialRun, first_images, resized
+from yolo.apps.report.page import Filled, table
 from yolo.config import Config
-from yolo.data.loader import TrainingBatches
+from yolo.data.machine_memory import memory_bytes
 from yolo.factory.data import largest_side_px
 from yolo.factory.detector import DetectionLoss
 from yolo.factory.evaluator import build_evaluator
@@ -21,14 +27,14 @@ from yolo.factory.evaluator import build_evaluator
 LOADER_SECONDS = NETWORK_SECONDS = TOGETHER_SECONDS = 6.0
 EVALUATED_IMAGES = 32
 
-FULL_MEMORY = 0.9
-"""Share of the memory above which a run lives dangerously."""
+FULL_MEMORY = 0.9  # share of the memory above which a run is at risk
+FAST_LOADER = 1.2  # a loader that is so many times as fast as the network does not hold it up
+STEP_SECONDS = 4.0  # on a machine where a whole micro-batch takes longer, fewer images are timed
+LONGEST_STEP_SECONDS = 20.0
+"""A step at the largest size that would take longer on a CPU is not taken."""
 
-AHEAD = 1.2
-"""A loader that is so many times as fast as the network does not hold it up."""
-
-STEP_SECONDS = 4.0
-"""On a machine where a whole micro-batch takes longer, fewer images are timed."""
+COPIES_ON_DISK = 3  # last.pt, best.pt and the one that is being written
+GIGABYTE = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,35 +59,23 @@ class Speed:
     memory_gb: float | None
     total_gb: float
 
+    def verdict(self) -> str:
+        """Which of the two is waited for."""
+        if self.loader < self.network:
+            return (
+                "the loader limits: more data.workers, data.cache: disk or fewer transforms would "
+                "help"
+            )
+        if self.loader < FAST_LOADER * self.network:
+            return "the loader just keeps up with the network"
+        return "the network limits"
 
-def check_speed(flight: Flight) -> Outcome:
-    """Measure loader, network and both, and tell what the whole training will take."""
-    rehearsal = flight.rehearsal
-    assert rehearsal is not None
-    speed = _measure(flight, rehearsal)
-    forecast = Forecast.of(flight.config, speed, _evaluated_images(flight))
-    needed, free = checkpoint_gb(rehearsal), free_gb(flight.config.logging.directory)
-    fault = None
-    if needed > free:
-        fault = (
-            f"logging.directory: checkpoints will need {needed:.1f} GB, and "
-            f"{flight.config.logging.directory} has {free:.1f} GB free; make room or name another."
-        )
-    return Outcome(
-        summary=f"{speed.together:.1f} images/s in training (loader alone {speed.loader:.1f}, "
-        f"network alone {speed.network:.1f}); {verdict(speed)}; the whole "
-        f"training takes about {told_time(forecast.seconds)}",
-        fault=fault,
-        warnings=_warnings(speed),
-        lines=[
-            _memory_line(speed),
-            forecast.line(),
-            *_notes(flight.config, speed),
-            f"checkpoints: {needed:.2f} of {free:,.0f} GB on the disk",
-        ],
-        figures={**asdict(speed), "forecast": asdict(forecast), "checkpoints_gb": needed},
-        blocks=[_table(speed, flight.ranks.device)],
-    )
+    def memory(self) -> str:
+        """For the terminal."""
+        place = f"at {self.largest_px} px, the largest size"
+        if self.memory_gb is None:
+            return f"memory {place}: not measured, a step would take too long on this CPU"
+        return f"memory {place}: {self.memory_gb:.1f} of {self.total_gb:.1f} GB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,28 +90,19 @@ class Forecast:
     @classmethod
     def of(cls, config: Config, speed: Speed, evaluated_images: int) -> Forecast:
         """Count the steps and evaluations; one evaluation always stands at the end."""
-        steps = config.training.steps
+        steps, size = config.training.steps, config.training.batch_size
         evaluations = -(-steps // config.evaluation.every)
+        cost = _relative_cost(config, speed.size_px)
         return cls(
             steps=steps,
             evaluations=evaluations,
-            training_seconds=_relative_cost(config, speed.size_px)
-            * steps
-            * config.training.batch_size
-            / speed.together,
+            training_seconds=cost * steps * size / speed.together,
             evaluation_seconds=evaluations * evaluated_images / speed.evaluation,
         )
 
     @property
     def seconds(self) -> float:
         return self.training_seconds + self.evaluation_seconds
-
-    def line(self) -> str:
-        """For the terminal."""
-        return (
-            f"forecast: {self.steps:,} steps in {told_time(self.training_seconds)}, "
-            f"{self.evaluations:,} evaluations in {told_time(self.evaluation_seconds)}"
-        )
 
 
 def _relative_cost(config: Config, size_px: int) -> float:
@@ -131,114 +116,45 @@ def _relative_cost(config: Config, size_px: int) -> float:
     return (until * varied + (steps - until) * fixed) / steps / size_px**2
 
 
-def _measure(flight: Flight, rehearsal: Rehearsal) -> Speed:
-    images = _affordable_images(rehearsal)
-    batch = first_images(rehearsal.batch, images)
-    seconds = timed_steps(rehearsal, batch, NETWORK_SECONDS)
-    largest_px = largest_side_px(flight.config.data)
-    return Speed(
-        loader=_loader_speed(rehearsal.parts.batches),
-        network=images / seconds,
-        together=_training_speed(rehearsal, images),
-        evaluation=_evaluation_speed(flight, rehearsal),
-        size_px=batch.images.shape[-1],
-        largest_px=largest_px,
-        memory_gb=memory_gb(rehearsal, largest_px, seconds / images),
-        total_gb=total_gb(flight.ranks.device),
+def check_speed(preflight: Preflight) -> Outcome:
+    """Measure loader, network and both, and forecast the whole training."""
+    trial, config = preflight.trial, preflight.config
+    assert trial is not None
+    speed = _measure(preflight, trial)
+    evaluated = max(1, round(config.evaluation.share * len(preflight.datasets["val"])))
+    forecast = Forecast.of(config, speed, evaluated)
+    directory = config.logging.directory
+    needed, free = checkpoint_gb(trial), free_gb(directory)
+    fault = (
+        f"logging.directory: checkpoints will need {needed:.1f} GB, and "
+        f"{directory} has {free:.1f} GB free; make room or name another."
+    )
+    return Outcome(
+        summary=f"{speed.together:.1f} images/s in training (loader alone {speed.loader:.1f}, "
+        f"network alone {speed.network:.1f}); {speed.verdict()}; the whole "
+        f"training takes about {format_seconds(forecast.seconds)}",
+        fault=fault if needed > free else None,
+        warnings=_warnings(speed),
+        lines=[
+            speed.memory(),
+            f"forecast: {forecast.steps:,} steps in {format_seconds(forecast.training_seconds)}, "
+            f"{forecast.evaluations:,} evaluations in "
+            f"{format_seconds(forecast.evaluation_seconds)}",
+            *_notes(config, speed),
+            f"checkpoints: {needed:.2f} of {free:,.0f} GB on the disk",
+        ],
+        figures={**asdict(speed), "forecast": asdict(forecast), "checkpoints_gb": needed},
+        blocks=[table(["what", "images/s"], _rows(speed, preflight.ranks.device))],
     )
 
 
-def _affordable_images(rehearsal: Rehearsal) -> int:
-    """The whole micro-batch, or as many images as a step of ``STEP_SECONDS`` has time for.
-
-    Two at least: batch norm has no variance over a single value.
-    """
-    few = min(2, len(rehearsal.batch))
-    start = time.perf_counter()
-    rehearsal.step(first_images(rehearsal.batch, few))
-    each = (time.perf_counter() - start) / few
-    return max(few, min(len(rehearsal.batch), int(STEP_SECONDS / each)))
-
-
-def _loader_speed(batches: TrainingBatches) -> float:
-    """Images per second of the loader while the network rests.
-
-    The batches that the workers keep ready come first and are not counted: a second goes by.
-    """
-    stream = batches.from_step(0)
-    next(stream)
-    warm_until = time.perf_counter() + LOADER_SECONDS / 4
-    while time.perf_counter() < warm_until:
-        next(stream)
-    start, images = time.perf_counter(), 0
-    while not images or time.perf_counter() - start < LOADER_SECONDS:
-        images += len(next(stream))
-    batches.close()
-    return images / (time.perf_counter() - start)
-
-
-def _training_speed(rehearsal: Rehearsal, images: int) -> float:
-    """Images per second of steps on fresh batches; the first, which waits for workers, is out."""
-    batches = rehearsal.parts.batches
-    stream = batches.from_step(0)
-    rehearsal.step(first_images(next(stream), images))
-    start, done = time.perf_counter(), 0
-    while not done or time.perf_counter() - start < TOGETHER_SECONDS:
-        batch = first_images(next(stream), images)
-        rehearsal.step(batch)
-        done += len(batch)  # the last micro-batch of a step may be smaller
-    batches.close()
-    return done / (time.perf_counter() - start)
-
-
-def _evaluation_speed(flight: Flight, rehearsal: Rehearsal) -> float:
-    """Images per second from the file to the figures, of some validation images."""
-    val = flight.datasets["val"]
-    few = val.select(np.sort(flight.shuffled(len(val))[:EVALUATED_IMAGES]))
-    loss = rehearsal.parts.loss
-    assert isinstance(loss, DetectionLoss)
-    evaluator = build_evaluator(
-        flight.config,
-        few,
-        flight.ranks,
-        coder=loss.coder,
-        precision=rehearsal.precision,
-        loss=loss,
-    )
-    start = time.perf_counter()
-    evaluator.evaluate(rehearsal.learner.evaluated_model(), lambda: False)
-    return len(few) / (time.perf_counter() - start)
-
-
-def _evaluated_images(flight: Flight) -> int:
-    return max(1, round(flight.config.evaluation.share * len(flight.datasets["val"])))
-
-
-def verdict(speed: Speed) -> str:
-    """Which of the two is waited for."""
+def _warnings(speed: Speed) -> list[str]:
+    warnings = []
+    if speed.memory_gb is not None and speed.memory_gb > FULL_MEMORY * speed.total_gb:
+        warnings.append(f"{speed.memory()}: make training.micro_batch_size smaller")
     if speed.loader < speed.network:
-        return (
-            "the loader limits: more data.workers, data.cache: disk or fewer transforms would help"
-        )
-    if speed.loader < AHEAD * speed.network:
-        return "the loader just keeps up with the network"
-    return "the network limits"
-
-
-def told_time(seconds: float) -> str:
-    """Rounded as one would say it: 40 s, 12 min, 3.5 h, 2.1 days."""
-    for limit, divisor, unit in ((90, 1, "s"), (5400, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            value = seconds / divisor
-            return f"{value:.0f} {unit}" if unit != "h" else f"{value:.1f} {unit}"
-    return f"{seconds / 86_400:.1f} days"
-
-
-def _memory_line(speed: Speed) -> str:
-    place = f"at {speed.largest_px} px, the largest size"
-    if speed.memory_gb is None:
-        return f"memory {place}: not measured, a step would take too long on this CPU"
-    return f"memory {place}: {speed.memory_gb:.1f} of {speed.total_gb:.1f} GB"
+        warnings.append(speed.verdict())
+    return warnings
 
 
 def _notes(config: Config, speed: Speed) -> list[str]:
@@ -253,24 +169,139 @@ def _notes(config: Config, speed: Speed) -> list[str]:
     return notes
 
 
-def _warnings(speed: Speed) -> list[str]:
-    warnings = []
-    if speed.memory_gb is not None and speed.memory_gb > FULL_MEMORY * speed.total_gb:
-        warnings.append(f"{_memory_line(speed)}: make training.micro_batch_size smaller")
-    if speed.loader < speed.network:
-        warnings.append(verdict(speed))
-    return warnings
-
-
-def _table(speed: Speed, device: torch.device) -> Html:
-    most = max(speed.loader, speed.network, speed.together, speed.evaluation)
+def _rows(speed: Speed, device: torch.device) -> list[list[str | Filled]]:
     kinds = {
         "loader alone": speed.loader,
         f"network alone, training steps on {device.type}": speed.network,
         "training, both together": speed.together,
         "evaluation": speed.evaluation,
     }
-    rows: list[list[Cell]] = [
-        [name, Bar(round(value, 1), value / most)] for name, value in kinds.items()
-    ]
-    return table(["what", "images/s"], rows)
+    most = max(kinds.values())
+    return [[name, Filled(round(value, 1), value / most)] for name, value in kinds.items()]
+
+
+def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
+    images = _affordable_images(trial)
+    batch = first_images(trial.batch, images)
+    seconds = trial.seconds_per_step(batch, NETWORK_SECONDS)
+    largest_px = largest_side_px(preflight.config.data)
+    return Speed(
+        loader=_loader_speed(trial),
+        network=images / seconds,
+        together=_training_speed(trial, images),
+        evaluation=_evaluation_speed(preflight, trial),
+        size_px=batch.images.shape[-1],
+        largest_px=largest_px,
+        memory_gb=memory_gb(trial, largest_px, seconds / images),
+        total_gb=total_gb(preflight.ranks.device),
+    )
+
+
+def _affordable_images(trial: TrialRun) -> int:
+    """The whole micro-batch, or as many images as a step of ``STEP_SECONDS`` has time for.
+
+    Two at least: batch norm has no variance over a single value.
+    """
+    few = min(2, len(trial.batch))
+    start = time.perf_counter()
+    trial.step(first_images(trial.batch, few))
+    each = (time.perf_counter() - start) / few
+    return max(few, min(len(trial.batch), int(STEP_SECONDS / each)))
+
+
+def _images_per_second(take: Callable[[], int], seconds: float) -> float:
+    """Of something that is done for so long, once at least, and takes some images each time."""
+    start, images = time.perf_counter(), 0
+    while not images or time.perf_counter() - start < seconds:
+        images += take()
+    return images / (time.perf_counter() - start)
+
+
+def _loader_speed(trial: TrialRun) -> float:
+    """Images per second of the loader while the network rests.
+
+    The batches that the workers keep ready come first and are not counted: a second goes by.
+    """
+    stream = trial.parts.batches.from_step(0)
+    next(stream)
+    _images_per_second(lambda: len(next(stream)), LOADER_SECONDS / 4)
+    speed = _images_per_second(lambda: len(next(stream)), LOADER_SECONDS)
+    trial.parts.batches.close()
+    return speed
+
+
+def _training_speed(trial: TrialRun, images: int) -> float:
+    """Images per second of steps on fresh batches; the first, which waits for workers, is out."""
+    stream = trial.parts.batches.from_step(0)
+
+    def step() -> int:
+        batch = first_images(next(stream), images)
+        trial.step(batch)
+        return len(batch)  # the last micro-batch of a step may be smaller
+
+    step()
+    speed = _images_per_second(step, TOGETHER_SECONDS)
+    trial.parts.batches.close()
+    return speed
+
+
+def _evaluation_speed(preflight: Preflight, trial: TrialRun) -> float:
+    """Images per second from the file to the figures, of some validation images."""
+    val, loss = preflight.datasets["val"], trial.parts.loss
+    few = val.select(np.sort(preflight.shuffled(len(val))[:EVALUATED_IMAGES]))
+    assert isinstance(loss, DetectionLoss)
+    config, ranks, coder, precision = preflight.config, preflight.ranks, loss.coder, trial.precision
+    evaluator = build_evaluator(config, few, ranks, coder=coder, precision=precision, loss=loss)
+    start = time.perf_counter()
+    evaluator.evaluate(trial.learner.evaluated_model(), lambda: False)
+    return len(few) / (time.perf_counter() - start)
+
+
+def format_seconds(seconds: float) -> str:
+    """Rounded: 40 s, 12 min, 3.5 h, 2.1 days."""
+    for limit, divisor, unit in ((90, 1, "s"), (5400, 60, "min")):
+        if seconds < limit:
+            return f"{seconds / divisor:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def memory_gb(trial: TrialRun, largest_px: int, seconds_per_image: float) -> float | None:
+    """Most memory in use since a step of the whole micro-batch at the largest size began.
+
+    Of a CPU it is the process' peak so far. None where that step would take too long, and where the
+    system does not count it.
+    """
+    batch, device = trial.batch, trial.device
+    seconds = len(batch) * seconds_per_image * (largest_px / batch.images.shape[-1]) ** 2
+    if seconds > LONGEST_STEP_SECONDS and device.type == "cpu":
+        return None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    trial.step(resized(batch, largest_px))
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / GIGABYTE
+    if sys.platform == "win32":
+        return None
+    import resource  # no system but Unix has it
+
+    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIGABYTE
+
+
+def total_gb(device: torch.device) -> float:
+    """All memory of the GPU, or of the machine; infinite where it does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / GIGABYTE
+    return (memory_bytes() or math.inf) / GIGABYTE
+
+
+def checkpoint_gb(trial: TrialRun) -> float:
+    """What the checkpoints of a run take, each with weights, averages and the optimizer's state."""
+    found = [leaf for leaf in tree_leaves(trial.learner.state_dict()) if isinstance(leaf, Tensor)]
+    return COPIES_ON_DISK * sum(leaf.numel() * leaf.element_size() for leaf in found) / GIGABYTE
+
+
+def free_gb(directory: Path) -> float:
+    """Where a folder is, or will be made."""
+    there = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    return shutil.disk_usage(there).free / GIGABYTE

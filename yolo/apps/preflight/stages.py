@@ -1,37 +1,34 @@
-"""The stages in their order, and the run through them."""
+"""The stages in their order, the run through them, and the reports: lines, a json and a page."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_core import to_json
 
 from yolo.apps.preflight.anchors import check_anchors
 from yolo.apps.preflight.boxes import check_boxes
-from yolo.apps.preflight.classes import check_classes
-from yolo.apps.preflight.decoding import check_decoding
-from yolo.apps.preflight.files import check_files
-from yolo.apps.preflight.flight import Flight, Outcome
-from yolo.apps.preflight.headers import check_headers
-from yolo.apps.preflight.overfitting import check_overfitting
+from yolo.apps.preflight.checks import Outcome, Preflight
+from yolo.apps.preflight.datasets import check_classes, check_files
+from yolo.apps.preflight.images import check_decoding, check_headers
+from yolo.apps.preflight.overfit import check_overfitting
 from yolo.apps.preflight.speed import check_speed
 from yolo.apps.preflight.truth import check_truth
+from yolo.apps.report.page import render, write_page
 from yolo.errors import UserError
+from yolo.files import atomic_write
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One thing to look at.
-
-    Attributes:
-        name: a word.
-        title: for the page.
-        check: looks; a ``UserError`` of it is a fault.
-    """
+    """One thing to look at: a ``UserError`` of its check is a fault."""
 
     name: str
     title: str
-    check: Callable[[Flight], Outcome]
+    check: Callable[[Preflight], Outcome]
 
 
 STAGES = (
@@ -42,7 +39,7 @@ STAGES = (
     Stage("anchors", "Anchors", check_anchors),
     Stage("decoding", "Decoding", check_decoding),
     Stage("truth", "The truth as predictions", check_truth),
-    Stage("overfitting", "One batch by heart", check_overfitting),
+    Stage("overfitting", "Overfitting one batch", check_overfitting),
     Stage("speed", "Speed, memory and time", check_speed),
 )
 """The cheapest first."""
@@ -57,23 +54,18 @@ class Result:
     seconds: float
 
 
-def fly(flight: Flight, tell: Callable[[Result], None]) -> list[Result]:
-    """Run the stages up to the first fault.
-
-    Args:
-        flight: the config to look at.
-        tell: is called after each stage.
-    """
+def run_stages(preflight: Preflight, report: Callable[[Result], None]) -> list[Result]:
+    """Run the stages up to the first fault; ``report`` is called after each."""
     results = []
     for stage in STAGES:
         start = time.perf_counter()
         try:
-            outcome = stage.check(flight)
+            outcome = stage.check(preflight)
         except UserError as error:
             outcome = Outcome(summary="could not be finished", fault=str(error))
         result = Result(stage, outcome, time.perf_counter() - start)
         results.append(result)
-        tell(result)
+        report(result)
         if outcome.fault is not None:
             break
     return results
@@ -82,3 +74,62 @@ def fly(flight: Flight, tell: Callable[[Result], None]) -> list[Result]:
 def fault_of(results: Sequence[Result]) -> str | None:
     """The sentence that ended it, if any."""
     return results[-1].outcome.fault
+
+
+def lines_of(result: Result) -> list[str]:
+    """A stage as the terminal shows it."""
+    outcome = result.outcome
+    mark = "FAULT" if outcome.fault is not None else "ok"
+    lines = [f"{result.stage.name:<12} {mark:<5} {result.seconds:5.1f} s  {outcome.summary}"]
+    lines += [f"    {line}" for line in outcome.lines]
+    lines += [f"  warning: {warning}" for warning in outcome.warnings]
+    return lines
+
+
+def conclusion(results: Sequence[Result]) -> str:
+    """The last line."""
+    seconds, fault = sum(result.seconds for result in results), fault_of(results)
+    if fault is not None:
+        return f"FAULT in stage {results[-1].stage.name}, after {seconds:.0f} s: {fault}"
+    warnings = sum(len(result.outcome.warnings) for result in results)
+    return f"nothing that would spoil the run was found in {seconds:.0f} s; warnings: {warnings}"
+
+
+def write_json(path: Path, preflight: Preflight, results: Sequence[Result]) -> None:
+    """Write all figures; what is not finite becomes null.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    report = {
+        "config": str(preflight.resolved.path),
+        "fault": fault_of(results),
+        "stages": [
+            {
+                "name": result.stage.name,
+                "seconds": round(result.seconds, 3),
+                "summary": result.outcome.summary,
+                "fault": result.outcome.fault,
+                "warnings": list(result.outcome.warnings),
+                "figures": result.outcome.figures,
+            }
+            for result in results
+        ],
+    }
+    content = to_json(report, indent=1, inf_nan_mode="null", fallback=lambda value: value.item())
+    try:
+        atomic_write(path, content)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the json cannot be written ({error.strerror or error}); name another place"
+        ) from error
+
+
+def write_html(path: Path, preflight: Preflight, results: Sequence[Result]) -> None:
+    """Write the page: the verdict first, then each stage.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    values = {"preflight": preflight, "results": results, "stages": len(STAGES)}
+    write_page(path, render("preflight.html", fault=fault_of(results), **values))

@@ -1,33 +1,34 @@
-"""The seventh stage: the truth as predictions scores 1, and what is the most that maps can say."""
+"""The stage on the evaluation: the truth as predictions scores 1, and its upper bound.
+
+The upper bound is what the truth reaches when it is encoded into the network's raw maps and decoded
+again: boxes that share a cell and anchor have no place of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yolo.apps.preflight.encoded_truth import EncodedTruth
-from yolo.apps.preflight.flight import Flight, Outcome
+from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.boxes import cxcywh_to_xyxy
+from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
+from yolo.detection.assign import assign_best_anchor, assign_first_in_cell
+from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.detection_evaluator import DetectionEvaluator
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import build_coder
 from yolo.factory.evaluator import DEFAULT_MONITORS, build_metrics
-from yolo.records import Batch
+from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
 
-MOST_IMAGES = 160
-"""Of a larger validation set so many are drawn, of those with an object first."""
-
-PERFECT = 0.99
-"""Below it the evaluation loses boxes; what only rounding costs is less."""
-
+MOST_IMAGES = 160  # of a larger validation set so many are drawn, of those with an object first
+PERFECT = 0.99  # below it the evaluation loses boxes; what only rounding costs is less
 SPOILT = 0.9
 """Below it the figures are worth nothing; a box over the edge of a small data set costs less."""
 
@@ -35,25 +36,30 @@ LOW_BOUND = 0.8
 MOST_OF_A_CLASS = 100
 """COCO's metric looks at no more detections of a class in an image, VOC's at all."""
 
+CERTAIN = 20.0  # a logit whose sigmoid is 1 to eight digits
+_CPU = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
-def check_truth(flight: Flight) -> Outcome:
-    """Let an oracle take the network's place, then one that must speak in raw maps."""
-    val, config = flight.datasets["val"], flight.config
-    val = val.select(_chosen(flight, val))
-    cpu = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    batches = list(build_evaluation_batches(config, val, cpu))
-    exact = _Path(flight, val, batches, coder=nn.Identity())
-    perfect = exact.score(_Oracle(batches, len(val.class_names)))
+
+def check_truth(preflight: Preflight) -> Outcome:
+    """Let an oracle take the network's place, then one that answers in raw maps."""
+    val, config = preflight.datasets["val"], preflight.config
+    val = val.select(_chosen(preflight, val))
+    batches = list(build_evaluation_batches(config, val, _CPU))
+    monitor = config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric]
+
+    oracle = _Oracle(batches, len(val.class_names))
+    perfect = _score(config, val, batches, oracle, nn.Identity())
     coder = build_coder(config)
     encoder = EncodedTruth(batches, coder=coder, classes=len(val.class_names))
-    bound = _Path(flight, val, batches, coder=coder).score(encoder)
-    monitor = config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric]
-    placed = f"{encoder.placed:,} of {encoder.truths:,}"
-    told = [n for n in dict.fromkeys((monitor, "AP")) if n in perfect]
+    bound = _score(config, val, batches, encoder, coder)
+    shown = [name for name in dict.fromkeys((monitor, "AP")) if name in perfect]
+    reached, at_most = (
+        ", ".join(f"{name} {stats[name]:.4f}" for name in shown) for stats in (perfect, bound)
+    )
     return Outcome(
-        summary=f"{_told(perfect, told)} on {len(val):,} images; encoded in the network's maps "
-        f"and decoded again {_told(bound, told)}, the most that it can reach ({placed} boxes have "
-        "a place)",
+        summary=f"{reached} on {len(val):,} images; encoded in the network's maps and decoded "
+        f"again {at_most}, the most that it can reach ({encoder.placed:,} of {encoder.truths:,} "
+        "boxes have a place)",
         fault=_fault(perfect[monitor], monitor, val),
         warnings=_warnings(perfect[monitor], bound[monitor], monitor),
         figures={
@@ -66,20 +72,47 @@ def check_truth(flight: Flight) -> Outcome:
     )
 
 
-def _chosen(flight: Flight, val: DetectionDataset) -> np.ndarray:
+def _chosen(preflight: Preflight, val: DetectionDataset) -> np.ndarray:
     """The images to score, ascending: without an object among them there would be no figure."""
-    packed, order = val.annotations, flight.shuffled(len(val))
+    packed, order = val.annotations, preflight.shuffled(len(val))
     objects = np.bincount(packed.image_index()[~packed.ignored], minlength=len(val))
     empty_last = order[np.argsort(objects[order] == 0, kind="stable")]
     return np.sort(empty_last[:MOST_IMAGES])
 
 
-def _told(stats: dict[str, float], names: Sequence[str]) -> str:
-    return ", ".join(f"{name} {stats[name]:.4f}" for name in names)
+def _score(
+    config: Config,
+    val: DetectionDataset,
+    batches: Sequence[Batch],
+    model: nn.Module,
+    coder: nn.Module,
+) -> dict[str, float]:
+    """The evaluation from raw maps to figures."""
+    most = max(batch.targets.max_per_image for batch in batches)
+    evaluator = DetectionEvaluator(
+        batches=batches,
+        images=len(val),
+        metrics=build_metrics(config.evaluation, val),
+        category_ids=val.category_ids,
+        class_names=val.class_names,
+        monitor=config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric],
+        coder=coder,
+        postprocess=Postprocess(conf=0.5, iou=1.0, max_detections=most),
+        loss=None,
+        precision=Precision("fp32"),
+        ranks=_CPU,
+    )
+    found = evaluator.find(model, lambda: False)
+    assert found is not None
+    return evaluator.score(found).stats
 
 
 def _fault(figure: float, monitor: str, val: DetectionDataset) -> str | None:
-    if figure >= SPOILT or _crowded(val):
+    """Unless an image has more of a class than COCO's metric looks at."""
+    packed, classes = val.annotations, len(val.class_names)
+    of_class = packed.image_index() * classes + packed.labels
+    crowded = np.bincount(of_class, minlength=1).max() > MOST_OF_A_CLASS
+    if figure >= SPOILT or crowded:
         return None
     return (
         f"data.val: its own boxes as predictions reach {monitor} {figure:.3f} and not 1, so that "
@@ -100,44 +133,6 @@ def _warnings(figure: float, bound: float, monitor: str) -> list[str]:
     return warnings
 
 
-def _crowded(val: DetectionDataset) -> bool:
-    """Whether an image has more of a class than COCO's metric looks at."""
-    packed, classes = val.annotations, len(val.class_names)
-    of_class = packed.image_index() * classes + packed.labels
-    return bool(np.bincount(of_class, minlength=1).max() > MOST_OF_A_CLASS)
-
-
-@dataclass(frozen=True)
-class _Path:
-    """The evaluation from raw maps to figures, on batches that are there."""
-
-    flight: Flight
-    val: DetectionDataset
-    batches: Sequence[Batch]
-    coder: nn.Module
-
-    def score(self, model: nn.Module) -> dict[str, float]:
-        evaluation = self.flight.config.evaluation
-        monitor = evaluation.monitor or DEFAULT_MONITORS[evaluation.metric]
-        most = max(batch.targets.max_per_image for batch in self.batches)
-        evaluator = DetectionEvaluator(
-            batches=self.batches,
-            images=len(self.val),
-            metrics=build_metrics(evaluation, self.val),
-            category_ids=self.val.category_ids,
-            class_names=self.val.class_names,
-            monitor=monitor,
-            coder=self.coder,
-            postprocess=Postprocess(conf=0.5, iou=1.0, max_detections=most),
-            loss=None,
-            precision=Precision("fp32"),
-            ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu")),
-        )
-        found = evaluator.find(model, lambda: False)
-        assert found is not None
-        return evaluator.score(found).stats
-
-
 class _Oracle(nn.Module):
     """Answers each batch with its truth: boxes (B, N, 4) in pixels and scores (B, N, K)."""
 
@@ -155,3 +150,85 @@ class _Oracle(nn.Module):
             boxes[image, :count] = cxcywh_to_xyxy(targets.boxes_cxcywh_norm[mine]) * size_px
             scores[image, torch.arange(count), targets.labels[mine]] = 1.0
         return boxes, scores
+
+
+class EncodedTruth(nn.Module):
+    """Takes the network's place in an evaluation: answers each batch with maps of its truth.
+
+    Args:
+        batches: those that it will be shown, in their order.
+        coder: of the network that it stands for.
+        classes: of the data.
+
+    Attributes:
+        truths, placed: of the batches so far: boxes that are to be found, and those that have a
+            place in the maps.
+    """
+
+    def __init__(
+        self, batches: Iterable[Batch], *, coder: AnchorCoder | GridCoder, classes: int
+    ) -> None:
+        super().__init__()
+        self._targets = (batch.targets for batch in batches)
+        self._coder, self._classes = (coder,), classes  # a tuple: no module of this one
+        self.truths = self.placed = 0
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Raw maps on the images' device."""
+        targets = next(self._targets)
+        raw, placed = encode_truth(
+            self._coder[0],
+            targets,
+            images=len(images),
+            size_px=images.shape[-1],
+            classes=self._classes,
+        )
+        self.truths += int((~targets.ignored).sum())
+        self.placed += int(placed.sum())
+        return [level.to(images.device) for level in raw]
+
+
+def encode_truth(
+    coder: AnchorCoder | GridCoder, targets: Targets, *, images: int, size_px: int, classes: int
+) -> tuple[list[Tensor], Tensor]:
+    """Put each truth where its assignment wants it.
+
+    Returns:
+        The raw maps, and which truths found a place: bool (T,).
+    """
+    if isinstance(coder, GridCoder):
+        return _on_grid(coder, targets, images, classes)
+    return _on_anchors(coder, targets, images, size_px, classes)
+
+
+def _on_grid(
+    coder: GridCoder, targets: Targets, images: int, classes: int
+) -> tuple[list[Tensor], Tensor]:
+    cells = coder.cells
+    raw = torch.zeros(images, cells, cells, coder.boxes * 5 + classes)
+    places = assign_first_in_cell(targets, cells=cells, images=images)
+    encoded = coder.encode(targets.boxes_cxcywh_norm, row=places.row, column=places.column)
+    boxes, logits = coder.split(raw)
+    for t in torch.flatten(places.owns.nonzero()).tolist():
+        at = (targets.image_index[t], places.row[t], places.column[t])
+        boxes[at][0, :4], boxes[at][0, 4] = encoded[t], 1.0
+        logits[at][targets.labels[t]] = 1.0
+    return [raw], places.owns
+
+
+def _on_anchors(
+    coder: AnchorCoder, targets: Targets, images: int, size_px: int, classes: int
+) -> tuple[list[Tensor], Tensor]:
+    anchors = coder.anchors_px.shape[1]
+    grids = [(size_px // stride, size_px // stride) for stride in coder.stride_px]
+    raw = [torch.full((images, anchors, *grid, 5 + classes), -CERTAIN) for grid in grids]
+    boxes_px = targets.boxes_cxcywh_norm * size_px
+    places = assign_best_anchor(targets, boxes_px, coder, grids_hw=grids, images=images)
+    at: dict[str, Tensor] = {n: getattr(places, n) for n in ("level", "anchor", "row", "column")}
+    centres, sizes = coder.encode(boxes_px, **at)
+    for t in torch.flatten(places.owns.nonzero()).tolist():
+        index = targets.image_index[t], places.anchor[t], places.row[t], places.column[t]
+        row = raw[places.level[t]][index]
+        row[:2], row[2:4] = centres[t].logit(eps=1e-6), sizes[t]
+        row[4] = row[5 + targets.labels[t]] = CERTAIN
+    return raw, places.owns

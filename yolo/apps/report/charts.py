@@ -1,4 +1,4 @@
-"""Charts as drawings inside the page (SVG), in the page's own ink so that they suit day and night.
+"""Charts as drawings inside a page (SVG), in the page's own ink so that they suit day and night.
 
 Titles and legends are the page's text: names of any length and script wrap as text does.
 """
@@ -9,49 +9,26 @@ import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from yolo.apps.report.page import Html, escape
+from yolo.apps.report.page import chart
+from yolo.apps.report.plots import Line
 
 COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#8a63d2", "#b8860b", "#0c9aa8", "#868e96")
-MOST_POINTS = 400
-"""Of a line; longer ones show means of neighbours."""
-
-CELLS = 30
-"""Of a density, in each direction."""
-
+MOST_POINTS = 400  # of a line; longer ones show means of neighbours
+CELLS = 30  # of a density, in each direction
 _INK = "#010203"  # drawn with it, then replaced by the colour of the page's text
 _ATTRIBUTE, _DECIMALS = re.compile(r'="[^"]*"'), re.compile(r"(\d\.\d\d)\d+")
 _CSS_STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
 _LOG_FROM = 20  # largest over smallest value from which on an axis is logarithmic
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of a chart.
-
-    Attributes:
-        name: in the legend.
-        x, y: (P,), NaN is a gap.
-        colour: a number into ``COLOURS``, which begin anew where they end.
-        style: of matplotlib.
-        dots: mark each point too.
-    """
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    colour: int = 0
-    style: str = "-"
-    dots: bool = False
 
 
 def line_chart(
@@ -62,7 +39,7 @@ def line_chart(
     marks: Sequence[float] = (),
     y_limits: tuple[float, float] | None = None,
     may_be_log: bool = False,
-) -> Html:
+) -> Markup:
     """Lines over a shared x.
 
     Args:
@@ -74,12 +51,13 @@ def line_chart(
         may_be_log: choose a logarithmic y axis where the values span much.
     """
     figure, axes = _frame(x)
+    legend = []
     for line in lines:
+        colour = COLOURS[line.colour % len(COLOURS)]
+        legend.append((line.name, colour, _CSS_STYLES[line.style]))
         at, values = _thinned(line.x, line.y)
-        (drawn,) = axes.plot(at, values, linestyle=line.style, linewidth=1.5)
-        drawn.set_color(COLOURS[line.colour % len(COLOURS)])
-        if line.dots or len(at) == 1:
-            drawn.set(marker="o", markersize=3)
+        marker = "o" if len(at) == 1 else line.marker
+        axes.plot(at, values, line.style, lw=1.5, color=colour, marker=marker, markersize=3)
     if all(np.issubdtype(line.x.dtype, np.integer) for line in lines):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     for mark in marks:
@@ -89,11 +67,10 @@ def line_chart(
         axes.set_ylim(*y_limits)
     elif may_be_log and len(known) and known.min() > 0 and known.max() > _LOG_FROM * known.min():
         axes.set_yscale("log")
-    entries = [(line.name, COLOURS[line.colour % len(COLOURS)], line.style) for line in lines]
-    return _chart(title, figure, entries)
+    return chart(title, _svg(figure, title), legend)
 
 
-def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarray) -> Html:
+def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarray) -> Markup:
     """How often the boxes of a confidence are right, beside the line where both are equal.
 
     Args:
@@ -105,10 +82,10 @@ def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarra
     axes.bar(confidence, share_right, width=0.07, color=COLOURS[0], alpha=0.35)
     axes.plot(confidence, share_right, color=COLOURS[0], marker="o", markersize=4, linewidth=1.5)
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    return _chart(title, figure, [("share of right boxes", COLOURS[0], "-")])
+    return chart(title, _svg(figure, title), [("share of right boxes", COLOURS[0], "solid")])
 
 
-def bar_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bins: int) -> Html:
+def histogram_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bins: int) -> Markup:
     """How values are spread, on a logarithmic scale: one histogram for each name, as shares.
 
     Args:
@@ -120,17 +97,19 @@ def bar_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bins: int
     figure, axes = _frame(x)
     known = np.concatenate(list(values.values()))
     edges = np.geomspace(known.min() * 0.999, known.max() * 1.001, bins + 1)
-    for colour, found in zip(itertools.cycle(COLOURS), values.values()):
+    coloured = list(zip(values.items(), itertools.cycle(COLOURS), strict=False))
+    for (_, found), colour in coloured:
         share = np.histogram(found, edges)[0] / max(len(found), 1)
         axes.stairs(share, edges, fill=True, alpha=0.35, color=colour)
     axes.set_xscale("log")
-    _log_axis(axes.xaxis)
-    return _chart(title, figure, [(n, c, "-") for n, c in zip(values, itertools.cycle(COLOURS))])
+    _write_plain_ticks(axes.xaxis)
+    legend = [(name, colour, "solid") for (name, _), colour in coloured]
+    return chart(title, _svg(figure, title), legend)
 
 
 def density_chart(
     title: str, points: np.ndarray, marks: np.ndarray, *, x: str, y: str, marks_name: str
-) -> Html:
+) -> Markup:
     """Where many points lie, on logarithmic axes, and a few marks among them.
 
     Args:
@@ -146,20 +125,20 @@ def density_chart(
     edges = [np.geomspace(side.min() * 0.95, side.max() * 1.05, CELLS + 1) for side in known.T]
     counts, across, up = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
     for column, row in np.argwhere(counts > 0).tolist():
-        corner, width = (across[column], up[row]), across[column + 1] - across[column]
         depth = 0.15 + 0.85 * np.sqrt(counts[column, row] / counts.max())
+        corner, width = (across[column], up[row]), across[column + 1] - across[column]
         height = up[row + 1] - up[row]
         axes.add_patch(Rectangle(corner, width, height, color=COLOURS[0], alpha=depth, lw=0))
     axes.scatter(marks[:, 0], marks[:, 1], marker="x", s=30, color=COLOURS[1], linewidths=1.6)
-    axes.set(xlim=(across[0], across[-1]), ylim=(up[0], up[-1]))
-    axes.set(xscale="log", yscale="log")
-    _log_axis(axes.xaxis)
-    _log_axis(axes.yaxis)
-    return _chart(title, figure, [("boxes", COLOURS[0], "-"), (marks_name, COLOURS[1], "-")])
+    axes.set(xlim=(across[0], across[-1]), ylim=(up[0], up[-1]), xscale="log", yscale="log")
+    _write_plain_ticks(axes.xaxis)
+    _write_plain_ticks(axes.yaxis)
+    legend = [("boxes", COLOURS[0], "solid"), (marks_name, COLOURS[1], "solid")]
+    return chart(title, _svg(figure, title), legend)
 
 
-def _log_axis(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 times a power of ten, written as plain numbers."""
+def _write_plain_ticks(axis: Axis) -> None:
+    """On a logarithmic axis, at 1, 2 and 5 times a power of ten."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
@@ -174,9 +153,7 @@ def _frame(x: str) -> tuple[Figure, Axes]:
     axes.grid(color=_INK, alpha=0.13, linewidth=0.6)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_INK)
-        spine.set_alpha(0.4)
+        spine.set(visible=side in ("left", "bottom"), color=_INK, alpha=0.4)
     return figure, axes
 
 
@@ -193,28 +170,14 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x[np.minimum(starts + each - 1, len(x) - 1)], sums / counts
 
 
-def _chart(title: str, figure: Figure, entries: Sequence[tuple[str, str, str]]) -> Html:
-    """The drawing below its title and above its legend of names, colours and line styles."""
-    legend = "".join(
-        f'<span><i style="border-color:{colour};border-style:{_CSS_STYLES[style]}"></i>'
-        f"{escape(name)}</span>"
-        for name, colour, style in entries
-    )
-    return Html(
-        f'<figure class="chart"><h3>{escape(title)}</h3>{_svg(figure, title)}'
-        f'<div class="legend">{legend}</div></figure>'
-    )
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """The drawing without what a page does not need: prolog, name spaces, size."""
+def _svg(figure: Figure, title: str) -> Markup:
+    """The drawing without what a page does not need: prolog, name spaces, size, fonts."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"chart {title}"}):
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     drawing = file.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    start, rest = drawing.split(">", 1)
+    start, rest = drawing[drawing.index("<svg") :].split(">", 1)
     view = re.search(r'viewBox="[^"]*"', start)
     assert view is not None
     rest = re.sub(r"<style.*?</style>", "", rest, count=1, flags=re.DOTALL)
@@ -223,4 +186,4 @@ def _svg(figure: Figure, title: str) -> str:
     rest = _ATTRIBUTE.sub(lambda match: _DECIMALS.sub(r"\1", match.group()), rest)
     rest = rest.replace(_INK, "currentColor")
     label = f'role="img" aria-label="{escape(title)}"'
-    return f'<svg {view.group()} {label} style="stroke-linejoin:round">{rest}'
+    return Markup(f'<svg {view.group()} {label} style="stroke-linejoin:round">{rest}')

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import torch
+from markupsafe import Markup
 
-from yolo.apps.report.page import Html, picture
+from yolo.apps.report.drawing import Colour
+from yolo.apps.report.page import picture
 from yolo.boxes import pairwise_iou
 from yolo.data.bad_images import BAD
 from yolo.data.formats.detection import DetectionDataset
@@ -21,37 +22,14 @@ from yolo.evaluate.metrics.detection_errors import (
     DetectionErrors,
 )
 from yolo.evaluate.metrics.metric import WRONG
+from yolo.records import Sample
 
-MOST_PICTURES = 24
-"""Of false positives, and of misses."""
-
+MOST_PICTURES = 24  # of false positives, and of misses
 MOST_PER_IMAGE = 3
-SIDE_PX = 300
-"""Of a picture."""
-
-LEAST_WINDOW_PX = 64
-"""So that a small box shows with what is around it."""
-
-CONTEXT = 2.0
-"""The window's side as a multiple of the box's longer one."""
-
+SIDE_PX = 300  # of a picture
+LEAST_WINDOW_PX = 64  # so that a small box shows with what is around it
+CONTEXT = 2.0  # the window's side as a multiple of the box's longer one
 TRUTH, FALSE, MISSED = (60, 200, 90), (235, 60, 50), (255, 150, 20)  # RGB
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One image with what is known about it.
-
-    Attributes:
-        image: uint8 (H, W, 3), RGB.
-        name: of its file.
-        truth_xyxy_px, truth_labels: (n, 4) and (n,).
-    """
-
-    image: np.ndarray
-    name: str
-    truth_xyxy_px: np.ndarray
-    truth_labels: np.ndarray
 
 
 class Gallery:
@@ -68,61 +46,57 @@ class Gallery:
         ids = dataset.annotations.image_ids.tolist()
         self._index_of = {image_id: index for index, image_id in enumerate(ids)}
 
-    def false_positives(self) -> list[Html]:
+    def false_positives(self) -> list[Markup]:
         """The wrong boxes of the highest confidence."""
         found = self._found
         wrong = np.flatnonzero(self._errors.verdicts == WRONG)
         order = wrong[np.argsort(-found.scores[wrong], kind="stable")]
-        images = found.image_ids[order].tolist()
-        chosen = _spread(order.tolist(), images)
-        return [self._false_positive(row) for row in chosen]
+        return [self._false_positive(row) for row in _spread(order, found.image_ids)]
 
-    def misses(self) -> list[Html]:
+    def misses(self) -> list[Markup]:
         """Truths that no box of the working confidence has found.
 
         Those without any box first, of them the largest first; then those of the least confidence.
         """
-        truth, errors = self._errors.truth, self._errors
-        by = errors.found_by
-        none = np.zeros(1, np.float32)
-        scores = np.concatenate([self._found.scores, none])[by]  # -1 takes the last: none
-        missed = np.flatnonzero(~truth.ignored & ((by < 0) | (scores < errors.conf)))
+        truth, by = self._errors.truth, self._errors.found_by
+        scores = np.append(self._found.scores, np.float32(0))[by]  # -1 takes the last: none
+        missed = np.flatnonzero(~truth.ignored & ((by < 0) | (scores < self._errors.conf)))
         order = missed[np.lexsort((-truth.areas_px2[missed], scores[missed], by[missed] >= 0))]
-        chosen = _spread(order.tolist(), truth.image_ids[order].tolist())
-        return [self._miss(number) for number in chosen]
+        return [self._miss(number) for number in _spread(order, truth.image_ids)]
 
-    def _false_positive(self, row: int) -> Html:
+    def _false_positive(self, row: int) -> Markup:
         found = self._found
-        scene = self._scene(self._index_of[int(found.image_ids[row])])
+        sample, file_name = self._load(int(found.image_ids[row]))
+        truth_px, labels = sample.boxes_xyxy_px[~sample.ignored], sample.labels[~sample.ignored]
         box, label = found.boxes_xyxy_px[row], int(found.labels[row])
-        why = self._why_wrong(box, label, scene)
-        caption = f"{self._name(label)} {found.scores[row]:.2f}: {why} · {scene.name}"
-        return _cut(scene, box, FALSE, scene.truth_xyxy_px, caption)
+        why = self._why_wrong(_overlap(box, truth_px), label, labels)
+        caption = f"{self._name(label)} {found.scores[row]:.2f}: {why} · {file_name}"
+        return _cut(sample.image, box, FALSE, truth_px, TRUTH, caption)
 
-    def _miss(self, number: int) -> Html:
-        truth = self._errors.truth
-        scene = self._scene(self._index_of[int(truth.image_ids[number])])
+    def _miss(self, number: int) -> Markup:
+        truth, found = self._errors.truth, self._found
+        sample, file_name = self._load(int(truth.image_ids[number]))
         box = truth.boxes_xyxy_px[number]
         label = self._dataset.label_of_category[int(truth.category_ids[number])]
-        mine = self._found.image_ids == truth.image_ids[number]
         by = int(self._errors.found_by[number])
         if by >= 0:
-            why = f"found with confidence {self._found.scores[by]:.3f} only"
-            shown = self._found.boxes_xyxy_px[by : by + 1]
+            why = f"found with confidence {found.scores[by]:.3f} only"
+            shown = found.boxes_xyxy_px[by : by + 1]
         else:
-            rows = np.flatnonzero(mine & (self._found.scores >= self._errors.conf))
+            mine = found.image_ids == truth.image_ids[number]
+            rows = np.flatnonzero(mine & (found.scores >= self._errors.conf))
             why, shown = self._why_missed(box, label, rows)
-        return _cut(scene, box, MISSED, shown, f"{self._name(label)}: {why} · {scene.name}", FALSE)
+        caption = f"{self._name(label)}: {why} · {file_name}"
+        return _cut(sample.image, box, MISSED, shown, FALSE, caption)
 
-    def _why_wrong(self, box: np.ndarray, label: int, scene: Scene) -> str:
-        """TIDE's kinds in words."""
-        overlap = _overlap(box, scene.truth_xyxy_px)
-        same = scene.truth_labels == label
+    def _why_wrong(self, overlap: np.ndarray, label: int, truth_labels: np.ndarray) -> str:
+        """TIDE's kinds in words, by the box's overlap (n,) with the truths of its image."""
+        same = truth_labels == label
         best_same = overlap[same].max(initial=0.0)
         if best_same >= MATCH_IOU:
             return "a second box for the same object"
         if overlap[~same].max(initial=0.0) >= MATCH_IOU:
-            other = int(scene.truth_labels[np.where(same, -1.0, overlap).argmax()])
+            other = int(truth_labels[np.where(same, -1.0, overlap).argmax()])
             return f"wrong class, is {self._name(other)}"
         if best_same >= BACKGROUND_IOU:
             return f"badly placed, IoU {_cut_off(best_same):.2f}"
@@ -137,37 +111,31 @@ class Gallery:
         if overlap.max(initial=0.0) < BACKGROUND_IOU:
             return "not found", boxes[:0]
         best = int(overlap.argmax())
-        name = self._name(int(self._found.labels[rows[best]]))
-        what = "nearest" if self._found.labels[rows[best]] == label else "taken for"
-        score = self._found.scores[rows[best]]
-        if what == "nearest" and overlap[best] >= MATCH_IOU:
+        nearest, score = int(self._found.labels[rows[best]]), self._found.scores[rows[best]]
+        what = "nearest" if nearest == label else "taken for"
+        if nearest == label and overlap[best] >= MATCH_IOU:
             what = "shares its box with another object:"
-        return f"{what} {name} {score:.2f}, IoU {_cut_off(overlap[best]):.2f}", boxes[
-            best : best + 1
-        ]
+        why = f"{what} {self._name(nearest)} {score:.2f}, IoU {_cut_off(overlap[best]):.2f}"
+        return why, boxes[best : best + 1]
 
-    def _scene(self, index: int) -> Scene:
+    def _load(self, image_id: int) -> tuple[Sample, str]:
+        """An image with its truth and the name of its file."""
+        index = self._index_of[image_id]
         name = self._dataset.annotations.file_name(index)
         try:
-            sample = self._dataset.load(index)
+            return self._dataset.load(index), name
         except BAD:  # the evaluation has named it and gone on
-            sample, name = self._dataset.empty(index), f"{name} (cannot be read)"
-        kept = ~sample.ignored
-        return Scene(
-            image=sample.image,
-            name=name,
-            truth_xyxy_px=sample.boxes_xyxy_px[kept],
-            truth_labels=sample.labels[kept],
-        )
+            return self._dataset.empty(index), f"{name} (cannot be read)"
 
     def _name(self, label: int) -> str:
         return self._dataset.class_names[label]
 
 
-def _spread(numbers: Iterable[int], images: Iterable[int]) -> Iterator[int]:
+def _spread(order: np.ndarray, image_ids: np.ndarray) -> Iterator[int]:
     """The first ``MOST_PICTURES`` of which no image has more than ``MOST_PER_IMAGE``."""
     of_image: Counter[int] = Counter()
-    for number, image in zip(numbers, images, strict=True):
+    for number in order.tolist():
+        image = int(image_ids[number])
         if of_image.total() == MOST_PICTURES:
             return
         if of_image[image] < MOST_PER_IMAGE:
@@ -187,19 +155,19 @@ def _cut_off(overlap: float) -> float:
 
 
 def _cut(
-    scene: Scene,
+    image: np.ndarray,
     box: np.ndarray,
-    colour: tuple[int, int, int],
+    colour: Colour,
     others: np.ndarray,
+    others_colour: Colour,
     caption: str,
-    others_colour: tuple[int, int, int] = TRUTH,
-) -> Html:
-    """The box in its window of the image, other boxes thinly."""
-    height, width = scene.image.shape[:2]
+) -> Markup:
+    """The box in its window of the image (H, W, 3), other boxes (n, 4) thinly."""
+    height, width = image.shape[:2]
     box = np.nan_to_num(np.asarray(box, np.float64), posinf=1e6, neginf=-1e6)
     box = box.clip(0, [width, height, width, height])
     left, top, side_x, side_y = _window(box, height, width)
-    cut = scene.image[top : top + side_y, left : left + side_x]
+    cut = image[top : top + side_y, left : left + side_x]
     factor = SIDE_PX / max(side_x, side_y)
     size = (max(1, round(side_x * factor)), max(1, round(side_y * factor)))
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
@@ -220,8 +188,6 @@ def _window(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, in
     return min(max(left, 0), width - side_x), min(max(top, 0), height - side_y), side_x, side_y
 
 
-def _outline(
-    canvas: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], thickness: int
-) -> None:
+def _outline(canvas: np.ndarray, box: np.ndarray, colour: Colour, thickness: int) -> None:
     corners = np.nan_to_num(box).clip(-4 * SIDE_PX, 4 * SIDE_PX).round().astype(int).tolist()
     cv2.rectangle(canvas, tuple(corners[:2]), tuple(corners[2:]), colour, thickness, cv2.LINE_AA)

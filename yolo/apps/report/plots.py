@@ -1,4 +1,4 @@
-"""Curves of precision and recall, and others, as pictures: uint8 (H, W, 3) RGB."""
+"""Lines over a shared x, drawn by matplotlib as pictures: uint8 (H, W, 3) RGB."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ COLOURS = [f"C{i}" for i in range(10)]
 STYLES = ["-", "--", ":", "-."]
 LEGEND_ROWS = 25
 DOTS_PER_INCH = 120
-TITLE_LETTERS, NAME_LETTERS, LEGEND_LETTERS = 90, 40, 105
-"""Longer ones are cut."""
+TITLE_LETTERS, NAME_LETTERS, LEGEND_LETTERS = 90, 40, 105  # longer ones are cut
 LOG_SPAN = 1e6
 """A logarithmic axis ends so far below the highest value: a rise from almost nothing is no news."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve.
+    """One line of a plot or chart.
 
     Attributes:
         name: in the legend.
-        x, y: (P,).
-        figure: what the curve comes to, written in the legend.
+        x, y: (P,), NaN is a gap.
+        figure: what the line comes to, written in the legend where a plot has figures.
+        marker: of the points, as matplotlib names it; empty draws the line alone.
+        colour, style: in charts; a number into their colours, and a line style of matplotlib.
     """
 
     name: str
     x: np.ndarray
     y: np.ndarray
-    figure: float
+    figure: float = 0.0
+    marker: str = ""
+    colour: int = 0
+    style: str = "-"
 
     @classmethod
     def steps(cls, name: str, recall: np.ndarray, precision: np.ndarray, figure: float) -> Line:
@@ -60,14 +64,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Lines of several models in one frame.
-
-    Attributes:
-        title: above it.
-        lines: named by their models.
-        figure: the name of the lines' figures.
-        x, y: the names of the axes.
-    """
+    """Lines of several models, named by them, in one frame; ``figure`` names their figures."""
 
     title: str
     lines: Sequence[Line]
@@ -76,46 +73,22 @@ class Panel:
     y: str = "precision"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Any figure over any other.
-
-    Attributes:
-        name: in the legend.
-        x, y: (P,).
-        marker: of the points, as matplotlib names it; empty draws the line alone.
-    """
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    marker: str = ""
-
-
 def draw_curves(
-    curves: Sequence[Curve],
+    lines: Sequence[Line],
     *,
     title: str,
     x: str,
     y: str,
     y_scale: Literal["linear", "log"] = "linear",
 ) -> np.ndarray:
-    """Several in one frame, their names below it.
-
-    Args:
-        curves: drawn in their order, over whole numbers; a linear scale begins at 0.
-        title: above the frame.
-        x, y: the names of the axes.
-        y_scale: of the upright axis.
-    """
-    figure = Figure(figsize=(9, 4.5 + 0.22 * len(curves)), dpi=DOTS_PER_INCH, layout="constrained")
+    """Several in one frame over whole numbers, their names below it; a linear scale begins at 0."""
+    figure = Figure(figsize=(9, 4.5 + 0.22 * len(lines)), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    looks = itertools.cycle(itertools.product(STYLES, COLOURS))  # the colour changes fastest
-    for curve, (style, colour) in zip(curves, looks, strict=False):
-        name = _short(curve.name, LEGEND_LETTERS)
-        axes.plot(curve.x, curve.y, style, color=colour, marker=curve.marker, label=name)
+    for line, (style, colour) in zip(lines, _looks(), strict=False):
+        name = _short(line.name, LEGEND_LETTERS)
+        axes.plot(line.x, line.y, style, color=colour, marker=line.marker, label=name)
     axes.set(xlabel=x, ylabel=y, yscale=y_scale)
-    highest = max((float(curve.y.max()) for curve in curves if len(curve.y)), default=1.0)
+    highest = max((float(line.y.max()) for line in lines if len(line.y)), default=1.0)
     axes.set_ylim(bottom=0.0 if y_scale == "linear" else highest / LOG_SPAN)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(_short(title, TITLE_LETTERS), fontsize="medium")
@@ -133,15 +106,15 @@ def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray
     figure = Figure(figsize=(width, 6), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     _frame(axes, title, "recall", "precision")
-    looks = itertools.cycle(itertools.product(STYLES, COLOURS))  # the colour changes fastest
     best_first = sorted(lines, key=lambda line: -line.figure)
-    for line, (style, colour) in zip(best_first, looks, strict=False):
-        _draw(axes, line, colour=colour, linestyle=style, label=_labelled(line))
-    _draw(axes, mean, colour="black", linestyle="-", label=_labelled(mean), linewidth=2.5)
-    handles, labels = axes.get_legend_handles_labels()
+    drawn = [
+        axes.plot(line.x, line.y, color=colour, linestyle=style, linewidth=1.4)[0]
+        for line, (style, colour) in zip(best_first, _looks(), strict=False)
+    ]
+    drawn = [*axes.plot(mean.x, mean.y, color="black", linewidth=2.5), *drawn]
     figure.legend(
-        [handles[-1], *handles[:-1]],
-        [labels[-1], *labels[:-1]],
+        drawn,
+        [_labelled(line) for line in (mean, *best_first)],
         loc="outside right upper",
         ncols=columns,
         fontsize="small",
@@ -162,13 +135,14 @@ def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -
     rows = math.ceil(len(panels) / columns)
     size = max(3.2 * columns, 6.5), 3.2 * rows + 0.25 * len(models) + 0.5
     figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
-    looks = dict(zip(models, itertools.cycle(itertools.product(STYLES, COLOURS)), strict=False))
+    looks = dict(zip(models, _looks(), strict=False))
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _frame(axes, panel.title, panel.x, panel.y)
         for line in panel.lines:
             style, colour = looks[line.name]
-            _draw(axes, line, colour=colour, linestyle=style, label=f"{line.figure:.3f}")
+            label = f"{line.figure:.3f}"
+            axes.plot(line.x, line.y, style, color=colour, linewidth=1.4, label=label)
         axes.legend(loc="lower left", fontsize="small", title=panel.figure, title_fontsize="small")
     _legend_of_models(figure, looks)
     figure.suptitle(_short(title, TITLE_LETTERS))
@@ -185,17 +159,16 @@ def _legend_of_models(figure: Figure, looks: Mapping[str, tuple[str, str]]) -> N
     figure.legend(handles, names, loc="outside lower center", ncols=1, fontsize="medium")
 
 
+def _looks() -> itertools.cycle[tuple[str, str]]:
+    """Styles with colours, which change fastest."""
+    return itertools.cycle(itertools.product(STYLES, COLOURS))
+
+
 def _frame(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel=x, ylabel=y)
     axes.set_title(_short(title, TITLE_LETTERS), fontsize="medium")
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-
-
-def _draw(
-    axes: Axes, line: Line, *, colour: str, linestyle: str, label: str, linewidth: float = 1.4
-) -> None:
-    axes.plot(line.x, line.y, color=colour, linestyle=linestyle, linewidth=linewidth, label=label)
 
 
 def _labelled(line: Line) -> str:
@@ -212,7 +185,7 @@ def _short(name: str, most: int) -> str:
 def _picture(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        # what the font lacks shows as an empty box, as in visualize
+        # what the font lacks shows as an empty box, as in drawing.py
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # (H, W, 4) -> (H, W, 3)

@@ -1,4 +1,4 @@
-"""What a run's folder tells, whether the run is done, going on or broken off."""
+"""What a run's folder holds, whether the run is done, going on or broken off."""
 
 from __future__ import annotations
 
@@ -12,30 +12,10 @@ from typing import Any
 import numpy as np
 
 from yolo.config import ConfigError
-from yolo.config.read import read_yaml
+from yolo.config.save import Setting, read_settings
 from yolo.errors import UserError
 
 METRICS, CONFIG, PICTURES = "metrics.jsonl", "config.yaml", "pictures"
-
-DEFAULT = "default"
-"""The origin of what no file and no command line says."""
-
-_ORIGIN_MARK = "  # "
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A line of the config.
-
-    Attributes:
-        key: dotted; the same for each item of a list.
-        line: as it stands in the file, without its comment.
-        origin: the file that says so, "default" or "command line"; of a heading "".
-    """
-
-    key: str
-    line: str
-    origin: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +41,12 @@ class Records:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """A run as its files tell it.
+    """A run as its files describe it.
 
     Attributes:
         path: the folder.
         training, validation: the reports.
-        settings: the lines of the config, none if it cannot be read.
-        config: the same as plain data.
+        settings: of the config by dotted key, none if it cannot be read.
         base: the YAML that the run was started with, "" if unknown.
         last_report: when ``metrics.jsonl`` was last written.
     """
@@ -75,8 +54,7 @@ class RunFolder:
     path: Path
     training: Records
     validation: Records
-    settings: Sequence[Setting]
-    config: Mapping[str, Any]
+    settings: Mapping[str, Setting]
     base: str
     last_report: datetime | None
 
@@ -92,28 +70,27 @@ class RunFolder:
             raise UserError(
                 f"{path}: not the folder of a run: it has neither {CONFIG} nor {METRICS}"
             )
-        written = _read(config)
+        head = _read(config).partition("\n")[0]
         when = datetime.fromtimestamp(metrics.stat().st_mtime) if metrics.is_file() else None
         records = list(_records(_read(metrics)))
-        head = written.partition("\n")[0]
+        try:
+            settings = read_settings(config)
+        except ConfigError:
+            settings = {}
         return cls(
             path=path,
             training=_pack(records, "training"),
             validation=_pack(records, "validation"),
-            settings=list(_settings(written)),
-            config=_plain(written),
+            settings=settings,
             base=head.removeprefix("# Resolved from ").partition(": ")[0]
-            if head[:2] == "# "
+            if head.startswith("# ")
             else "",
             last_report=when,
         )
 
-    def setting(self, dotted: str) -> Any:
-        """A value of the config; None where there is none."""
-        value: Any = self.config
-        for name in dotted.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        return value
+    def value(self, key: str) -> Any:
+        """Of a dotted key of the config; None where there is none."""
+        return self.settings[key].value if key in self.settings else None
 
     @property
     def last_step(self) -> int:
@@ -168,27 +145,3 @@ def _pack(records: Sequence[Mapping[str, Any]], phase: str) -> Records:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
-
-
-def _settings(written: str) -> Iterator[Setting]:
-    """The lines of a resolved config; ``yolo.config.resolved_yaml`` writes them."""
-    above: list[str] = []
-    for line in written.splitlines():
-        if not line.strip() or line.startswith("#"):
-            continue
-        if line.lstrip().startswith("- "):  # of the list above it
-            yield Setting(".".join(above), line, "")
-            continue
-        value, _, origin = line.rpartition(_ORIGIN_MARK)
-        value = value or line
-        depth = (len(line) - len(line.lstrip())) // 2
-        above = [*above[:depth], value.strip().partition(":")[0]]
-        yield Setting(".".join(above), value, origin if value != line else "")
-
-
-def _plain(written: str) -> Mapping[str, Any]:
-    try:
-        values = read_yaml(written, CONFIG)
-    except ConfigError:
-        return {}
-    return values if isinstance(values, dict) else {}

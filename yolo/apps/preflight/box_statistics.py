@@ -1,4 +1,4 @@
-"""What four numbers of a box may mean, and which meaning keeps the boxes inside their images."""
+"""How boxes fit their images, and which reading of their four numbers would keep them inside."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KEPT_SHARE = 0.9
-"""A box of which less of the area lies inside its image leaves it."""
-
+KEPT_SHARE = 0.9  # a box of which less of the area lies inside its image leaves it
 SUSPECT_SHARE = 0.05
 """Of boxes that leave their image, from which on another reading is tried. None does in COCO."""
 
-MENDED = 4
+FEWER_OUTSIDE = 4
 """The other reading must have so many times fewer of them. Where boxes are right, every wrong
 reading sends a quarter of them out; where a reading is the right one, it sends out almost none."""
 
@@ -23,11 +21,8 @@ HOPELESS_SHARE = 0.2
 FEWEST_OUTSIDE = 3
 """Fewer boxes, a minority of all, prove nothing: a small data set may have one careless box."""
 
-SMALLEST_PX = 2.0
-"""No object is smaller on its longer side."""
-
-TINY_SHARE = 0.5
-"""Of boxes below ``SMALLEST_PX``, from which on they cannot be in pixels."""
+SMALLEST_PX = 2.0  # no object is smaller on its longer side
+TINY_SHARE = 0.5  # of boxes below ``SMALLEST_PX``, from which on they cannot be in pixels
 
 
 def _edges(boxes: np.ndarray) -> np.ndarray:
@@ -35,7 +30,7 @@ def _edges(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+OTHER_READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "[y, x, height, width]": lambda boxes: _edges(boxes[:, [1, 0, 3, 2]]),
     "the corners [x1, y1, x2, y2]": lambda boxes: boxes,
     "the corners [y1, x1, y2, x2]": lambda boxes: boxes[:, [1, 0, 3, 2]],
@@ -43,19 +38,19 @@ READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
     ),
 }
-"""Other meanings of four numbers that should be [x, y, width, height] -> (N, 4) xyxy."""
+"""Of four numbers that should be [x, y, width, height] -> (N, 4) xyxy."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class BoxStatistics:
     """How boxes fit their images.
 
     Attributes:
         outside: share of the boxes that leave their image.
         few: these are too few to prove anything.
         tiny: share of the boxes below ``SMALLEST_PX``.
-        better: another meaning that keeps (nearly) all inside; None where there is none.
-        better_outside: the share that leaves under that one.
+        better: another reading that keeps (nearly) all inside; None where there is none.
+        better_outside: the share that leaves in that one.
     """
 
     outside: float
@@ -86,8 +81,8 @@ class Reading:
         return None
 
 
-def read_boxes(boxes_xywh_px: np.ndarray, sizes_wh: np.ndarray) -> Reading:
-    """Judge boxes as they were annotated.
+def measure_boxes(boxes_xywh_px: np.ndarray, sizes_wh: np.ndarray) -> BoxStatistics:
+    """Measure boxes as they were annotated.
 
     Args:
         boxes_xywh_px: float (N, 4), N >= 1, finite.
@@ -98,14 +93,15 @@ def read_boxes(boxes_xywh_px: np.ndarray, sizes_wh: np.ndarray) -> Reading:
     tiny = float((boxes_xywh_px[:, 2:].max(axis=1) < SMALLEST_PX).mean())
     few = bool(leaving.sum() < FEWEST_OUTSIDE and outside < 0.5)
     if outside <= SUSPECT_SHARE or few:
-        return Reading(outside=outside, tiny=tiny, few=few)
+        return BoxStatistics(outside=outside, tiny=tiny, few=few)
     shares = {
-        name: float(_leave(read(boxes_xywh_px), sizes_wh).mean()) for name, read in READINGS.items()
+        name: float(_leave(read(boxes_xywh_px), sizes_wh).mean())
+        for name, read in OTHER_READINGS.items()
     }
     best = min(shares, key=lambda name: shares[name])
-    if shares[best] * MENDED > outside:
-        return Reading(outside=outside, tiny=tiny)
-    return Reading(outside=outside, tiny=tiny, better=best, better_outside=shares[best])
+    if shares[best] * FEWER_OUTSIDE > outside:
+        return BoxStatistics(outside=outside, tiny=tiny)
+    return BoxStatistics(outside=outside, tiny=tiny, better=best, better_outside=shares[best])
 
 
 def _leave(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 from tests.detectors import make_config
 from yolo.apps.report.drawing import class_colour
-from yolo.apps.report.training_batch import build_normalise, denormalise, draw_step, training_step
+from yolo.apps.report.preview import build_normalise, denormalise, draw_step, training_step
 from yolo.config import Config, config_from_dict
 from yolo.factory.data import build_dataset, build_training_batches
 from yolo.train.distributed import Ranks

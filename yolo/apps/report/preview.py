@@ -1,4 +1,4 @@
-"""The images of one optimizer step as the network gets them, to be looked at."""
+"""What a config's training will do, as pictures: its images as the network gets them, its rates."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from yolo.apps.report.drawing import count_boxes, draw_tile
+from yolo.apps.report.plots import Line
 from yolo.boxes import cxcywh_to_xyxy
 from yolo.config import Config, TaskConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.classification import build_classifier
 from yolo.factory.data import build_training_batches
 from yolo.factory.detector import build_detector
+from yolo.factory.optimizer import build_schedule
 from yolo.models.layers import Normalise
 from yolo.records import Batch
 from yolo.train.distributed import Ranks
+from yolo.train.optim.schedules import Plateau
 
-LEAST_TILE_PX = 320
-"""Smaller images are enlarged, so that the text on them can be read."""
+LEAST_TILE_PX = 320  # smaller images are enlarged, so that the text on them can be read
 
 
 def training_step(config: TaskConfig, dataset: DetectionDataset, step: int) -> list[Batch]:
@@ -46,15 +48,7 @@ def build_normalise(config: TaskConfig, class_names: Sequence[str]) -> Normalise
 
 
 def denormalise(normalised: Tensor, normalise: Normalise) -> np.ndarray:
-    """What a network's first layer made of its images, as pixels again.
-
-    Args:
-        normalised: (B, 3, S, S), the layer's output.
-        normalise: the layer.
-
-    Returns:
-        uint8 (B, S, S, 3), RGB.
-    """
+    """What a network's first layer made of its images (B, 3, S, S), as uint8 (B, S, S, 3) again."""
     pixels = (normalised * normalise.std + normalise.mean) * 255
     return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
@@ -83,3 +77,21 @@ def draw_step(
                 title=f"id {image_id} · {size_px} px · {count_boxes(ignored)}",
                 ignored=ignored,
             )
+
+
+def learning_rate_curves(name: str, config: TaskConfig) -> Iterator[Line]:
+    """The optimizer's rate before each step, and the encoder's where it has its own.
+
+    A plateau's rate depends on results that are not known yet: it is drawn as if the monitored
+    figure always rose, and its name says so.
+    """
+    training = config.training
+    schedule, kind = build_schedule(config), str(training.schedule.type)
+    if isinstance(schedule, Plateau):
+        kind += ": depends on results, drawn as if the figure always rose"
+    steps = np.arange(training.steps)
+    factors = np.array([schedule(step) for step in steps.tolist()])
+    rate, encoder_rate = training.optimizer.learning_rate, training.encoder_learning_rate
+    yield Line(name=f"{name} ({kind})", x=steps, y=rate * factors)
+    if encoder_rate is not None and encoder_rate != rate:
+        yield Line(name=f"{name}, encoder ({kind})", x=steps, y=encoder_rate * factors)

@@ -1,4 +1,4 @@
-"""What the learning of a few images by heart makes of a config, and the most that it can reach."""
+"""What overfitting a few images makes of a config, and its upper bound."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from yolo.apps.preflight.overfit_batch import choose_images, find_bound, overfitting_config
+from yolo.apps.preflight.overfit import choose_images, find_bound, overfitting_config
 from yolo.config import REPOSITORY_ROOT, Resolved, load_config, resolved_yaml
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.detection import DetectionDataset
@@ -86,7 +86,7 @@ def test_everything_that_hinders_is_off_and_the_rest_stays(tmp_path: Path) -> No
     assert before.config.data.augment and before.config.data.limit == 50  # as it was
 
 
-def test_the_run_saves_a_config_that_says_where_its_values_came_from(tmp_path: Path) -> None:
+def test_the_run_saves_a_config_with_the_place_that_its_values_came_from(tmp_path: Path) -> None:
     after = overfitting_config(quickstart(tmp_path, *BUSY), [7, 3], steps=100)
     path = tmp_path / "config.yaml"
     path.write_text(resolved_yaml(after))

@@ -1,16 +1,25 @@
-"""A few training images learnt by heart, with the training's own loop: proof that it can learn."""
+"""Overfitting a few training images, which proves that a network can learn.
+
+The stage takes some steps on one batch: the loss must be finite and fall. ``overfit`` runs the
+training's own loop until its figure comes near the upper bound of ``truth.py``.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from yolo.apps.preflight.encoded_truth import EncodedTruth
+from yolo.apps.preflight.checks import Outcome, Preflight, within
+from yolo.apps.preflight.trial_run import TrialRun, build_trial_run, first_images
+from yolo.apps.preflight.truth import EncodedTruth
+from yolo.apps.report.charts import line_chart
 from yolo.apps.report.drawing import EvaluationPictures
+from yolo.apps.report.plots import Line
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
@@ -22,24 +31,73 @@ from yolo.factory.training import build_trainer
 from yolo.train.distributed import Ranks
 from yolo.train.trainer import Trainer
 
-FIGURE = "AP50"
-"""What is called mAP@0.5: COCO's average precision at an IoU of 0.5."""
+MOST_STEPS = 40
+OVERFIT_SECONDS = 15.0
 
-ENOUGH = 0.99
-CLOSE = 0.01
-"""A network this close to what its maps can say at most has learnt the images, too."""
-
+IMAGES_ON_A_CPU = 4  # A GPU takes the whole micro-batch
+JUDGED_STEPS = 12  # fewer steps, on a slow machine, prove nothing
+FIGURE = "AP50"  # what is called mAP@0.5: COCO's average precision at an IoU of 0.5
+TARGET_FIGURE = 0.99
+TOLERANCE = 0.01  # a network this close to the upper bound of its maps has learnt the images, too
 EVALUATE_EVERY = 25
-WARMUP_STEPS = 20
-"""The learning rate rises over these steps, or over a tenth of a shorter training."""
+WARMUP_STEPS = 20  # the learning rate rises over these steps, or over a tenth of a shorter training
+ORIGIN = "overfitting"  # where the values of the derived config came from, in the run's config.yaml
 
-ORIGIN = "overfitting"
-"""Where the values of the derived config came from, in the run's config.yaml."""
+
+def check_overfitting(preflight: Preflight) -> Outcome:
+    """Build the training's parts and let them overfit one batch."""
+    train, val = preflight.datasets["train"], preflight.datasets["val"]
+    trial = build_trial_run(preflight.config, train, val, preflight.ranks)
+    preflight.trial = trial
+    images = len(trial.batch)
+    if preflight.ranks.device.type == "cpu":
+        images = min(images, IMAGES_ON_A_CPU)
+    losses = _losses(trial, images)
+    known = [loss for loss in losses if math.isfinite(loss)]
+    start = known[0] if known else math.nan
+    end = float(np.mean(known[-max(1, len(known) // 4) :])) if known else math.nan
+    few = f"only {len(losses)} steps in {OVERFIT_SECONDS:.0f} s: too few to judge the loss"
+    line = Line(name="loss", x=np.arange(1, len(losses) + 1), y=np.array(losses))
+    return Outcome(
+        summary=f"loss {start:.4g} to {end:.4g} in {len(losses)} steps on {images} images "
+        f"({trial.parts.title}, {trial.precision.name})",
+        fault=_fault(losses, start, end),
+        warnings=[few] if len(losses) < JUDGED_STEPS else [],
+        lines=[line for report in trial.parts.load_reports for line in report.lines()],
+        figures={"images": images, "losses": losses, "precision": trial.precision.name},
+        blocks=[line_chart("Loss of one batch", [line], may_be_log=True)] if known else [],
+    )
+
+
+def _losses(trial: TrialRun, images: int) -> list[float]:
+    """Of each step; NaN where the step was skipped for not being finite."""
+    batch = first_images(trial.batch, images)
+    losses = []
+    for _ in within(OVERFIT_SECONDS, range(MOST_STEPS)):
+        terms = trial.step(batch).terms
+        losses.append(float(sum(terms.values())) if terms else math.nan)
+    return losses
+
+
+def _fault(losses: Sequence[float], start: float, end: float) -> str | None:
+    """``start`` and ``end``: the first finite loss, and the mean of their last quarter."""
+    wild = sum(not math.isfinite(loss) for loss in losses)
+    if wild > len(losses) / 2:
+        return (
+            f"training: {wild} of {len(losses)} steps on one batch had a loss or gradient that is "
+            "not finite; lower training.optimizer.learning_rate, or set training.precision: fp32."
+        )
+    if len(losses) >= JUDGED_STEPS and end >= start:
+        return (
+            f"training: the loss of one batch rose from {start:.4g} to {end:.4g} in {len(losses)} "
+            "steps that saw nothing else; lower training.optimizer.learning_rate."
+        )
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bound:
-    """What encoding and decoding the truth gives: the most that the network's maps can say.
+class UpperBound:
+    """What encoding and decoding the truth gives.
 
     Attributes:
         figure: mAP@0.5, through the same suppression and metric as the network's own.
@@ -64,14 +122,14 @@ class Overfit:
     """
 
     figure: float
-    bound: Bound
+    bound: UpperBound
     step: int
     minutes: float
     folder: Path
 
     @property
     def is_reached(self) -> bool:
-        return self.figure >= min(ENOUGH, self.bound.figure - CLOSE)
+        return self.figure >= min(TARGET_FIGURE, self.bound.figure - TOLERANCE)
 
 
 def overfit(
@@ -84,7 +142,7 @@ def overfit(
         ranks: this process, alone.
         images: how many: the first ones with a box.
         steps: most optimizer steps.
-        say: prints lines.
+        log: prints lines.
 
     Raises:
         UserError: data, weights, device or folder are at fault.
@@ -99,7 +157,8 @@ def overfit(
         f"the truth itself, encoded and decoded again, reaches mAP@0.5 {bound.figure:.4f} "
         f"({bound.placed} of {bound.truths} boxes have a place)"
     )
-    trainer.plan = replace(trainer.plan, enough=min(ENOUGH, bound.figure - CLOSE))
+    target = min(TARGET_FIGURE, bound.figure - TOLERANCE)
+    trainer.plan = replace(trainer.plan, enough=target)
     start = time.monotonic()
     progress = trainer.fit()
     return Overfit(
@@ -126,7 +185,7 @@ def choose_images(dataset: DetectionDataset, images: int) -> list[int]:
 
 
 def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) -> Resolved:
-    """The config with the values that learning a few images by heart takes.
+    """The config with the values that overfitting a few images takes.
 
     The images of ``data.train``, as they are, are the validation set too; each step sees all of
     them. The optimizer is the config's, its learning rate constant after a short warm-up, without
@@ -167,17 +226,17 @@ def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) 
     return resolved.with_values(values, ORIGIN)
 
 
-def find_bound(resolved: Resolved, trainer: Trainer, ranks: Ranks) -> Bound:
+def find_bound(resolved: Resolved, trainer: Trainer, ranks: Ranks) -> UpperBound:
     """Let the encoded truth take the network's place in the training's own evaluation."""
     config, evaluator = resolved.config, trainer.evaluator
     assert isinstance(config, Config) and isinstance(evaluator, DetectionEvaluator)
     dataset = build_dataset(config, "val")
-    speaker = EncodedTruth(
+    encoder = EncodedTruth(
         build_evaluation_batches(config, dataset, ranks),
         coder=build_coder(config),
         classes=len(dataset.class_names),
     )
-    found = evaluator.find(speaker, lambda: False)
+    found = evaluator.find(encoder, lambda: False)
     assert found is not None
     figure = evaluator.score(found).stats[FIGURE]
-    return Bound(figure=figure, truths=speaker.truths, placed=speaker.placed)
+    return UpperBound(figure=figure, truths=encoder.truths, placed=encoder.placed)

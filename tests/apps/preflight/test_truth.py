@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.detectors import make_config
-from yolo.apps.preflight.encoded_truth import encode_truth
+from yolo.apps.preflight.truth import encode_truth
 from yolo.boxes import cxcywh_to_xyxy, pairwise_iou
 from yolo.detection.postprocess import Postprocess
 from yolo.factory.detector import build_coder

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from yolo.apps.preflight.readings import read_boxes
+from yolo.apps.preflight.box_statistics import measure_boxes
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.voc import VocDataset
 
@@ -21,53 +21,55 @@ WRONG = {
 
 
 def test_right_boxes_are_left_alone():
-    reading = read_boxes(BOXES, SIZES)
-    assert (reading.outside, reading.tiny, reading.better) == (0, 0, None)
-    assert reading.fault() is None
+    found = measure_boxes(BOXES, SIZES)
+    assert (found.outside, found.tiny, found.better) == (0, 0, None)
+    assert found.fault() is None
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_misreading_is_named(name):
-    reading = read_boxes(WRONG[name], SIZES)
-    assert reading.better == name and reading.better_outside == 0
-    assert f"if their numbers are read as {name}" in reading.fault()
+def test_a_wrong_reading_is_named(name):
+    found = measure_boxes(WRONG[name], SIZES)
+    assert found.better == name and found.better_outside == 0
+    assert f"if their numbers are read as {name}" in found.fault()
 
 
 def test_swapped_corners_are_told_from_plain_ones():
     corners = WRONG["the corners [x1, y1, x2, y2]"][:3]
-    assert read_boxes(corners[:, [1, 0, 3, 2]], SIZES[:3]).better == "the corners [y1, x1, y2, x2]"
+    assert (
+        measure_boxes(corners[:, [1, 0, 3, 2]], SIZES[:3]).better == "the corners [y1, x1, y2, x2]"
+    )
 
 
 def test_relative_boxes_are_no_pixels():
     relative = BOXES / np.array([200, 100, 200, 100])
-    reading = read_boxes(relative, SIZES)
-    assert reading.tiny == 1 and "their unit is not the pixel" in reading.fault()
+    found = measure_boxes(relative, SIZES)
+    assert found.tiny == 1 and "their unit is not the pixel" in found.fault()
 
 
 def test_boxes_of_a_larger_image_are_hopeless():
-    reading = read_boxes(BOXES * 3, SIZES)
-    assert reading.better is None and reading.outside == 1
-    assert "whatever their order" in reading.fault()
+    found = measure_boxes(BOXES * 3, SIZES)
+    assert found.better is None and found.outside == 1
+    assert "whatever their order" in found.fault()
 
 
 def test_objects_that_reach_a_little_over_the_edge_are_no_fault():
     """A tenth of a box may be outside, and a twentieth of all boxes more."""
     over = BOXES + np.array([0, 0, 3, 3])
-    assert read_boxes(over, SIZES).fault() is None
+    assert measure_boxes(over, SIZES).fault() is None
     many, sizes = np.tile(BOXES, (10, 1)), np.tile(SIZES, (10, 1))
     many[0, 0] = 195
-    assert read_boxes(many, sizes).outside == 1 / 40
-    assert read_boxes(many, sizes).fault() is None
+    assert measure_boxes(many, sizes).outside == 1 / 40
+    assert measure_boxes(many, sizes).fault() is None
 
 
 def test_a_careless_box_of_a_small_data_set_is_no_fault():
     """One of five leaves; a few boxes would stay inside under another reading by chance, too."""
     few = np.array([[60, 40, 20, 20], [90, 30, 20, 20], [120, 50, 20, 20], [60, 30, 40, 30]])
     few, sizes = np.concatenate([few, [[170, 30, 40, 30]]]), np.tile((200.0, 100.0), (5, 1))
-    reading = read_boxes(few, sizes)
-    assert reading.outside == 1 / 5 and reading.fault() is None
-    assert read_boxes(few[1:], sizes[1:]).fault() is None  # a quarter
-    assert read_boxes(np.tile(few, (3, 1)), np.tile(sizes, (3, 1))).fault() is not None
+    found = measure_boxes(few, sizes)
+    assert found.outside == 1 / 5 and found.fault() is None
+    assert measure_boxes(few[1:], sizes[1:]).fault() is None  # a quarter
+    assert measure_boxes(np.tile(few, (3, 1)), np.tile(sizes, (3, 1))).fault() is not None
 
 
 @pytest.mark.parametrize("name", ["coco train", "coco val", "bccd", "voc"])
@@ -87,8 +89,8 @@ def test_no_threshold_fires_on_real_data(name, real_data):
     sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
     boxes = np.array([entry["bbox"] for entry in truth["annotations"]])
     owners = np.array([sizes[entry["image_id"]] for entry in truth["annotations"]])
-    reading = read_boxes(boxes, owners)
-    assert reading.fault() is None
-    assert reading.outside < 0.01 and reading.tiny < 0.01
-    swapped = read_boxes(boxes[:, [1, 0, 3, 2]], owners)
+    found = measure_boxes(boxes, owners)
+    assert found.fault() is None
+    assert found.outside < 0.01 and found.tiny < 0.01
+    swapped = measure_boxes(boxes[:, [1, 0, 3, 2]], owners)
     assert swapped.better == "[y, x, height, width]" and swapped.outside > 0.25

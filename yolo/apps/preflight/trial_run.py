@@ -23,18 +23,16 @@ from yolo.train.out_of_memory import explain_out_of_memory
 from yolo.train.precision import Precision, choose_precision
 
 WARMUP_STEPS = 5
-"""The learning rate rises over them; the config's schedule would hardly move in so few steps."""
+"""The learning rate rises over them; the config's schedule would hardly change in so few steps."""
 
 
 @dataclass
-class Rehearsal:
+class TrialRun:
     """A learner like the training's, and the first of its micro-batches.
 
     Attributes:
-        parts: of the task.
-        learner: with the config's optimizer, its rate held after a short rise.
+        learner: with the config's optimizer, its rate constant after a short rise.
         precision: chosen as the training would.
-        device: where it learns.
         batch: the first micro-batch of the training.
         step_number: of the next step.
     """
@@ -55,15 +53,25 @@ class Rehearsal:
         advice = "make training.micro_batch_size, data.image_size or data.multi_scale.max smaller"
         with explain_out_of_memory(self.device, advice), explain_lone_image():
             result = self.learner.step(self.step_number, iter([batch]), 1)
-            wait(self.device)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
         assert result is not None
         self.step_number += 1
         return result
 
+    def seconds_per_step(self, batch: Batch, seconds: float) -> float:
+        """Of steps on one batch for so long, two at least, of which the first warms up."""
+        self.step(batch)
+        start, steps = time.perf_counter(), 0
+        while not steps or time.perf_counter() - start < seconds:
+            self.step(batch)
+            steps += 1
+        return (time.perf_counter() - start) / steps
 
-def rehearse(
+
+def build_trial_run(
     config: Config, train: DetectionDataset, val: DetectionDataset, ranks: Ranks
-) -> Rehearsal:
+) -> TrialRun:
     """Build what the training would, the initial weights included.
 
     Args:
@@ -96,7 +104,7 @@ def rehearse(
     )
     batch = next(parts.batches.from_step(0))
     parts.batches.close()
-    return Rehearsal(parts, learner, precision, ranks.device, batch)
+    return TrialRun(parts, learner, precision, ranks.device, batch)
 
 
 def first_images(batch: Batch, count: int) -> Batch:
@@ -122,19 +130,3 @@ def resized(batch: Batch, size_px: int) -> Batch:
     """The same batch at another size; its truth is relative to the image."""
     images: Tensor = functional.interpolate(batch.images, size=(size_px, size_px), mode="nearest")
     return replace(batch, images=images.contiguous(memory_format=torch.channels_last))
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def timed_steps(rehearsal: Rehearsal, batch: Batch, seconds: float) -> float:
-    """Seconds per step of steps on one batch, two at least, of which the first warms up."""
-    rehearsal.step(batch)
-    start, steps = time.perf_counter(), 0
-    while not steps or time.perf_counter() - start < seconds:
-        rehearsal.step(batch)
-        steps += 1
-    return (time.perf_counter() - start) / steps

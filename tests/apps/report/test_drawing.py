@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from yolo.apps.report.drawing import (
+    EvaluationPictures,
     class_colour,
     contact_sheet,
     count_boxes,
     draw_boxes,
     draw_detections,
     draw_tile,
-    draw_truth,
     save_image,
     side_by_side,
     write_sheets,
@@ -111,8 +111,10 @@ def test_truth_beside_prediction() -> None:
         image_id=1,
         original_size_hw=(120, 100),
     )
-    truth = draw_truth(sample, ("cat",))
-    pair = side_by_side(truth, sample.image)
+    truth = draw_boxes(sample.image, sample.boxes_xyxy_px, sample.labels, ("cat",))
+    found = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    pair = EvaluationPictures().draw(sample, found, ("cat",))
+    np.testing.assert_array_equal(pair, side_by_side(truth, sample.image))
     title_px = pair.shape[0] - 120
     assert title_px > 8
     np.testing.assert_array_equal(pair[title_px:, :100], truth)

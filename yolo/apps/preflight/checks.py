@@ -1,43 +1,40 @@
-"""What the stages of a preflight share, and what each of them says."""
+"""What the stages of a preflight share, and what each of them finds."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from markupsafe import Markup
 
-from yolo.apps.preflight.rehearsal import Rehearsal
-from yolo.apps.report.page import Html
+from yolo.apps.preflight.trial_run import TrialRun
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
+from yolo.factory.data import Split
 from yolo.train.distributed import Ranks
 
-Split = Literal["train", "val"]
-
-SAMPLE_STREAM = 2
-"""Sets the draw of a preflight's samples apart from the other uses of the seed."""
-
+SAMPLE_STREAM = 2  # sets the draw of a preflight's samples apart from the other uses of the seed
 T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
-class Flight:
+class Preflight:
     """The config, and what the stages have opened for those after them.
 
     Attributes:
         resolved: the config; ``anchors: auto`` gets its numbers on the way.
         ranks: this process, alone on its device.
-        datasets: opened by the first stage.
-        rehearsal: what learns, built by the stage that lets it learn.
+        datasets: train and val, opened by the first stage.
+        trial: what learns, built by the stage that lets it learn.
     """
 
     resolved: Resolved
     ranks: Ranks
     datasets: dict[Split, DetectionDataset] = field(default_factory=dict)
-    rehearsal: Rehearsal | None = None
+    trial: TrialRun | None = None
 
     @property
     def config(self) -> Config:
@@ -69,7 +66,7 @@ class Outcome:
     warnings: Sequence[str] = ()
     lines: Sequence[str] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
-    blocks: Sequence[Html] = ()
+    blocks: Sequence[Markup] = ()
 
 
 def within(seconds: float, items: Iterable[T]) -> Iterator[T]:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolo.apps.preflight.resources import total_gb
-from yolo.apps.preflight.speed import Forecast, Speed, told_time, verdict
+from yolo.apps.preflight.speed import Forecast, Speed, format_seconds, total_gb
 from yolo.config import load_config
 from yolo.config.command_line import DEFAULT_CONFIG
 from yolo.data import machine_memory
@@ -46,17 +45,17 @@ def test_multi_scale_costs_by_its_mean_number_of_pixels():
 
 
 def test_whichever_is_slower_limits():
-    assert verdict(SPEED) == "the network limits"
-    assert verdict(replace(SPEED, network=39.0)) == "the loader just keeps up with the network"
-    assert verdict(replace(SPEED, network=41.0)).startswith("the loader limits")
+    assert SPEED.verdict() == "the network limits"
+    assert replace(SPEED, network=39.0).verdict() == "the loader just keeps up with the network"
+    assert replace(SPEED, network=41.0).verdict().startswith("the loader limits")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "formatted"),
     [(40, "40 s"), (720, "12 min"), (12_600, "3.5 h"), (181_440, "2.1 days")],
 )
-def test_times_are_told_as_one_says_them(seconds, told):
-    assert told_time(seconds) == told
+def test_times_are_rounded(seconds, formatted):
+    assert format_seconds(seconds) == formatted
 
 
 def test_the_memory_is_that_of_the_container(

@@ -1,0 +1,155 @@
+"""The stages on the data sets as a whole: they open, and val asks for nothing that train lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from yolo.apps.preflight.checks import Outcome, Preflight
+from yolo.apps.report.page import Cell, Filled, details, table
+from yolo.data.formats.detection import DetectionDataset, first_names
+from yolo.errors import UserError
+from yolo.factory.data import Split, build_dataset, check_same_classes
+
+FEW_BOXES = 10  # a class with fewer training boxes is hardly learnt
+LISTED_CLASSES = 30  # more than these the terminal cuts; page and json have all
+
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+
+def check_files(preflight: Preflight) -> Outcome:
+    """Open train and val, and compare the classes that they define."""
+    for split in SPLITS:
+        try:
+            preflight.datasets[split] = build_dataset(preflight.config, split)
+        except UserError as error:
+            raise UserError(f"data.{split}: {error}") from error
+    train, val = (preflight.datasets[split] for split in SPLITS)
+    lacking = [repr(name) for name in val.class_names if name not in train.class_names]
+    if not lacking:
+        check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
+    return Outcome(
+        summary=f"{len(train):,} training images with {len(train.annotations.labels):,} boxes, "
+        f"{len(val):,} for validation with {len(val.annotations.labels):,}; "
+        f"{len(train.class_names)} classes",
+        fault=_lacking(lacking, "does not define"),
+        figures={"images": {split: len(dataset) for split, dataset in preflight.datasets.items()}},
+    )
+
+
+def _lacking(names: Sequence[str], what: str) -> str | None:
+    """The sentence on classes, by name in quotes, that train lacks and val wants, if any."""
+    if not names:
+        return None
+    which = "the class" if len(names) == 1 else f"{len(names)} classes"
+    return (
+        f"data.train {what} {which} {first_names(names)} that data.val asks for: what is never "
+        "shown is never found; add such images to data.train or take the class out of data.val."
+    )
+
+
+class LabelCounts(NamedTuple):
+    """By label, int64 (K,): boxes that are to be found, and images that have one."""
+
+    boxes: np.ndarray
+    images: np.ndarray
+
+
+def count_labels(dataset: DetectionDataset) -> LabelCounts:
+    """Count a data set; ignored regions are none."""
+    classes, packed = len(dataset.class_names), dataset.annotations
+    owned = ~packed.ignored
+    labels, images = packed.labels[owned].astype(np.int64), packed.image_index()[owned]
+    pairs = np.unique(images * classes + labels)  # each class once per image
+    return LabelCounts(
+        boxes=np.bincount(labels, minlength=classes),
+        images=np.bincount(pairs % classes, minlength=classes),
+    )
+
+
+class LabelRow(NamedTuple):
+    """A class of the label map, and what there is of it."""
+
+    label: int
+    id: int
+    name: str
+    train_boxes: int
+    train_images: int
+    val_boxes: int
+    val_images: int
+
+
+def check_classes(preflight: Preflight) -> Outcome:
+    """Count the boxes of each class in both data sets."""
+    dataset = preflight.datasets["train"]
+    train, val = (count_labels(preflight.datasets[split]) for split in SPLITS)
+    counts = np.stack([*train, *val], axis=1).tolist()  # (K, 4)
+    rows = [
+        LabelRow(label, int(number), name, *found)
+        for label, (number, name, found) in enumerate(
+            zip(dataset.category_ids, dataset.class_names, counts, strict=True)
+        )
+    ]
+    most = max(rows, key=lambda row: row.train_boxes)
+    never_seen = [repr(row.name) for row in rows if row.val_boxes and not row.train_boxes]
+    return Outcome(
+        summary=f"{len(rows)} classes, most often {most.name} with "
+        f"{most.train_boxes:,} training boxes",
+        fault=_lacking(never_seen, "has no box of"),
+        warnings=_warnings(rows),
+        lines=_lines(rows),
+        figures={"classes": [row._asdict() for row in rows]},
+        blocks=[_table(rows)],
+    )
+
+
+def _warnings(rows: Sequence[LabelRow]) -> list[str]:
+    kinds = {
+        "in data.train but not in data.val, which cannot judge them": [
+            row.name for row in rows if row.train_boxes and not row.val_boxes
+        ],
+        "without a box in either": [
+            row.name for row in rows if not row.train_boxes and not row.val_boxes
+        ],
+        f"of fewer than {FEW_BOXES} boxes in data.train": [
+            row.name for row in rows if 0 < row.train_boxes < FEW_BOXES
+        ],
+    }
+    return [
+        f"{len(names)} of {len(rows)} classes {kind}: {first_names(names)}"
+        for kind, names in kinds.items()
+        if names
+    ]
+
+
+def _lines(rows: Sequence[LabelRow]) -> list[str]:
+    """The label map as the terminal shows it."""
+    width = max(len(row.name) for row in rows)
+    lines = [f"label     id  {'name':<{width}}  train boxes  val boxes"]
+    lines += [
+        f"{row.label:>5} {row.id:>6}  {row.name:<{width}}  {row.train_boxes:>11,}  "
+        f"{row.val_boxes:>9,}"
+        for row in rows[:LISTED_CLASSES]
+    ]
+    more = len(rows) - LISTED_CLASSES
+    return [*lines, f"and {more} more (--html and --json list all)"] if more > 0 else lines
+
+
+def _table(rows: Sequence[LabelRow]) -> Markup:
+    """The label map as the page shows it."""
+    most_train = max(1, *(row.train_boxes for row in rows))
+    most_val = max(1, *(row.val_boxes for row in rows))
+    cells: list[list[Cell]] = [
+        [
+            *(row.label, row.id, row.name),
+            *(Filled(row.train_boxes, row.train_boxes / most_train), row.train_images),
+            *(Filled(row.val_boxes, row.val_boxes / most_val), row.val_images),
+        ]
+        for row in rows
+    ]
+    head = ["label", "id", "name", "train boxes", "in images", "val boxes", "in images"]
+    shown = table(head, cells, caption="label map")
+    return shown if len(rows) <= LISTED_CLASSES else details(f"{len(rows)} classes", shown)
