@@ -11,13 +11,11 @@ import numpy as np
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
 from yolo.evaluate.metrics.coco import CocoMetric
+from yolo.evaluate.metrics.metric import DetectedBoxes
 
 CLASSES = 80
 IMAGE_SIZE_PX = 640
 SECONDS = Goal("at most", 1)
-
-Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Image ids (D,), category ids (D,), boxes xyxy in pixels (D, 4), scores (D,)."""
 
 
 def measure_coco_metric(settings: Settings) -> Iterator[Figure]:
@@ -28,8 +26,8 @@ def measure_coco_metric(settings: Settings) -> Iterator[Figure]:
     metric = CocoMetric(ground_truth=truth, backend="hotcoco")
     seconds = take_turns(
         {
-            "evaluate": lambda: metric.evaluate(*found),
-            "both": lambda: CocoMetric(ground_truth=truth, backend="hotcoco").evaluate(*found),
+            "evaluate": lambda: metric.evaluate(found),
+            "both": lambda: CocoMetric(ground_truth=truth, backend="hotcoco").evaluate(found),
         },
         rounds=settings.rounds,
     )
@@ -41,10 +39,10 @@ def measure_coco_metric(settings: Settings) -> Iterator[Figure]:
         yield Figure(f"pycocotools, {sizes}, once", _pycocotools_seconds(truth, found), "s")
 
 
-def _pycocotools_seconds(truth: dict[str, Any], found: Found) -> float:
+def _pycocotools_seconds(truth: dict[str, Any], found: DetectedBoxes) -> float:
     metric = CocoMetric(ground_truth=truth, backend="pycocotools")
     start = time.perf_counter()
-    metric.evaluate(*found)
+    metric.evaluate(found)
     return time.perf_counter() - start
 
 
@@ -72,7 +70,7 @@ def random_truth(images: int, boxes: int) -> dict[str, Any]:
     }
 
 
-def random_detections(truth: dict[str, Any], count: int) -> Found:
+def random_detections(truth: dict[str, Any], count: int) -> DetectedBoxes:
     """The truth again and again, each time a little beside it, a fifth of it in another class."""
     rng = np.random.default_rng(1)
     annotations = truth["annotations"]
@@ -84,4 +82,4 @@ def random_detections(truth: dict[str, Any], count: int) -> Found:
     swapped = rng.random(count) < 0.2
     categories[swapped] = rng.permutation(categories[swapped])
     images = np.array([entry["image_id"] for entry in annotations])[chosen]
-    return images, categories, boxes, rng.random(count)
+    return DetectedBoxes(images, categories, boxes, rng.random(count))

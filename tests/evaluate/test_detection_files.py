@@ -131,9 +131,7 @@ def test_a_tool_that_counts_pixels_inclusively_finds_the_same_figure(seed, tmp_p
         reference.ap_all_points(*reference.curve(truths, detections, name, 0.5)[:2])
         for name in ("cat", "arm_chair")
     ]
-    result = metric.evaluate(
-        found.image_ids, categories[found.labels], found.boxes_xyxy_px, found.scores
-    )
+    result = metric.evaluate(found.with_categories(categories))
     assert 0.05 < np.mean(aps) < 0.99
     assert result.stats["mAP"] == pytest.approx(np.mean(aps), abs=1e-9)
 

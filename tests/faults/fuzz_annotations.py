@@ -31,6 +31,7 @@ from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
 from yolo.data.transforms.augment import letterbox_sample
 from yolo.errors import UserError
 from yolo.evaluate.metrics.coco import CocoMetric
+from yolo.evaluate.metrics.metric import DetectedBoxes
 
 PROPERTY = "11 Image and label fuzz"
 WIDTH, HEIGHT = 60, 40
@@ -441,10 +442,12 @@ def check_scored(dataset: DetectionDataset) -> None:
         assert np.isfinite(square.boxes_xyxy_px).all()
     metric = CocoMetric(ground_truth=dataset.ground_truth())
     found = metric.evaluate(
-        packed.image_ids[packed.image_index()],
-        np.array(dataset.category_ids, np.int64)[packed.labels],
-        packed.boxes_xyxy_px,
-        np.ones(len(packed.labels)),
+        DetectedBoxes(
+            packed.image_ids[packed.image_index()],
+            np.array(dataset.category_ids, np.int64)[packed.labels],
+            packed.boxes_xyxy_px,
+            np.ones(len(packed.labels)),
+        )
     )
     assert all(math.isfinite(value) for value in found.stats.values()), found.stats
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.metrics.metric import Metric, MetricResult
+from yolo.evaluate.metrics.metric import DetectedBoxes, Metric, MetricResult
 from yolo.evaluate.network_run import (
     Accuracy,
     Batches,
@@ -52,6 +52,11 @@ class Found:
     def accuracy(self) -> dict[str, float]:
         """Share of the grid's answers that are right, without those that nothing asked for."""
         return {name: float(hits / of) for name, (hits, of) in self.run.counts.items() if of}
+
+    def with_categories(self, category_ids: Sequence[int]) -> DetectedBoxes:
+        """As metrics take it, labels replaced by a data set's category ids."""
+        categories = np.asarray(category_ids)[self.labels]
+        return DetectedBoxes(self.image_ids, categories, self.boxes_xyxy_px, self.scores)
 
     def above(self, conf: float) -> Found:
         """Only the scores of at least ``conf``: the same as if it had been the threshold."""
@@ -101,7 +106,7 @@ class DetectionEvaluator:
     ) -> None:
         self.monitor = monitor
         self._metrics, self._ranks, self._per_class = metrics, ranks, per_class
-        self._category_ids, self._class_names = np.asarray(category_ids), class_names
+        self._category_ids, self._class_names = category_ids, class_names
         self._coder, self._postprocess = coder, postprocess
         self._pictures = pictures if ranks.is_main else None
         self._picture_count = picture_count
@@ -138,11 +143,8 @@ class DetectionEvaluator:
     def score(self, found: Found) -> MetricResult:
         """The figures of all metrics; on rank 0 alone."""
         assert self._metrics
-        categories = self._category_ids[found.labels]
-        results = [
-            metric.evaluate(found.image_ids, categories, found.boxes_xyxy_px, found.scores)
-            for metric in self._metrics
-        ]
+        boxes = found.with_categories(self._category_ids)
+        results = [metric.evaluate(boxes) for metric in self._metrics]
         return MetricResult(
             stats={name: value for result in results for name, value in result.stats.items()},
             table="\n".join(line for result in results for line in self._lines(result)),
@@ -152,7 +154,7 @@ class DetectionEvaluator:
     def _lines(self, result: MetricResult) -> list[str]:
         """A metric's own table, and a line for each class on request."""
         lines = [result.table]
-        for name, category in zip(self._class_names, self._category_ids.tolist(), strict=True):
+        for name, category in zip(self._class_names, self._category_ids, strict=True):
             if self._per_class and category in result.per_class:
                 figures = result.per_class[category].items()
                 values = "  ".join(f"{key} = {value:.3f}" for key, value in figures)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -174,10 +173,8 @@ class ModelCurves:
     def of_found(cls, scorer: DetectorScorer, found: Found) -> ModelCurves:
         """Of all that a detector found."""
         dataset, iou = scorer.dataset, scorer.voc_iou
-        categories = np.asarray(dataset.category_ids)[found.labels]
-        curves = VocMetric.of_dataset(dataset, iou=iou).curves(
-            found.image_ids, categories, found.boxes_xyxy_px, found.scores
-        )
+        metric = VocMetric.of_dataset(dataset, iou=iou)
+        curves = metric.curves(found.with_categories(dataset.category_ids))
         names = zip(dataset.class_names, dataset.category_ids, strict=True)
         return cls(
             checkpoint=scorer.path,

@@ -14,6 +14,7 @@ from yolo.apps.report import analysis, gallery
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.data.formats.coco import CocoDataset
 from yolo.evaluate.metrics.detection_errors import find_errors
+from yolo.evaluate.metrics.metric import DetectedBoxes
 from yolo.factory.detector import build_detector
 from yolo.train.checkpoint import save_checkpoint
 
@@ -106,7 +107,11 @@ def judged(coco, found):
         image_ids=image, labels=label, boxes_xyxy_px=boxes.astype(np.float32), scores=scores
     )
     categories = np.asarray(dataset.category_ids)[label]
-    return dataset, what, find_errors(dataset.ground_truth(), image, categories, boxes, scores)
+    return (
+        dataset,
+        what,
+        find_errors(dataset.ground_truth(), DetectedBoxes(image, categories, boxes, scores)),
+    )
 
 
 def test_the_captions_name_the_kind_of_error(coco):

@@ -12,11 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from yolo.evaluate.metrics.coco import MONITORS, CocoMetric
-from yolo.evaluate.metrics.metric import MetricResult
+from yolo.evaluate.metrics.metric import DetectedBoxes, MetricResult
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 BACKENDS = ("hotcoco", "pycocotools")
-NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
+NOTHING = DetectedBoxes(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0))
 
 
 def small_truth() -> dict[str, Any]:
@@ -59,7 +58,7 @@ def random_truth(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def detections_from(truth: dict[str, Any], rng: np.random.Generator, copies: int) -> Found:
+def detections_from(truth: dict[str, Any], rng: np.random.Generator, copies: int) -> DetectedBoxes:
     """Each truth several times, displaced; some of another class; many with the same score."""
     annotations = truth["annotations"] * copies
     boxes = np.array([a["bbox"] for a in annotations])
@@ -70,18 +69,18 @@ def detections_from(truth: dict[str, Any], rng: np.random.Generator, copies: int
     categories[swapped] = rng.permutation(categories[swapped])
     images = np.array([a["image_id"] for a in annotations])
     scores = rng.random(len(images)).round(2)
-    return images, categories, boxes.astype(np.float32), scores.astype(np.float32)
+    return DetectedBoxes(images, categories, boxes.astype(np.float32), scores.astype(np.float32))
 
 
-def random_detections(truth: dict[str, Any], rng: np.random.Generator) -> Found:
+def random_detections(truth: dict[str, Any], rng: np.random.Generator) -> DetectedBoxes:
     images = rng.choice([image["id"] for image in truth["images"]], 3000)
     categories = rng.choice([category["id"] for category in truth["categories"]], 3000)
     boxes = rng.uniform(0, 300, (3000, 4))
     boxes[:, 2:] += boxes[:, :2]
-    return images, categories, boxes, rng.random(3000)
+    return DetectedBoxes(images, categories, boxes, rng.random(3000))
 
 
-def reference(truth: dict[str, Any], found: Found) -> tuple[np.ndarray, str]:
+def reference(truth: dict[str, Any], found: DetectedBoxes) -> tuple[np.ndarray, str]:
     """pycocotools as its demo uses it: json files in, printed lines out."""
     images, categories, boxes, scores = found
     results = [
@@ -104,8 +103,8 @@ def reference(truth: dict[str, Any], found: Found) -> tuple[np.ndarray, str]:
     return run.stats, "\n".join(out.getvalue().splitlines()[-12:])
 
 
-def evaluate(truth: dict[str, Any], found: Found, backend: str) -> MetricResult:
-    return CocoMetric(ground_truth=truth, backend=backend).evaluate(*found)
+def evaluate(truth: dict[str, Any], found: DetectedBoxes, backend: str) -> MetricResult:
+    return CocoMetric(ground_truth=truth, backend=backend).evaluate(found)
 
 
 @pytest.mark.parametrize("make_truth", [coco_mini, lambda: random_truth(np.random.default_rng(0))])
@@ -132,7 +131,7 @@ def test_truth_as_detections_is_perfect(backend: str) -> None:
     boxes = np.array([a["bbox"] for a in kept])
     boxes[:, 2:] += boxes[:, :2]
     ids = [np.array([a[key] for a in kept]) for key in ("image_id", "category_id")]
-    result = evaluate(truth, (*ids, boxes, np.ones(len(kept))), backend)
+    result = evaluate(truth, DetectedBoxes(*ids, boxes, np.ones(len(kept))), backend)
     assert result.stats["AP"] == result.stats["AP50"] == 1.0
 
 
@@ -145,9 +144,11 @@ def test_by_hand(backend: str, capfd: pytest.CaptureFixture[str]) -> None:
     truth = small_truth()
     before = copy.deepcopy(truth)
     metric = CocoMetric(ground_truth=truth, backend=backend)
-    found = (np.array([7]), np.array([3]), np.array([[10, 10, 30, 30]]), np.array([0.5]))
+    found = DetectedBoxes(
+        np.array([7]), np.array([3]), np.array([[10, 10, 30, 30]]), np.array([0.5])
+    )
     for _ in range(2):  # the second evaluation is not changed by the first
-        result = metric.evaluate(*found)
+        result = metric.evaluate(found)
         assert result.stats["AP"] == result.stats["AP50"] == pytest.approx(51 / 101)
         sizes = [result.stats[key] for key in ("APs", "APm", "APl")]
         assert sizes == pytest.approx([1, -1, 0])
@@ -172,7 +173,7 @@ def test_no_detections_is_zero_where_there_is_truth(backend: str) -> None:
 @pytest.mark.parametrize("empty", [("annotations",), ("annotations", "images", "categories")])
 def test_no_truth_is_minus_one(backend: str, empty: tuple[str, ...]) -> None:
     truth = small_truth() | {key: [] for key in empty}
-    found = (np.array([7]), np.array([3]), np.array([[1, 1, 9, 9]]), np.array([0.5]))
+    found = DetectedBoxes(np.array([7]), np.array([3]), np.array([[1, 1, 9, 9]]), np.array([0.5]))
     for detections in (NOTHING, found) if "images" not in empty else (NOTHING,):
         result = evaluate(truth, detections, backend)
         assert result.stats == dict.fromkeys(MONITORS, -1)
@@ -185,7 +186,7 @@ def test_detections_that_cannot_be_matched(backend: str, capfd: pytest.CaptureFi
     truth = small_truth()
     nan, inf = float("nan"), float("inf")
     boxes = np.array([[10, 10, 30, 30], [nan, 0, 5, 5], [0, 0, inf, 9], [10, 10, 30, 30]])
-    found = (
+    found = DetectedBoxes(
         np.array([7, 7, 9, 7]),
         np.array([3, 3, 3, 99]),
         boxes,
@@ -194,10 +195,10 @@ def test_detections_that_cannot_be_matched(backend: str, capfd: pytest.CaptureFi
     result = evaluate(truth, found, backend)
     assert result.stats["AP50"] == pytest.approx(51 / 101 / 3)  # two false ones come before it
     assert np.isfinite(list(result.stats.values())).all()
-    last = (found[0][:2], found[1][:2], boxes[:2], np.array([nan, 0.1]))
+    last = DetectedBoxes(found[0][:2], found[1][:2], boxes[:2], np.array([nan, 0.1]))
     assert evaluate(truth, last, backend).stats["AP50"] == pytest.approx(51 / 101 / 2)
     with pytest.raises(AssertionError, match="images without truth"):
-        evaluate(truth, (np.array([8]), np.array([3]), boxes[:1], np.array([0.5])), backend)
+        evaluate(truth, DetectedBoxes(np.array([8]), np.array([3]), boxes[:1], np.ones(1)), backend)
     assert capfd.readouterr() == ("", "")
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.metrics.detection_errors import find_errors
-from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG
+from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG, DetectedBoxes
 
 CAT, DOG = 3, 1
 
@@ -54,9 +54,8 @@ FOUND = [  # image, category, box, score, verdict
 def judge(ground_truth, found):
     image, category, boxes, scores = ([row[i] for row in found] for i in range(4))
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    return find_errors(
-        ground_truth, np.array(image, int), np.array(category, int), boxes, np.array(scores)
-    )
+    image, category, scores = np.array(image, int), np.array(category, int), np.array(scores)
+    return find_errors(ground_truth, DetectedBoxes(image, category, boxes, scores))
 
 
 def test_every_kind_of_error():
@@ -82,9 +81,10 @@ def test_the_figures_are_those_of_pycocotools():
     ground_truth = truth(annotations, images=5, categories=(CAT, DOG, 9, 11))
     found = boxes + generator.normal(0, 6, boxes.shape)
     scores = generator.uniform(0, 1, 60)
-    errors = find_errors(ground_truth, images, categories, found, scores)
+    found = DetectedBoxes(images, categories, found, scores)
+    errors = find_errors(ground_truth, found)
     metric = CocoMetric(ground_truth=ground_truth, backend="pycocotools")
-    reference = metric.evaluate(images, categories, found, scores)
+    reference = metric.evaluate(found)
     known = {name: value if value >= 0 else np.nan for name, value in reference.stats.items()}
     np.testing.assert_allclose(list(errors.stats.values()), list(known.values()))
     for category, figures in reference.per_class.items():

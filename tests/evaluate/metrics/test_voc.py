@@ -7,7 +7,7 @@ import pytest
 from tests.reference import voc_metric as reference
 from yolo.config.schema.training import MONITORS_OF_METRIC
 from yolo.evaluate.metrics import coco, voc
-from yolo.evaluate.metrics.metric import MetricResult
+from yolo.evaluate.metrics.metric import DetectedBoxes, MetricResult
 from yolo.evaluate.metrics.voc import VocMetric
 
 # As an XML says them: pixels from 1 on, the last one inside. Image, class, box, difficult.
@@ -38,8 +38,8 @@ def metric(
     )
 
 
-def arrays(detections: Sequence[reference.Detection]) -> tuple[np.ndarray, ...]:
-    return (
+def arrays(detections: Sequence[reference.Detection]) -> DetectedBoxes:
+    return DetectedBoxes(
         np.array([d[0] for d in detections], np.int64),
         np.array([d[1] for d in detections], np.int64),
         continuous([d[2] for d in detections]),
@@ -66,7 +66,7 @@ def test_by_hand() -> None:
         (1, 7, (21, 21, 40, 29), 0.3),
     ]
     scorer = metric(TRUTHS, fixed_conf=0.6)
-    curve = scorer.curves(*arrays(detections))[7]
+    curve = scorer.curves(arrays(detections))[7]
     assert curve.truths == 4
     assert curve.scores.tolist() == [0.9, 0.8, 0.6, 0.5, 0.4, 0.3]
     assert curve.precision == pytest.approx([1, 1 / 2, 2 / 3, 2 / 4, 3 / 5, 3 / 6])
@@ -79,8 +79,8 @@ def test_by_hand() -> None:
     # boxes of at least 0.6: the curve ends at a recall of 2/4
     fixed = 1 / 4 * 1 + 1 / 4 * 2 / 3
     stats = {"mAP": all_points, "mAP_11": eleven_points, "mAP_fixed": fixed}
-    backwards = scorer.evaluate(*(column[::-1] for column in arrays(detections)))
-    for result in (scorer.evaluate(*arrays(detections)), backwards):
+    backwards = scorer.evaluate(DetectedBoxes(*(column[::-1] for column in arrays(detections))))
+    for result in (scorer.evaluate(arrays(detections)), backwards):
         assert result.stats == pytest.approx(stats)
         assert list(result.per_class) == [7]
         assert list(result.per_class[7].values()) == pytest.approx(list(stats.values()))
@@ -94,7 +94,7 @@ def test_by_hand() -> None:
 def test_truth_as_detections_is_perfect() -> None:
     detections = [(image, label, box, 0.5) for image, label, box, _ in TRUTHS]
     for iou in (0.5, 1.0):
-        result = metric(TRUTHS, iou=iou).evaluate(*arrays(detections))
+        result = metric(TRUTHS, iou=iou).evaluate(arrays(detections))
         assert result.stats == {"mAP": 1, "mAP_11": 1, "mAP_fixed": 1}
 
 
@@ -102,21 +102,21 @@ def test_the_best_truth_decides_even_where_it_is_difficult_or_taken() -> None:
     """As the kit: a detection never turns to its second best truth."""
     easy, hard = (1, 1, 20, 20), (1, 1, 24, 20)
     both = [(1, 7, easy, False), (1, 7, hard, True)]
-    on_the_hard_one = metric(both).evaluate(*arrays([(1, 7, hard, 0.9)]))
+    on_the_hard_one = metric(both).evaluate(arrays([(1, 7, hard, 0.9)]))
     assert on_the_hard_one.stats["mAP"] == 0
-    assert metric(both).evaluate(*arrays([(1, 7, easy, 0.9)])).stats["mAP"] == 1
+    assert metric(both).evaluate(arrays([(1, 7, easy, 0.9)])).stats["mAP"] == 1
 
     both = [(1, 7, easy, False), (1, 7, hard, False)]
     twice = [(1, 7, easy, 0.9), (1, 7, easy, 0.8)]  # the second overlaps the other one by 0.83
-    assert metric(both).evaluate(*arrays(twice)).stats["mAP"] == 0.5
+    assert metric(both).evaluate(arrays(twice)).stats["mAP"] == 0.5
 
 
 def test_a_detection_needs_its_own_class_and_image() -> None:
     box = (1, 1, 20, 20)
     scorer = metric([(1, 7, box, False), (2, 8, box, False)], classes=(7, 8))
-    crossed = scorer.evaluate(*arrays([(1, 8, box, 0.9), (2, 7, box, 0.9)]))
+    crossed = scorer.evaluate(arrays([(1, 8, box, 0.9), (2, 7, box, 0.9)]))
     assert crossed.stats["mAP"] == 0
-    half = scorer.evaluate(*arrays([(1, 7, box, 0.9), (2, 7, box, 0.95), (9, 99, box, 1.0)]))
+    half = scorer.evaluate(arrays([(1, 7, box, 0.9), (2, 7, box, 0.95), (9, 99, box, 1.0)]))
     assert [half.per_class[label]["AP"] for label in (7, 8)] == [0.5, 0]
     assert half.stats["mAP"] == 0.25
 
@@ -124,19 +124,19 @@ def test_a_detection_needs_its_own_class_and_image() -> None:
 def test_equal_scores_keep_their_order() -> None:
     right, wrong = (1, 7, (1, 1, 10, 10), 0.5), (1, 7, (50, 50, 60, 60), 0.5)
     scorer = metric(TRUTHS[:1])
-    assert scorer.evaluate(*arrays([right, wrong])).stats["mAP"] == 1
-    assert scorer.evaluate(*arrays([wrong, right])).stats["mAP"] == 0.5
+    assert scorer.evaluate(arrays([right, wrong])).stats["mAP"] == 1
+    assert scorer.evaluate(arrays([wrong, right])).stats["mAP"] == 0.5
 
 
 def test_what_has_no_truth_is_left_out_of_the_mean() -> None:
     """Class 8 has a difficult truth alone, class 9 none."""
     box = (1, 1, 10, 10)
     scorer = metric([(1, 7, box, False), (1, 8, box, True)], classes=(7, 8, 9))
-    result = scorer.evaluate(*arrays([(1, label, box, 0.9) for label in (7, 8, 9)]))
+    result = scorer.evaluate(arrays([(1, label, box, 0.9) for label in (7, 8, 9)]))
     assert result.stats == {"mAP": 1, "mAP_11": 1, "mAP_fixed": 1}
     assert [result.per_class[label]["AP"] for label in (7, 8, 9)] == [1, -1, -1]
-    assert metric([], classes=(7,)).evaluate(*arrays([])).stats["mAP"] == -1
-    assert scorer.evaluate(*arrays([])).stats == {"mAP": 0, "mAP_11": 0, "mAP_fixed": 0}
+    assert metric([], classes=(7,)).evaluate(arrays([])).stats["mAP"] == -1
+    assert scorer.evaluate(arrays([])).stats == {"mAP": 0, "mAP_11": 0, "mAP_fixed": 0}
 
 
 @pytest.mark.filterwarnings("error")
@@ -146,14 +146,14 @@ def test_numbers_that_are_not_finite() -> None:
     boxes = [(1, 1, 10, 10), (nan, 1, 10, 10), (-inf, -inf, inf, inf), (1, 1, 1, nan)]
     scores = [0.1, 0.9, 0.8, 0.05]
     detections = [(1, 7, box, score) for box, score in zip(boxes, scores, strict=True)]
-    assert metric(TRUTHS[:1]).evaluate(*arrays(detections)).stats["mAP"] == pytest.approx(1 / 3)
+    assert metric(TRUTHS[:1]).evaluate(arrays(detections)).stats["mAP"] == pytest.approx(1 / 3)
     detections = [(1, 7, boxes[0], nan), (1, 7, (50, 50, 60, 60), 0.1)]
-    assert metric(TRUTHS[:1]).evaluate(*arrays(detections)).stats["mAP"] == 0.5
+    assert metric(TRUTHS[:1]).evaluate(arrays(detections)).stats["mAP"] == 0.5
 
 
 def test_boxes_that_share_nothing_match_at_no_iou() -> None:
     apart = [(1, 7, (50, 50, 60, 60), 0.5)]
-    assert metric(TRUTHS[:1], iou=0.0).evaluate(*arrays(apart)).stats["mAP"] == 0
+    assert metric(TRUTHS[:1], iou=0.0).evaluate(arrays(apart)).stats["mAP"] == 0
 
 
 def random_case(rng: np.random.Generator) -> tuple[list, list]:
@@ -195,7 +195,7 @@ def expected(truths: list, detections: list, iou: float) -> dict[str, float]:
 @pytest.mark.parametrize("iou", [0.3, 0.5, 0.75])
 def test_equals_the_loops(seed: int, iou: float) -> None:
     truths, detections = random_case(np.random.default_rng(seed))
-    result: MetricResult = metric(truths, tuple(range(6)), iou=iou).evaluate(*arrays(detections))
+    result: MetricResult = metric(truths, tuple(range(6)), iou=iou).evaluate(arrays(detections))
     assert 0.02 < result.stats["mAP"] < 0.98
     assert result.stats == pytest.approx(expected(truths, detections, iou), abs=1e-12)
 
@@ -219,7 +219,8 @@ def test_the_size_of_voc_takes_no_time() -> None:
         difficult=rng.random(15_000) < 0.1,
         all_category_ids=tuple(range(20)),
     )
-    found = rng.integers(5000, size=100_000), rng.integers(20, size=100_000)
+    images, categories = rng.integers(5000, size=100_000), rng.integers(20, size=100_000)
+    found = DetectedBoxes(images, categories, boxes(100_000), rng.random(100_000))
     start = time.perf_counter()
-    scorer.evaluate(*found, boxes(100_000), rng.random(100_000))
+    scorer.evaluate(found)
     assert time.perf_counter() - start < 3

@@ -61,13 +61,7 @@ def write_analysis(
     path = place or scorer.path.parent
     path = path if path.suffix.lower() in (".html", ".htm") else path / FILE_NAME
     dataset = scorer.dataset
-    errors = find_errors(
-        dataset.ground_truth(),
-        found.image_ids,
-        np.asarray(dataset.category_ids)[found.labels],
-        found.boxes_xyxy_px,
-        found.scores,
-    )
+    errors = find_errors(dataset.ground_truth(), found.with_categories(dataset.category_ids))
     gallery = Gallery(dataset, found, errors)
     # in the order of the category ids, as the confusion matrix has it
     names = [n for _, n in sorted(zip(dataset.category_ids, dataset.class_names, strict=True))]

@@ -15,36 +15,17 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from yolo.evaluate.metrics.metric import MetricResult
+from yolo.evaluate.metrics.metric import DetectedBoxes, MetricResult
 
-MONITORS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "APs",
-    "APm",
-    "APl",
-    "AR1",
-    "AR10",
-    "AR100",
-    "ARs",
-    "ARm",
-    "ARl",
-)
+CLASS_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+MONITORS = (*CLASS_FIGURES, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The 12 figures in the order of the table: any of them can be the one that a run monitors."""
 
 SCORE = 5
 """The column of ``coco_rows`` that has the scores."""
 
-_ALL_IOUS = slice(None)
-_OF_A_CLASS: dict[str, tuple[slice | int, int]] = {
-    "AP": (_ALL_IOUS, 0),
-    "AP50": (0, 0),
-    "AP75": (5, 0),
-    "APs": (_ALL_IOUS, 1),
-    "APm": (_ALL_IOUS, 2),
-    "APl": (_ALL_IOUS, 3),
-}  # places among the IoU thresholds 0.50, 0.55, .. 0.95 and the size ranges all, s, m, l
+_IOU = {"AP50": 0, "AP75": 5}  # places among the IoU thresholds 0.50, 0.55, .. 0.95
+_AREA = {"APs": 1, "APm": 2, "APl": 3}  # places among the size ranges, 0 for all
 _AT_MOST_100 = 2  # index of 100 among the limits 1, 10, 100 of detections per image and class
 
 Score = Callable[[np.ndarray], tuple[Sequence[float], np.ndarray]]
@@ -68,20 +49,14 @@ class CocoMetric:
         self._category_ids = [category["id"] for category in truth["categories"]]
         self._score = _BACKENDS[backend](truth)
 
-    def evaluate(
-        self,
-        image_ids: np.ndarray,
-        category_ids: np.ndarray,
-        boxes_xyxy_px: np.ndarray,
-        scores: np.ndarray,
-    ) -> MetricResult:
-        """See ``Metric``.
+    def evaluate(self, found: DetectedBoxes) -> MetricResult:
+        """Score the detections of all images at once.
 
-        Detections of categories that the ground truth does not define are left out, as COCO's
-        definition has it. A box that is not finite is taken as an empty one at the origin, which
-        matches nothing, and such a score as 0.
+        Those of categories that the ground truth does not define are left out, as COCO's definition
+        has it. A box that is not finite is an empty one at the origin, which matches nothing, and
+        such a score is 0.
         """
-        rows = coco_rows(image_ids, category_ids, boxes_xyxy_px, scores)
+        rows = coco_rows(found)
         assert np.isin(rows[:, 0], self._image_ids).all(), "detections on images without truth"
         known = np.array(self._category_ids, dtype=np.int64)
         figures, precision = self._score(np.ascontiguousarray(rows[np.isin(rows[:, 6], known)]))
@@ -103,59 +78,52 @@ def box_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
     numbered from 1, because pycocotools counts one whose id is 0 as never found. Categories are
     sorted, and called by their ids: two of one name would be one class for hotcoco.
     """
-    annotations = []
-    for number, annotation in enumerate(ground_truth["annotations"], start=1):
-        bbox = [float(value) for value in annotation["bbox"]]
-        annotations.append(
-            {
-                "id": number,
-                "image_id": annotation["image_id"],
-                "category_id": annotation["category_id"],
-                "bbox": bbox,
-                "area": float(annotation.get("area", bbox[2] * bbox[3])),
-                "iscrowd": int(annotation.get("iscrowd", 0)),
-            }
-        )
     sizes = ("id", "width", "height")
     ids = sorted(category["id"] for category in ground_truth["categories"])
     return {
         "info": {},
         "images": [{k: image[k] for k in sizes if k in image} for image in ground_truth["images"]],
-        "annotations": annotations,
+        "annotations": [
+            {
+                "id": number,
+                "image_id": entry["image_id"],
+                "category_id": entry["category_id"],
+                "bbox": [float(value) for value in entry["bbox"]],
+                "area": float(entry.get("area", entry["bbox"][2] * entry["bbox"][3])),
+                "iscrowd": int(entry.get("iscrowd", 0)),
+            }
+            for number, entry in enumerate(ground_truth["annotations"], start=1)
+        ],
         "categories": [{"id": number, "name": str(number)} for number in ids],
     }
 
 
-def coco_rows(
-    image_ids: np.ndarray, category_ids: np.ndarray, boxes_xyxy_px: np.ndarray, scores: np.ndarray
-) -> np.ndarray:
+def coco_rows(found: DetectedBoxes) -> np.ndarray:
     """Pack into float64 (D, 7): image id, x, y, width, height, score, category id.
 
     Boxes and scores that are not finite become 0.
     """
-    rows = np.empty((len(scores), 7), dtype=np.float64)
-    boxes = np.asarray(boxes_xyxy_px, dtype=np.float64).reshape(len(scores), 4)  # (D, 4)
-    rows[:, 0] = image_ids
+    rows = np.empty((len(found.scores), 7), dtype=np.float64)
+    boxes = np.asarray(found.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)  # (D, 4)
+    rows[:, 0] = found.image_ids
     rows[:, 1:3] = boxes[:, :2]
     rows[:, 3:5] = boxes[:, 2:] - boxes[:, :2]
-    rows[:, SCORE] = scores
-    rows[:, 6] = category_ids
+    rows[:, SCORE] = found.scores
+    rows[:, 6] = found.category_ids
     rows[~np.isfinite(rows[:, 1:5]).all(axis=1), 1:5] = 0
     rows[~np.isfinite(rows[:, SCORE]), SCORE] = 0
     return rows
 
 
 def class_precision(precision: np.ndarray, k: int, name: str) -> float:
-    """AP, AP50, AP75, APs, APm or APl of one class; -1 where it has no ground truth.
+    """One of ``CLASS_FIGURES`` for the class at place ``k``; -1 where it has no ground truth.
 
     Args:
         precision: (T, R, K, A, M): IoU thresholds, recalls, sorted categories, size ranges,
             limits of detections per image.
-        k: the class's place.
-        name: of the figure.
     """
-    ious, area = _OF_A_CLASS[name]
-    return float(precision[ious, :, k, area, _AT_MOST_100].mean())
+    ious = _IOU.get(name, slice(None))
+    return float(precision[ious, :, k, _AREA.get(name, 0), _AT_MOST_100].mean())
 
 
 def run_hotcoco(truth: hotcoco.COCO, rows: np.ndarray) -> hotcoco.COCOeval:

@@ -14,8 +14,15 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from yolo.evaluate.metrics.coco import SCORE, box_truth, class_precision, coco_rows, run_hotcoco
-from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG
+from yolo.evaluate.metrics.coco import (
+    CLASS_FIGURES,
+    SCORE,
+    box_truth,
+    class_precision,
+    coco_rows,
+    run_hotcoco,
+)
+from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG, DetectedBoxes
 
 MATCH_IOU = 0.5
 """From which on a box is a truth's."""
@@ -24,7 +31,6 @@ BACKGROUND_IOU = 0.1
 """Below which a box has nothing to do with a truth."""
 
 TIDE_KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
-CLASS_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +43,13 @@ class TideError:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """N truths, in the order of a COCO json.
+    """N truths, in the order of a COCO json."""
 
-    Attributes:
-        image_ids, category_ids: int (N,).
-        boxes_xyxy_px: float64 (N, 4).
-        areas_px2: float64 (N,), by which a truth is small or large.
-        ignored: bool (N,), need not be found.
-    """
-
-    image_ids: np.ndarray
-    category_ids: np.ndarray
-    boxes_xyxy_px: np.ndarray
-    areas_px2: np.ndarray
-    ignored: np.ndarray
+    image_ids: np.ndarray  # int (N,)
+    category_ids: np.ndarray  # int (N,)
+    boxes_xyxy_px: np.ndarray  # float64 (N, 4)
+    areas_px2: np.ndarray  # float64 (N,), by which a truth is small or large
+    ignored: np.ndarray  # bool (N,), need not be found
 
     @classmethod
     def of_coco(cls, ground_truth: Mapping[str, Any]) -> Truth:
@@ -68,19 +67,12 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
-    """The boxes of a range of confidences.
-
-    Attributes:
-        low, high: the range.
-        confidence: their mean.
-        share_right: how many of them match a truth.
-        count: how many there are.
-    """
+    """The boxes of a range of confidences."""
 
     low: float
     high: float
-    confidence: float
-    share_right: float
+    confidence: float  # their mean
+    share_right: float  # how many of them match a truth
     count: int
 
 
@@ -120,17 +112,11 @@ class DetectionErrors:
     found_by: np.ndarray
 
 
-def find_errors(
-    ground_truth: Mapping[str, Any],
-    image_ids: np.ndarray,
-    category_ids: np.ndarray,
-    boxes_xyxy_px: np.ndarray,
-    scores: np.ndarray,
-) -> DetectionErrors:
-    """Compare detections with the truth, a COCO json as a dict; the others as in ``Metric``."""
+def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> DetectionErrors:
+    """Compare detections with the truth, a COCO json as a dict."""
     ground_truth = box_truth(ground_truth)
     truth = Truth.of_coco(ground_truth)
-    rows = coco_rows(image_ids, category_ids, boxes_xyxy_px, scores)
+    rows = coco_rows(found)
     run = run_hotcoco(hotcoco.COCO(ground_truth), rows)
     verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
     to_find = int((~truth.ignored).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,67 +15,45 @@ RECALL_LEVELS = np.linspace(0, 1, 101)
 """Where the curves of several classes are averaged."""
 
 
+class DetectedBoxes(NamedTuple):
+    """What was found in all images of a data set."""
+
+    image_ids: np.ndarray  # int (D,), as in the ground truth
+    category_ids: np.ndarray  # int (D,), as in the ground truth, not contiguous labels
+    boxes_xyxy_px: np.ndarray  # float (D, 4), in pixels of the original images
+    scores: np.ndarray  # float (D,)
+
+
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """The figures of one evaluation: -1 without a truth to find, 0 with some and no detection.
-
-    Attributes:
-        stats: figures by name.
-        table: the same for people, without a newline at the end.
-        per_class: figures by name of every category id of the ground truth.
-    """
+    """The figures of one evaluation: -1 without a truth to find, 0 with some and no detection."""
 
     stats: dict[str, float]
-    table: str
-    per_class: dict[int, dict[str, float]]
+    table: str  # the same for people, without a newline at the end
+    per_class: dict[int, dict[str, float]]  # by category id
 
 
 class Metric(Protocol):
     """Scores detections against a ground truth that stays the same between evaluations."""
 
-    def evaluate(
-        self,
-        image_ids: np.ndarray,
-        category_ids: np.ndarray,
-        boxes_xyxy_px: np.ndarray,
-        scores: np.ndarray,
-    ) -> MetricResult:
-        """Score the detections of all images at once.
-
-        Args:
-            image_ids: int (D,), ids of the ground truth's images.
-            category_ids: int (D,), ids as in the ground truth, not contiguous labels.
-            boxes_xyxy_px: float (D, 4), in pixels of the original image.
-            scores: float (D,).
-        """
-        ...
+    def evaluate(self, found: DetectedBoxes) -> MetricResult: ...
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRecall:
-    """Precision over recall, D detections from the most to the least confident.
+    """Precision over recall, D detections from the most to the least confident."""
 
-    Attributes:
-        recall, precision: float64 (D,), of the detections up to this one.
-        scores: float64 (D,), descending.
-        truths: how many there are to find.
-    """
-
-    recall: np.ndarray
-    precision: np.ndarray
-    scores: np.ndarray
-    truths: int
+    recall: np.ndarray  # float64 (D,), of the detections up to this one
+    precision: np.ndarray  # the same
+    scores: np.ndarray  # float64 (D,), descending
+    truths: int  # how many there are to find
 
     @classmethod
     def of_hits(cls, hits: np.ndarray, scores: np.ndarray, truths: int) -> PrecisionRecall:
         """The curve of detections that are right or wrong: bool (D,), by descending score (D,)."""
         right = np.cumsum(hits)
-        return cls(
-            recall=right / max(truths, 1),
-            precision=right / np.arange(1, len(right) + 1),
-            scores=np.asarray(scores, np.float64),
-            truths=truths,
-        )
+        recall, precision = right / max(truths, 1), right / np.arange(1, len(right) + 1)
+        return cls(recall, precision, np.asarray(scores, np.float64), truths)
 
     def above(self, conf: float) -> PrecisionRecall:
         """The part that detections of at least a confidence draw."""
@@ -94,10 +72,8 @@ class PrecisionRecall:
 
 def average_precision(curve: PrecisionRecall) -> float:
     """The area under the envelope (VOC from 2010 on); -1 without a truth."""
-    if curve.truths == 0:
-        return -1.0
     steps = np.diff(curve.recall, prepend=0.0)
-    return float((steps * curve.envelope()).sum())
+    return float((steps * curve.envelope()).sum()) if curve.truths else -1.0
 
 
 def average_precision_11(curve: PrecisionRecall) -> float:

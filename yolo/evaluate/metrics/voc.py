@@ -17,6 +17,7 @@ from yolo.evaluate.metrics.metric import (
     NOT_COUNTED,
     RIGHT,
     WRONG,
+    DetectedBoxes,
     MetricResult,
     PrecisionRecall,
     average_precision,
@@ -36,8 +37,7 @@ class VocMetric:
     are over the others.
 
     Args:
-        image_ids: int (N,), the image of each truth.
-        category_ids: int (N,), its class.
+        image_ids, category_ids: int (N,), of each truth.
         boxes_xyxy_px: float (N, 4), in pixels of the original image.
         difficult: bool (N,), truths that need not be found.
         all_category_ids: of all classes, also those without a truth.
@@ -58,9 +58,8 @@ class VocMetric:
     ) -> None:
         self._iou, self._fixed_conf = iou, fixed_conf
         order = np.argsort(image_ids, kind="stable")
-        image_ids, category_ids = np.asarray(image_ids)[order], np.asarray(category_ids)[order]
         boxes = np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)[order]
-        difficult = np.asarray(difficult, bool)[order]
+        image_ids, category_ids, difficult = image_ids[order], category_ids[order], difficult[order]
         self._truth_of = {
             category: _ClassTruth(image_ids[mine], boxes[mine], difficult[mine])
             for category in all_category_ids
@@ -83,44 +82,31 @@ class VocMetric:
             fixed_conf=fixed_conf,
         )
 
-    def evaluate(
-        self,
-        image_ids: np.ndarray,
-        category_ids: np.ndarray,
-        boxes_xyxy_px: np.ndarray,
-        scores: np.ndarray,
-    ) -> MetricResult:
-        """See ``Metric``; a box that is not finite matches nothing, such a score counts as 0."""
-        curves = self.curves(image_ids, category_ids, boxes_xyxy_px, scores)
+    def evaluate(self, found: DetectedBoxes) -> MetricResult:
+        """A box that is not finite matches nothing, such a score counts as 0."""
         per_class = {
             category: {
                 "AP": average_precision(curve),
                 "AP_11": average_precision_11(curve),
                 "AP_fixed": average_precision(curve.above(self._fixed_conf)),
             }
-            for category, curve in curves.items()
+            for category, curve in self.curves(found).items()
         }
-        stats = {
-            name: _mean([figures[name.removeprefix("m")] for figures in per_class.values()])
-            for name in MONITORS
-        }
+        stats = {}
+        for name in MONITORS:
+            values = [figures[name.removeprefix("m")] for figures in per_class.values()]
+            known = [value for value in values if value >= 0]
+            stats[name] = float(np.mean(known)) if known else -1.0
         return MetricResult(stats=stats, table=self._table(stats), per_class=per_class)
 
-    def curves(
-        self,
-        image_ids: np.ndarray,
-        category_ids: np.ndarray,
-        boxes_xyxy_px: np.ndarray,
-        scores: np.ndarray,
-    ) -> dict[int, PrecisionRecall]:
-        """Precision over recall by category id; arguments as in ``evaluate``.
-
-        Detections of equal scores keep their order.
-        """
-        scores = np.nan_to_num(np.asarray(scores, np.float64), nan=0.0, posinf=0, neginf=0)
+    def curves(self, found: DetectedBoxes) -> dict[int, PrecisionRecall]:
+        """Precision over recall by category id; detections of equal scores keep their order."""
+        scores = np.nan_to_num(np.asarray(found.scores, np.float64), nan=0.0, posinf=0, neginf=0)
         order = np.argsort(-scores, kind="stable")
-        scores, boxes = scores[order], np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)[order]
-        image_ids, category_ids = np.asarray(image_ids)[order], np.asarray(category_ids)[order]
+        boxes = np.asarray(found.boxes_xyxy_px, np.float64).reshape(-1, 4)[order]
+        scores, image_ids, category_ids = (
+            column[order] for column in (scores, found.image_ids, found.category_ids)
+        )
         curves = {}
         for category, truth in self._truth_of.items():
             mine = np.flatnonzero(category_ids == category)
@@ -142,17 +128,11 @@ class VocMetric:
 
 @dataclass(frozen=True, slots=True)
 class _ClassTruth:
-    """The truths of one class, sorted by image.
+    """The truths of one class, sorted by image."""
 
-    Attributes:
-        image_ids: int (N,), ascending.
-        boxes: float64 (N, 4), xyxy.
-        difficult: bool (N,).
-    """
-
-    image_ids: np.ndarray
-    boxes: np.ndarray
-    difficult: np.ndarray
+    image_ids: np.ndarray  # int (N,), ascending
+    boxes: np.ndarray  # float64 (N, 4), xyxy
+    difficult: np.ndarray  # bool (N,)
 
     def judge(self, image_ids: np.ndarray, boxes: np.ndarray, iou: float) -> np.ndarray:
         """RIGHT, WRONG or NOT_COUNTED for D detections, from the most confident on: int (D,)."""
@@ -176,8 +156,7 @@ class _ClassTruth:
         overlap = _iou(boxes[detection], self.boxes[truth])
         order = np.lexsort((truth, -overlap, detection))
         chosen, first = np.unique(detection[order], return_index=True)
-        best = np.zeros(len(boxes), np.int64)
-        highest = np.full(len(boxes), -np.inf)
+        best, highest = np.zeros(len(boxes), np.int64), np.full(len(boxes), -np.inf)
         best[chosen], highest[chosen] = truth[order][first], overlap[order][first]
         return best, highest
 
@@ -190,9 +169,3 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (a, b)]
         overlap = intersection / (areas[0] + areas[1] - intersection)
     return np.where(overlap > 0, overlap, -1.0)
-
-
-def _mean(values: list[float]) -> float:
-    """Over the classes that have a truth."""
-    real = [value for value in values if value >= 0]
-    return float(np.mean(real)) if real else -1.0
