@@ -16,7 +16,7 @@ from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.memory import MB, in_fresh_process, proportional_bytes, trim_heap
 from yolo.data.annotations import Annotations
 from yolo.data.loader import TrainingBatches
-from yolo.data.sampling import FixedSize, SampleOrder
+from yolo.data.sampling import FixedSize, SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment
 from yolo.records import Sample
 
@@ -116,13 +116,16 @@ class TruthOnly:
 
 def _memory(annotations: Annotations, workers: int) -> float:
     """Bytes of this process and its loader processes, after each has read everything."""
+    sampler = StepSampler(
+        order=SampleOrder(length=len(annotations), seed=0),
+        batch_size=1,
+        micro_batch_size=1,
+        size_px=FixedSize(IMAGE_SIZE_PX),
+    )
     batches = TrainingBatches(
         dataset=TruthOnly(annotations),
         augment=Augment(transforms=[]),
-        order=SampleOrder(length=len(annotations), seed=0),
-        size_px=FixedSize(IMAGE_SIZE_PX),
-        batch_size=1,
-        micro_batch_size=1,
+        sampler=sampler,
         workers=workers,
     )
     trim_heap()  # what making the set has left behind is not its cost

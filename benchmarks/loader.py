@@ -22,7 +22,7 @@ from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.images import decode
 from yolo.data.loader import ImageData, TrainingBatches
-from yolo.data.sampling import SampleOrder
+from yolo.data.sampling import SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment, Mosaic
 from yolo.data.transforms.transform_list import COLOUR, build_transform
 from yolo.records import Batch, Sample
@@ -208,12 +208,13 @@ def _stream(
     size_px: int,
     mosaic: Mosaic | None = None,
 ) -> Iterator[Batch]:
-    batches = TrainingBatches(
-        dataset=images,
-        augment=Augment(transforms=transforms, mosaic=mosaic),
+    augment = Augment(transforms=transforms, mosaic=mosaic)
+    sampler = StepSampler(
         order=SampleOrder(length=len(images), seed=0),
-        size_px=lambda step: size_px,
         batch_size=BATCH_SIZE,
         micro_batch_size=BATCH_SIZE,
+        size_px=lambda step: size_px,
+        mixes_until=augment.mixes_until,
     )
+    batches = TrainingBatches(dataset=images, augment=augment, sampler=sampler)
     return batches.from_step(0)

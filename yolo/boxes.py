@@ -22,15 +22,7 @@ def area(boxes_xyxy: Tensor) -> Tensor:
 
 
 def pairwise_intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Intersection area of every box of ``a`` with every one of ``b``.
-
-    Args:
-        a_xyxy: (..., N, 4).
-        b_xyxy: (..., M, 4), the same leading dimensions.
-
-    Returns:
-        (..., N, M).
-    """
+    """Intersection area of all pairs. (..., N, 4), (..., M, 4) -> (..., N, M)."""
     a, b = a_xyxy[..., :, None, :], b_xyxy[..., None, :, :]
     low = torch.maximum(a[..., :2], b[..., :2])  # (..., N, M, 2)
     high = torch.minimum(a[..., 2:], b[..., 2:])  # (..., N, M, 2)

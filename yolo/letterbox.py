@@ -1,4 +1,4 @@
-"""The one resize-and-pad geometry and its inverse."""
+"""Resizing and padding an image to a square, and the inverse for boxes."""
 
 from __future__ import annotations
 
@@ -40,36 +40,22 @@ class Letterbox:
         """The letterbox of an image of ``source_hw`` in a square of ``size_px``."""
         height, width = source_hw
         scale = size_px / max(height, width)
-        scaled_h = min(size_px, max(1, round(height * scale)))
-        scaled_w = min(size_px, max(1, round(width * scale)))
-        return cls(
-            source_hw=(height, width),
-            size_px=size_px,
-            scaled_hw=(scaled_h, scaled_w),
-            pad_top=(size_px - scaled_h) // 2,
-            pad_left=(size_px - scaled_w) // 2,
-        )
+        scaled_h, scaled_w = (min(size_px, max(1, round(side * scale))) for side in source_hw)
+        pad_top, pad_left = (size_px - scaled_h) // 2, (size_px - scaled_w) // 2
+        return cls((height, width), size_px, (scaled_h, scaled_w), pad_top, pad_left)
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """Resize and pad uint8 (H, W, 3) -> (S, S, 3)."""
         height, width = self.scaled_hw
         if image.shape[:2] != self.scaled_hw:
-            shrinks = height < image.shape[0]
-            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            interpolation = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
             image = cv2.resize(image, (width, height), interpolation=interpolation)
         if self.scaled_hw == (self.size_px, self.size_px):
             return image
-        bottom = self.size_px - height - self.pad_top
-        right = self.size_px - width - self.pad_left
-        return cv2.copyMakeBorder(
-            image,
-            self.pad_top,
-            bottom,
-            self.pad_left,
-            right,
-            cv2.BORDER_CONSTANT,
-            value=FILL_COLOUR_RGB,
-        )
+        top, left = self.pad_top, self.pad_left
+        bottom, right = self.size_px - height - top, self.size_px - width - left
+        constant, colour = cv2.BORDER_CONSTANT, FILL_COLOUR_RGB
+        return cv2.copyMakeBorder(image, top, bottom, left, right, constant, value=colour)
 
     def boxes(self, boxes_xyxy_px: Boxes) -> Boxes:
         """Boxes (N, 4) of the image -> boxes of the square."""

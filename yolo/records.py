@@ -60,16 +60,12 @@ class Targets:
     def from_samples(cls, samples: Sequence[Sample]) -> Targets:
         """Pack the truth of ``samples``; the frame is each sample's own image."""
         counts = [len(sample.labels) for sample in samples]
-        boxes = np.zeros((sum(counts), 4), dtype=np.float32)
-        start = 0
-        for sample, count in zip(samples, counts, strict=True):
-            height, width = sample.image.shape[:2]
-            xyxy = sample.boxes_xyxy_px / np.array([width, height, width, height], np.float32)
-            boxes[start : start + count, :2] = (xyxy[:, :2] + xyxy[:, 2:]) / 2
-            boxes[start : start + count, 2:] = xyxy[:, 2:] - xyxy[:, :2]
-            start += count
+        sizes_wh = np.array([sample.image.shape[1::-1] for sample in samples], np.float32)
+        boxes_xyxy_px = np.concatenate([sample.boxes_xyxy_px for sample in samples])
+        xyxy = (boxes_xyxy_px / np.tile(np.repeat(sizes_wh, counts, axis=0), 2)).astype(np.float32)
+        low, high = xyxy[:, :2], xyxy[:, 2:]
         return cls(
-            boxes_cxcywh_norm=torch.from_numpy(boxes),
+            boxes_cxcywh_norm=torch.from_numpy(np.concatenate([(low + high) / 2, high - low], 1)),
             labels=torch.from_numpy(np.concatenate([s.labels for s in samples]).astype(np.int64)),
             image_index=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
             ignored=torch.from_numpy(np.concatenate([s.ignored for s in samples]).astype(bool)),
@@ -163,7 +159,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What was found in one image, the best score first.
+    """The detections of one image, the best score first.
 
     Attributes:
         boxes_xyxy_px: float32 (N, 4), in pixels of the image named by the producer.

@@ -28,7 +28,7 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_cache import ImageCache, MemoryCache, shrink
 from yolo.data.images import decode
 from yolo.data.loader import TrainingBatches
-from yolo.data.sampling import SampleOrder
+from yolo.data.sampling import SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
@@ -469,14 +469,14 @@ def stream(images: ImageCache, *, workers: int, step: int, count: int) -> list[B
         {"type": "HSVJitter", "p": 0.5},
         {"type": "Haze", "p": 0.5},
     ]
-    batches = TrainingBatches(
-        dataset=images,
-        augment=Augment(transforms=augment),
+    sampler = StepSampler(
         order=SampleOrder(length=len(images), seed=0),
-        size_px=lambda step: 32,
         batch_size=3,
         micro_batch_size=3,
-        workers=workers,
+        size_px=lambda step: 32,
+    )
+    batches = TrainingBatches(
+        dataset=images, augment=Augment(transforms=augment), sampler=sampler, workers=workers
     )
     try:
         return list(islice(batches.from_step(step), count))

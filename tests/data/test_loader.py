@@ -18,8 +18,8 @@ import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from yolo.data import loader
-from yolo.data.loader import DecodedPool, EvaluationBatches, TrainingBatches
-from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder
+from yolo.data.loader import POOL_BYTES, DecodedPool, EvaluationBatches, TrainingBatches
+from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment, MixUp, Mosaic
 from yolo.data.workers import lost_worker, prepare_worker
 from yolo.errors import UserError
@@ -65,20 +65,31 @@ class Noise:
         )
 
 
-def training(dataset: Noise | None = None, **settings: Any) -> TrainingBatches:
+def training(
+    dataset: Noise | None = None,
+    *,
+    mosaic: Mosaic | None = None,
+    mixup: MixUp | None = None,
+    workers: int = 0,
+    pool_bytes: int = POOL_BYTES,
+    **sampling: Any,
+) -> TrainingBatches:
     dataset = dataset or Noise()
+    augment = Augment(transforms=TRANSFORMS, mosaic=mosaic, mixup=mixup)
     defaults: dict[str, Any] = {
+        "order": SampleOrder(length=len(dataset), seed=5),
         "size_px": FixedSize(64),
         "batch_size": 8,
         "micro_batch_size": 3,
-        "seed": 5,
+        "mixes_until": augment.mixes_until,
     }
-    mixing = {name: settings.pop(name, None) for name in ("mosaic", "mixup")}
-    defaults["order"] = SampleOrder(length=len(dataset), seed=5)
     return TrainingBatches(
         dataset=dataset,
-        augment=Augment(transforms=TRANSFORMS, **mixing),
-        **(defaults | settings),
+        augment=augment,
+        sampler=StepSampler(**(defaults | sampling)),
+        workers=workers,
+        seed=5,
+        pool_bytes=pool_bytes,
     )
 
 

@@ -26,12 +26,11 @@ def flat(lists: Iterable[list[SampleKey]]) -> list[SampleKey]:
 
 def steps(count: int, **settings: Any) -> list[list[SampleKey]]:
     """The images of each of ``count`` steps, over all micro-batches of one rank."""
+    start = settings.pop("start_step", 0)
     order = SampleOrder(length=settings.pop("length", 10), seed=3)
-    sampler = StepSampler(
-        order=order,
-        **({"micro_batch_size": 3, "size_px": FixedSize(64), "batch_size": 8} | settings),
-    )
-    batches = iter(sampler)
+    defaults = {"order": order, "micro_batch_size": 3, "size_px": FixedSize(64), "batch_size": 8}
+    sampler = StepSampler(**(defaults | settings))
+    batches = sampler.from_step(start)
     per_step = sampler.micro_batches_per_step
     return [flat(islice(batches, per_step)) for _ in range(count)]
 
@@ -108,9 +107,9 @@ def test_a_data_set_smaller_than_a_batch() -> None:
 def test_micro_batches_are_cut_from_the_rank_share() -> None:
     order = SampleOrder(length=10, seed=0)
     sampler = StepSampler(order=order, batch_size=8, micro_batch_size=3, size_px=FixedSize(64))
-    assert [len(batch) for batch in islice(sampler, 6)] == [3, 3, 2, 3, 3, 2]
+    assert [len(batch) for batch in islice(sampler.from_step(0), 6)] == [3, 3, 2, 3, 3, 2]
     large = StepSampler(order=order, batch_size=8, micro_batch_size=99, size_px=FixedSize(64))
-    assert [len(batch) for batch in islice(large, 2)] == [8, 8]
+    assert [len(batch) for batch in islice(large.from_step(0), 2)] == [8, 8]
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])

@@ -179,6 +179,7 @@ def test_training_keeps_images_of_its_largest_size(
 def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config counts the last steps, the loader the first ones."""
     monkeypatch.setattr(build, "TrainingBatches", lambda **given: given)
+    monkeypatch.setattr(build, "StepSampler", lambda **given: given)
     shapes = {"type": "shapes", "root": str(tmp_path), "images": 1, "split": "train"}
     alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
     data = {"train": shapes, "val": shapes, "image_size": 96}
@@ -195,11 +196,14 @@ def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.Monk
     assert given["augment"].mosaic == Mosaic(p=0.5, until_step=0)  # of one step
     assert given["augment"].mixup == MixUp(p=0.1, alpha=2.0, until_step=1)
     expected = RandomSizes(sides_px=(64, 128), every=3, seed=0, until_step=7, final_px=96)
-    assert given["size_px"] == expected
+    assert given["sampler"]["size_px"] == expected
     plain: Any = build.build_training_batches(
         make_config(**data), build.build_dataset(make_config(**data), "train"), alone
     )
-    assert plain["augment"].mosaic is plain["augment"].mixup is None and plain["size_px"](5) == 96
+    assert (
+        plain["augment"].mosaic is plain["augment"].mixup is None
+        and plain["sampler"]["size_px"](5) == 96
+    )
 
 
 def test_the_voc_config_has_the_classes_in_darknets_order() -> None:

@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import logging
 import multiprocessing
-import os
 import struct
 import time
 import zlib
@@ -76,41 +75,28 @@ class DiskCache(ImageCache):
     def _read(self, key: bytes | None) -> Kept | None:
         if key is None:
             return None
+        largest = _HEADER.size + self._side_px**2 * CHANNELS
         try:
-            with self._path(key).open("rb") as file:
-                length = os.fstat(file.fileno()).st_size
-                if length > _HEADER.size + self._side_px**2 * CHANNELS:
-                    return None
-                content = bytearray(length)
-                if file.readinto(content) != length:
-                    return None
+            content = bytearray(read_regular(self._path(key), largest))
         except OSError:
             return None
-        return self._unpacked(key, content)
-
-    def _unpacked(self, key: bytes, content: bytearray) -> Kept | None:
-        """The image of a file, or None where anything about the file is wrong."""
         if len(content) < _HEADER.size:
             return None
-        magic, its_key, *shape, checksum = _HEADER.unpack_from(content)
+        _, _, *shape, _ = _HEADER.unpack_from(content)
         height, width, *original_hw = shape
-        length = height * width * CHANNELS
-        whole = len(content) == _HEADER.size + length
-        if (magic, its_key, whole, length > 0) != (_MAGIC, key, True, True):
+        pixels = np.frombuffer(content, np.uint8, offset=_HEADER.size)
+        fits = height * width * CHANNELS == pixels.size > 0
+        if not fits or (height, width) != shrunk_hw(tuple(original_hw), self._side_px):
             return None
-        if (height, width) != shrunk_hw(tuple(original_hw), self._side_px):
+        if content[: _HEADER.size] != _header(key, shape, pixels.data):
             return None
-        image = np.frombuffer(content, np.uint8, offset=_HEADER.size)
-        if _checksum(shape, image.data) != checksum:
-            return None
-        return Kept(image.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1]))
+        return Kept(pixels.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1]))
 
     def _write(self, key: bytes | None, kept: Kept) -> None:
         if key is None or self._is_closed.value:
             return
         pixels = np.ascontiguousarray(kept.image).data
-        shape = (*kept.image.shape[:2], *kept.original_hw)
-        header = _HEADER.pack(_MAGIC, key, *shape, _checksum(shape, pixels))
+        header = _header(key, (*kept.image.shape[:2], *kept.original_hw), pixels)
         try:
             if not self._reserve(len(header) + pixels.nbytes):
                 self._close(f"it has reached its limit of {self._limit_bytes / 1e9:g} GB")
@@ -156,8 +142,9 @@ class DiskCache(ImageCache):
         )
 
 
-def _checksum(shape: Sequence[int], pixels: memoryview) -> int:
-    return zlib.crc32(pixels, zlib.crc32(struct.pack("<4I", *shape)))
+def _header(key: bytes, shape: Sequence[int], pixels: memoryview) -> bytes:
+    checksum = zlib.crc32(pixels, zlib.crc32(struct.pack("<4I", *shape)))
+    return _HEADER.pack(_MAGIC, key, *shape, checksum)
 
 
 def _clean_and_count(folder: Path) -> int:

@@ -24,14 +24,11 @@ LARGEST_FILE_BYTES = 1 << 30
 """The pixels of such an image as they are, with some room."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF")
-"""What is read at all, whatever a file's name says. Of Pillow's other formats one runs a program
-(EPS), and OpenCV's have no limit that would stop a bomb."""
+"""What is read at all, whatever a file's name. Of Pillow's other formats one runs a program (EPS),
+and OpenCV's have no limit that would stop a bomb."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 """In lower case: which files of a folder are taken for images."""
-
-# OpenCV would tell of damaged files in lines of its own, beside our sentence.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 QUARTER_TURNS = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap height and width."""
@@ -39,28 +36,30 @@ QUARTER_TURNS = frozenset({5, 6, 7, 8})
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
 
+# OpenCV would report damaged files in lines of its own, beside our sentence.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 
 def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray:
-    """Read an image of any depth and number of channels; transparency is dropped.
+    """Read an image of any depth and number of channels as uint8 (H, W, 3) RGB, without its alpha.
 
     Orientation: the EXIF rotation is honoured, unless the size of the image as it is stored is the
     expected one and its rotated size is not (annotations drawn by a tool that knows no EXIF).
 
     Args:
         path: the file.
-        expected_hw: the size that the annotations speak of, in pixels; None takes any.
-
-    Returns:
-        uint8 (H, W, 3), RGB.
+        expected_hw: the annotated size in pixels; None takes any.
 
     Raises:
         UserError: the file is missing, unreadable, cut off, no image, too large or of another size.
     """
     content = _read(path)
-    stored_hw = _check_header(path, content)
+    stored_hw = _stored_hw(path, content)
     if expected_hw is not None and expected_hw not in (stored_hw, stored_hw[::-1]):
         raise _other_size(path, stored_hw, expected_hw)  # before its pixels cost time and memory
-    image = _decode_rotated(path, content)
+    image = _decode_cv2(content, cv2.IMREAD_COLOR)
+    if image is None:
+        image = _decode_pillow(path, content)
     if expected_hw is None or image.shape[:2] == expected_hw:
         return image
     stored = _decode_cv2(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -81,7 +80,7 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
     try:
         if path.exists() and not path.is_file():  # to open a pipe waits for whoever writes
             raise IsADirectoryError("it is no file")
-        with _silence(), _open(path) as image:
+        with _silence(), Image.open(path, formats=FORMATS) as image:
             stored = image.height, image.width
             if stored == expected_hw or stored[::-1] != expected_hw:
                 return stored
@@ -90,8 +89,8 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
     except FileNotFoundError:
         raise UserError(f"the image {path} does not exist.") from None
     except Exception as error:  # what Pillow raises on foreign bytes is anyone's guess
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"the size of the image {path} cannot be read: {told}.") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"the size of the image {path} cannot be read: {reason}.") from None
 
 
 def _read(path: Path) -> bytes:
@@ -106,8 +105,8 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _check_header(path: Path, content: bytes) -> tuple[int, int]:
-    """Height and width as stored.
+def _stored_hw(path: Path, content: bytes) -> tuple[int, int]:
+    """Height and width by the header.
 
     Raises:
         UserError: no image, a decompression bomb, or a JPEG that is cut off (OpenCV would paint
@@ -117,30 +116,14 @@ def _check_header(path: Path, content: bytes) -> tuple[int, int]:
         raise UserError(f"the image {path} is cut off: its JPEG data has no end; fetch it again.")
     try:
         with _silence():
-            width, height = _open(io.BytesIO(content)).size
+            width, height = Image.open(io.BytesIO(content), formats=FORMATS).size
     except Image.DecompressionBombError:
         height = width = LARGEST_IMAGE_PX
-    except Exception:  # what Pillow raises on foreign bytes is anyone's guess
+    except Exception:  # as above
         raise _undecodable(path) from None
     if height * width > LARGEST_IMAGE_PX:
         raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.")
     return height, width
-
-
-def _decode_rotated(path: Path, content: bytes) -> np.ndarray:
-    image = _decode_cv2(content, cv2.IMREAD_COLOR)
-    if image is not None:
-        return image
-    try:
-        with _silence():
-            return np.array(ImageOps.exif_transpose(_open(io.BytesIO(content))).convert("RGB"))
-    except Exception:  # as above
-        raise _undecodable(path) from None
-
-
-def _open(source: Path | io.BytesIO) -> Image.Image:
-    """Pillow's view of a file; the pixels are not decoded yet."""
-    return Image.open(source, formats=FORMATS)
 
 
 def _decode_cv2(content: bytes, flags: int) -> np.ndarray | None:
@@ -152,7 +135,28 @@ def _decode_cv2(content: bytes, flags: int) -> np.ndarray | None:
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-class _Silence:
+def _decode_pillow(path: Path, content: bytes) -> np.ndarray:
+    try:
+        with _silence():
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception:  # as above
+        raise _undecodable(path) from None
+
+
+def _undecodable(path: Path) -> UserError:
+    return UserError(f"the image {path} cannot be decoded: it is damaged or of an unknown format.")
+
+
+def _other_size(path: Path, found_hw: tuple[int, ...], expected_hw: tuple[int, int]) -> UserError:
+    return UserError(
+        f"{path} is {found_hw[1]}x{found_hw[0]} px (width x height), but its annotations are for "
+        f"an image of {expected_hw[1]}x{expected_hw[0]} px (width x height): correct the size in "
+        "the annotations or restore the image."
+    )
+
+
+class _StderrRedirect:
     """Keeps libjpeg and libpng quiet, which write of damage straight to file descriptor 2.
 
     The descriptor is the whole process': what other threads write to it meanwhile, for the
@@ -163,13 +167,21 @@ class _Silence:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._kept = -1
+        self._kept = -1  # a copy of the descriptor as it was; -1 if it was closed
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
-            if self._inside == 1:
-                self._kept = _turn_away()
+            if self._inside > 1:
+                return
+            try:
+                self._kept = os.dup(2)
+            except OSError:
+                self._kept = -1
+                return
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -179,19 +191,7 @@ class _Silence:
                 os.close(self._kept)
 
 
-def _turn_away() -> int:
-    """Let descriptor 2 lead nowhere; gives a copy of it as it was, -1 if it was closed."""
-    try:
-        kept = os.dup(2)
-    except OSError:
-        return -1
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    return kept
-
-
-_codecs = _Silence()
+_codecs = _StderrRedirect()
 
 
 @contextlib.contextmanager
@@ -200,18 +200,3 @@ def _silence() -> Iterator[None]:
     with _codecs, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def _undecodable(path: Path) -> UserError:
-    return UserError(f"the image {path} cannot be decoded: it is damaged or of an unknown format.")
-
-
-def _other_size(path: Path, found_hw: tuple[int, ...], expected_hw: tuple[int, int]) -> UserError:
-    return UserError(
-        f"{path} is {_size_text(found_hw)}, but its annotations are for an image of "
-        f"{_size_text(expected_hw)}: correct the size in the annotations or restore the image."
-    )
-
-
-def _size_text(size_hw: tuple[int, ...]) -> str:
-    return f"{size_hw[1]}x{size_hw[0]} px (width x height)"

@@ -11,7 +11,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from yolo.data.sampling import SampleOrder, StepSampler
+from yolo.data.sampling import StepSampler
 from yolo.data.transforms.augment import Augment, letterbox_sample
 from yolo.data.workers import (
     end_workers,
@@ -42,17 +42,12 @@ class ImageData(Protocol):
 class TrainingBatches:
     """The endless micro-batches of one rank, from any step on.
 
-    What comes out depends on the seed, the order and the sizes alone: not on the number of
-    workers, and of the ranks only in how a step's images are shared out.
+    What comes out depends on the seed and the sampler alone, not on the number of workers.
 
     Args:
         dataset: the images.
         augment: makes the square variants.
-        order: the stream of samples.
-        size_px: optimizer step -> side of the square.
-        batch_size: images per optimizer step, over all ranks.
-        micro_batch_size: the most images in one batch that comes out.
-        rank, world_size: this process among all.
+        sampler: which samples, step after step.
         workers: processes; 0 does the work in this one.
         seed: of the augmentation.
         pool_bytes: decoded images that a process keeps where several are mixed into one.
@@ -64,12 +59,7 @@ class TrainingBatches:
         *,
         dataset: ImageData,
         augment: Augment,
-        order: SampleOrder,
-        size_px: Callable[[int], int],
-        batch_size: int,
-        micro_batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
+        sampler: StepSampler,
         workers: int = 0,
         seed: int = 0,
         pool_bytes: int = POOL_BYTES,
@@ -79,17 +69,8 @@ class TrainingBatches:
         samples = _Samples(partial(augment.make, load=load, seed=seed))
         self._batches = partial(_batches, samples, workers=workers, pin_memory=pin_memory)
         self._running: Generator[Batch, None, None] | None = None
-        self._sampler = partial(
-            StepSampler,
-            order=order,
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            rank=rank,
-            world_size=world_size,
-            size_px=size_px,
-            mixes_until=augment.mixes_until,
-        )
-        self.micro_batches_per_step = self._sampler().micro_batches_per_step
+        self._sampler = sampler
+        self.micro_batches_per_step = sampler.micro_batches_per_step
 
     def from_step(self, step: int) -> Iterator[Batch]:
         """The micro-batches from the first one of ``step`` on; ends those given out before.
@@ -98,7 +79,7 @@ class TrainingBatches:
             UserError: (while iterating) an image cannot be loaded, or a worker is lost.
         """
         self.close()
-        self._running = self._batches(self._sampler(start_step=step))
+        self._running = self._batches(self._sampler.from_step(step))
         return self._running
 
     def close(self) -> None:

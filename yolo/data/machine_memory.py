@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 CONTAINER_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-"""Where Linux tells a container's own limit: control groups of version 2 and of version 1."""
+"""A container's own limit on Linux: control groups of version 2 and of version 1."""
 
 
 def memory_bytes() -> int | None:
-    """The most that all processes together can use; None where the system does not say."""
-    known = [_of_machine(), *map(_limit, CONTAINER_LIMITS)]
+    """The most that all processes together can use; None where the system does not tell."""
+    known = []
+    with suppress(AttributeError, ValueError, OSError):  # not on every system
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            known.append(int(path.read_text()))
     return min(filter(None, known), default=None)
-
-
-def _of_machine() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return None
-
-
-def _limit(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such file, or "max"
-        return None

@@ -176,7 +176,6 @@ class StepSampler:
         rank, world_size: this process among all.
         size_px: optimizer step -> side of the square images.
         mixes_until: the first step whose images are not mixed with others.
-        start_step: the first step to yield.
 
     Raises:
         UserError: fewer images in a batch than ranks.
@@ -192,7 +191,6 @@ class StepSampler:
         world_size: int = 1,
         size_px: Callable[[int], int],
         mixes_until: int = 0,
-        start_step: int = 0,
     ) -> None:
         if batch_size < world_size:
             raise UserError(
@@ -203,7 +201,6 @@ class StepSampler:
         self._batch_size = batch_size
         self._size_px = size_px
         self._mixes_until = mixes_until
-        self._start_step = start_step
         low, high = (batch_size * place // world_size for place in (rank, rank + 1))
         cuts = [*range(low, high, micro_batch_size), high]
         self._micro_batches = [range(a, b) for a, b in pairwise(cuts)]
@@ -213,8 +210,9 @@ class StepSampler:
         """How many micro-batches of this rank make a step."""
         return len(self._micro_batches)
 
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        for step in count(self._start_step):
+    def from_step(self, start: int) -> Iterator[list[SampleKey]]:
+        """The micro-batches from the first one of a step on."""
+        for step in count(start):
             size_px = self._size_px(step)
             for places in self._micro_batches:
                 yield [self._key(step, place, size_px) for place in places]

@@ -23,7 +23,7 @@ from yolo.data.formats.voc import EVERY_XML, VocDataset
 from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
 from yolo.data.image_cache import ImageCache, MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
-from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder, repeat_factors
+from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder, StepSampler, repeat_factors
 from yolo.data.transforms.augment import Augment, MixUp, Mosaic, WholeImageAugment
 from yolo.errors import UserError
 from yolo.train.distributed import Ranks
@@ -159,21 +159,24 @@ def build_training_batches(
         factors = repeat_factors(dataset.annotations, data.repeat_factor_threshold)
     with _named("data.augment"):
         augment = _build_augment(config)
-    images = _training_images(data, dataset)
     with _named("training.batch_size"):
-        return TrainingBatches(
-            dataset=images,
-            augment=augment,
+        sampler = StepSampler(
             order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
-            size_px=_size_px(config),
             batch_size=config.training.batch_size,
             micro_batch_size=config.training.micro_batch_size,
             rank=ranks.rank,
             world_size=ranks.world_size,
-            workers=count_workers(config, ranks),
-            seed=config.seed,
-            pin_memory=ranks.device.type == "cuda",
+            size_px=_size_px(config),
+            mixes_until=augment.mixes_until,
         )
+    return TrainingBatches(
+        dataset=_training_images(data, dataset),
+        augment=augment,
+        sampler=sampler,
+        workers=count_workers(config, ranks),
+        seed=config.seed,
+        pin_memory=ranks.device.type == "cuda",
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Transforms of colour that are our own: fast, on uint8, called as Albumentations' are."""
+"""Our own transforms of colour, on uint8, with the interface of Albumentations' transforms."""
 
 from __future__ import annotations
 
@@ -25,21 +25,16 @@ def nondecreasing(ends: tuple[float, float]) -> tuple[float, float]:
     return ends
 
 
-UnitRange = Annotated[
-    tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]],
-    AfterValidator(nondecreasing),
-]
-ByteRange = Annotated[
-    tuple[Annotated[float, Field(ge=0, le=255)], Annotated[float, Field(ge=0, le=255)]],
-    AfterValidator(nondecreasing),
-]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Byte = Annotated[float, Field(ge=0, le=255)]
+UnitRange = Annotated[tuple[Unit, Unit], AfterValidator(nondecreasing)]
+ByteRange = Annotated[tuple[Byte, Byte], AfterValidator(nondecreasing)]
 
 
 class ColourTransform(BaseModel, ABC):
-    """A random change of the pixels whose fields are its arguments, each with its range.
+    """A random change of the pixels, from the generators it is given; its fields are the arguments.
 
-    It obeys the protocol of Albumentations' transforms, as far as `Augment` uses it, and draws
-    from the generators that it is given alone.
+    It follows the protocol of Albumentations' transforms as far as `Augment` uses it.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -50,9 +45,7 @@ class ColourTransform(BaseModel, ABC):
     _py_random: random.Random = PrivateAttr()
 
     def set_random_state(self, generator: np.random.Generator, py_random: random.Random) -> None:
-        """Take the generators that the next images' randomness comes from."""
-        self._generator = generator
-        self._py_random = py_random
+        self._generator, self._py_random = generator, py_random
 
     def should_apply(self) -> bool:
         """Whether it fires; draws unless that is certain."""
@@ -167,9 +160,7 @@ def change_hsv(
 ) -> np.ndarray:
     """Shift the hue by a share of the circle, multiply saturation and value, each at most 1.
 
-    Args:
-        image: uint8 (H, W, 3), RGB; stays as it is.
-        shift, saturation, exposure: see ``HSVJitter``.
+    Image uint8 (H, W, 3) RGB -> another of the same shape.
     """
     levels = np.arange(256)
     tables = np.empty((1, 256, 3), np.uint8)
@@ -183,10 +174,7 @@ def change_hsv(
 def blend_veil(image: np.ndarray, share: np.ndarray, brightness: float) -> np.ndarray:
     """(1 - share) image + share brightness, rounded.
 
-    Args:
-        image: uint8 (H, W, 3); stays as it is.
-        share: (h, w), 0..1, enlarged to the image.
-        brightness: 0..255.
+    Image uint8 (H, W, 3), share (h, w) in 0..1, enlarged to the image, and brightness in 0..255.
     """
     height, width = image.shape[:2]
     thickness = cv2.resize((share * 255).round().astype(np.uint8), (width, height))  # (H, W)
