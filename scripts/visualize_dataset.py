@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     config = load_config_or_exit(arguments.config, arguments.overrides).config
     from yolo.apps.predict import Predictor
-    from yolo.apps.predict.sheets import draw_dataset
+    from yolo.apps.predict.results import draw_dataset
     from yolo.apps.report.drawing import write_sheets
     from yolo.factory.data import build_dataset
 

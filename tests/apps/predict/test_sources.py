@@ -1,4 +1,4 @@
-"""What can be predicted on, and the threads that read ahead."""
+"""What can be predicted on, and the thread that prefetches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from yolo.apps.predict.ahead import Ahead
+from yolo.apps.predict.run import Prefetch
 from yolo.apps.predict.sources import find_sources
 from yolo.errors import UserError
 
@@ -96,13 +96,13 @@ def test_a_video_that_ends_early_and_one_that_is_none(tmp_path):
     assert [sentence.split(": ", 1)[1] for sentence in broken] == [
         "the video cannot be opened: it is damaged or of an unknown format"
     ] * 2
-    *frames, news = sources[0].read()
-    assert 5 < len(frames) < 40 and news.image is None
-    assert len(frames) + news.lost == 40
-    assert news.error == f"cut.avi: {news.lost} of its 40 frames are missing or broken"
+    *frames, last = sources[0].read()
+    assert 5 < len(frames) < 40 and last.image is None
+    assert len(frames) + last.lost == 40
+    assert last.error == f"cut.avi: {last.lost} of its 40 frames are missing or broken"
 
 
-def test_a_broken_image_is_news(tmp_path):
+def test_a_broken_image_is_a_frame_with_an_error(tmp_path):
     (tmp_path / "empty.jpg").touch()
     ((source,), _) = find_sources([str(tmp_path / "empty.jpg")])
     (frame,) = source.read()
@@ -151,17 +151,17 @@ def test_a_stream_from_the_network_that_the_user_named(tmp_path):
         server.shutdown()
 
 
-def test_ahead_keeps_order_and_passes_errors_on():
+def test_prefetching_keeps_order_and_passes_errors_on():
     def items():
         yield from range(5)
         raise ValueError("broken")
 
     seen = []
     with pytest.raises(ValueError, match="broken"):
-        for item in Ahead(items(), depth=2):
+        for item in Prefetch(items(), depth=2):
             seen.append(item)
     assert seen == list(range(5))
-    batches = list(Ahead(iter_of(range(20)), depth=50).batches(8))
+    batches = list(Prefetch(iter_of(range(20)), depth=50).batches(8))
     assert list(itertools.chain(*batches)) == list(range(20))
     assert max(map(len, batches)) <= 8
 
@@ -170,7 +170,7 @@ def iter_of(items):
     yield from items
 
 
-def test_ahead_waits_or_takes_the_newest():
+def test_prefetching_waits_or_takes_the_newest():
     made = []
 
     def items():
@@ -178,18 +178,18 @@ def test_ahead_waits_or_takes_the_newest():
             made.append(i)
             yield i
 
-    waiting = Ahead(items(), depth=2)
+    waiting = Prefetch(items(), depth=2)
     time.sleep(0.1)
     assert len(made) <= 4
     waiting.close()
     made.clear()
-    newest = Ahead(items(), depth=1, newest_only=True)
+    newest = Prefetch(items(), depth=1, newest_only=True)
     newest._thread.join(0.5)
     assert made == list(range(50))
     assert list(newest) == [49]
 
 
-def test_closing_ahead_closes_what_it_reads_and_frees_who_waits():
+def test_closing_a_prefetch_closes_what_it_reads_and_frees_who_waits():
     closed = threading.Event()
 
     def items():
@@ -199,10 +199,10 @@ def test_closing_ahead_closes_what_it_reads_and_frees_who_waits():
         finally:
             closed.set()
 
-    ahead = Ahead(items(), depth=1)
-    ahead.close()
+    prefetch = Prefetch(items(), depth=1)
+    prefetch.close()
     assert closed.is_set()
-    assert list(ahead) == []
+    assert list(prefetch) == []
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -31,8 +31,6 @@ DTYPES: dict[Format, torch.dtype] = {
     "fp16": torch.float16,
 }
 
-Setting = Literal["auto", "fp32", "bf16", "fp16"]
-
 
 class Network(Protocol):
     """Finds boxes in letterboxed images.
@@ -67,7 +65,6 @@ class TrainedNetwork:
         detector: the fused copy, its weights in the chosen format.
         precision: the format and why.
         device: as given.
-        batch_size, description: see ``Network``.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class TrainedNetwork:
         *,
         device: torch.device,
         size_px: int,
-        precision: Setting = "auto",
+        precision: Format | Literal["auto"] = "auto",
     ) -> None:
         fused = fuse(detector).to(device).to(memory_format=torch.channels_last)
         self.device, self._coder = device, coder.to(device)
@@ -128,8 +125,7 @@ class ExportedNetwork:
         """
         metadata = self._model.metadata
         if not metadata.nms:
-            boxes_xyxy_px, scores = self._model(images)
-            return postprocess(boxes_xyxy_px, scores)
+            return postprocess(*self._model(images))
         if postprocess.conf < metadata.conf or postprocess.iou != metadata.iou:
             raise UserError(
                 f"{self._name}: contains its suppression, with IoU {metadata.iou:g} and "
@@ -152,7 +148,7 @@ def cast_weights(detector: Detector, name: Format) -> Detector:
 
 
 def _choose(
-    setting: Setting, detector: Detector, *, device: torch.device, size_px: int
+    setting: Format | Literal["auto"], detector: Detector, *, device: torch.device, size_px: int
 ) -> Precision:
     native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     if setting != "auto" or device.type == "cuda" or not native:

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from yolo.apps.predict.network import ExportedNetwork, Network, Setting, TrainedNetwork
+from yolo.apps.predict.network import ExportedNetwork, Network, TrainedNetwork
 from yolo.config import Config
 from yolo.data.images import decode
 from yolo.detection.postprocess import Postprocess
@@ -24,6 +24,7 @@ from yolo.letterbox import Letterbox
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join
+from yolo.train.precision import Format
 
 CONF = 0.25
 """Lowest score that is reported unless another is asked for: training scores from far lower on,
@@ -56,38 +57,27 @@ class Prepared:
     letterbox: Letterbox
 
 
+@dataclass(kw_only=True)
 class Predictor:
     """Find objects in images with a trained detector.
 
     Images are letterboxed and boxes suppressed as in validation, so that it finds what validation
     scores. Calls from several threads do not disturb each other.
 
-    Args:
+    Attributes:
         network: finds boxes in letterboxed images.
         class_names, category_ids: by label.
         image_size_px: side of the network's input.
         postprocess: thresholds that hold where a call names none.
         config: the training's, as plain data.
-
-    Attributes:
-        network, class_names, category_ids, image_size_px, postprocess, config: as given.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        *,
-        class_names: Sequence[str],
-        category_ids: Sequence[int],
-        image_size_px: int,
-        postprocess: Postprocess,
-        config: Mapping[str, Any],
-    ) -> None:
-        self.network = network
-        self.class_names, self.category_ids = tuple(class_names), tuple(category_ids)
-        self.image_size_px = image_size_px
-        self.postprocess = postprocess
-        self.config = dict(config)
+    network: Network
+    class_names: Sequence[str]
+    category_ids: Sequence[int]
+    image_size_px: int
+    postprocess: Postprocess
+    config: Mapping[str, Any]
 
     @classmethod
     def from_checkpoint(
@@ -98,7 +88,7 @@ class Predictor:
         conf: float | None = None,
         iou: float | None = None,
         image_size_px: int | None = None,
-        precision: Setting = "auto",
+        precision: Format | Literal["auto"] = "auto",
     ) -> Predictor:
         """Open a checkpoint, or a file that export.py wrote (.onnx, .torchscript).
 
@@ -132,7 +122,7 @@ class Predictor:
             precision=precision,
         )
         return cls(
-            network,
+            network=network,
             class_names=checkpoint["class_names"],
             category_ids=checkpoint["category_ids"],
             image_size_px=size_px,
@@ -147,11 +137,7 @@ class Predictor:
         conf: float | None = None,
         iou: float | None = None,
     ) -> list[Prediction]:
-        """Find objects in one image or several.
-
-        Args:
-            images: one image or a sequence of them, of any sizes.
-            conf, iou: thresholds of this call.
+        """Find objects in one image or several, of any sizes; ``conf`` and ``iou`` of this call.
 
         Returns:
             A prediction for each image, in their order.
@@ -166,7 +152,7 @@ class Predictor:
         found: list[Prediction] = []
         for start in range(0, len(images), self.network.batch_size):
             some = images[start : start + self.network.batch_size]
-            found += self.find([self.prepare(to_rgb(image)) for image in some], conf=conf, iou=iou)
+            found += self.find([self.prepare(_to_rgb(image)) for image in some], conf=conf, iou=iou)
         return found
 
     def prepare(self, image: np.ndarray) -> Prepared:
@@ -181,22 +167,17 @@ class Predictor:
         """Run the network once over prepared images; see ``__call__``."""
         squares = torch.from_numpy(np.stack([one.square for one in prepared]))
         images = squares.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S), channels-last
-        found = self.network.detect(images, _with(self.postprocess, conf, iou))
-        return [
-            self._prediction(detections, one.letterbox)
-            for detections, one in zip(found, prepared, strict=True)
-        ]
-
-    def _prediction(self, detections: Detections, letterbox: Letterbox) -> Prediction:
-        boxes = letterbox.undo(detections.boxes_xyxy_px)
-        return Prediction(
-            detections=replace(detections, boxes_xyxy_px=boxes),
-            names=[self.class_names[label] for label in detections.labels.tolist()],
-            image_hw=letterbox.source_hw,
-        )
+        predictions = []
+        every = self.network.detect(images, _with(self.postprocess, conf, iou))
+        for found, one in zip(every, prepared, strict=True):
+            names = [self.class_names[label] for label in found.labels.tolist()]
+            boxes = one.letterbox.undo(found.boxes_xyxy_px)
+            found = replace(found, boxes_xyxy_px=boxes)
+            predictions.append(Prediction(found, names, one.letterbox.source_hw))
+        return predictions
 
 
-def to_rgb(image: ImageLike) -> np.ndarray:
+def _to_rgb(image: ImageLike) -> np.ndarray:
     """Any kind of image as uint8 (H, W, 3), RGB.
 
     Raises:
@@ -209,28 +190,27 @@ def to_rgb(image: ImageLike) -> np.ndarray:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:  # PIL decodes only now
             raise UserError(f"an image cannot be decoded: {error}") from error
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
-        if image.ndim == 2:
+    given = type(image).__name__
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.size and image.ndim == 2:
             return np.repeat(image[:, :, None], 3, axis=2)  # (H, W) -> (H, W, 3)
-        if image.ndim == 3 and image.shape[2] == 3:
+        if image.dtype == np.uint8 and image.size and image.shape[2:] == (3,):
             return np.ascontiguousarray(image)
-    told = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        given = f"{image.dtype} {image.shape}"
     raise UserError(
         f"an image must be a uint8 array (height, width, 3) in RGB, a PIL image or a path, "
-        f"not {told}"
+        f"not {given}"
     )
 
 
 def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Postprocess:
     """The suppression with other thresholds where some are given."""
+    conf = postprocess.conf if conf is None else conf
+    iou = postprocess.iou if iou is None else iou
     for name, value in (("conf", conf), ("iou", iou)):
-        if value is not None and not 0 <= value <= 1:
+        if not 0 <= value <= 1:
             raise UserError(f"{name} must be from 0 to 1, not {value:g}")
-    return replace(
-        postprocess,
-        conf=postprocess.conf if conf is None else conf,
-        iou=postprocess.iou if iou is None else iou,
-    )
+    return replace(postprocess, conf=conf, iou=iou)
 
 
 def _check_size(path: Path, size_px: int, *, trained: int, head: str) -> None:
@@ -257,7 +237,7 @@ def _open_exported(
     _check_size(path, size_px, trained=metadata.image_size_px, head=metadata.generation)
     own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
     return Predictor(
-        ExportedNetwork(model, str(path)),
+        network=ExportedNetwork(model, str(path)),
         class_names=metadata.class_names,
         category_ids=metadata.category_ids,
         image_size_px=size_px,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +14,20 @@ import numpy as np
 
 from yolo.apps.predict.predictor import Prediction, Predictor
 from yolo.apps.predict.sources import USUAL_FPS, Frame, Source
-from yolo.apps.report.drawing import contact_sheet, draw_detections, save_image
+from yolo.apps.report.drawing import (
+    contact_sheet,
+    count_boxes,
+    draw_detections,
+    draw_tile,
+    save_image,
+)
+from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.detection_files import inclusive
+from yolo.files import atomic_path, atomic_write
 
-WRITTEN_AS_THEY_CAME = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
-"""Formats of pictures that are kept; from all others come JPEGs."""
+KEPT_FORMATS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+"""Of pictures; from all other images come JPEGs."""
 
 Explain = Callable[[np.ndarray], list[np.ndarray]]
 """An RGB image to pictures of what the network looked at."""
@@ -55,15 +64,25 @@ class Pictures:
             UserError: it cannot be written, or would overwrite its own source.
         """
         assert frame.image is not None
-        source = frame.source
-        _refuse_itself(self._folder / f"{source.stem}{_suffix(source)}", source)
+        source, suffix = frame.source, ".mp4"
+        if source.fps is None:
+            suffix = Path(str(source.address)).suffix
+            suffix = suffix if suffix.lower() in KEPT_FORMATS else ".jpg"
+        target = self._folder / f"{source.stem}{suffix}"
+        if isinstance(source.address, Path) and target.resolve() == source.address.resolve():
+            raise UserError(
+                f"{target}: would be overwritten by its own result; name another --output"
+            )
         picture = draw_detections(frame.image, prediction.detections, self._class_names)
         if self._explain is not None:
             picture = contact_sheet([picture, *self._explain(frame.image)], columns=2)
         if source.fps is None:
-            save_image(self._folder / f"{source.stem}{_suffix(source)}", picture)
-        else:
-            self._video_of(source).write(picture, frame.number)
+            save_image(target, picture)
+            return
+        if self._video is None or self._video.source is not source:
+            self.close()
+            self._video = _Video(source, target)
+        self._video.write(picture, frame.number)
 
     def close(self) -> None:
         """Finish the last video."""
@@ -71,20 +90,13 @@ class Pictures:
             self._video.close()
             self._video = None
 
-    def _video_of(self, source: Source) -> _Video:
-        if self._video is None or self._video.source is not source:
-            self.close()
-            self._video = _Video(source, self._folder)
-        return self._video
-
 
 class _Video:
     """An MP4 that has its name only once it is whole."""
 
-    def __init__(self, source: Source, folder: Path) -> None:
-        self.source = source
-        self._path = folder / f"{source.stem}.mp4"
-        self._partial = folder / f"{source.stem}.partial.mp4"
+    def __init__(self, source: Source, path: Path) -> None:
+        self.source, self._path = source, path
+        self._partial = ExitStack()
         self._writer: cv2.VideoWriter | None = None
         self._size_wh = (0, 0)
         self._number = -1
@@ -104,14 +116,15 @@ class _Video:
         if self._writer is not None:
             self._writer.release()
             self._writer = None
-            self._partial.replace(self._path)
+            self._partial.close()
 
     def _start(self, picture: np.ndarray) -> cv2.VideoWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._size_wh = picture.shape[1], picture.shape[0]
+        name = f"{self._path.stem}.partial.mp4"
+        partial = self._partial.enter_context(atomic_path(self._path, temporary_name=name))
         fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-        fps = self.source.fps or USUAL_FPS
-        writer = cv2.VideoWriter(str(self._partial), fourcc, fps, self._size_wh)
+        writer = cv2.VideoWriter(str(partial), fourcc, self.source.fps or USUAL_FPS, self._size_wh)
         if not writer.isOpened():
             raise UserError(
                 f"{self._path}: the video cannot be written; check the folder's permissions and "
@@ -121,7 +134,7 @@ class _Video:
 
 
 class JsonFile:
-    """All boxes in COCO's form, with names, file names and what was skipped.
+    """All boxes in COCO's form, with the names of classes and files.
 
     Boxes are [x, y, width, height] in pixels of the original image.
 
@@ -168,9 +181,7 @@ class JsonFile:
 
     def close(self) -> None:
         """Write the file."""
-        partial = self._path.with_name(f"{self._path.name}.partial")
-        partial.write_text(json.dumps(self._content) + "\n", encoding="utf-8")
-        partial.replace(self._path)
+        atomic_write(self._path, f"{json.dumps(self._content)}\n".encode())
 
 
 class TextFolder:
@@ -191,8 +202,8 @@ class TextFolder:
         source, found = frame.source, prediction.detections
         number = "" if source.fps is None else f"_{frame.number:06d}"
         path = self._folder / f"{source.stem}{number}.txt"
-        boxes, scores = found.boxes_xyxy_px.tolist(), found.scores.tolist()
         words = [re.sub(r"[\s/\\\0]", "_", name) for name in prediction.names]
+        boxes, scores = found.boxes_xyxy_px.tolist(), found.scores.tolist()
         lines = [
             f"{word} {score:.9g} {inclusive(box)}\n"
             for word, score, box in zip(words, scores, boxes, strict=True)
@@ -203,14 +214,43 @@ class TextFolder:
     def close(self) -> None: ...
 
 
-def _refuse_itself(target: Path, source: Source) -> None:
-    if isinstance(source.address, Path) and target.resolve() == source.address.resolve():
-        raise UserError(f"{target}: would be overwritten by its own result; name another --output")
+def draw_dataset(
+    dataset: DetectionDataset, predictor: Predictor | None, *, side_px: int
+) -> Iterator[np.ndarray]:
+    """A tile for each image: its truth, and beside it what ``predictor`` finds, if there is one.
 
+    Args:
+        dataset: all that is drawn; its truth as it was read, at the images' full sizes.
+        predictor: names what it finds by its own classes.
+        side_px: longer side of a drawn image.
 
-def _suffix(source: Source) -> str:
-    """Of its picture or its video."""
-    if source.fps is not None:
-        return ".mp4"
-    suffix = Path(str(source.address)).suffix
-    return suffix if suffix.lower() in WRITTEN_AS_THEY_CAME else ".jpg"
+    Raises:
+        UserError: an image cannot be read.
+    """
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        height, width = sample.image.shape[:2]
+        name = f"{dataset.annotations.file_name(index)} · id {sample.image_id}"
+        truth = draw_tile(
+            sample.image,
+            sample.boxes_xyxy_px,
+            sample.labels,
+            dataset.class_names,
+            side_px=side_px,
+            title=f"{name} · {width}x{height} · {count_boxes(sample.ignored)}",
+            ignored=sample.ignored,
+        )
+        if predictor is None:
+            yield truth
+            continue
+        found = predictor(sample.image)[0].detections
+        prediction = draw_tile(
+            sample.image,
+            found.boxes_xyxy_px.numpy(),
+            found.labels.numpy(),
+            predictor.class_names,
+            side_px=side_px,
+            title=f"prediction · {len(found)} found",
+            scores=found.scores.numpy(),
+        )
+        yield contact_sheet([truth, prediction], columns=2)

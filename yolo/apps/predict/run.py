@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
-from yolo.apps.predict.ahead import Ahead
 from yolo.apps.predict.predictor import Prediction, Predictor, Prepared
 from yolo.apps.predict.results import Results
 from yolo.apps.predict.sources import Frame, Source
 
-READ_AHEAD = 8
-WRITTEN_BEHIND = 8
+PREFETCHED = 8
 """Frames that wait between two threads, at least: a camera's wait not at all."""
+
+LOOK_AGAIN_SECONDS = 0.1
+"""How long a thread waits at a time: Windows lets Ctrl-C through only in between."""
 
 PLAIN_LINE_EVERY_SECONDS = 10.0
 
 Log = Callable[[str], None]
-"""Prints lines."""
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -35,7 +41,6 @@ class Tally:
         seconds: from the first to the last frame; the model was loaded before.
         network_seconds: of these, with the network and the suppression at work.
         interrupted: by Ctrl-C.
-        told: sources of which a broken frame was named.
     """
 
     images: int = 0
@@ -44,7 +49,6 @@ class Tally:
     seconds: float = 0.0
     network_seconds: float = 0.0
     interrupted: bool = False
-    told: set[str] = field(default_factory=set)
 
     def line(self) -> str:
         """A summary."""
@@ -66,41 +70,107 @@ def predict_sources(
         predictor: finds the boxes.
         sources: one after the other.
         results: what writes.
-        say: is told of what is broken: of the first broken frame of each source.
+        log: gets a line for the first broken frame of each source.
 
     Raises:
         UserError: something cannot be written, or a stream cannot be opened.
     """
-    tally = Tally()
+    tally, reported = Tally(), set[str]()
     live = any(source.live for source in sources)
     batch_size = 1 if live else predictor.network.batch_size
     start = time.perf_counter()
-    read = Ahead(
-        _read(predictor, sources),
-        depth=1 if live else max(READ_AHEAD, 2 * batch_size),
-        newest_only=live,
-    )
-    found = Ahead(_find(predictor, read, batch_size, tally), depth=1 if live else WRITTEN_BEHIND)
-    progress = _Progress(sources, log)
-    try:
-        for frame, prediction in found:
-            if prediction is None:
-                _skip(frame, tally, progress.message)
-            else:
-                tally.images += 1
-                tally.boxes += len(prediction.detections)
-                for result in results:
-                    result.add(frame, prediction)
-            progress.advance(1 if prediction else frame.lost)
-    except KeyboardInterrupt:  # the usual end of a camera
-        tally.interrupted = True
-    finally:
-        read.close()
-        found.close()
-        progress.close()
-        _close_all(results)
-        tally.seconds = time.perf_counter() - start
+    with contextlib.ExitStack() as stack:  # all are closed, also where one fails: the last first
+        for result in reversed(results):
+            stack.callback(result.close)
+        progress = stack.enter_context(contextlib.closing(_Progress(sources, log)))
+        depth = 1 if live else max(PREFETCHED, 2 * batch_size)
+        read = Prefetch(_read(predictor, sources), depth=depth, newest_only=live)
+        found = Prefetch(_find(predictor, read, batch_size, tally), depth=1 if live else PREFETCHED)
+        stack.callback(found.close)
+        stack.callback(read.close)
+        try:
+            for frame, prediction in found:
+                if prediction is not None:
+                    tally.images += 1
+                    tally.boxes += len(prediction.detections)
+                    for result in results:
+                        result.add(frame, prediction)
+                elif frame.source.name not in reported:
+                    reported.add(frame.source.name)
+                    progress.message(f"skipped: {frame.error}")
+                tally.skipped += 0 if prediction else frame.lost
+                progress.advance(1 if prediction else frame.lost)
+        except KeyboardInterrupt:  # the usual end of a camera
+            tally.interrupted = True
+    tally.seconds = time.perf_counter() - start
     return tally
+
+
+class Prefetch(Generic[T]):
+    """Make items in a thread, so that they are ready when they are wanted.
+
+    Args:
+        items: is run through in the thread; what it raises is raised where items are taken.
+        depth: how many wait at most.
+        newest_only: an item that finds no room takes the place of the one that has waited longest;
+            otherwise it waits for room.
+    """
+
+    def __init__(
+        self, items: Generator[T, None, None], *, depth: int, newest_only: bool = False
+    ) -> None:
+        self._items, self._depth, self._newest_only = items, depth, newest_only
+        self._ready: deque[T] = deque(maxlen=depth)
+        self._changed = threading.Condition()
+        self._ended = self._closed = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        for batch in self.batches(1):
+            yield from batch
+
+    def batches(self, most: int) -> Iterator[list[T]]:
+        """What is ready, at least one item, at most so many; in order until the end."""
+        while True:
+            with self._changed:
+                self._wait(lambda: bool(self._ready) or self._ended)
+                if self._closed or not self._ready:
+                    break
+                batch = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+                self._changed.notify_all()
+            yield batch
+        if self._error is not None and not self._closed:
+            raise self._error
+
+    def close(self) -> None:
+        """End the thread; whoever waits for an item sees the end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for item in self._items:
+                with self._changed:
+                    if not self._newest_only:
+                        self._wait(lambda: len(self._ready) < self._depth)
+                    if self._closed:
+                        break
+                    self._ready.append(item)
+                    self._changed.notify_all()
+            self._items.close()
+        except BaseException as error:
+            self._error = error
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        while not self._closed and not ready():
+            self._changed.wait(LOOK_AGAIN_SECONDS)
 
 
 def _read(
@@ -114,7 +184,7 @@ def _read(
 
 def _find(
     predictor: Predictor,
-    read: Ahead[tuple[Frame, Prepared | None]],
+    read: Prefetch[tuple[Frame, Prepared | None]],
     batch_size: int,
     tally: Tally,
 ) -> Generator[tuple[Frame, Prediction | None], None, None]:
@@ -128,52 +198,28 @@ def _find(
             yield frame, None if one is None else next(found)
 
 
-def _skip(frame: Frame, tally: Tally, log: Log) -> None:
-    tally.skipped += frame.lost
-    if frame.source.name not in tally.told:
-        tally.told.add(frame.source.name)
-        log(f"skipped: {frame.error}")
-
-
-def _close_all(results: Iterable[Results]) -> None:
-    """Finish every result, also where one of them fails."""
-    errors: list[Exception] = []
-    for result in results:
-        try:
-            result.close()
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-
-
 class _Progress:
     """A bar in a terminal; elsewhere a plain line now and then."""
 
     def __init__(self, sources: Sequence[Source], log: Log) -> None:
         counts = [source.frames for source in sources]
         self._total = None if None in counts else sum(filter(None, counts))
-        self._say, self._done = log, 0
+        self._log, self._done = log, 0
         self._next_line = time.monotonic() + PLAIN_LINE_EVERY_SECONDS
-        self._bar = (
-            tqdm(total=self._total, unit="image", dynamic_ncols=True)
-            if sys.stderr.isatty()
-            else None
-        )
+        shown = sys.stderr.isatty()
+        self._bar = tqdm(total=self._total, unit="image", dynamic_ncols=True, disable=not shown)
 
     def advance(self, frames: int) -> None:
         self._done += frames
-        if self._bar is not None:
-            self._bar.update(frames)
-        elif time.monotonic() >= self._next_line:
+        self._bar.update(frames)
+        if self._bar.disable and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_LINE_EVERY_SECONDS
-            self.message(f"{self._done:,} of {self._total:,}" if self._total else f"{self._done:,}")
+            self._log(f"{self._done:,} of {self._total:,}" if self._total else f"{self._done:,}")
 
     def message(self, text: str) -> None:
-        if self._bar is not None:
+        if not self._bar.disable:
             self._bar.clear()
-        self._say(text)
+        self._log(text)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

@@ -16,15 +16,14 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from yolo.data.images import decode
+from yolo.data.images import IMAGE_SUFFIXES, decode
 from yolo.errors import UserError
 
-IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 STREAMS = frozenset({"http", "https", "rtmp", "rtsp", "rtsps", "tcp", "udp"})
 
 USUAL_FPS = 25.0
-"""Where a camera or a file does not say."""
+"""Where a camera or a file names none."""
 
 MOST_FPS = 240.0
 
@@ -35,19 +34,19 @@ GIVE_UP_AFTER = 3
 
 _CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would tell of damage beside our sentence
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would report damage beside our sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An image to predict on, or the news that it is broken.
+    """An image to predict on, or why there is none.
 
     Attributes:
         source: where it comes from.
         number: of the frame in a video, from 0.
         image: uint8 (H, W, 3), RGB; None if it is broken.
         error: what is wrong with it.
-        lost: how many frames this news is about.
+        lost: how many frames the error is about.
     """
 
     source: Source
@@ -83,11 +82,9 @@ class Source:
         Raises:
             UserError: a camera or a stream cannot be opened.
         """
-        if self.fps is None:
-            return self._read_image()
-        return self._read_video()
-
-    def _read_image(self) -> Iterator[Frame]:
+        if self.fps is not None:
+            yield from self._read_video()
+            return
         try:
             yield Frame(self, image=decode(Path(str(self.address))))
         except UserError as error:
@@ -97,22 +94,21 @@ class Source:
         with _open(self.address) as capture:
             number = failures = 0
             while failures < GIVE_UP_AFTER:
-                if capture.grab():
-                    yield self._decode(capture, number)
-                    number, failures = number + 1, 0
-                else:
+                if not capture.grab():
                     failures += 1
+                    continue
+                ok, image = capture.retrieve()
+                if ok and image is not None and image.ndim == 3:
+                    yield Frame(self, number, image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+                else:
+                    error = f"{self.name}: frame {number} cannot be decoded"
+                    yield Frame(self, number, error=error)
+                number, failures = number + 1, 0
         expected = self.frames or 0
         lost = expected - number
         if lost > max(1, expected // 100):  # some formats know the number from their length alone
-            told = f"{self.name}: {lost:,} of its {expected:,} frames are missing or broken"
-            yield Frame(self, number, error=told, lost=lost)
-
-    def _decode(self, capture: cv2.VideoCapture, number: int) -> Frame:
-        ok, image = capture.retrieve()
-        if not ok or image is None or image.ndim != 3:
-            return Frame(self, number, error=f"{self.name}: frame {number} cannot be decoded")
-        return Frame(self, number, image=cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            error = f"{self.name}: {lost:,} of its {expected:,} frames are missing or broken"
+            yield Frame(self, number, error=error, lost=lost)
 
 
 def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
@@ -127,7 +123,7 @@ def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
 
     Raises:
         UserError: something does not exist, holds nothing to predict on, a camera or a stream
-            cannot be opened, or does not stand alone.
+            cannot be opened, or is not the only source.
     """
     sources: list[Source] = []
     broken: list[str] = []
@@ -145,22 +141,22 @@ def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
                 broken.append(str(error))
     if any(source.live for source in sources) and len(sources) > 1:
         raise UserError("a camera or a stream never ends: name it alone")
-    return _named_apart(sources), broken
+    return _with_unique_names(sources), broken
 
 
-def _named_apart(sources: Sequence[Source]) -> list[Source]:
+def _with_unique_names(sources: Sequence[Source]) -> list[Source]:
     """With the whole path for a name where names recur, and a stem of its own for each."""
     names = Counter(source.name for source in sources)
     stems: set[str] = set()
-    apart: list[Source] = []
+    renamed: list[Source] = []
     for source in sources:
         name = source.name if names[source.name] == 1 else str(source.address)
         first = source.name if source.live else str(PurePath(source.name).with_suffix(""))
         candidates = (first if n == 1 else f"{first}_{n}" for n in count(1))
         stem = next(candidate for candidate in candidates if candidate not in stems)
         stems.add(stem)
-        apart.append(replace(source, name=name, stem=stem))
-    return apart
+        renamed.append(replace(source, name=name, stem=stem))
+    return renamed
 
 
 def _files(text: str) -> list[tuple[Path, str]]:
@@ -169,46 +165,40 @@ def _files(text: str) -> list[tuple[Path, str]]:
     if path.is_file():
         return [(path, path.name)]
     if path.is_dir():
-        found = sorted(entry for entry in path.iterdir() if _is_known(entry))
-        if not found:
-            raise UserError(f"{text}: the folder holds no image and no video")
-        return [(entry, entry.name) for entry in found]
-    if not glob.has_magic(text):
+        candidates, problem = list(path.iterdir()), "the folder holds no image and no video"
+    elif glob.has_magic(text):
+        matches = glob.glob(text, recursive=True)  # noqa: PTH207 - Path's takes no absolute one
+        candidates, problem = list(map(Path, matches)), "no image and no video fits this pattern"
+    else:
         raise UserError(f"{text}: there is no such file or folder")
-    matches = glob.glob(text, recursive=True)  # noqa: PTH207 - Path.glob knows no absolute pattern
-    found = sorted(path for path in map(Path, matches) if _is_known(path))
+    known = VIDEOS.union(IMAGE_SUFFIXES)
+    found = sorted(one for one in candidates if one.is_file() and one.suffix.lower() in known)
     if not found:
-        raise UserError(f"{text}: no image and no video fits this pattern")
-    root = os.path.commonpath([entry.parent for entry in found])
-    return [(entry, str(entry.relative_to(root))) for entry in found]
-
-
-def _is_known(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGES | VIDEOS
+        raise UserError(f"{text}: {problem}")
+    root = os.path.commonpath([one.parent for one in found])
+    return [(one, str(one.relative_to(root))) for one in found]
 
 
 def _video(path: Path, name: str) -> Source:
     with _open(path) as capture:
-        frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        fps = _fps(capture)
+        frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), _fps(capture)
     known = math.isfinite(frames) and 0 < frames < 1e9
     return Source(name, path, fps=fps, frames=int(frames) if known else None)
 
 
 def _live(text: str) -> Source:
     """A camera or a stream; opened once here to see that it is there."""
+    address: int | str = text
     if text.isdecimal():
         name, address = f"camera_{text}", int(text)
-        with _open(address) as capture:
-            return Source(name, address, fps=_fps(capture), frames=None, live=True)
-    parts = urlsplit(text)
-    if parts.scheme not in STREAMS:
-        raise UserError(
-            f"{parts.scheme}: is no protocol of a stream; known are {', '.join(sorted(STREAMS))}"
-        )
-    name = f"{parts.hostname or 'stream'}{parts.path.rstrip('/')}".replace("/", "_")
-    with _open(text) as capture:
-        return Source(name, text, fps=_fps(capture), frames=None, live=True)
+    else:
+        parts = urlsplit(text)
+        if parts.scheme not in STREAMS:
+            known = ", ".join(sorted(STREAMS))
+            raise UserError(f"{parts.scheme}: is no protocol of a stream; known are {known}")
+        name = f"{parts.hostname or 'stream'}{parts.path.rstrip('/')}".replace("/", "_")
+    with _open(address) as capture:
+        return Source(name, address, fps=_fps(capture), frames=None, live=True)
 
 
 def _fps(capture: cv2.VideoCapture) -> float:
@@ -221,28 +211,23 @@ def _open(address: Path | str | int) -> Generator[cv2.VideoCapture, None, None]:
     """OpenCV's reader; a file may lead FFmpeg to no other file and into no network."""
     if isinstance(address, int):
         capture = cv2.VideoCapture(address)
+        failure = f"camera {address}: cannot be opened; see that it is there and not in use"
     elif isinstance(address, str):
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
         pairs = [number for limit in limits for number in (limit, STREAM_TIMEOUT_MS)]
         capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, pairs)
+        host = urlsplit(address).hostname  # the whole address may hold a password
+        failure = f"the stream of {host}: cannot be opened; check address, password and network"
     else:
         with _files_only():
             capture = cv2.VideoCapture(str(address), cv2.CAP_FFMPEG)
+        failure = f"{address}: the video cannot be opened: it is damaged or of an unknown format"
     try:
         if not capture.isOpened():
-            raise UserError(_cannot_open(address))
+            raise UserError(failure)
         yield capture
     finally:
         capture.release()
-
-
-def _cannot_open(address: Path | str | int) -> str:
-    if isinstance(address, Path):
-        return f"{address}: the video cannot be opened: it is damaged or of an unknown format"
-    if isinstance(address, int):
-        return f"camera {address}: cannot be opened; see that it is there and not in use"
-    host = urlsplit(address).hostname  # the whole address may hold a password
-    return f"the stream of {host}: cannot be opened; check address, password and network"
 
 
 @contextmanager
