@@ -48,7 +48,7 @@ def demonstrate(arguments: argparse.Namespace) -> None:
 
 
 def _make_space(checkpoint: Path, folder: Path) -> None:
-    from yolo.apps.demo.space import make_space
+    from yolo.apps.demo.show import make_space
 
     for path in make_space(checkpoint, folder):
         print(path)

@@ -52,7 +52,7 @@ def fetch_coco(arguments: argparse.Namespace) -> None:
         arguments.root,
         base_url=arguments.base_url,
         delete=arguments.delete_zips,
-        ways_out="fewer --splits, or --delete-zips",
+        advice="fewer --splits, or --delete-zips",
     )
     print(f"COCO 2017 is ready in {arguments.root}")
 

@@ -53,7 +53,7 @@ def fetch_voc(arguments: argparse.Namespace) -> None:
         arguments.root,
         base_url=arguments.base_url,
         delete=arguments.delete_tars,
-        ways_out="fewer --sets, or --delete-tars",
+        advice="fewer --sets, or --delete-tars",
     )
     print(f"Pascal VOC is ready in {arguments.root / 'VOCdevkit'}")
 

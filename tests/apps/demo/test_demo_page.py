@@ -16,11 +16,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.apps.demo.stand_ins import QuarterFinder, explain
-from yolo.apps.demo.guard import LARGEST_BODY_BYTES
 from yolo.apps.demo.page import build_page, serving
-from yolo.apps.demo.pictures import write_examples
+from yolo.apps.demo.pictures import Views, write_examples
+from yolo.apps.demo.request_filter import LARGEST_BODY_BYTES
 from yolo.apps.demo.show import own_folder
-from yolo.apps.demo.views import Views
 from yolo.errors import UserError
 
 
@@ -143,7 +142,7 @@ def test_too_much_is_not_taken(address):
     url = f"{address}gradio_api/upload"
     large = {"files": ("a.png", bytes(LARGEST_BODY_BYTES), "image/png")}
     assert httpx.post(url, files=large).status_code == 413
-    assert httpx.post(url, content=iter([b"x"])).status_code == 411  # of untold length
+    assert httpx.post(url, content=iter([b"x"])).status_code == 411  # without its length
     inside = {"files": ("a.png", bytes(LARGEST_BODY_BYTES - 2**15), "image/png")}
     assert httpx.post(url, files=inside).status_code == 413  # Gradio's own limit
 
@@ -172,14 +171,14 @@ def test_files_lie_in_the_pages_own_folder(served, client, picture):
     assert not Path(".gradio").exists()
 
 
-def test_a_taken_port_is_told(address):
+def test_a_taken_port_is_one_sentence(address):
     page = build_page(Views(QuarterFinder(), explain), [], conf=0.25, iou=0.45)
     taken = serving(page, port=urlsplit(address).port)
     with pytest.raises(UserError, match="choose another with --port"), taken:
         pass
 
 
-def test_a_missing_gradio_is_told_in_a_sentence(monkeypatch):
+def test_a_missing_gradio_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "yolo.apps.demo.page")
     with pytest.raises(UserError, match=r"needs Gradio: pip install -e '\.\[demo,explain\]'"):

@@ -57,7 +57,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_is_told_without_its_folder(name, tmp_path):
+def test_what_is_refused_is_named_without_its_folder(name, tmp_path):
     content, reason = REFUSED[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=reason) as caught:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.apps.demo.stand_ins import QuarterFinder, explain
-from yolo.apps.demo.views import Views
+from yolo.apps.demo.pictures import Views
 from yolo.apps.report.drawing import class_colour
 from yolo.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tests.apps.demo.stand_ins import write_checkpoint
-from yolo.apps.demo.space import make_space
+from yolo.apps.demo.show import make_space
 from yolo.errors import UserError
 from yolo.models.weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint

@@ -176,14 +176,14 @@ def another_process() -> Iterator[Start]:
         process.communicate()
 
 
-def told_to_wait(process: subprocess.Popen[str]) -> str:
-    """The line with which a process tells that it waits for another; none if it does not."""
+def waiting_line(process: subprocess.Popen[str]) -> str:
+    """The line that a process prints when it waits for another; none if it does not."""
     assert process.stderr is not None
     limit = threading.Timer(15, process.kill)
     limit.start()
-    told = next((line for line in process.stderr if "waiting for its end" in line), "")
+    printed = next((line for line in process.stderr if "waiting for its end" in line), "")
     limit.cancel()
-    return told
+    return printed
 
 
 def test_a_second_process_waits_for_the_first_and_fetches_nothing(
@@ -196,7 +196,7 @@ def test_a_second_process_waits_for_the_first_and_fetches_nothing(
         assert first.poll() is None
         time.sleep(0.01)
     second = another_process(*argv)
-    assert told_to_wait(second).startswith(f"{tmp_path / 'a.bin.part'}: another process")
+    assert waiting_line(second).startswith(f"{tmp_path / 'a.bin'}: another process")
     site.gate.set()
     assert [process.communicate(timeout=20)[0] for process in (first, second)] == ["1048576\n"] * 2
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
@@ -213,7 +213,7 @@ def test_a_process_that_was_killed_keeps_nobody_out(
     while not (tmp_path / "a.bin.part").exists():
         time.sleep(0.01)
     second = another_process(*argv)
-    assert told_to_wait(second)
+    assert waiting_line(second)
     first.kill()
     first.wait()
     site.gate.set()
@@ -251,7 +251,7 @@ def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_no_such_file_is_told_at_once(site: Site, tmp_path: Path) -> None:
+def test_no_such_file_fails_at_once(site: Site, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"/b\.bin: the server answers 404"):
         download(f"{site.url}/b.bin", tmp_path / "b.bin")
     assert len(site.requests) == 1
@@ -287,7 +287,7 @@ def test_an_address_that_is_none(url: str, tmp_path: Path) -> None:
         download(url, tmp_path / "a.bin")
 
 
-def test_too_little_space_is_told_before_the_first_byte(
+def test_too_little_space_is_refused_before_the_first_byte(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -375,18 +375,16 @@ def test_what_one_process_unpacks_no_other_unpacks_too(
         return 0
 
     def fetch() -> None:
-        archives.fetch_archives(
-            [archive], tmp_path, base_url=coco_site.url, delete=True, ways_out=""
-        )
+        archives.fetch_archives([archive], tmp_path, base_url=coco_site.url, delete=True, advice="")
 
-    told = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", told)
+    printed = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", printed)
     monkeypatch.setattr(archives, "unpack", slow)
     threads = [threading.Thread(target=fetch) for _ in range(2)]
     threads[0].start()
     assert unpacking.wait(20)
     threads[1].start()
-    while "another process is at it; waiting for its end" not in told.getvalue():
+    while "another process is unpacking this file; waiting for its end" not in printed.getvalue():
         assert threads[1].is_alive()
         time.sleep(0.01)
     goes_on.set()
@@ -548,8 +546,8 @@ def test_weights_that_stay_in_part_are_taken_up_by_the_next_call(
 ) -> None:
     site.break_after = [300_000, *[0] * 4]  # after five failures in a row it gives up
     assert fetch_weights("yolov3.weights") == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: cannot fetch ") and "start again" in told
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("error: cannot fetch ") and "start again" in printed
     assert leftovers(tmp_path / "weights") == ["yolov3.weights.part", "yolov3.weights.part-version"]
     assert fetch_weights("yolov3.weights") == 0
     assert leftovers(tmp_path / "weights") == ["yolov3.weights"]
@@ -561,8 +559,8 @@ def test_weights_of_the_wrong_length_are_refused(
 ) -> None:
     site.files["/files/yolov3.weights"] = content
     assert fetch_weights("yolov3.weights") == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert f"has {len(content)} bytes where 1048576 were expected" in told
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert f"has {len(content)} bytes where 1048576 were expected" in printed
     assert leftovers(tmp_path / "weights") == []
 
 
@@ -574,13 +572,13 @@ def test_weights_offline_are_one_sentence(
         mirror = f"http://127.0.0.1:{unused.getsockname()[1]}"
         arguments = ["yolov3.weights", "--folder", str(tmp_path), "--mirror", mirror]
         assert download_weights.main(arguments) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"^error: cannot fetch .*no connection .* check the connection", told)
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"^error: cannot fetch .*no connection .* check the connection", printed)
     assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("arguments", [["yolov4.weights"], []])
-def test_unknown_weights_are_told_with_those_that_are_known(
+def test_unknown_weights_are_named_beside_those_that_are_known(
     download_weights: ModuleType, capsys, arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

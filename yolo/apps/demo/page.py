@@ -1,4 +1,4 @@
-"""The page itself, by Gradio."""
+"""The page itself, built with Gradio, and its server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from yolo.apps.demo.guard import Guard
-from yolo.apps.demo.pictures import LARGEST_UPLOAD_MIB, read_picture
-from yolo.apps.demo.views import TABLE_COLUMNS, Overlay, Row, Views
+from yolo.apps.demo.pictures import (
+    LARGEST_UPLOAD_MIB,
+    TABLE_COLUMNS,
+    Overlay,
+    Row,
+    Views,
+    read_picture,
+)
+from yolo.apps.demo.request_filter import RequestFilter
 from yolo.errors import UserError
 
 try:
@@ -24,11 +30,13 @@ except ImportError:
 
 TITLE = "Object detection"
 LOOPBACK = "127.0.0.1"
-_LOOPBACK_NAMES = (LOOPBACK, "localhost")
 _MOST_WAITING = 64  # requests; one runs at a time, for it uses every core
 _KEEP_FILES_SECONDS = 900
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's system: none is loaded
 _MOST_NAMES = 20
+
+# preprocess=False: the file's path comes as it is, and only `read_picture` opens the file
+_ONE_AT_A_TIME: dict[str, Any] = {"preprocess": False, "concurrency_id": "network"}
 
 
 def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: float) -> gr.Blocks:
@@ -39,11 +47,8 @@ def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: floa
         examples: picture files to choose from.
         conf, iou: where the sliders stand at first.
     """
-    with gr.Blocks(
-        title=TITLE,
-        analytics_enabled=False,
-        delete_cache=(_KEEP_FILES_SECONDS // 3, _KEEP_FILES_SECONDS),
-    ) as page:
+    delete_cache = (_KEEP_FILES_SECONDS // 3, _KEEP_FILES_SECONDS)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=delete_cache) as page:
         gr.Markdown(f"# {TITLE}\n{_subtitle(views.class_names)}")
         with gr.Row():
             with gr.Column():
@@ -82,23 +87,25 @@ def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: floa
                     label="Detections, in pixels of the picture",
                     elem_id="table",
                 )
-        thresholds = [conf_slider, iou_slider]
-        # preprocess=False: the file's path comes as it is, and only `read_picture` opens the file
-        one_at_a_time: dict[str, Any] = {"preprocess": False, "concurrency_id": "network"}
-        gr.on(
-            [picture.change, conf_slider.change, iou_slider.change],
-            partial(_boxes, views),
-            [picture, *thresholds],
-            [drawn, table],
-            trigger_mode="always_last",
-            api_name="detect",
-            **one_at_a_time,
-        )
-        button.click(partial(_maps, views), picture, maps, api_name="explain", **one_at_a_time)
+        _connect(views, [picture, conf_slider, iou_slider], [drawn, table])
+        button.click(partial(_maps, views), picture, maps, api_name="explain", **_ONE_AT_A_TIME)
         picture.change(lambda: None, outputs=maps, api_visibility="private", queue=False)
     page.queue(max_size=_MOST_WAITING)
     _fetch_no_address(page)
     return page
+
+
+def _connect(views: Views, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """A changed picture or slider draws the boxes anew; of several changes the last one counts."""
+    gr.on(
+        [one.change for one in inputs],
+        partial(_boxes, views),
+        list(inputs),
+        list(outputs),
+        trigger_mode="always_last",
+        api_name="detect",
+        **_ONE_AT_A_TIME,
+    )
 
 
 @contextmanager
@@ -116,7 +123,7 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
     Raises:
         UserError: the port is taken.
     """
-    guard = Middleware(Guard, hosts=_LOOPBACK_NAMES if host == LOOPBACK else ())
+    hosts = (LOOPBACK, "localhost") if host == LOOPBACK else ()
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -135,7 +142,7 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
             show_error=False,
             max_file_size=LARGEST_UPLOAD_MIB * 2**20,
             theme=gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace")),
-            app_kwargs={"middleware": [guard]},
+            app_kwargs={"middleware": [Middleware(RequestFilter, hosts=hosts)]},
         )
     except OSError as error:
         raise UserError(
@@ -153,13 +160,13 @@ def _boxes(
     """The event behind picture and sliders."""
     if picture is None:
         return None, []
-    with _told():
+    with _errors_shown():
         return views.boxes(_read(picture), conf, iou)
 
 
 def _maps(views: Views, picture: dict[str, Any] | None) -> list[Overlay]:
     """The event behind the button."""
-    with _told():
+    with _errors_shown():
         if picture is None:
             raise UserError("choose a picture first.")
         return views.maps(_read(picture))
@@ -173,27 +180,26 @@ def _read(picture: dict[str, Any]) -> np.ndarray:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _errors_shown() -> Iterator[None]:
     """A `UserError` becomes a message in the page."""
     try:
         yield
     except UserError as error:
-        sentence = str(error)
-        sentence = html.escape(sentence[:1].upper() + sentence[1:])
-        raise gr.Error(sentence, print_exception=False) from None
+        sentence = str(error)[:1].upper() + str(error)[1:]
+        raise gr.Error(html.escape(sentence), print_exception=False) from None
 
 
 def _fetch_no_address(page: gr.Blocks) -> None:
     """Gradio would download the file behind an address that a request names: for no component."""
+
+    async def only_a_file(move: Any, path: str | Path | None) -> str | None:
+        if path is not None and "://" in str(path):
+            raise gr.Error("Addresses are not fetched: upload a file.", print_exception=False)
+        return await move(path)
+
     for block in page.blocks.values():
         move = block.async_move_resource_to_block_cache
-        setattr(block, "async_move_resource_to_block_cache", partial(_only_a_file, move))  # noqa: B010
-
-
-async def _only_a_file(move: Any, path: str | Path | None) -> str | None:
-    if path is not None and "://" in str(path):
-        raise gr.Error("Addresses are not fetched: upload a file.", print_exception=False)
-    return await move(path)
+        setattr(block, "async_move_resource_to_block_cache", partial(only_a_file, move))  # noqa: B010
 
 
 def _subtitle(class_names: Sequence[str]) -> str:

@@ -1,16 +1,18 @@
-"""Pictures of strangers: what is taken, what is refused, and how large they are shown."""
+"""Pictures of strangers: which are accepted, and what the page shows of them."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from yolo.apps.report.drawing import save_image
+from yolo.apps.predict import Predictor
+from yolo.apps.report.drawing import draw_boxes, save_image
 from yolo.data.formats.shapes_drawing import draw_scene
 from yolo.data.images import decode
 from yolo.errors import UserError
@@ -20,9 +22,84 @@ LARGEST_PICTURE_PX = 50_000_000
 """A telephone's largest pictures pass; decoded, this is 150 MB."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Pillow's names of the formats that are taken; no other reader of its is tried."""
+"""Pillow's names of the formats that are accepted; no other reader of its is tried."""
 
 LONGEST_SHOWN_SIDE_PX = 1600
+
+TABLE_COLUMNS = ("class", "score", "left", "top", "width", "height")
+"""Boxes are in pixels of the uploaded picture."""
+
+Row = tuple[str, float, int, int, int, int]
+
+Overlay = tuple[np.ndarray, str]
+"""A picture uint8 (H, W, 3), RGB, and its caption."""
+
+
+class Views:
+    """What the page shows of a picture.
+
+    Args:
+        predictor: finds objects.
+        explain: draws what its network looks at: image uint8 (H, W, 3), RGB -> one overlay for each
+            scale.
+    """
+
+    def __init__(
+        self, predictor: Predictor, explain: Callable[[np.ndarray], Sequence[Overlay]]
+    ) -> None:
+        self._predictor = predictor
+        self._explain = explain
+
+    @property
+    def class_names(self) -> list[str]:
+        """What can be found."""
+        return list(self._predictor.class_names)
+
+    def boxes(self, image: np.ndarray, conf: float, iou: float) -> tuple[np.ndarray, list[Row]]:
+        """Find objects.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            conf: lowest score that is shown, 0..1.
+            iou: overlap from which on the lower of two boxes is dropped, 0..1.
+
+        Returns:
+            The picture with boxes and names, at most 1,600 px long; and the table's rows, the best
+            score first.
+
+        Raises:
+            UserError: a threshold is out of range.
+        """
+        for name, value in (("confidence", conf), ("IoU", iou)):  # a browser may send anything
+            is_number = isinstance(value, int | float) and math.isfinite(value)
+            if not is_number or not 0 <= value <= 1:
+                raise UserError(f"{name}: must be a number from 0 to 1.")
+        found = self._predictor([image], conf=float(conf), iou=float(iou))[0].detections
+        boxes_xyxy_px = found.boxes_xyxy_px.detach().cpu().numpy()
+        labels, scores = found.labels.cpu().numpy(), found.scores.detach().cpu().numpy()
+        shown, names = shrink(image), self.class_names
+        scale_wh = np.divide(shown.shape[1::-1], image.shape[1::-1])
+        shown_boxes = boxes_xyxy_px * np.tile(scale_wh, 2)
+        drawn = draw_boxes(shown, shown_boxes, labels, names, scores=scores)
+        rows = [
+            _row(names[label], score, box)
+            for label, score, box in zip(labels, scores, boxes_xyxy_px, strict=True)
+        ]
+        return drawn, rows
+
+    def maps(self, image: np.ndarray) -> list[Overlay]:
+        """What the network looks at, for each scale, on the picture shown at most 1,600 px long.
+
+        Raises:
+            UserError: the model cannot be explained, as an exported one.
+        """
+        return list(self._explain(shrink(image)))
+
+
+def _row(name: str, score: float, box_xyxy_px: np.ndarray) -> Row:
+    left, top, right, bottom = box_xyxy_px.tolist()
+    sizes = round(left), round(top), round(right - left), round(bottom - top)
+    return (name, round(float(score), 3), *sizes)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -61,15 +138,15 @@ def _check_header(path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-    except Image.DecompressionBombError:
-        width = height = LARGEST_PICTURE_PX  # more than Pillow itself allows
+                is_large = math.prod(image.size) > LARGEST_PICTURE_PX
+    except Image.DecompressionBombError:  # more than Pillow itself allows
+        is_large = True
     except Exception:  # readers of damaged headers raise nearly anything
         raise UserError(
             f"the file {path} is no picture that can be read: choose a "
             f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} file."
         ) from None
-    if width * height > LARGEST_PICTURE_PX:
+    if is_large:
         raise UserError(
             f"the picture {path} has more than {LARGEST_PICTURE_PX // 10**6} million pixels: "
             "make it smaller first."

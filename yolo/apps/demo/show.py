@@ -1,22 +1,75 @@
-"""From a checkpoint to a page that is served."""
+"""Serves the page of a checkpoint on this machine, or writes the folder of a Space that does."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
-from yolo.apps.demo.pictures import write_examples
-from yolo.apps.demo.views import Overlay, Views
+from yolo.apps.demo.pictures import Overlay, Views, write_examples
 from yolo.apps.explain import eigencam, scale_names
 from yolo.apps.predict import Predictor
+from yolo.config import REPOSITORY_ROOT
+from yolo.errors import UserError
+from yolo.models.weights import evaluated_tensors
+from yolo.train.checkpoint import load_checkpoint, save_checkpoint
+
+OLDEST_GRADIO = "6.0.0"
+"""Named in a Space's front matter where Gradio is not installed."""
+
+_ONLY_FOR_TRAINING = ("optimizer", "scaler", "ema")
+
+_APP = '''"""The demo page: ``pip install -r requirements.txt``, then ``python app.py``.
+
+Written by scripts/demo.py --make-space.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from yolo.apps.demo.show import show
+from yolo.errors import exit_code
+
+if __name__ == "__main__":
+    # a host names its address in the environment
+    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    sys.exit(exit_code(lambda: show(HERE / "{model}", host=host, port=port)))
+'''
+
+_README = """---
+title: Object detection
+emoji: 🔎
+colorFrom: blue
+colorTo: gray
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+license: mit
+pinned: false
+---
+
+# Object detection
+
+Upload a picture, or take one by webcam: the page shows what the model finds and, by EigenCAM, what
+it looks at. To run it elsewhere: `pip install -r requirements.txt`, then `python app.py`.
+
+The licence in the front matter is the code's; change it if the model's is another.
+"""
 
 
 def show(
@@ -33,7 +86,7 @@ def show(
         checkpoint: a checkpoint or an exported file.
         device: a name for `torch.device`, or "auto".
         host, port: the address that is listened at; None for any free port from 7860 on.
-        say: prints a line.
+        log: prints a line.
 
     Raises:
         UserError: Gradio is missing, the checkpoint cannot be used, or the port is taken.
@@ -44,8 +97,12 @@ def show(
         from yolo.apps.demo.page import build_page, serving  # Gradio is an extra
 
         predictor = Predictor.from_checkpoint(checkpoint, device=device)
+
+        def explain(image: np.ndarray) -> list[Overlay]:
+            return list(zip(eigencam(predictor, image), scale_names(predictor), strict=True))
+
         page = build_page(
-            build_views(predictor),
+            Views(predictor, explain),
             write_examples(folder / "examples"),
             conf=predictor.postprocess.conf,
             iou=predictor.postprocess.iou,
@@ -57,18 +114,8 @@ def show(
 
 
 def _stop(number: int, _frame: object) -> None:
-    """Leave by an exception, so that the folder is removed; alone in a container, leave at all."""
+    """Leave by an exception, so that the folder is removed, also as a container's only process."""
     sys.exit(128 + number)
-
-
-def build_views(predictor: Predictor) -> Views:
-    """The views of a predictor, EigenCAM at each scale of its network among them."""
-
-    def explain(image: np.ndarray) -> list[Overlay]:
-        overlays = eigencam(predictor, image)
-        return list(zip(overlays, scale_names(predictor), strict=True))
-
-    return Views(predictor, explain)
 
 
 @contextmanager
@@ -79,20 +126,90 @@ def own_folder() -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="yolo-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
-        settings = {
+        os.environ |= {
             "GRADIO_ANALYTICS_ENABLED": "False",
             "GRADIO_TEMP_DIR": str(folder / "uploads"),
             "GRADIO_EXAMPLES_CACHE": str(folder / "cache"),
             "GRADIO_ALLOWED_PATHS": "",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
-        before = {key: os.environ.get(key) for key in settings}
-        os.environ.update(settings)
-        try:
-            yield folder
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    os.environ.pop(key, None)
-                else:
-                    os.environ[key] = value
+        yield folder
+
+
+def make_space(checkpoint: Path, folder: Path) -> list[Path]:
+    """Write ``app.py``, ``requirements.txt``, ``README.md``, ``LICENSE``, the model and ``yolo/``.
+
+    A checkpoint's optimizer state is left out, and of averaged weights only those are kept.
+
+    Args:
+        checkpoint: a checkpoint or an exported file.
+        folder: empty, new, or a Space that was written before; hidden files (a clone's ``.git``)
+            stay.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or the folder holds something else or cannot be
+            written.
+    """
+    model = f"model{checkpoint.suffix}"
+    _check_folder(folder)
+    write_model = _read_model(checkpoint)
+    texts = {
+        "app.py": _APP.format(model=model),
+        "requirements.txt": _requirements(checkpoint),
+        "README.md": _README.format(gradio=_gradio_version()),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_model(folder / model)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        shutil.rmtree(folder / "yolo", ignore_errors=True)
+        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(REPOSITORY_ROOT / "yolo", folder / "yolo", ignore=ignore)
+        shutil.copyfile(REPOSITORY_ROOT / "LICENSE", folder / "LICENSE")
+    except OSError as error:
+        raise UserError(f"{folder}: the Space cannot be written ({error})") from error
+    return [folder / name for name in (*texts, "LICENSE", model, "yolo")]
+
+
+def _check_folder(folder: Path) -> None:
+    """Nothing of somebody else's is overwritten or published."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: a file; name a folder for the Space")
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    app = folder / "app.py"
+    ours = app.is_file() and "scripts/demo.py --make-space" in app.read_text("utf-8", "replace")
+    if names and not ours:
+        raise UserError(f"{folder}: holds other files; name a new or an empty folder for the Space")
+
+
+def _read_model(checkpoint: Path) -> Callable[[Path], object]:
+    """What writes the model to a path."""
+    if checkpoint.suffix != ".pt":
+        if not checkpoint.is_file():
+            raise UserError(f"{checkpoint}: there is no such file")
+        return partial(shutil.copyfile, checkpoint)
+    content = load_checkpoint(checkpoint)
+    kept = {key: value for key, value in content.items() if key not in _ONLY_FOR_TRAINING}
+    return partial(save_checkpoint, content={**kept, "model": evaluated_tensors(content)})
+
+
+def _requirements(checkpoint: Path) -> str:
+    """The project's own, and those of the page."""
+    own = (REPOSITORY_ROOT / "requirements.txt").read_text("utf-8")
+    extra = ["gradio", "grad-cam>=1.5.7"]
+    if checkpoint.suffix == ".onnx":
+        extra.append("onnxruntime")
+    return own + "# the page\n" + "".join(f"{name}\n" for name in extra)
+
+
+def _gradio_version() -> str:
+    try:
+        return version("gradio")
+    except PackageNotFoundError:
+        return OLDEST_GRADIO

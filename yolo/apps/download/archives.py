@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shutil
 import struct
-import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolo.apps.download.downloads import download, readable_size, remote_size
+from yolo.apps.download.downloads import download, exclusive, readable_size, remote_size
 from yolo.errors import UserError
-from yolo.files import locked
 
 MOST_GROWTH = 100
 """Times its own size may a zip's content be: images hardly grow, text tenfold."""
@@ -50,7 +47,7 @@ class Archive:
 
 
 def fetch_archives(
-    archives: Sequence[Archive], root: Path, *, base_url: str, delete: bool, ways_out: str
+    archives: Sequence[Archive], root: Path, *, base_url: str, delete: bool, advice: str
 ) -> None:
     """Fetch and unpack what was not unpacked before; what has arrived is not fetched again.
 
@@ -59,58 +56,34 @@ def fetch_archives(
         root: where they are put and unpacked.
         base_url: of the server or a mirror.
         delete: remove each archive once it is unpacked.
-        ways_out: what else to do where the disk is too small.
+        advice: what else to do where the disk is too small.
 
     Raises:
         UserError: too little space, no connection, a broken archive.
     """
-    base = base_url.rstrip("/")
     pending = [archive for archive in archives if not _marker(root, archive).exists()]
-    sizes = {
-        archive: archive.size or remote_size(f"{base}/{archive.url_path}") or 0
-        for archive in pending
-    }
+    urls = {archive: f"{base_url.rstrip('/')}/{archive.url_path}" for archive in pending}
+    sizes = {archive: archive.size or remote_size(urls[archive]) or 0 for archive in pending}
     if pending:
-        _check_space(root, sizes, delete, ways_out)
+        _check_space(root, sizes, delete, advice)
     for archive in pending:
-        with _undisturbed(archive, root):
-            if not _marker(root, archive).exists():
-                url, size = f"{base}/{archive.url_path}", sizes[archive] or None
-                _fetch(archive, root, url=url, size=size, delete=delete)
-
-
-def _fetch(archive: Archive, root: Path, *, url: str, size: int | None, delete: bool) -> None:
-    path = root / archive.name
-    download(url, path, size=size)
-    print(f"unpacking {path}", flush=True)
-    print(f"{archive.name}: {unpack(path, root)} files")
-    _marker(root, archive).touch()
-    if delete:
-        path.unlink()
-
-
-@contextmanager
-def _undisturbed(archive: Archive, root: Path) -> Iterator[None]:
-    """Keep out another process that would unpack the same files, or remove the archive."""
-    told = f"{root / archive.name}: another process is at it; waiting for its end"
-    with ExitStack() as inside:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            lock = locked(
-                root / f".{archive.name}.unpacking.lock",
-                waiting=lambda: print(told, file=sys.stderr, flush=True),
-            )
-            inside.enter_context(lock)
-        except OSError as problem:
-            raise UserError(f"cannot write {root}: {problem.strerror or problem}") from problem
-        yield
+        path, marker = root / archive.name, _marker(root, archive)
+        with exclusive(path, "unpacking"):
+            if marker.exists():
+                continue
+            download(urls[archive], path, size=sizes[archive] or None)
+            print(f"unpacking {path}", flush=True)
+            print(f"{archive.name}: {unpack(path, root)} files")
+            marker.touch()
+            if delete:
+                path.unlink()
 
 
 def _marker(root: Path, archive: Archive) -> Path:
     return root / f".{archive.name}.unpacked"
 
 
-def _check_space(root: Path, sizes: dict[Archive, int], delete: bool, ways_out: str) -> None:
+def _check_space(root: Path, sizes: dict[Archive, int], delete: bool, advice: str) -> None:
     """Refuse what the disk cannot hold: what is missing of the files, and their content."""
     missing = [max(0, size - _arrived(root / archive.name)) for archive, size in sizes.items()]
     files = max(missing) if delete else sum(missing)
@@ -120,7 +93,7 @@ def _check_space(root: Path, sizes: dict[Archive, int], delete: bool, ways_out: 
     if needed > free:
         raise UserError(
             f"{root} has {readable_size(free)} free where {readable_size(needed)} are needed: "
-            f"make room, choose another --root, {ways_out}"
+            f"make room, choose another --root, {advice}"
         )
 
 
@@ -138,12 +111,12 @@ def unpack(path: Path, root: Path) -> int:
             the archive's size lets expect, a full disk.
     """
     try:
-        return _UNPACKERS[path.suffix](path, root)
+        return {".zip": _unpack_zip, ".tar": _unpack_tar}[path.suffix](path, root)
     except UserError:
         raise
     except BROKEN as problem:
-        told = str(problem) or type(problem).__name__
-        raise UserError(f"{path} is broken ({told}); remove it and start again") from problem
+        reason = str(problem) or type(problem).__name__
+        raise UserError(f"{path} is broken ({reason}); remove it and start again") from problem
     except OSError as problem:
         raise UserError(f"cannot unpack {path}: {problem}") from problem
 
@@ -151,14 +124,20 @@ def unpack(path: Path, root: Path) -> int:
 def _unpack_zip(path: Path, root: Path) -> int:
     with zipfile.ZipFile(path) as opened:
         members = [member for member in opened.infolist() if not member.is_dir()]
-        _check_content(path, root, members)
-        for member in members:
-            if not _is_there(path, root, member.filename, member.file_size):
-                _extract(opened, member, root)
+        missing = [m for m in members if not _is_there(path, root, m.filename, m.file_size)]
+        _check_content(path, root, members, missing)
+        for member in missing:
+            try:
+                opened.extract(member, root)
+            except BaseException:  # at its full size it would be taken for a sound one
+                (root / member.filename).unlink(missing_ok=True)
+                raise
     return len(members)
 
 
-def _check_content(path: Path, root: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+def _check_content(
+    path: Path, root: Path, members: Sequence[zipfile.ZipInfo], missing: Sequence[zipfile.ZipInfo]
+) -> None:
     """No bomb: a few kilobytes can stand for terabytes, and for any memory."""
     packing = next((m for m in members if m.compress_type not in PACKINGS), None)
     if packing is not None:
@@ -169,24 +148,12 @@ def _check_content(path: Path, root: Path, members: Sequence[zipfile.ZipInfo]) -
             f"{path} has {readable_size(size)} and would become {readable_size(content)}, more "
             f"than {MOST_GROWTH} times as much, which looks like an attack; remove it"
         )
-    free = shutil.disk_usage(root).free
-    missing = sum(
-        m.file_size for m in members if not _is_there(path, root, m.filename, m.file_size)
-    )
-    if missing > free:
+    needed, free = sum(m.file_size for m in missing), shutil.disk_usage(root).free
+    if needed > free:
         raise UserError(
-            f"{root} has {readable_size(free)} free where {path} needs {readable_size(missing)}: "
+            f"{root} has {readable_size(free)} free where {path} needs {readable_size(needed)}: "
             "make room"
         )
-
-
-def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, root: Path) -> None:
-    """Write a file whole or not at all: at its full size it would be taken for a sound one."""
-    try:
-        opened.extract(member, root)
-    except BaseException:
-        (root / member.filename).unlink(missing_ok=True)
-        raise
 
 
 def _unpack_tar(path: Path, root: Path) -> int:
@@ -197,7 +164,7 @@ def _unpack_tar(path: Path, root: Path) -> int:
         for member in opened:
             if not 0 <= member.size <= end - member.offset_data:
                 raise tarfile.ReadError("it is cut off")
-            # A sparse file can say any size, and is made of holes.
+            # A sparse file can claim any size, and is made of holes.
             if not (member.isfile() or member.isdir()) or member.issparse():
                 raise UserError(f"{path} holds {member.name!r}, which is neither file nor folder")
             there = _is_there(path, root, member.name, member.size)
@@ -219,6 +186,3 @@ def _is_there(path: Path, root: Path, name: str, size: int) -> bool:
     if not target.is_relative_to(root.resolve()):
         raise UserError(f"{path} holds {name!r}, which leads out of it")
     return target.is_file() and target.stat().st_size == size
-
-
-_UNPACKERS: dict[str, Callable[[Path, Path], int]] = {".zip": _unpack_zip, ".tar": _unpack_tar}

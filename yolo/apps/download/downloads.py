@@ -1,4 +1,4 @@
-"""One downloader for every script: it resumes, checks, shows progress and renames at the end."""
+"""Downloads a file: resumes, checks size and checksum, shows progress, and renames at the end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -25,33 +25,11 @@ from yolo.files import locked
 
 CHUNK_BYTES = 1 << 20
 PLAIN_LINE_EVERY_S = 10.0
-STATUS_WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
+TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class _Interrupted(Exception):
-    """The connection failed in a way that another try may mend."""
-
-
-@dataclass(frozen=True)
-class _Partial:
-    """What has arrived of a file, beside a note of which version of it the server sent."""
-
-    path: Path
-    version_path: Path
-
-    @classmethod
-    def of(cls, path: Path) -> _Partial:
-        return cls(path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part-version"))
-
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def version(self) -> str:
-        return self.version_path.read_text() if self.version_path.exists() else ""
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.version_path.unlink(missing_ok=True)
+    """The connection failed in a way that may not repeat."""
 
 
 def download(
@@ -71,7 +49,6 @@ def download(
     kept, and checked like a new one.
 
     Args:
-        url: http or https.
         path: where the file is to lie; its folders are made.
         size: expected length in bytes.
         sha256: expected checksum, hexadecimal.
@@ -82,46 +59,25 @@ def download(
     Raises:
         UserError: no such file, no connection, another size or checksum, no space, no permission.
     """
+    part = _Part(url, path.with_name(f"{path.name}.part"), size, timeout_s)
     if not path.exists():
-        partial = _Partial.of(path)
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _undisturbed(partial):
-                if not path.exists():
-                    _fetch_patiently(url, partial, size, timeout_s, tries, pause_s)
-                    return _keep(partial, path, url, size, sha256)
+        with exclusive(path, "fetching"):
+            if not path.exists():
+                part.fetch(tries, pause_s)
+                part.keep(path, sha256)
+                return path
     _check(path, size, sha256, f"{path} is there already, but", "; remove it to fetch it again")
     return path
 
 
-def _undisturbed(partial: _Partial) -> AbstractContextManager[None]:
-    """Two processes that write to the same partial file would spoil it for each other."""
-    lock = partial.path.with_name(f".{partial.path.stem}.lock")
-    told = f"{partial.path}: another process is fetching this file; waiting for its end"
-    return locked(lock, waiting=lambda: print(told, file=sys.stderr, flush=True))
-
-
-def _keep(partial: _Partial, path: Path, url: str, size: int | None, sha256: str | None) -> Path:
-    """Give what has arrived its name if it is right; else nothing of it stays."""
-    try:
-        _check(partial.path, size, sha256, f"{url} gave a file that")
-    except UserError:
-        partial.discard()
-        raise
-    partial.path.replace(path)
-    partial.discard()
-    return path
-
-
 def remote_size(url: str, *, timeout_s: float = 30.0) -> int | None:
-    """Length in bytes that the server tells for a file, None where it tells none.
+    """Length in bytes that the server gives for a file, None where it gives none.
 
-    Raises:
-        UserError: no such file, or no connection.
+    Raises UserError: no such file, or no connection.
     """
     try:
-        with _answer(url, {}, timeout_s, method="HEAD") as response:
-            return _promise(response)[1]
+        with _request(url, {}, timeout_s, method="HEAD") as response:
+            return _extent(response)[1]
     except _Interrupted as problem:
         raise UserError(f"cannot fetch {url}: {problem}; check the connection") from problem
 
@@ -135,61 +91,102 @@ def readable_size(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def _fetch_patiently(
-    url: str, partial: _Partial, size: int | None, timeout_s: float, tries: int, pause_s: float
-) -> None:
-    failures = 0
-    while True:
-        had = partial.size()
+@dataclass(frozen=True)
+class _Part:
+    """What has arrived of a file, beside a note of which version of it the server sent."""
+
+    url: str
+    path: Path
+    expected_size: int | None
+    timeout_s: float
+
+    @property
+    def version_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-version")
+
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.version_path.unlink(missing_ok=True)
+
+    def keep(self, path: Path, sha256: str | None) -> None:
+        """Gives what has arrived its name if it is right; else nothing of it stays."""
         try:
-            return _fetch(url, partial, size, timeout_s)
-        except _Interrupted as problem:
-            failures = 1 if partial.size() > had else failures + 1
-            if failures >= tries:
-                raise UserError(
-                    f"cannot fetch {url}: {problem}; check the connection and start again, "
-                    f"what has arrived ({readable_size(partial.size())}) is kept"
-                ) from problem
-            pause = pause_s * 2 ** (failures - 1)
-            print(f"{url}: {problem}; trying again in {pause:g} s", file=sys.stderr, flush=True)
+            _check(self.path, self.expected_size, sha256, f"{self.url} gave a file that")
+        except UserError:
+            self.discard()
+            raise
+        self.path.replace(path)
+        self.discard()
+
+    def fetch(self, tries: int, pause_s: float) -> None:
+        failures = 0
+        while True:
+            had = self.size()
+            try:
+                return self._fetch_rest()
+            except _Interrupted as problem:
+                failures = 1 if self.size() > had else failures + 1
+                if failures >= tries:
+                    raise UserError(
+                        f"cannot fetch {self.url}: {problem}; check the connection and start "
+                        f"again, what has arrived ({readable_size(self.size())}) is kept"
+                    ) from problem
+                pause = pause_s * 2 ** (failures - 1)
+                notice = f"{self.url}: {problem}; trying again in {pause:g} s"
+            print(notice, file=sys.stderr, flush=True)
             time.sleep(pause)
 
+    def _fetch_rest(self) -> None:
+        if self.expected_size is not None and self.size() > self.expected_size:
+            self.discard()
+        offset = self.size()
+        if offset and offset == self.expected_size:
+            return
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with _request(self.url, headers, self.timeout_s) as response:
+            start, total = _extent(response)
+            if response.status == 416 and total == offset:
+                return  # nothing behind the end: all of it had arrived
+            version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+            known = self.version_path.read_text() if self.version_path.exists() else ""
+            if start not in (0, offset) or (start and known != version):
+                self.discard()
+                raise _Interrupted("the file there has changed, beginning anew")
+            self._check_extent(start, total)
+            self.version_path.write_text(version)
+            self._receive(response, start, total)
 
-def _fetch(url: str, partial: _Partial, size: int | None, timeout_s: float) -> None:
-    """Continues the partial file to its end, or raises _Interrupted."""
-    if size is not None and partial.size() > size:
-        partial.discard()
-    offset = partial.size()
-    if offset and offset == size:
-        return
-    with _answer(url, {"Range": f"bytes={offset}-"} if offset else {}, timeout_s) as response:
-        start, total = _promise(response)
-        if response.status == 416 and total == offset:
-            return  # nothing behind the end: all of it had arrived
-        if start not in (0, offset) or (start and partial.version() != _version(response)):
-            partial.discard()
-            raise _Interrupted("the file there has changed, beginning anew")
-        _check_promise(url, partial, start, total, size)
-        partial.version_path.write_text(_version(response))
-        _receive(response, partial, start, total)
+    def _check_extent(self, start: int, total: int | None) -> None:
+        """Refuses before the first byte what cannot end well: another size, too little space."""
+        if total is None:
+            return
+        if self.expected_size not in (None, total):
+            raise UserError(
+                f"{self.url} has {total} bytes where {self.expected_size} were expected; nothing "
+                "was fetched"
+            )
+        free = shutil.disk_usage(self.path.parent).free
+        if total - start > free:
+            raise UserError(
+                f"no space in {self.path.parent}: {self.url} needs {readable_size(total - start)}, "
+                f"{readable_size(free)} are free; make room, or choose another folder"
+            )
 
-
-def _receive(
-    response: http.client.HTTPResponse, partial: _Partial, offset: int, total: int | None
-) -> None:
-    progress = _Progress(partial.path.stem, total, offset)
-    try:
-        with partial.path.open("ab" if offset else "wb") as sink:
+    def _receive(self, response: http.client.HTTPResponse, offset: int, total: int | None) -> None:
+        with (
+            _progress(self.path.stem, total, offset) as advance,
+            self.path.open("ab" if offset else "wb") as sink,
+        ):
             while chunk := _read(response):
-                sink.write(chunk)
-                offset += len(chunk)
-                progress.advance(len(chunk))
+                offset += sink.write(chunk)
+                advance(len(chunk))
             sink.flush()
             os.fsync(sink.fileno())
-    finally:
-        progress.close()
-    if total is not None and offset != total:
-        raise _Interrupted(f"the connection broke after {offset} of {total} bytes")
+        if total is not None and offset != total:
+            raise _Interrupted(f"the connection broke after {offset} of {total} bytes")
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
@@ -200,7 +197,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 @contextmanager
-def _answer(
+def _request(
     url: str, headers: dict[str, str], timeout_s: float, method: str = "GET"
 ) -> Iterator[http.client.HTTPResponse]:
     """An answer with status 200, 206 or 416; any other becomes UserError or _Interrupted."""
@@ -211,13 +208,11 @@ def _answer(
         request = urllib.request.Request(url, headers=fields, method=method)
         response = urllib.request.urlopen(request, timeout=timeout_s)
     except urllib.error.HTTPError as problem:
-        if problem.code in STATUS_WORTH_ANOTHER_TRY:
-            raise _Interrupted(f"the server answers {problem.code} {problem.reason}") from problem
+        answer = f"the server answers {problem.code} {problem.reason}"
+        if problem.code in TEMPORARY_STATUSES:
+            raise _Interrupted(answer) from problem
         if problem.code != 416:
-            raise UserError(
-                f"cannot fetch {url}: the server answers {problem.code} {problem.reason}; "
-                "check the address"
-            ) from problem
+            raise UserError(f"cannot fetch {url}: {answer}; check the address") from problem
         response = cast(http.client.HTTPResponse, problem)  # it answers to the same names
     except (http.client.InvalidURL, ValueError) as problem:
         raise UserError(f"cannot fetch {url!r}: not a valid address ({problem})") from problem
@@ -232,90 +227,74 @@ def _reason(problem: BaseException) -> str:
     return str(reason) or type(reason).__name__
 
 
-def _promise(response: http.client.HTTPResponse) -> tuple[int | None, int | None]:
+def _extent(response: http.client.HTTPResponse) -> tuple[int | None, int | None]:
     """Where the body starts in the file (None: nowhere, status 416) and the whole file's bytes."""
     if response.status == 200:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if length.isdigit() else None
-    match = re.fullmatch(
-        r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", response.headers.get("Content-Range", "")
-    )
+    content_range = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", content_range)
     start, total = match.groups() if match else (None, None)
     return int(start) if start else None, int(total) if total else None
-
-
-def _version(response: http.client.HTTPResponse) -> str:
-    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-
-
-def _check_promise(
-    url: str, partial: _Partial, start: int, total: int | None, size: int | None
-) -> None:
-    """Refuses before the first byte what cannot end well: another size, too little space."""
-    if total is None:
-        return
-    if size is not None and total != size:
-        raise UserError(f"{url} has {total} bytes where {size} were expected; nothing was fetched")
-    free = shutil.disk_usage(partial.path.parent).free
-    if total - start > free:
-        raise UserError(
-            f"no space in {partial.path.parent}: {url} needs {readable_size(total - start)}, "
-            f"{readable_size(free)} are free; make room, or choose another folder"
-        )
 
 
 def _check(path: Path, size: int | None, sha256: str | None, what: str, then: str = "") -> None:
     found = path.stat().st_size
     if size is not None and found != size:
         raise UserError(f"{what} has {found} bytes where {size} were expected{then}")
-    if sha256 is not None:
-        digest = hashlib.sha256()
-        with path.open("rb") as source:
-            while chunk := source.read(CHUNK_BYTES):
-                digest.update(chunk)
-        if digest.hexdigest() != sha256.lower():
-            raise UserError(
-                f"{what} has the SHA-256 sum {digest.hexdigest()} where {sha256} was expected{then}"
-            )
+    if sha256 is None:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while chunk := source.read(CHUNK_BYTES):
+            digest.update(chunk)
+    found_sum = digest.hexdigest()
+    if found_sum != sha256.lower():
+        raise UserError(f"{what} has the SHA-256 sum {found_sum} where {sha256} was expected{then}")
 
 
 @contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """What the file system refuses becomes one sentence."""
+def exclusive(place: Path, work: str) -> Iterator[None]:
+    """Makes a file's folder, and lets one process at a time do the work ("fetching") on the file.
+
+    Raises:
+        UserError: what the file system refuses.
+    """
+    notice = f"{place}: another process is {work} this file; waiting for its end"
+    lock = place.with_name(f".{place.name}.{work}.lock")
     try:
-        yield
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with locked(lock, waiting=lambda: print(notice, file=sys.stderr, flush=True)):
+            yield
+    except BrokenPipeError:  # nobody reads what is printed
+        raise
     except OSError as problem:
         if problem.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"no space left for {place}; make room and start again") from problem
         raise UserError(f"cannot write {place}: {problem.strerror or problem}") from problem
 
 
-class _Progress:
-    """A bar in a terminal, a plain line now and then elsewhere."""
+@contextmanager
+def _progress(name: str, total: int | None, done: int) -> Iterator[Callable[[int], object]]:
+    """Yields what adds bytes to a bar in a terminal, to a plain line now and then elsewhere."""
+    if sys.stderr.isatty():
+        with tqdm(desc=name, total=total, initial=done, unit="B", unit_scale=True) as bar:
+            yield bar.update
+        return
+    printed_at = time.monotonic()
 
-    def __init__(self, name: str, total: int | None, done: int) -> None:
-        self._name, self._total, self._done = name, total, done
-        self._told_at = time.monotonic()
-        self._bar = (
-            tqdm(desc=name, total=total, initial=done, unit="B", unit_scale=True)
-            if sys.stderr.isatty()
-            else None
-        )
+    def print_line() -> None:
+        of = "" if total is None else f" of {readable_size(total)}"
+        print(f"{name}: {readable_size(done)}{of}", file=sys.stderr, flush=True)
 
-    def advance(self, size: int) -> None:
-        self._done += size
-        if self._bar is not None:
-            self._bar.update(size)
-        elif time.monotonic() - self._told_at >= PLAIN_LINE_EVERY_S:
-            self._tell()
+    def advance(size: int) -> None:
+        nonlocal done, printed_at
+        done += size
+        if time.monotonic() - printed_at >= PLAIN_LINE_EVERY_S:
+            printed_at = time.monotonic()
+            print_line()
 
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        else:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._told_at = time.monotonic()
-        of = "" if self._total is None else f" of {readable_size(self._total)}"
-        print(f"{self._name}: {readable_size(self._done)}{of}", file=sys.stderr, flush=True)
+    try:
+        yield advance
+    finally:
+        print_line()

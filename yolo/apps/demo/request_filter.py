@@ -1,4 +1,4 @@
-"""What stands before the page's server: refuses requests that the page itself never makes."""
+"""A filter before the page's server that refuses requests which the page itself never makes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ POLICY = (
 )
 """The browser loads nothing from another address. Gradio's page needs inline scripts and styles."""
 
-_ADDRESS = re.compile(r"https?:", re.IGNORECASE)
 
-
-class Guard:
+class RequestFilter:
     """An ASGI application around another one.
 
     It bounds what may be sent, fetches no other address on behalf of a visitor (Gradio's file route
@@ -43,13 +41,6 @@ class Guard:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve or refuse one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await _answer(send, *refusal)
-            return
 
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -57,28 +48,30 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), policy]
             await send(message)
 
-        await self.app(scope, receive, send_with_policy)
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif refusal := self._refusal(scope):
+            await _answer(send, *refusal)
+        else:
+            await self.app(scope, receive, send_with_policy)
 
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
         """HTTP status and sentence."""
         headers = {
-            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+            name.decode("latin-1"): text.decode("latin-1") for name, text in scope["headers"]
         }
-        if self.hosts and _host_name(headers.get("host", "")) not in self.hosts:
+        # localhost:7860 -> localhost, [::1]:7860 -> [::1]
+        host = re.sub(r":\d*$", "", headers.get("host", "")).lower()
+        if self.hosts and host not in self.hosts:
             return 421, "This page is not served under that name."
-        if _ADDRESS.search(scope["path"]):
+        if re.search(r"https?:", scope["path"], re.IGNORECASE):
             return 403, "Other addresses are not fetched."
         length = headers.get("content-length", "0")
         if "transfer-encoding" in headers or not length.isdecimal():
-            return 411, "The length of what is sent must be told."
+            return 411, "The length of what is sent must be given."
         if int(length) > LARGEST_BODY_BYTES:
             return 413, f"At most {LARGEST_UPLOAD_MIB} MiB can be sent."
         return None
-
-
-def _host_name(host: str) -> str:
-    """``localhost:7860`` -> ``localhost``, ``[::1]:7860`` -> ``[::1]``."""
-    return re.sub(r":\d*$", "", host).lower()
 
 
 async def _answer(send: Send, status: int, sentence: str) -> None:
