@@ -9,6 +9,8 @@ from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.data.transforms.augment import letterbox_sample
 from yolo.detection.losses.classification import ClassificationLoss
 from yolo.evaluate.classification_evaluator import ClassificationEvaluator
+from yolo.evaluate.metrics.accuracy import label_accuracy
+from yolo.evaluate.network_run import NetworkRun
 from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
@@ -60,13 +62,13 @@ def evaluator(**changes) -> ClassificationEvaluator:
     parts = {
         "batches": batches(),
         "images": len(LABELS),
-        "class_names": NAMES,
-        "monitor": "top5",
         "loss": ClassificationLoss(),
+        "accuracy": label_accuracy,
         "precision": Precision("fp32"),
         "ranks": alone(),
     }
-    return ClassificationEvaluator(**{**parts, **changes})
+    network = NetworkRun(**{name: changes.pop(name, part) for name, part in parts.items()})
+    return ClassificationEvaluator(network=network, class_names=NAMES, monitor="top5", **changes)
 
 
 def never() -> bool:

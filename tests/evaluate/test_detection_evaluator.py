@@ -18,6 +18,7 @@ from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
 from yolo.evaluate.metrics.accuracy import grid_accuracy
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.metrics.voc import VocMetric
+from yolo.evaluate.network_run import NetworkRun
 from yolo.letterbox import Letterbox
 from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks
@@ -162,7 +163,10 @@ def evaluator(**changes) -> DetectionEvaluator:
         "precision": Precision("fp32"),
         "ranks": ALONE,
     }
-    return DetectionEvaluator(**{**parts, **changes})
+    parts |= changes
+    of_run = ("batches", "images", "loss", "accuracy", "precision", "ranks")
+    network = NetworkRun(**{name: parts.pop(name) for name in of_run})
+    return DetectionEvaluator(network=network, **parts)
 
 
 def drawing(count: int) -> dict:

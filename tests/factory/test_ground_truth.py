@@ -13,6 +13,7 @@ from yolo.data.loader import EvaluationBatches
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.detection_evaluator import DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
+from yolo.evaluate.network_run import NetworkRun
 from yolo.factory.evaluator import build_metrics
 from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
@@ -46,17 +47,18 @@ class Oracle(nn.Module):
 
 def evaluator(dataset: DetectionDataset, metrics) -> DetectionEvaluator:
     return DetectionEvaluator(
-        batches=EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16),
-        images=len(dataset),
+        network=NetworkRun(
+            batches=EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16),
+            images=len(dataset),
+            precision=Precision("fp32"),
+            ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu")),
+        ),
         metrics=metrics,
         category_ids=dataset.category_ids,
         class_names=dataset.class_names,
         monitor="AP",
         coder=lambda raw: raw,
         postprocess=KEEP_ALL,
-        loss=None,
-        precision=Precision("fp32"),
-        ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu")),
     )
 
 

@@ -11,18 +11,9 @@ from torch import Tensor, nn
 
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.metrics.metric import DetectedBoxes, Metric, MetricResult
-from yolo.evaluate.network_run import (
-    Accuracy,
-    Batches,
-    NetworkRun,
-    RunTotals,
-    letterbox_of,
-    truth_without_padding,
-)
+from yolo.evaluate.network_run import NetworkRun, RunTotals, letterbox_of, truth_without_padding
 from yolo.records import Batch, Detections
-from yolo.train.distributed import Ranks
 from yolo.train.evaluation import Evaluation, Pictures
-from yolo.train.precision import Precision
 
 PICTURE_CONF = 0.25
 """Lowest score that is drawn: a picture shows what one would use, the metric wants everything."""
@@ -30,23 +21,14 @@ PICTURE_CONF = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What the network found in all images of the data, on all ranks.
+    """What the network found in all images of the data, on all ranks."""
 
-    Attributes:
-        image_ids: int64 (D,), row by row in the order of the data.
-        labels: int64 (D,), contiguous labels.
-        boxes_xyxy_px: float32 (D, 4), pixels of the original images.
-        scores: float32 (D,).
-        run: losses, counts and speed.
-        pictures: truth beside prediction, uint8 (H, W, 3).
-    """
-
-    image_ids: np.ndarray
-    labels: np.ndarray
-    boxes_xyxy_px: np.ndarray
-    scores: np.ndarray
+    image_ids: np.ndarray  # int64 (D,), row by row in the order of the data
+    labels: np.ndarray  # int64 (D,), contiguous labels
+    boxes_xyxy_px: np.ndarray  # float32 (D, 4), pixels of the original images
+    scores: np.ndarray  # float32 (D,)
     run: RunTotals
-    pictures: Sequence[np.ndarray] = ()
+    pictures: Sequence[np.ndarray] = ()  # uint8 (H, W, 3)
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -60,24 +42,19 @@ class Found:
 
     def above(self, conf: float) -> Found:
         """Only the scores of at least ``conf``: the same as if it had been the threshold."""
+        names = ("image_ids", "labels", "boxes_xyxy_px", "scores")
         kept = self.scores >= conf
-        return replace(
-            self,
-            image_ids=self.image_ids[kept],
-            labels=self.labels[kept],
-            boxes_xyxy_px=self.boxes_xyxy_px[kept],
-            scores=self.scores[kept],
-        )
+        return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
 
+@dataclass(frozen=True, kw_only=True)
 class DetectionEvaluator:
     """Score a detector on a data set with one metric or several.
 
-    Args:
-        batches, images, loss, accuracy, precision, ranks: see ``NetworkRun``.
+    Attributes:
+        network: runs over the data.
         metrics: on rank 0, none elsewhere; no two of them have a figure of the same name.
-        category_ids: label -> category id of the data set.
-        class_names: label -> name.
+        category_ids, class_names: by label.
         monitor: the figure that decides.
         coder, postprocess: raw maps to detections.
         pictures: draws truth and detections; None draws nothing.
@@ -85,46 +62,24 @@ class DetectionEvaluator:
         per_class: add each class's AP to the table.
     """
 
-    def __init__(
-        self,
-        *,
-        batches: Batches,
-        images: int,
-        metrics: Sequence[Metric],
-        category_ids: Sequence[int],
-        class_names: Sequence[str],
-        monitor: str,
-        coder: nn.Module,
-        postprocess: Postprocess,
-        loss: nn.Module | None,
-        precision: Precision,
-        ranks: Ranks,
-        accuracy: Accuracy | None = None,
-        pictures: Pictures | None = None,
-        picture_count: int = 0,
-        per_class: bool = False,
-    ) -> None:
-        self.monitor = monitor
-        self._metrics, self._ranks, self._per_class = metrics, ranks, per_class
-        self._category_ids, self._class_names = category_ids, class_names
-        self._coder, self._postprocess = coder, postprocess
-        self._pictures = pictures if ranks.is_main else None
-        self._picture_count = picture_count
-        self._network = NetworkRun(
-            batches=batches,
-            images=images,
-            loss=loss,
-            accuracy=accuracy,
-            precision=precision,
-            ranks=ranks,
-        )
+    network: NetworkRun
+    metrics: Sequence[Metric]
+    category_ids: Sequence[int]
+    class_names: Sequence[str]
+    monitor: str
+    coder: nn.Module
+    postprocess: Postprocess
+    pictures: Pictures | None = None
+    picture_count: int = 0
+    per_class: bool = False
 
     def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
         """Find and score, on all ranks together; None if any of them was interrupted."""
         found = self.find(model, interrupted)
         if found is None:
             return None
-        result = self._ranks.broadcast(self.score(found) if self._ranks.is_main else None)
+        ranks = self.network.ranks
+        result = ranks.broadcast(self.score(found) if ranks.is_main else None)
         assert result is not None
         figures = {
             **result.stats,
@@ -142,9 +97,9 @@ class DetectionEvaluator:
 
     def score(self, found: Found) -> MetricResult:
         """The figures of all metrics; on rank 0 alone."""
-        assert self._metrics
-        boxes = found.with_categories(self._category_ids)
-        results = [metric.evaluate(boxes) for metric in self._metrics]
+        assert self.metrics
+        boxes = found.with_categories(self.category_ids)
+        results = [metric.evaluate(boxes) for metric in self.metrics]
         return MetricResult(
             stats={name: value for result in results for name, value in result.stats.items()},
             table="\n".join(line for result in results for line in self._lines(result)),
@@ -154,8 +109,8 @@ class DetectionEvaluator:
     def _lines(self, result: MetricResult) -> list[str]:
         """A metric's own table, and a line for each class on request."""
         lines = [result.table]
-        for name, category in zip(self._class_names, self._category_ids, strict=True):
-            if self._per_class and category in result.per_class:
+        for name, category in zip(self.class_names, self.category_ids, strict=True):
+            if self.per_class and category in result.per_class:
                 figures = result.per_class[category].items()
                 values = "  ".join(f"{key} = {value:.3f}" for key, value in figures)
                 lines.append(f" {name:<20} {values}")
@@ -163,20 +118,20 @@ class DetectionEvaluator:
 
     def find(self, model: nn.Module, interrupted: Callable[[], bool]) -> Found | None:
         """Run the network once over all images; None if any rank was interrupted."""
-        own_rows = [np.empty((0, 8))]
+        ranks, own_rows = self.network.ranks, [np.empty((0, 8))]
         pictures: list[np.ndarray] = []
 
         def keep(index: int, batch: Batch, found: list[Detections]) -> None:
-            batch_of_data = index * self._ranks.world_size + self._ranks.rank
+            batch_of_data = index * ranks.world_size + ranks.rank
             own_rows.extend(_rows(batch_of_data, batch, i, one) for i, one in enumerate(found))
-            if self._pictures is not None:
-                for i in range(len(found))[: self._picture_count - len(pictures)]:
-                    pictures.append(self._draw(self._pictures, batch, i, found[i]))
+            if self.pictures is not None and ranks.is_main:
+                for i in range(len(found))[: self.picture_count - len(pictures)]:
+                    pictures.append(self._draw(self.pictures, batch, i, found[i]))
 
-        run = self._network.run(model, interrupted, decode=self._decode, keep=keep)
+        run = self.network.run(model, interrupted, decode=self._decode, keep=keep)
         if run is None:
             return None
-        rows = np.concatenate(self._ranks.gather(np.concatenate(own_rows)))
+        rows = np.concatenate(ranks.gather(np.concatenate(own_rows)))
         rows = rows[np.argsort(rows[:, 0], kind="stable")]  # the order of the data
         return Found(
             image_ids=rows[:, 1].astype(np.int64),
@@ -189,21 +144,19 @@ class DetectionEvaluator:
 
     def _decode(self, raw: Sequence[Tensor]) -> list[Detections]:
         """In the frame of the network's input."""
-        return [found.to("cpu") for found in self._postprocess(*self._coder(raw))]
+        return [found.to("cpu") for found in self.postprocess(*self.coder(raw))]
 
     def _draw(self, pictures: Pictures, batch: Batch, i: int, found: Detections) -> np.ndarray:
         letterbox, found = letterbox_of(batch, i), found.above(PICTURE_CONF)
         origin = torch.tensor([letterbox.pad_left, letterbox.pad_top] * 2)
         found = replace(found, boxes_xyxy_px=found.boxes_xyxy_px - origin)
-        return pictures.draw(truth_without_padding(batch, i), found, self._class_names)
+        return pictures.draw(truth_without_padding(batch, i), found, self.class_names)
 
 
 def _rows(batch_of_data: int, batch: Batch, i: int, found: Detections) -> np.ndarray:
     """float64 (D, 8): batch of the data, image id, label, score, xyxy in original pixels."""
     rows = np.empty((len(found), 8))
-    rows[:, 0] = batch_of_data
-    rows[:, 1] = int(batch.image_ids[i])
-    rows[:, 2] = found.labels.numpy()
-    rows[:, 3] = found.scores.numpy()
+    rows[:, 0], rows[:, 1] = batch_of_data, int(batch.image_ids[i])
+    rows[:, 2], rows[:, 3] = found.labels.numpy(), found.scores.numpy()
     rows[:, 4:] = letterbox_of(batch, i).undo(found.boxes_xyxy_px).numpy()
     return rows

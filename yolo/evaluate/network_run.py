@@ -20,9 +20,6 @@ from yolo.train.evaluation import sum_by_name
 from yolo.train.precision import Precision
 from yolo.train.throughput import add_terms
 
-Batches = EvaluationBatches | Sequence[Batch]
-"""This rank's letterboxed batches: batch i of the data goes to rank i modulo their number."""
-
 Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
 """``accuracy(outputs, targets)``: by name (2,), how many answers are right, of how many."""
 
@@ -31,23 +28,16 @@ Decoded = TypeVar("Decoded")
 
 @dataclass(frozen=True, kw_only=True)
 class RunTotals:
-    """What a run over all images, on all ranks, adds up to.
+    """What a run over all images, on all ranks, adds up to."""
 
-    Attributes:
-        losses: mean of each loss term over the images.
-        counts: float64 (2,) by name: right answers, of how many.
-        images: how many.
-        network_seconds, total_seconds: of the slowest rank, without and with decoding.
-    """
-
-    losses: dict[str, float]
-    counts: dict[str, np.ndarray]
+    losses: dict[str, float]  # mean of each term over the images
+    counts: dict[str, np.ndarray]  # (2,) by name: right answers, of how many
     images: int
-    network_seconds: float
-    total_seconds: float
+    network_seconds: float  # of the slowest rank
+    total_seconds: float  # the same, with decoding
 
     def loss_figures(self) -> dict[str, float]:
-        """Their sum as ``loss``, each term as ``loss/<name>``."""
+        """The terms' sum as ``loss``, each term as ``loss/<name>``."""
         terms = {f"loss/{name}": value for name, value in self.losses.items()}
         return {"loss": sum(self.losses.values()), **terms}
 
@@ -57,7 +47,7 @@ class RunTotals:
 
 
 @dataclass
-class _Share:
+class _RankTotals:
     """What this rank has added up so far."""
 
     losses: dict[str, Tensor] = field(default_factory=dict)
@@ -68,29 +58,24 @@ class _Share:
     interrupted: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
 class NetworkRun:
     """Runs a network over a data set.
 
-    Args:
-        batches: of this rank.
+    Attributes:
+        batches: this rank's, letterboxed: batch i of the data goes to rank i modulo their number.
         images: of all ranks.
+        precision, ranks: how and where to compute.
         loss: for its terms on this data; None (of an exported file) computes none.
         accuracy: for what is counted; None counts nothing.
-        precision, ranks: how and where to compute.
     """
 
-    def __init__(
-        self,
-        *,
-        batches: Batches,
-        images: int,
-        loss: nn.Module | None,
-        accuracy: Accuracy | None,
-        precision: Precision,
-        ranks: Ranks,
-    ) -> None:
-        self.batches, self.images, self.ranks = batches, images, ranks
-        self._loss, self._accuracy, self._precision = loss, accuracy, precision
+    batches: EvaluationBatches | Sequence[Batch]
+    images: int
+    precision: Precision
+    ranks: Ranks
+    loss: nn.Module | None = None
+    accuracy: Accuracy | None = None
 
     @torch.inference_mode()
     def run(
@@ -112,56 +97,57 @@ class NetworkRun:
         Returns:
             The same on all ranks; None if any of them was interrupted.
         """
-        was_training, share = model.training, _Share()
+        was_training, totals = model.training, _RankTotals()
         model.eval()
         try:
             for index, batch in enumerate(self.batches):
                 if interrupted():
-                    share.interrupted = True
+                    totals.interrupted = True
                     break
-                keep(index, batch, self._run_batch(model, batch, decode, share))
+                keep(index, batch, self._run_batch(model, batch, decode, totals))
         finally:
             model.train(was_training)
-        return self._gather(share)
+        return self._gather(totals)
 
     def _run_batch(
-        self, model: nn.Module, batch: Batch, decode: Callable[[Any], Decoded], share: _Share
+        self, model: nn.Module, batch: Batch, decode: Callable[[Any], Decoded], totals: _RankTotals
     ) -> Decoded:
-        on_device = batch.to(self.ranks.device)
+        device = self.ranks.device
+        on_device = batch.to(device)
         start = time.perf_counter()
-        with self._precision.autocast(self.ranks.device):
+        with self.precision.autocast(device):
             outputs = model(on_device.images)
-        if self.ranks.device.type == "cuda":
-            torch.cuda.synchronize(self.ranks.device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         network = time.perf_counter()
         decoded = decode(outputs)
         end = time.perf_counter()
-        if self._loss is not None:
-            add_terms(share.losses, self._loss(outputs, on_device.targets, self.images))
-        if self._accuracy is not None:
-            add_terms(share.counts, self._accuracy(outputs, on_device.targets))
-        share.images += len(batch)
-        share.network_seconds += network - start
-        share.total_seconds += end - start
+        if self.loss is not None:
+            add_terms(totals.losses, self.loss(outputs, on_device.targets, self.images))
+        if self.accuracy is not None:
+            add_terms(totals.counts, self.accuracy(outputs, on_device.targets))
+        totals.images += len(batch)
+        totals.network_seconds += network - start
+        totals.total_seconds += end - start
         return decoded
 
-    def _gather(self, share: _Share) -> RunTotals | None:
-        """Put the ranks' shares together; a rank without a batch has no terms."""
+    def _gather(self, totals: _RankTotals) -> RunTotals | None:
+        """Put the ranks' totals together; a rank without a batch has no terms."""
         mine = (
-            {name: float(term) for name, term in share.losses.items()},
-            {name: count.cpu().numpy() for name, count in share.counts.items()},
-            (share.images, share.network_seconds, share.total_seconds, share.interrupted),
+            {name: float(term) for name, term in totals.losses.items()},
+            {name: count.cpu().numpy() for name, count in totals.counts.items()},
+            (totals.images, totals.network_seconds, totals.total_seconds, totals.interrupted),
         )
         losses, counts, sums = zip(*self.ranks.gather(mine), strict=True)
-        totals = np.array(sums)
-        if totals[:, 3].any():
+        images, network_seconds, total_seconds, interrupted = np.array(sums).T
+        if interrupted.any():
             return None
         return RunTotals(
             losses=sum_by_name(losses),
             counts=sum_by_name(counts),
-            images=int(totals[:, 0].sum()),
-            network_seconds=float(totals[:, 1].max()),
-            total_seconds=float(totals[:, 2].max()),
+            images=int(images.sum()),
+            network_seconds=float(network_seconds.max()),
+            total_seconds=float(total_seconds.max()),
         )
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from yolo.config import ClassificationConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.classification import ClassificationLoss
 from yolo.evaluate.classification_evaluator import ClassificationEvaluator
-from yolo.evaluate.metrics.accuracy import top_k
-from yolo.factory.data import build_evaluation_batches, build_training_batches
+from yolo.evaluate.metrics.accuracy import label_accuracy
+from yolo.factory.data import build_training_batches
 from yolo.factory.detector import build_encoder, preprocessing_of
+from yolo.factory.evaluator import build_network_run
 from yolo.factory.initial_weights import load_initial_weights
 from yolo.factory.parts import Parts
 from yolo.models.detector import Classifier
-from yolo.records import Targets
 from yolo.train.distributed import Ranks
 from yolo.train.evaluation import Pictures
 from yolo.train.precision import Precision
@@ -56,14 +55,11 @@ def build_classification(
             config, scored, ranks, loss=loss, precision=precision, pictures=pictures
         )
 
-    def accuracy(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
-        return top_k(logits, targets.labels)
-
     return Parts(
         title=f"{config.model.encoder.type} classifier, {len(train.class_names)} classes",
         model=classifier,
         loss=loss,
-        accuracy=accuracy,
+        accuracy=label_accuracy,
         batches=build_training_batches(config, train, ranks),
         train=train,
         evaluator=evaluator,
@@ -104,13 +100,9 @@ def build_classification_evaluator(
 ) -> ClassificationEvaluator:
     """Score on a data set with the config's settings."""
     return ClassificationEvaluator(
-        batches=build_evaluation_batches(config, dataset, ranks),
-        images=len(dataset),
+        network=build_network_run(config, dataset, ranks, precision, loss, label_accuracy),
         class_names=dataset.class_names,
         monitor=config.evaluation.monitor,
-        loss=loss,
-        precision=precision,
-        ranks=ranks,
         pictures=pictures,
         picture_count=config.evaluation.pictures,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from yolo.config import Config
+from yolo.config import Config, TaskConfig
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.evaluate.detection_evaluator import DetectionEvaluator
@@ -14,7 +14,7 @@ from yolo.evaluate.metrics.accuracy import grid_accuracy
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.metrics.metric import Metric
 from yolo.evaluate.metrics.voc import VocMetric
-from yolo.evaluate.network_run import Accuracy
+from yolo.evaluate.network_run import Accuracy, NetworkRun
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import DetectionLoss, build_postprocess
 from yolo.train.distributed import Ranks
@@ -38,33 +38,48 @@ def build_evaluator(
     """Score on a data set with the config's settings; only rank 0 holds the ground truth.
 
     Args:
-        config: the whole config.
         dataset: all that is scored.
-        ranks: this process among all.
         coder: on its device; its output has boxes and scores.
-        precision: of the network.
         loss: for its terms on this data; None computes none.
         pictures: draws what an evaluation shows; None draws nothing.
         image_size_px: instead of the config's.
     """
     evaluation = config.evaluation
-    batches = build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px)
+    accuracy = None if loss is None else accuracy_of(loss)
     return DetectionEvaluator(
-        batches=batches,
-        images=batches.number_of_images,
+        network=build_network_run(
+            config, dataset, ranks, precision, loss, accuracy, image_size_px=image_size_px
+        ),
         metrics=build_metrics(evaluation, dataset) if ranks.is_main else (),
         category_ids=dataset.category_ids,
         class_names=dataset.class_names,
         monitor=evaluation.monitor or DEFAULT_MONITORS[evaluation.metric],
         coder=coder,
         postprocess=build_postprocess(config),
-        loss=loss,
-        precision=precision,
-        ranks=ranks,
-        accuracy=None if loss is None else accuracy_of(loss),
         pictures=pictures,
         picture_count=evaluation.pictures,
         per_class=evaluation.per_class,
+    )
+
+
+def build_network_run(
+    config: TaskConfig,
+    dataset: DetectionDataset,
+    ranks: Ranks,
+    precision: Precision,
+    loss: nn.Module | None,
+    accuracy: Accuracy | None,
+    *,
+    image_size_px: int | None = None,
+) -> NetworkRun:
+    """A run over a data set in batches of the evaluation's size."""
+    return NetworkRun(
+        batches=build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px),
+        images=len(dataset),
+        precision=precision,
+        ranks=ranks,
+        loss=loss,
+        accuracy=accuracy,
     )
 
 
@@ -75,11 +90,11 @@ def accuracy_of(loss: DetectionLoss) -> Accuracy:
 
 def build_metrics(evaluation: EvaluationConfig, dataset: DetectionDataset) -> list[Metric]:
     """The metric to be judged by, and behind it the other one where both are asked for."""
-    metrics: dict[str, Callable[[], Metric]] = {
+    build: dict[str, Callable[[], Metric]] = {
         "coco": lambda: CocoMetric(ground_truth=dataset.ground_truth(), backend=evaluation.backend),
         "voc": lambda: VocMetric.of_dataset(
             dataset, iou=evaluation.voc_iou, fixed_conf=evaluation.fixed_conf
         ),
     }
-    others = [name for name in metrics if name != evaluation.metric]
-    return [metrics[name]() for name in (evaluation.metric, *(others if evaluation.both else ()))]
+    others = [name for name in build if name != evaluation.metric and evaluation.both]
+    return [build[name]() for name in (evaluation.metric, *others)]

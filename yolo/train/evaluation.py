@@ -34,8 +34,9 @@ class Evaluation:
 class Evaluator(Protocol):
     """Scores a model on data of its own."""
 
-    monitor: str
-    """The name of the monitored figure."""
+    @property
+    def monitor(self) -> str:
+        """The name of the monitored figure."""
 
     def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
         """Score the model, on all ranks together; None if it was interrupted on any of them."""

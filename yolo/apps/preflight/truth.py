@@ -20,6 +20,7 @@ from yolo.detection.assign import assign_best_anchor, assign_first_in_cell
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.detection_evaluator import DetectionEvaluator
+from yolo.evaluate.network_run import NetworkRun
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import build_coder
 from yolo.factory.evaluator import DEFAULT_MONITORS, build_metrics
@@ -90,17 +91,15 @@ def _score(
     """The evaluation from raw maps to figures."""
     most = max(batch.targets.max_per_image for batch in batches)
     evaluator = DetectionEvaluator(
-        batches=batches,
-        images=len(val),
+        network=NetworkRun(
+            batches=batches, images=len(val), precision=Precision("fp32"), ranks=_CPU
+        ),
         metrics=build_metrics(config.evaluation, val),
         category_ids=val.category_ids,
         class_names=val.class_names,
         monitor=config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric],
         coder=coder,
         postprocess=Postprocess(conf=0.5, iou=1.0, max_detections=most),
-        loss=None,
-        precision=Precision("fp32"),
-        ranks=_CPU,
     )
     found = evaluator.find(model, lambda: False)
     assert found is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from yolo.records import GridMatches
+from yolo.records import GridMatches, Targets
 
 OBJECT_THRESHOLD = 0.5
 """The objectness above which a box claims an object."""
@@ -37,6 +37,11 @@ def grid_accuracy(matches: GridMatches) -> dict[str, Tensor]:
 
 def _count(hits: Tensor, of: Tensor) -> Tensor:
     return torch.stack((hits.sum(), of.sum())).double()
+
+
+def label_accuracy(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """``top_k`` of images with one label each."""
+    return top_k(logits, targets.labels)
 
 
 def top_k(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
