@@ -43,21 +43,13 @@ OTHER_READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class BoxStatistics:
-    """How boxes fit their images.
+    """How boxes fit their images."""
 
-    Attributes:
-        outside: share of the boxes that leave their image.
-        few: these are too few to prove anything.
-        tiny: share of the boxes below ``SMALLEST_PX``.
-        better: another reading that keeps (nearly) all inside; None where there is none.
-        better_outside: the share that leaves in that one.
-    """
-
-    outside: float
-    tiny: float
-    few: bool = False
-    better: str | None = None
-    better_outside: float = 0.0
+    outside: float  # share of the boxes that leave their image
+    tiny: float  # share of the boxes below ``SMALLEST_PX``
+    few: bool = False  # those that leave are too few to prove anything
+    better: str | None = None  # another reading that keeps (nearly) all inside
+    better_outside: float = 0.0  # the share that leaves in that one
 
     def fault(self) -> str | None:
         """What is wrong with the boxes, without a full stop."""

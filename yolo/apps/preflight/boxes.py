@@ -173,7 +173,7 @@ def _lines(suspects: Sequence[Suspect]) -> list[str]:
 
 def _charts(preflight: Preflight, sizes_wh_px: dict[Split, np.ndarray]) -> Markup:
     """Boxes by class, by size and by shape."""
-    counts = {split: count_labels(data).boxes for split, data in preflight.datasets.items()}
+    counts = {split: count_labels(data)[0] for split, data in preflight.datasets.items()}
     order = np.argsort(-counts["train"], kind="stable")
     lines = [
         Line(

@@ -22,19 +22,12 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Preflight:
-    """The config, and what the stages have opened for those after them.
+    """The config, and what the stages have opened for those after them."""
 
-    Attributes:
-        resolved: the config; ``anchors: auto`` gets its numbers on the way.
-        ranks: this process, alone on its device.
-        datasets: train and val, opened by the first stage.
-        trial: what learns, built by the stage that lets it learn.
-    """
-
-    resolved: Resolved
-    ranks: Ranks
-    datasets: dict[Split, DetectionDataset] = field(default_factory=dict)
-    trial: TrialRun | None = None
+    resolved: Resolved  # the stage on anchors puts numbers in place of ``anchors: auto``
+    ranks: Ranks  # this process, alone on its device
+    datasets: dict[Split, DetectionDataset] = field(default_factory=dict)  # train and val
+    trial: TrialRun | None = None  # built by the stage that overfits one batch
 
     @property
     def config(self) -> Config:
@@ -50,23 +43,14 @@ class Preflight:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a stage found.
+    """What a stage found."""
 
-    Attributes:
-        summary: a line without a full stop.
-        fault: the sentence on what would spoil the run; None where nothing would.
-        warnings: sentences on what is worth a look.
-        lines: more for the terminal.
-        figures: more for the json.
-        blocks: more for the page.
-    """
-
-    summary: str
-    fault: str | None = None
-    warnings: Sequence[str] = ()
-    lines: Sequence[str] = ()
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    blocks: Sequence[Markup] = ()
+    summary: str  # a line without a full stop
+    fault: str | None = None  # the sentence on what would spoil the run
+    warnings: Sequence[str] = ()  # sentences on what is worth a look
+    lines: Sequence[str] = ()  # more for the terminal
+    figures: Mapping[str, Any] = field(default_factory=dict)  # more for the json
+    blocks: Sequence[Markup] = ()  # more for the page
 
 
 def within(seconds: float, items: Iterable[T]) -> Iterator[T]:

@@ -20,15 +20,10 @@ END_BYTES = 4096  # two photographs of one size differ in them
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Groups of files with the same bytes.
+    """Groups of files with the same bytes."""
 
-    Attributes:
-        leaked: those with members in train and in val.
-        within: by data set, those with several members in it.
-    """
-
-    leaked: list[list[Path]]
-    within: dict[Split, list[list[Path]]]
+    leaked: list[list[Path]]  # with members in train and in val
+    within: dict[Split, list[list[Path]]]  # by data set, with several members in it
 
     @classmethod
     def find(cls, preflight: Preflight, *, without: Set[str]) -> Copies:

@@ -51,23 +51,13 @@ def _lacking(names: Sequence[str], what: str) -> str | None:
     )
 
 
-class LabelCounts(NamedTuple):
-    """By label, int64 (K,): boxes that are to be found, and images that have one."""
-
-    boxes: np.ndarray
-    images: np.ndarray
-
-
-def count_labels(dataset: DetectionDataset) -> LabelCounts:
-    """Count a data set; ignored regions are none."""
+def count_labels(dataset: DetectionDataset) -> tuple[np.ndarray, np.ndarray]:
+    """By label, int64 (K,) each: boxes that are to be found, and images that have one."""
     classes, packed = len(dataset.class_names), dataset.annotations
     owned = ~packed.ignored
     labels, images = packed.labels[owned].astype(np.int64), packed.image_index()[owned]
     pairs = np.unique(images * classes + labels)  # each class once per image
-    return LabelCounts(
-        boxes=np.bincount(labels, minlength=classes),
-        images=np.bincount(pairs % classes, minlength=classes),
-    )
+    return np.bincount(labels, minlength=classes), np.bincount(pairs % classes, minlength=classes)
 
 
 class LabelRow(NamedTuple):
@@ -109,19 +99,19 @@ def check_classes(preflight: Preflight) -> Outcome:
 def _warnings(rows: Sequence[LabelRow]) -> list[str]:
     kinds = {
         "in data.train but not in data.val, which cannot judge them": [
-            row.name for row in rows if row.train_boxes and not row.val_boxes
+            row for row in rows if row.train_boxes and not row.val_boxes
         ],
         "without a box in either": [
-            row.name for row in rows if not row.train_boxes and not row.val_boxes
+            row for row in rows if not row.train_boxes and not row.val_boxes
         ],
         f"of fewer than {FEW_BOXES} boxes in data.train": [
-            row.name for row in rows if 0 < row.train_boxes < FEW_BOXES
+            row for row in rows if 0 < row.train_boxes < FEW_BOXES
         ],
     }
     return [
-        f"{len(names)} of {len(rows)} classes {kind}: {first_names(names)}"
-        for kind, names in kinds.items()
-        if names
+        f"{len(found)} of {len(rows)} classes {kind}: {first_names(row.name for row in found)}"
+        for kind, found in kinds.items()
+        if found
     ]
 
 

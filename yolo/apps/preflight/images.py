@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,25 +38,27 @@ class BadImage(NamedTuple):
     reason: str
 
 
+Seen = Mapping[Split, Sequence[BadImage | str]]
+"""What was found of the images of each data set, as many as there was time for."""
+
+
 def check_headers(preflight: Preflight) -> Outcome:
     """Sizes from the headers, before anything is decoded; then the contents, by digest."""
-    bad: list[BadImage] = []
-    sizes: Counter[str] = Counter()
-    looked_at: dict[Split, int] = {}
-    for split, dataset in preflight.datasets.items():
-        good, found = _read_headers(split, dataset, preflight.shuffled(len(dataset)))
-        looked_at[split] = len(good) + len(found)
-        sizes.update(f"{width}x{height}" for height, width in good)
-        bad += found
+    seen = {
+        split: _look(dataset, split, _missing_first(preflight, dataset), _read_size, HEADER_SECONDS)
+        for split, dataset in preflight.datasets.items()
+    }
+    bad = _bad(seen)
+    sizes = Counter(one for found in seen.values() for one in found if isinstance(one, str))
     copies = Copies.find(preflight, without={one.file for one in bad})
     total = sum(map(len, preflight.datasets.values()))
     return Outcome(
-        summary=f"{sum(looked_at.values()):,} of {total:,} headers read, {len(sizes):,} sizes, the "
-        f"most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
-        fault=_fault(preflight.config, bad, looked_at) or copies.fault(),
+        summary=f"{sum(map(len, seen.values())):,} of {total:,} headers read, {len(sizes):,} "
+        f"sizes, the most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
+        fault=_fault(preflight.config, seen) or copies.fault(),
         warnings=[*_warnings(bad), *copies.warnings()],
         figures={
-            "headers": looked_at,
+            "headers": {split: len(found) for split, found in seen.items()},
             "sizes": dict(sizes.most_common()),
             "bad_images": [one._asdict() for one in bad],
             **copies.figures(),
@@ -66,25 +67,63 @@ def check_headers(preflight: Preflight) -> Outcome:
     )
 
 
-def _read_headers(
-    split: Split, dataset: DetectionDataset, order: np.ndarray
-) -> tuple[list[tuple[int, int]], list[BadImage]]:
-    """Heights and widths of the good ones, and the bad ones: those that are missing first."""
-    missing_first = sorted(order.tolist(), key=lambda index: dataset.image_path(index).is_file())
-    sizes, bad = [], []
-    for index in within(HEADER_SECONDS, missing_first):
-        path, annotated = dataset.image_path(index), dataset.annotations.size_hw(index)
+def check_decoding(preflight: Preflight) -> Outcome:
+    """Decode all images, or as many as the time allows, and show some with their boxes."""
+    seen = {
+        split: _look(dataset, split, preflight.shuffled(len(dataset)), _decode, DECODE_SECONDS)
+        for split, dataset in preflight.datasets.items()
+    }
+    bad = _bad(seen)
+    counts = ", ".join(
+        f"{len(found):,} of {len(preflight.datasets[split]):,} of data.{split}"
+        for split, found in seen.items()
+    )
+    return Outcome(
+        summary=f"{counts} decoded",
+        fault=_fault(preflight.config, seen),
+        warnings=_warnings(bad),
+        figures={
+            "decoded": {split: len(found) for split, found in seen.items()},
+            "broken": [one._asdict() for one in bad],
+        },
+        blocks=[_table(bad), _samples(preflight, without={one.file for one in bad})],
+    )
+
+
+def _look(
+    dataset: DetectionDataset,
+    split: Split,
+    order: np.ndarray,
+    check: Callable[[DetectionDataset, int], str],
+    seconds: float,
+) -> list[BadImage | str]:
+    """What a check returns for each image that the time allows, or what is wrong with it."""
+
+    def look(index: int) -> BadImage | str:
         try:
-            found = size_hw(path, annotated)
-            _check_size(path, found, annotated)
-            sizes.append(found)
+            return check(dataset, index)
         except UserError as error:
-            bad.append(BadImage(split, str(path), str(error)))
-    return sizes, sorted(bad, key=lambda one: one.file)
+            return BadImage(split, str(dataset.image_path(index)), str(error))
+
+    parts = np.split(order, range(AT_ONCE, len(order), AT_ONCE))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [one for part in within(seconds, parts) for one in pool.map(look, part.tolist())]
 
 
-def _check_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) -> None:
-    height, width = found
+def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarray:
+    order = preflight.shuffled(len(dataset))
+    there = [dataset.image_path(index).is_file() for index in order.tolist()]
+    return order[np.argsort(there, kind="stable")]
+
+
+def _read_size(dataset: DetectionDataset, index: int) -> str:
+    """As "640x480".
+
+    Raises:
+        UserError: it is another than the annotated one, or too large.
+    """
+    path, annotated = dataset.image_path(index), dataset.annotations.size_hw(index)
+    height, width = found = size_hw(path, annotated)
     if height * width > LARGEST_IMAGE_PX:
         raise UserError(
             f"the image {path} is {width}x{height} px large, more than the {LARGEST_IMAGE_PX:,} "
@@ -95,67 +134,30 @@ def _check_size(path: Path, found: tuple[int, int], annotated: tuple[int, int]) 
             f"the image {path} is {width}x{height} px large, but its annotations are for "
             f"{annotated[1]}x{annotated[0]} px; correct the size or restore the image."
         )
+    return f"{width}x{height}"
 
 
-def check_decoding(preflight: Preflight) -> Outcome:
-    """Decode all images, or as many as the time allows, and show some with their boxes."""
-    bad: list[BadImage] = []
-    decoded: dict[Split, int] = {}
-    for split, dataset in preflight.datasets.items():
-        order = preflight.shuffled(len(dataset)).tolist()
-        found = list(_decode_all(split, dataset, order))
-        decoded[split] = len(found)
-        bad += [one for one in found if one is not None]
-    counts = ", ".join(
-        f"{count:,} of {len(preflight.datasets[split]):,} of data.{split}"
-        for split, count in decoded.items()
-    )
-    return Outcome(
-        summary=f"{counts} decoded",
-        fault=_fault(preflight.config, bad, decoded),
-        warnings=_warnings(bad),
-        figures={"decoded": decoded, "broken": [one._asdict() for one in bad]},
-        blocks=[_table(bad), _samples(preflight, without={one.file for one in bad})],
-    )
-
-
-def _decode_all(
-    split: Split, dataset: DetectionDataset, order: Sequence[int]
-) -> Iterator[BadImage | None]:
-    """One item for each image that was looked at: None where it is sound."""
-
-    def look(index: int) -> BadImage | None:
-        path = dataset.image_path(index)
-        try:
-            dataset.load(index)
-            _check_end(path)
-        except UserError as error:
-            return BadImage(split, str(path), str(error))
-        return None
-
-    parts = [order[start : start + AT_ONCE] for start in range(0, len(order), AT_ONCE)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        for part in within(DECODE_SECONDS, parts):
-            yield from pool.map(look, part)
-
-
-def _check_end(path: Path) -> None:
-    """Whether a JPEG that does not end as one should lacks pixels: OpenCV paints them grey.
+def _decode(dataset: DetectionDataset, index: int) -> str:
+    """Read a whole image.
 
     Raises:
-        UserError: it is cut off.
+        UserError: it cannot be read, or a JPEG that does not end as one should lacks pixels,
+            which OpenCV paints grey.
     """
+    dataset.load(index)
+    path = dataset.image_path(index)
     with path.open("rb") as file:
         if file.read(2) != JPEG_START:
-            return
+            return ""
         file.seek(-2, 2)
         if file.read() == JPEG_END:
-            return
+            return ""
     try:
         with Image.open(path) as image:
             image.load()  # Pillow refuses what is cut off, and only that
     except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"the image {path} is damaged: {error}; fetch it again.") from None
+    return ""
 
 
 def _samples(preflight: Preflight, without: set[str]) -> Markup:
@@ -182,18 +184,19 @@ def _tile(dataset: DetectionDataset, index: int) -> np.ndarray:
     )
 
 
-def _fault(config: Config, bad: Sequence[BadImage], looked_at: Mapping[Split, int]) -> str | None:
-    """The sentence on bad images, unless so few are to be skipped.
+def _bad(seen: Seen) -> list[BadImage]:
+    found = [sorted(one for one in some if isinstance(one, BadImage)) for some in seen.values()]
+    return [one for some in found for one in some]
 
-    Args:
-        config: sets what becomes of them.
-        bad: of all data sets.
-        looked_at: images of each data set, the bad ones among them.
-    """
+
+def _fault(config: Config, seen: Seen) -> str | None:
+    """The sentence on bad images, unless so few are skipped."""
+    bad = _bad(seen)
     if not bad:
         return None
     shares = [
-        sum(one.split == split for one in bad) / max(count, 1) for split, count in looked_at.items()
+        sum(isinstance(one, BadImage) for one in found) / max(len(found), 1)
+        for found in seen.values()
     ]
     if config.data.on_error == "skip" and max(shares) <= config.data.max_bad_share:
         return None

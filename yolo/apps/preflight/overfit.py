@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -95,36 +96,21 @@ def _fault(losses: Sequence[float], start: float, end: float) -> str | None:
     return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpperBound:
-    """What encoding and decoding the truth gives.
+class UpperBound(NamedTuple):
+    """What encoding and decoding the truth gives, with the network's own suppression and metric."""
 
-    Attributes:
-        figure: mAP@0.5, through the same suppression and metric as the network's own.
-        truths, placed: boxes that are not ignored, and those that have a place in the maps.
-    """
-
-    figure: float
-    truths: int
-    placed: int
+    figure: float  # mAP@0.5
+    truths: int  # boxes that are not ignored
+    placed: int  # those of them that have a place in the maps
 
 
-@dataclass(frozen=True, kw_only=True)
-class Overfit:
-    """How it ended.
-
-    Attributes:
-        figure: the best mAP@0.5 on the images.
-        bound: for that.
-        step: at which it was reached.
-        minutes: of training and evaluating.
-        folder: the run's.
-    """
+class Overfit(NamedTuple):
+    """How it ended: the best mAP@0.5, at which step, and the upper bound of it."""
 
     figure: float
     bound: UpperBound
     step: int
-    minutes: float
+    minutes: float  # of training and evaluating
     folder: Path
 
     @property
@@ -135,13 +121,12 @@ class Overfit:
 def overfit(
     resolved: Resolved, ranks: Ranks, *, images: int, steps: int, log: Callable[[str], None]
 ) -> Overfit:
-    """Train on a few images without augmentation and score on the same ones.
+    """Train on the first ``images`` with a box, with ``overfitting_config``, and score on them.
 
     Args:
-        resolved: a detector's config; see ``overfitting_config`` for what is made of it.
+        resolved: a detector's config.
         ranks: this process, alone.
-        images: how many: the first ones with a box.
-        steps: most optimizer steps.
+        images, steps: how many images, and at most how many optimizer steps.
         log: prints lines.
 
     Raises:

@@ -8,16 +8,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.apps.preflight.trial_run import TrialRun, first_images, resized
-from yolo.apps.report.page import Filled, table
+from yolo.apps.report.page import Cell, Filled, table
 from yolo.config import Config
 from yolo.data.machine_memory import memory_bytes
 from yolo.factory.data import largest_side_px
@@ -30,33 +30,22 @@ EVALUATED_IMAGES = 32
 FULL_MEMORY = 0.9  # share of the memory above which a run is at risk
 FAST_LOADER = 1.2  # a loader that is so many times as fast as the network does not hold it up
 STEP_SECONDS = 4.0  # on a machine where a whole micro-batch takes longer, fewer images are timed
-LONGEST_STEP_SECONDS = 20.0
-"""A step at the largest size that would take longer on a CPU is not taken."""
-
+LONGEST_STEP_SECONDS = 20.0  # a step at the largest size that takes longer on a CPU is not taken
 COPIES_ON_DISK = 3  # last.pt, best.pt and the one that is being written
 GIGABYTE = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What was measured.
+    """What was measured: images per second, sizes and memory."""
 
-    Attributes:
-        loader, network, together: images per second of the loader alone, of training steps on a
-            batch that is there, and of real training.
-        evaluation: images per second.
-        size_px: side of the training images that were timed.
-        largest_px: side of the largest input.
-        memory_gb, total_gb: at most in use with it, and what there is; None where not measured.
-    """
-
-    loader: float
-    network: float
-    together: float
+    loader: float  # alone
+    network: float  # training steps on a batch that is there
+    together: float  # real training
     evaluation: float
-    size_px: int
-    largest_px: int
-    memory_gb: float | None
+    size_px: int  # side of the training images that were timed
+    largest_px: int  # side of the largest input
+    memory_gb: float | None  # at most in use with it; None where not measured
     total_gb: float
 
     def verdict(self) -> str:
@@ -124,7 +113,8 @@ def check_speed(preflight: Preflight) -> Outcome:
     evaluated = max(1, round(config.evaluation.share * len(preflight.datasets["val"])))
     forecast = Forecast.of(config, speed, evaluated)
     directory = config.logging.directory
-    needed, free = checkpoint_gb(trial), free_gb(directory)
+    there = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    needed, free = _checkpoint_gb(trial), shutil.disk_usage(there).free / GIGABYTE
     fault = (
         f"logging.directory: checkpoints will need {needed:.1f} GB, and "
         f"{directory} has {free:.1f} GB free; make room or name another."
@@ -144,7 +134,7 @@ def check_speed(preflight: Preflight) -> Outcome:
             f"checkpoints: {needed:.2f} of {free:,.0f} GB on the disk",
         ],
         figures={**asdict(speed), "forecast": asdict(forecast), "checkpoints_gb": needed},
-        blocks=[table(["what", "images/s"], _rows(speed, preflight.ranks.device))],
+        blocks=[_table(speed, preflight.ranks.device)],
     )
 
 
@@ -169,7 +159,7 @@ def _notes(config: Config, speed: Speed) -> list[str]:
     return notes
 
 
-def _rows(speed: Speed, device: torch.device) -> list[list[str | Filled]]:
+def _table(speed: Speed, device: torch.device) -> Markup:
     kinds = {
         "loader alone": speed.loader,
         f"network alone, training steps on {device.type}": speed.network,
@@ -177,7 +167,10 @@ def _rows(speed: Speed, device: torch.device) -> list[list[str | Filled]]:
         "evaluation": speed.evaluation,
     }
     most = max(kinds.values())
-    return [[name, Filled(round(value, 1), value / most)] for name, value in kinds.items()]
+    rows: list[list[Cell]] = [
+        [name, Filled(round(value, 1), value / most)] for name, value in kinds.items()
+    ]
+    return table(["what", "images/s"], rows)
 
 
 def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
@@ -192,7 +185,7 @@ def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
         evaluation=_evaluation_speed(preflight, trial),
         size_px=batch.images.shape[-1],
         largest_px=largest_px,
-        memory_gb=memory_gb(trial, largest_px, seconds / images),
+        memory_gb=_memory_gb(trial, largest_px, seconds / images),
         total_gb=total_gb(preflight.ranks.device),
     )
 
@@ -265,7 +258,7 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
-def memory_gb(trial: TrialRun, largest_px: int, seconds_per_image: float) -> float | None:
+def _memory_gb(trial: TrialRun, largest_px: int, seconds_per_image: float) -> float | None:
     """Most memory in use since a step of the whole micro-batch at the largest size began.
 
     Of a CPU it is the process' peak so far. None where that step would take too long, and where the
@@ -295,13 +288,7 @@ def total_gb(device: torch.device) -> float:
     return (memory_bytes() or math.inf) / GIGABYTE
 
 
-def checkpoint_gb(trial: TrialRun) -> float:
+def _checkpoint_gb(trial: TrialRun) -> float:
     """What the checkpoints of a run take, each with weights, averages and the optimizer's state."""
     found = [leaf for leaf in tree_leaves(trial.learner.state_dict()) if isinstance(leaf, Tensor)]
     return COPIES_ON_DISK * sum(leaf.numel() * leaf.element_size() for leaf in found) / GIGABYTE
-
-
-def free_gb(directory: Path) -> float:
-    """Where a folder is, or will be made."""
-    there = next(folder for folder in (directory, *directory.parents) if folder.exists())
-    return shutil.disk_usage(there).free / GIGABYTE

@@ -28,21 +28,14 @@ WARMUP_STEPS = 5
 
 @dataclass
 class TrialRun:
-    """A learner like the training's, and the first of its micro-batches.
-
-    Attributes:
-        learner: with the config's optimizer, its rate constant after a short rise.
-        precision: chosen as the training would.
-        batch: the first micro-batch of the training.
-        step_number: of the next step.
-    """
+    """A learner like the training's, and the first of its micro-batches."""
 
     parts: Parts
-    learner: Learner
-    precision: Precision
+    learner: Learner  # with the config's optimizer, its rate constant after a short rise
+    precision: Precision  # chosen as the training would
     device: torch.device
     batch: Batch
-    step_number: int = 0
+    step_number: int = 0  # of the next step
 
     def step(self, batch: Batch) -> StepResult:
         """An optimizer step on one batch, finished when it returns.
@@ -73,11 +66,6 @@ def build_trial_run(
     config: Config, train: DetectionDataset, val: DetectionDataset, ranks: Ranks
 ) -> TrialRun:
     """Build what the training would, the initial weights included.
-
-    Args:
-        config: the whole config.
-        train, val: its data sets, opened.
-        ranks: this process, alone on its device.
 
     Raises:
         UserError: the weights cannot be had, or an image not be loaded.

@@ -40,13 +40,11 @@ def line_chart(
     y_limits: tuple[float, float] | None = None,
     may_be_log: bool = False,
 ) -> Markup:
-    """Lines over a shared x.
+    """One or several lines over a shared x.
 
     Args:
-        title: above it.
-        lines: one at least.
-        x: the name of the x axis.
-        marks: places of thin vertical lines.
+        title, x: above it, and the name of the x axis.
+        lines, marks: what is drawn, and places of thin vertical lines.
         y_limits: of the y axis; None fits them.
         may_be_log: choose a logarithmic y axis where the values span much.
     """
@@ -71,12 +69,7 @@ def line_chart(
 
 
 def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarray) -> Markup:
-    """How often the boxes of a confidence are right, beside the line where both are equal.
-
-    Args:
-        title: above it.
-        confidence, share_right: (P,), means of the bins that hold boxes.
-    """
+    """How often the boxes of a confidence are right: (P,) each, means of the bins with boxes."""
     figure, axes = _frame("confidence")
     axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":")
     axes.bar(confidence, share_right, width=0.07, color=COLOURS[0], alpha=0.35)
@@ -86,13 +79,9 @@ def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarra
 
 
 def histogram_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bins: int) -> Markup:
-    """How values are spread, on a logarithmic scale: one histogram for each name, as shares.
+    """How positive values (P,) are spread: a histogram of shares for each name.
 
-    Args:
-        title: above it.
-        values: name -> positive numbers (P,), one at least in all.
-        x: the name of the x axis.
-        bins: of equal ratio from the smallest to the largest value.
+    The bins have equal ratios from the smallest to the largest value.
     """
     figure, axes = _frame(x)
     known = np.concatenate(list(values.values()))
@@ -110,15 +99,7 @@ def histogram_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bin
 def density_chart(
     title: str, points: np.ndarray, marks: np.ndarray, *, x: str, y: str, marks_name: str
 ) -> Markup:
-    """Where many points lie, on logarithmic axes, and a few marks among them.
-
-    Args:
-        title: above it.
-        points: positive (P, 2), P >= 1.
-        marks: positive (M, 2), M >= 1.
-        x, y: the names of the axes.
-        marks_name: in the legend.
-    """
+    """Where many points (P, 2) lie, on logarithmic axes, and a few marks (M, 2) among them."""
     figure, axes = _frame(x)
     axes.set_ylabel(y, color=_INK, fontsize=9, parse_math=False)
     known = np.concatenate([points, marks])

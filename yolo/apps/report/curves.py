@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import image as image_summary
 
 from yolo.apps.report.drawing import save_image
 from yolo.apps.report.plots import Line, Panel, draw_classes, draw_models
@@ -19,12 +20,10 @@ from yolo.evaluate.metrics.metric import (
     pooled,
 )
 from yolo.evaluate.scoring import ModelCurves
+from yolo.train.events import EventFile
 
-FILE_NAME = "precision_recall.png"
-"""In a folder that is given instead of a file."""
-
-MOST_CLASSES = 30
-"""With more of them, several models are compared without a panel for each class."""
+FILE_NAME = "precision_recall.png"  # in a folder that is given instead of a file
+MOST_CLASSES = 30  # with more of them, several models are compared without a panel for each class
 
 
 def write_curves(models: Sequence[ModelCurves], place: Path, log: Callable[[str], None]) -> None:
@@ -51,9 +50,9 @@ def _show_in_tensorboard(
 ) -> None:
     folder = model.checkpoint.resolve().parent
     try:
-        with SummaryWriter(folder, filename_suffix=".curves") as writer:
+        with closing(EventFile(folder)) as events:
             tag = f"precision_recall/{model.split}"
-            writer.add_image(tag, picture, model.step, dataformats="HWC")
+            events.write(model.step, image_summary(tag, picture, dataformats="HWC"))
     except OSError as error:  # a checkpoint may lie where nobody may write
         log(f"  not in TensorBoard: {folder} cannot be written ({error.strerror or error})")
     else:

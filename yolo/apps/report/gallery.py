@@ -33,13 +33,7 @@ TRUTH, FALSE, MISSED = (60, 200, 90), (235, 60, 50), (255, 150, 20)  # RGB
 
 
 class Gallery:
-    """Cuts pictures out of the images of a data set.
-
-    Args:
-        dataset: that was scored.
-        found: in it.
-        errors: about both.
-    """
+    """Cuts pictures out of a data set that was scored, by what was found and the errors in it."""
 
     def __init__(self, dataset: DetectionDataset, found: Found, errors: DetectionErrors) -> None:
         self._dataset, self._found, self._errors = dataset, found, errors

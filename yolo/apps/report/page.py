@@ -67,37 +67,28 @@ _BLOCKS = vars(_TEMPLATES.get_template("blocks.html").module)
 
 
 def render(template: str, **values: Any) -> str:
-    """A whole page.
-
-    Args:
-        template: of the folder ``templates``.
-        values: the template names them.
-    """
+    """A whole page, by a file of the folder ``templates`` and the values that it names."""
     return _TEMPLATES.get_template(template).render(values)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str = "") -> Markup:
     """A table that scrolls sideways where it is too wide; one that has no row is nothing."""
-    markup: Markup = _BLOCKS["table"](head, rows, caption)
-    return markup if rows else Markup("")
+    return Markup(_BLOCKS["table"](head, rows, caption)) if rows else Markup("")
 
 
 def grid(blocks: Sequence[Markup], *, least_px: int) -> Markup:
     """Blocks side by side in columns of at least so many pixels."""
-    markup: Markup = _BLOCKS["grid"](blocks, least_px)
-    return markup
+    return Markup(_BLOCKS["grid"](blocks, least_px))
 
 
 def details(summary: str, content: Markup) -> Markup:
     """What a click unfolds."""
-    markup: Markup = _BLOCKS["details"](summary, content)
-    return markup
+    return Markup(_BLOCKS["details"](summary, content))
 
 
 def chart(title: str, svg: Markup, legend: Sequence[tuple[str, str, str]]) -> Markup:
     """A drawing below its title and above its legend of names, colours and styles of CSS."""
-    markup: Markup = _BLOCKS["chart"](title, svg, legend)
-    return markup
+    return Markup(_BLOCKS["chart"](title, svg, legend))
 
 
 def picture(
@@ -119,8 +110,7 @@ def picture(
     assert ok
     height, width = image.shape[:2]
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"
-    markup: Markup = _BLOCKS["picture"](source, width, height, caption)
-    return markup
+    return Markup(_BLOCKS["picture"](source, width, height, caption))
 
 
 def write_page(path: Path, content: str) -> None:

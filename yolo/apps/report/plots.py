@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,9 +46,9 @@ class Line:
 
     @classmethod
     def steps(cls, name: str, recall: np.ndarray, precision: np.ndarray, figure: float) -> Line:
-        """Precision over recall in steps; the area below is the average precision.
+        """Precision over recall in steps, down to 0 where no more is found.
 
-        It falls to 0 where no more is found.
+        The area below is the average precision.
 
         Args:
             name, figure: see the class.
@@ -124,13 +124,7 @@ def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray
 
 
 def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -> np.ndarray:
-    """Several models side by side.
-
-    Args:
-        panels: in their order, row by row.
-        models: the names of all lines; each has one look in all panels.
-        title: of the whole picture.
-    """
+    """Panels of several models row by row; each name in ``models`` has one look in all of them."""
     columns = max(min(3, len(panels)), math.ceil(math.sqrt(len(panels))))
     rows = math.ceil(len(panels) / columns)
     size = max(3.2 * columns, 6.5), 3.2 * rows + 0.25 * len(models) + 0.5
@@ -144,19 +138,14 @@ def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -
             label = f"{line.figure:.3f}"
             axes.plot(line.x, line.y, style, color=colour, linewidth=1.4, label=label)
         axes.legend(loc="lower left", fontsize="small", title=panel.figure, title_fontsize="small")
-    _legend_of_models(figure, looks)
-    figure.suptitle(_short(title, TITLE_LETTERS))
-    return _picture(figure)
-
-
-def _legend_of_models(figure: Figure, looks: Mapping[str, tuple[str, str]]) -> None:
-    """One for all panels, below them."""
     handles = [
         figure.axes[0].plot([], [], color=colour, linestyle=style)[0]
         for style, colour in looks.values()
     ]
     names = [_short(name, TITLE_LETTERS) for name in looks]
     figure.legend(handles, names, loc="outside lower center", ncols=1, fontsize="medium")
+    figure.suptitle(_short(title, TITLE_LETTERS))
+    return _picture(figure)
 
 
 def _looks() -> itertools.cycle[tuple[str, str]]:

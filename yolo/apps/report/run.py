@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from yolo.apps.report.charts import line_chart
 from yolo.apps.report.page import Cell, picture, render, write_page
 from yolo.apps.report.plots import Line
 from yolo.apps.report.run_folder import Records, RunFolder
+from yolo.config.save import yaml_text
 from yolo.data.images import decode
 from yolo.errors import UserError
 from yolo.factory.evaluator import DEFAULT_MONITORS
@@ -67,7 +67,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         charts=_charts(run, best),
         waiting=_waiting(run.training),
         pictures=_pictures(run, best),
-        settings=[[key, _plain(s.value), s.origin] for key, s in run.settings.items()],
+        settings=[[key, yaml_text(s.value), s.origin] for key, s in run.settings.items()],
     )
     write_page(path, page)
     return path
@@ -211,8 +211,3 @@ def _picture(path: Path, caption: str) -> Markup:
         return picture(decode(path), caption=caption, longest_px=PICTURE_PX, quality=78)
     except UserError as error:
         return Markup('<p class="note">{}</p>').format(error)
-
-
-def _plain(value: object) -> str:
-    """A value as a YAML would have it on one line."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
