@@ -1,5 +1,7 @@
-"""Twenty seeded losses of every generation and encoder: ``python -m tests.golden.make``.
+"""Twenty seeded losses of every generation and encoder.
 
+``python -m tests.golden.make`` stores those that losses.json has not, such as a new encoder's; what
+is stored stays until it is deleted there, and only what is stored is compared.
 The images and boxes are made here, so that no change of the data's side moves these numbers.
 """
 
@@ -83,8 +85,10 @@ def batch(step: int) -> tuple[Tensor, Targets]:
 
 
 def main() -> None:
-    """Write the file; lines as long as a run, so that a change shows which ones it touches."""
-    lines = [f"  {json.dumps(name)}: {json.dumps(losses(name))}" for name in names()]
+    """Add what is not in the file yet; a line for each run, so that a change shows which ones."""
+    stored = json.loads(PATH.read_text()) if PATH.exists() else {}
+    found = {name: stored.get(name) or losses(name) for name in names()}
+    lines = [f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in found.items()]
     PATH.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

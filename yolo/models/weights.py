@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
@@ -234,9 +235,11 @@ def imagenet_tensors(encoder_type: str) -> dict[str, Tensor]:
     """
     imagenet = IMAGENET_WEIGHTS[encoder_type]
     try:
-        return dict(imagenet.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        tensors = imagenet.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"imagenet could not be fetched from {imagenet.url} ({error}); download that file "
             f"elsewhere and name its path instead, or set weights to null."
         ) from error
+    # the oldest files, DenseNet's, have norm.1 where torchvision's own models have norm1
+    return {re.sub(r"\.(norm|conv)\.(\d)\.", r".\1\2.", name): t for name, t in tensors.items()}

@@ -65,10 +65,11 @@ def test_torchvisions_own_files_fit(name, part):
 
 def test_every_encoder_that_may_say_imagenet_has_its_weights():
     types = {
-        section.model_fields["type"].annotation.__args__[0]
+        name
         for section in Section.__subclasses__()
         if "weights" in section.model_fields
         and "imagenet" in str(section.model_fields["weights"].annotation)
+        for name in section.model_fields["type"].annotation.__args__
     }
     assert types == set(IMAGENET_WEIGHTS)
     for name, weights in IMAGENET_WEIGHTS.items():
