@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from yolo.train import precision
-from yolo.train.precision import Precision, choose_precision
+from yolo.train.precision import Precision, choose_precision, faster_format
 
 CPU = torch.device("cpu")
 
@@ -60,21 +60,22 @@ def test_a_cpu_without_bf16(monkeypatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     for seconds, name in ((1.0, "bf16"), (3.0, "fp32")):
         times = {"fp32": 2.0, "bf16": seconds}
-        monkeypatch.setattr(precision, "_time_training", lambda *a, t=times, **k: t)
+        monkeypatch.setattr(precision, "_seconds_of", lambda run, name, t=times: t[name])
+        monkeypatch.setattr(precision, "WARM_UP_SECONDS", 0.0)
         chosen = choose("auto")
         assert chosen.name == name and f"{2.0 / seconds:.2f} times" in chosen.reason
 
 
 def test_measuring_takes_turns_and_leaves_no_trace(monkeypatch) -> None:
     monkeypatch.setattr(precision, "WARM_UP_SECONDS", 0.05)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     model = Net().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    seconds = precision._time_training(model, ("fp32", "bf16"), images=2, size_px=16)
+    assert choose("auto", model=model).reason.startswith("measured: bf16 trains ")
     assert torch.equal(torch.rand(4), expected)  # random numbers go on as if nothing had been
-    assert seconds.keys() == {"fp32", "bf16"} and min(seconds.values()) > 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.training and all(p.grad is None for p in model.parameters())
 
@@ -83,17 +84,16 @@ def test_measuring_takes_turns_and_leaves_no_trace(monkeypatch) -> None:
             return self
 
     watched = Shared()
-    precision._time_training(watched, ("fp32", "bf16"), images=2, size_px=16)
+    choose("auto", model=watched)
     takes_turns = [torch.float32, torch.bfloat16] * (len(watched.formats) // 2)
     assert watched.formats == takes_turns and len(takes_turns) >= 2 * (1 + 5)
 
 
 def test_measuring_a_slow_model_ends_soon(monkeypatch) -> None:
-    monkeypatch.setattr(precision, "TIMED_SECONDS", 0.0)
-    seconds = iter([9.0, 9.0, 3.0, 4.0])
-    monkeypatch.setattr(precision, "_time_pass", lambda *_: next(seconds))
-    monkeypatch.setattr(precision, "WARM_UP_SECONDS", 1e-9)
+    seconds = iter([9.0, 1.0, 3.0, 4.0])
+    monkeypatch.setattr(precision, "_seconds_of", lambda *_: next(seconds))
     clock = iter([0.0, 0.0, 1.0, 2.0])
     monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
-    times = precision._time_training(Net(), ("fp32", "bf16"), images=2, size_px=16)
-    assert times == {"fp32": 3.0, "bf16": 4.0}  # of two rounds the second counts
+    chosen = faster_format(print, "works", warm_up_seconds=1e-9, timed_seconds=0.0)
+    reason = "measured: bf16 works 0.75 times as fast as fp32 here"
+    assert chosen == Precision("fp32", reason)  # of two rounds the second counts

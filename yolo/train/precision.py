@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 TIMED_PIXELS = 4 * 416 * 416
 """Most that a timed batch holds: enough to keep a CPU busy. Half a micro-batch at most, so that its
@@ -21,12 +22,14 @@ WARM_UP_SECONDS = 3.0
 TIMED_SECONDS = 15.0
 """After so long no further round begins."""
 
+ROUNDS = 5
+
 WORTHWHILE = 1.1
 """How much faster bf16 must prove: below it is the noise of a busy machine."""
 
 Format = Literal["fp32", "bf16", "fp16"]
 
-_DTYPES: dict[Format, torch.dtype] = {
+DTYPES: dict[Format, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -35,19 +38,14 @@ _DTYPES: dict[Format, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Precision:
-    """A number format and why it was chosen.
-
-    Attributes:
-        name: ``fp32``, ``bf16`` or ``fp16``.
-        reason: for the log.
-    """
+    """A number format and, for the log, why it was chosen."""
 
     name: Format
     reason: str = "as configured"
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
         """The context for the network's forward pass; does nothing for fp32."""
-        return torch.autocast(device.type, _DTYPES[self.name], enabled=self.name != "fp32")
+        return torch.autocast(device.type, DTYPES[self.name], enabled=self.name != "fp32")
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
         """The gradient scaler; does nothing unless fp16."""
@@ -64,15 +62,36 @@ def choose_precision(
 ) -> Precision:
     """The configured format, or for ``auto`` the fastest.
 
-    On CUDA by rule: bf16 from Ampere on, fp16 before. On a CPU that computes bf16 natively it
-    depends on the model (plain convolutions gain, the backward pass of depthwise ones loses),
-    so a few training steps in each format are timed on a copy of the model.
+    On a CPU that computes bf16 natively it depends on the model (plain convolutions gain, the
+    backward pass of depthwise ones loses), so a few training steps are timed on a copy of it.
 
     Args:
         setting: the config's value.
-        model: takes uint8 (B, 3, S, S), returns tensors.
+        model: takes uint8 (B, 3, S, S), returns tensors; stays as it is.
         device: where it will train.
         images, size_px: the micro-batch and input size of the training.
+    """
+    by_rule = precision_by_rule(setting, device)
+    if by_rule is not None:
+        return by_rule
+    least = min(images, 2)  # batch norm refuses one image where the last map is a single cell
+    images = max(least, min(images // 2, TIMED_PIXELS // size_px**2))
+    model = copy.deepcopy(model).train()
+    with torch.random.fork_rng(devices=[]):
+        batch = torch.randint(0, 256, (images, 3, size_px, size_px), dtype=torch.uint8)
+        batch = batch.to(memory_format=torch.channels_last)
+        return faster_format(
+            lambda name: _train(model, batch, name),
+            "trains",
+            warm_up_seconds=WARM_UP_SECONDS,
+            timed_seconds=TIMED_SECONDS,
+        )
+
+
+def precision_by_rule(setting: Literal["auto"] | Format, device: torch.device) -> Precision | None:
+    """What is configured, or what ``auto`` means without measuring; None where it has to be.
+
+    On CUDA bf16 from Ampere on, fp16 before.
     """
     if setting != "auto":
         return Precision(setting)
@@ -80,44 +99,49 @@ def choose_precision(
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return Precision("bf16", "this GPU computes it natively")
         return Precision("fp16", "this GPU computes it natively and has no native bf16")
-    if not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
-        return Precision("fp32", "this CPU has no native bf16 (AMX or AVX512-bf16)")
-    least = min(images, 2)  # batch norm refuses one image where the last map is a single cell
-    images = max(least, min(images // 2, TIMED_PIXELS // size_px**2))
-    seconds = _time_training(model, ("fp32", "bf16"), images=images, size_px=size_px)
-    ratio = seconds["fp32"] / seconds["bf16"]
-    name: Format = "bf16" if ratio > WORTHWHILE else "fp32"
-    return Precision(name, f"measured: bf16 trains {ratio:.2f} times as fast as fp32 here")
+    if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported():
+        return None
+    return Precision("fp32", "this CPU has no native bf16 (AMX or AVX512-bf16)")
 
 
-def _time_training(
-    model: nn.Module, formats: tuple[Format, ...], *, images: int, size_px: int
-) -> dict[Format, float]:
-    """Least seconds of a forward and backward pass, the formats taking turns.
+def faster_format(
+    run: Callable[[Format], object],
+    verb: str,
+    *,
+    warm_up_seconds: float,
+    timed_seconds: float,
+) -> Precision:
+    """bf16 if ``run`` takes clearly less time in it on this CPU, else fp32.
 
-    Rounds of the first seconds warm up and then five count; one and one where they take long. The
-    model given stays as it is.
+    The formats take turns. Rounds of the first seconds warm up and then five count; one and one
+    where they take long.
+
+    Args:
+        run: does the work in a format.
+        verb: what it does, for the reason.
+        warm_up_seconds, timed_seconds: see the constants.
     """
-    model = copy.deepcopy(model).train()
     start = time.perf_counter()
-    counted: list[list[float]] = []
-    with torch.random.fork_rng(devices=[]):
-        batch = torch.randint(0, 256, (images, 3, size_px, size_px), dtype=torch.uint8)
-        batch = batch.to(memory_format=torch.channels_last)
-        while (elapsed := time.perf_counter() - start) < WARM_UP_SECONDS:
-            for name in formats:
-                _time_pass(model, batch, name)
-        while not counted or (len(counted) < 5 and elapsed < TIMED_SECONDS):
-            counted.append([_time_pass(model, batch, name) for name in formats])
-            elapsed = time.perf_counter() - start
-    return dict(zip(formats, map(min, zip(*counted, strict=True)), strict=True))
+    rounds: list[tuple[float, float]] = []
+    while (elapsed := time.perf_counter() - start) < warm_up_seconds:
+        _seconds_of(run, "fp32"), _seconds_of(run, "bf16")
+    while not rounds or (len(rounds) < ROUNDS and elapsed < timed_seconds):
+        rounds.append((_seconds_of(run, "fp32"), _seconds_of(run, "bf16")))
+        elapsed = time.perf_counter() - start
+    fp32, bf16 = map(min, zip(*rounds, strict=True))
+    name: Format = "bf16" if fp32 / bf16 > WORTHWHILE else "fp32"
+    return Precision(name, f"measured: bf16 {verb} {fp32 / bf16:.2f} times as fast as fp32 here")
 
 
-def _time_pass(model: nn.Module, batch: torch.Tensor, name: Format) -> float:
-    """Seconds of one forward and backward pass on the CPU."""
+def _seconds_of(run: Callable[[Format], object], name: Format) -> float:
     start = time.perf_counter()
+    run(name)
+    return time.perf_counter() - start
+
+
+def _train(model: nn.Module, batch: Tensor, name: Format) -> None:
+    """A forward and backward pass on the CPU."""
     with Precision(name).autocast(torch.device("cpu")):
         outputs = model(batch)
     sum(output.float().square().mean() for output in outputs).backward()
     model.zero_grad(set_to_none=True)
-    return time.perf_counter() - start

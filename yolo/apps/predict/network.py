@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import time
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
@@ -18,18 +17,16 @@ from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 from yolo.records import Detections
 from yolo.train.out_of_memory import explain_out_of_memory
-from yolo.train.precision import WORTHWHILE, Format, Precision, choose_precision
+from yolo.train.precision import (
+    DTYPES,
+    Format,
+    Precision,
+    faster_format,
+    precision_by_rule,
+)
 
-TIMED_SECONDS = 1.0
-"""How long a start may take for timing number formats, the first pass of each aside."""
-
-ROUNDS = 5
-
-DTYPES: dict[Format, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+WARM_UP_SECONDS, TIMED_SECONDS = 0.1, 1.5
+"""How long a start takes for timing number formats: one round warms up, no other begins later."""
 
 
 class Network(Protocol):
@@ -79,7 +76,7 @@ class TrainedNetwork:
         fused = fuse(detector).to(device).to(memory_format=torch.channels_last)
         self.device, self._coder = device, coder.to(device)
         self.batch_size = 8 if device.type == "cuda" else 1
-        self.precision = _choose(precision, fused, device=device, size_px=size_px)
+        self.precision = precision_by_rule(precision, device) or _measure(fused, size_px)
         self.detector = cast_weights(fused, self.precision.name)
         self.description = f"{self.precision.name} on {device} ({self.precision.reason})"
 
@@ -147,35 +144,17 @@ def cast_weights(detector: Detector, name: Format) -> Detector:
     return detector
 
 
-def _choose(
-    setting: Format | Literal["auto"], detector: Detector, *, device: torch.device, size_px: int
-) -> Precision:
-    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    if setting != "auto" or device.type == "cuda" or not native:
-        return choose_precision(setting, model=detector, device=device, images=1, size_px=size_px)
-    seconds = _time_formats(detector, size_px)
-    ratio = seconds["fp32"] / seconds["bf16"]
-    name: Format = "bf16" if ratio > WORTHWHILE else "fp32"
-    return Precision(name, f"measured: bf16 predicts {ratio:.2f} times as fast as fp32 here")
-
-
-def _time_formats(detector: Detector, size_px: int) -> dict[Format, float]:
-    """Least seconds of one image on the CPU, the formats taking turns."""
+def _measure(detector: Detector, size_px: int) -> Precision:
+    """The format in which the CPU predicts one image faster."""
     formats: tuple[Format, ...] = ("fp32", "bf16")
-    networks: dict[Format, nn.Module] = {name: cast_weights(detector, name) for name in formats}
+    networks = {name: cast_weights(detector, name) for name in formats}
     image = torch.full((1, 3, size_px, size_px), 128, dtype=torch.uint8)
     image = image.to(memory_format=torch.channels_last)
-    for name in formats:
-        _time_pass(networks[name], image, name)
-    counted: list[list[float]] = []
-    start = time.perf_counter()
-    while not counted or (len(counted) < ROUNDS and time.perf_counter() - start < TIMED_SECONDS):
-        counted.append([_time_pass(networks[name], image, name) for name in formats])
-    return dict(zip(formats, map(min, zip(*counted, strict=True)), strict=True))
 
+    def predict(name: Format) -> None:
+        with torch.inference_mode(), Precision(name).autocast(torch.device("cpu")):
+            networks[name](image)
 
-def _time_pass(network: nn.Module, image: Tensor, name: Format) -> float:
-    start = time.perf_counter()
-    with torch.inference_mode(), Precision(name).autocast(torch.device("cpu")):
-        network(image)
-    return time.perf_counter() - start
+    return faster_format(
+        predict, "predicts", warm_up_seconds=WARM_UP_SECONDS, timed_seconds=TIMED_SECONDS
+    )

@@ -95,11 +95,13 @@ def predict_sources(
                     tally.boxes += len(prediction.detections)
                     for result in results:
                         result.add(frame, prediction)
-                elif frame.source.name not in reported:
+                    progress.advance(1)
+                    continue
+                tally.skipped += frame.lost
+                progress.advance(frame.lost)
+                if frame.source.name not in reported:
                     reported.add(frame.source.name)
                     progress.message(f"skipped: {frame.error}")
-                tally.skipped += 0 if prediction else frame.lost
-                progress.advance(1 if prediction else frame.lost)
         except KeyboardInterrupt:  # the usual end of a camera
             tally.interrupted = True
     tally.seconds = time.perf_counter() - start
