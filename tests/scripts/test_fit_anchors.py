@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.coco_files import write_coco
 from yolo.config import REPOSITORY_ROOT, load_config
 
 sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
@@ -25,34 +25,27 @@ SIX = [(6, 6), (20, 10), (10, 30), (60, 30), (100, 90), (200, 180)]
 @pytest.fixture
 def data(tmp_path):
     """Overrides for one image of twice the size, 20 boxes of each of six sizes and one crowd."""
-    sizes = [*(SIX * 20), (300, 300)]
-    boxes = [
-        {"id": i, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2 * w, 2 * h], "area": 1}
-        | {"iscrowd": int(i == len(sizes))}
-        for i, (w, h) in enumerate(sizes, start=1)
-    ]
-    image = {"id": 1, "file_name": "1.png", "height": 832, "width": 832}
-    file = tmp_path / "boxes.json"
-    names = [{"id": 1, "name": "thing"}]
-    file.write_text(json.dumps({"images": [image], "annotations": boxes, "categories": names}))
-    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((832, 832, 3), np.uint8))
-    return [f"data.train.annotations={file}", f"data.train.images={tmp_path}"]
+    boxes = [(1, 0, [0, 0, 2 * w, 2 * h], False) for w, h in SIX * 20]
+    crowd = (1, 0, [0, 0, 600, 600], True)
+    picture = np.zeros((832, 832, 3), np.uint8)
+    data = write_coco(tmp_path, {1: picture}, [*boxes, crowd], ["thing"])
+    return [f"data.train.annotations={data['annotations']}", f"data.train.images={tmp_path}"]
 
 
 def test_it_finds_the_sizes_and_prints_what_a_config_takes(data, tmp_path, capsys):
     output = tmp_path / "elbow.png"
     argv = ["--config", str(CONFIG), "-o", str(output), "--k-from", "2", "--k-to", "9", *data]
     assert fit_anchors.main(argv) == 0
-    told = capsys.readouterr().out
-    assert "data.train: 120 boxes at 416 px" in told  # the crowd is no box
-    assert "fitted anchors: average IoU 1.000, recall at IoU 0.5 100.0%" in told
-    current = re.search(r"current anchors: average IoU (0\.\d+)", told)
+    printed = capsys.readouterr().out
+    assert "data.train: 120 boxes at 416 px" in printed  # the crowd is no box
+    assert "fitted anchors: average IoU 1.000, recall at IoU 0.5 100.0%" in printed
+    current = re.search(r"current anchors: average IoU (0\.\d+)", printed)
     assert current and float(current[1]) < 0.8
-    assert told.count("stride 16: ") == told.count("stride 32: ") == 2
-    assert "stride 16: 60 boxes\n    [6, 6]" in told
+    assert printed.count("stride 16: ") == printed.count("stride 32: ") == 2
+    assert "stride 16: 60 boxes\n    [6, 6]" in printed
     assert cv2.imread(str(output)) is not None
     pasted = tmp_path / "pasted.yaml"
-    text = told.partition("to paste:\n")[2]
+    text = printed.partition("to paste:\n")[2]
     pasted.write_text(text + yaml.safe_dump({"extends": str(CONFIG)}))
     assert [*load_config(pasted).config.model.head.anchors] == SIX
 

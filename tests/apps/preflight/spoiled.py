@@ -12,6 +12,8 @@ from typing import Any
 
 HUGE_PX = 30_000
 
+Json = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class Copy:
@@ -32,7 +34,7 @@ class Copy:
             (root / f"{split}.json").write_bytes(annotations.read_bytes())
         return cls(root)
 
-    def change(self, split: str, edit: Callable[[dict[str, Any]], None]) -> None:
+    def change(self, split: str, edit: Callable[[Json], None]) -> None:
         path = self.root / f"{split}.json"
         data = json.loads(path.read_text())
         edit(data)
@@ -54,53 +56,54 @@ class Copy:
         return json.loads((self.root / f"{split}.json").read_text())["images"][0]
 
 
-def ids_off_by_one(copy: Copy) -> None:
-    def shift(data):
-        for entry in data["annotations"]:
-            entry["category_id"] += 1
-
-    copy.change("train", shift)
+def changes_train(edit: Callable[[Json], None]) -> Callable[[Copy], None]:
+    """What an edit of the training set's json makes of a copy."""
+    return lambda copy: copy.change("train", edit)
 
 
-def class_missing_from_train(copy: Copy) -> None:
-    def drop(data):
-        (person,) = [c["id"] for c in data["categories"] if c["name"] == "person"]
-        data["annotations"] = [a for a in data["annotations"] if a["category_id"] != person]
-
-    copy.change("train", drop)
+@changes_train
+def ids_off_by_one(data: Json) -> None:
+    for entry in data["annotations"]:
+        entry["category_id"] += 1
 
 
-def wrong_unit(copy: Copy) -> None:
-    def normalise(data):
-        sizes = {i["id"]: (i["width"], i["height"]) for i in data["images"]}
-        for entry in data["annotations"]:
-            width, height = sizes[entry["image_id"]]
-            x, y, w, h = entry["bbox"]
-            entry["bbox"] = [x / width, y / height, w / width, h / height]
-
-    copy.change("train", normalise)
+@changes_train
+def class_missing_from_train(data: Json) -> None:
+    (person,) = [c["id"] for c in data["categories"] if c["name"] == "person"]
+    data["annotations"] = [a for a in data["annotations"] if a["category_id"] != person]
 
 
-def swapped(copy: Copy) -> None:
-    def swap(data):
-        for entry in data["annotations"]:
-            x, y, w, h = entry["bbox"]
-            entry["bbox"] = [y, x, h, w]
+@changes_train
+def wrong_unit(data: Json) -> None:
+    sizes = {i["id"]: (i["width"], i["height"]) for i in data["images"]}
+    for entry in data["annotations"]:
+        width, height = sizes[entry["image_id"]]
+        x, y, w, h = entry["bbox"]
+        entry["bbox"] = [x / width, y / height, w / width, h / height]
 
-    copy.change("train", swap)
+
+@changes_train
+def swapped(data: Json) -> None:
+    for entry in data["annotations"]:
+        x, y, w, h = entry["bbox"]
+        entry["bbox"] = [y, x, h, w]
+
+
+@changes_train
+def duplicate_image_ids(data: Json) -> None:
+    data["images"][1]["id"] = data["images"][0]["id"]
+
+
+@changes_train
+def all_crowd(data: Json) -> None:
+    for entry in data["annotations"]:
+        entry["iscrowd"] = 1
 
 
 def truncated_jpeg(copy: Copy) -> None:
     name = copy.first_image("val")["file_name"]
     content = (copy.root / "val" / name).read_bytes()
     copy.replace_image("val", name, content[: len(content) // 2])
-
-
-def duplicate_image_ids(copy: Copy) -> None:
-    def repeat(data):
-        data["images"][1]["id"] = data["images"][0]["id"]
-
-    copy.change("train", repeat)
 
 
 def leaked_image(copy: Copy) -> None:
@@ -123,14 +126,6 @@ def leaked_image(copy: Copy) -> None:
 
 def empty_json(copy: Copy) -> None:
     (copy.root / "train.json").write_text("")
-
-
-def all_crowd(copy: Copy) -> None:
-    def crowd(data):
-        for entry in data["annotations"]:
-            entry["iscrowd"] = 1
-
-    copy.change("train", crowd)
 
 
 def huge_image(copy: Copy) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
+from tests.coco_files import write_coco
 from yolo.apps.preflight.overfit import choose_images, find_bound, overfitting_config
 from yolo.config import REPOSITORY_ROOT, Resolved, load_config, resolved_yaml
 from yolo.data.formats.coco import CocoDataset
@@ -36,30 +35,19 @@ BUSY = [
 
 def write_images(folder: Path, boxes: dict[int, list[list[float]]]) -> CocoDataset:
     """64x64 px each: boxes xywh by image id, negative widths for crowds."""
-    images, annotations = [], []
-    for number, found in boxes.items():
-        cv2.imwrite(str(folder / f"{number}.png"), np.zeros((64, 64, 3), np.uint8))
-        images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
-        annotations += [
-            {
-                "image_id": number,
-                "category_id": 1,
-                "bbox": [x, y, abs(w), h],
-                "iscrowd": int(w < 0),
-            }
-            for x, y, w, h in found
-        ]
-    content = {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "cat"}],
-    }
-    (folder / "a.json").write_text(json.dumps(content))
-    return CocoDataset(annotations=folder / "a.json", images=folder)
+    pictures = {number: np.zeros((64, 64, 3), np.uint8) for number in boxes}
+    found = [
+        (number, 0, [x, y, abs(w), h], w < 0)
+        for number, some in boxes.items()
+        for x, y, w, h in some
+    ]
+    return CocoDataset(
+        annotations=write_coco(folder, pictures, found)["annotations"], images=folder
+    )
 
 
 def quickstart(folder: Path, *overrides: str) -> Resolved:
-    data = f"{{type: coco, annotations: {folder}/a.json, images: {folder}}}"
+    data = f"{{type: coco, annotations: {folder}/annotations.json, images: {folder}}}"
     argv = [f"data.train={data}", "data.image_size=64", "data.workers=0", *overrides]
     argv += [f"logging.directory={folder}/logs", "training.precision=fp32"]
     return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", argv)

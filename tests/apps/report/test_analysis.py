@@ -1,14 +1,13 @@
 """validation.py --analyse on a detector with hostile names, and the captions of its pictures."""
 
-import json
 import sys
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 
 from tests.apps.report.pages import HOSTILE, Page
+from tests.coco_files import write_coco
 from tests.detectors import make_config
 from yolo.apps.report import analysis, gallery
 from yolo.config import REPOSITORY_ROOT, config_from_dict
@@ -37,27 +36,12 @@ def coco(tmp_path):
     """Three images of 120 x 110 pixels, the last without truth; their names are hostile too."""
     root = tmp_path / "images"
     root.mkdir()
-    generator = np.random.default_rng(0)
-    images = []
-    for number in range(3):
-        name = f"<b>{number}&amp;.png"
-        cv2.imwrite(str(root / name), generator.integers(0, 256, (110, 120, 3), np.uint8))
-        images.append({"id": number, "file_name": name, "width": 120, "height": 110})
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": label + 1,
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "iscrowd": crowd,
-        }
-        for number, (image, label, (x1, y1, x2, y2), crowd) in enumerate(ANNOTATIONS)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 110, 120, 3), np.uint8)
+    boxes = [
+        (image, label, [x1, y1, x2 - x1, y2 - y1], crowd)
+        for image, label, (x1, y1, x2, y2), crowd in ANNOTATIONS
     ]
-    categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
-    truth = {"images": images, "annotations": annotations, "categories": categories}
-    path = tmp_path / "truth.json"
-    path.write_text(json.dumps(truth))
-    return {"type": "coco", "annotations": str(path), "images": str(root)}
+    return write_coco(root, dict(enumerate(pictures)), boxes, NAMES, "<b>{}&amp;.png")
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
+from tests.coco_files import write_coco
 from tests.detectors import make_config
 from yolo.apps.report.drawing import class_colour
 from yolo.apps.report.preview import build_normalise, denormalise, draw_step, training_step
@@ -24,27 +23,14 @@ WHITE = 255
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Three black images with a white object each and, beside it, a region to be ignored."""
-    images, annotations = [], []
+    pictures, boxes = {}, []
     for number, (width, height) in enumerate([(200, 120), (90, 240), (300, 300)], start=1):
-        image = np.zeros((height, width, 3), np.uint8)
-        box = [width // 8, height // 4, width // 4, height // 3]
-        image[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = WHITE
-        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
-        images.append(
-            {"id": number, "file_name": f"{number}.png", "width": width, "height": height}
-        )
-        crowd = [width // 2, height // 4, width // 4, height // 3]
-        annotations += [
-            {"image_id": number, "category_id": 1, "bbox": box},
-            {"image_id": number, "category_id": 2, "bbox": crowd, "iscrowd": 1},
-        ]
-    categories = [{"id": 1, "name": "."}, {"id": 2, "name": "crowd"}]
-    path = tmp_path / "a.json"
-    path.write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
+        pictures[number] = np.zeros((height, width, 3), np.uint8)
+        x, y, w, h = width // 8, height // 4, width // 4, height // 3
+        pictures[number][y : y + h, x : x + w] = WHITE
+        boxes += [(number, 0, [x, y, w, h], False), (number, 1, [width // 2, y, w, h], True)]
     content = make_config(image_size=SIZE_PX).model_dump(mode="json")
-    content["data"]["train"] = {"type": "coco", "annotations": str(path), "images": str(tmp_path)}
+    content["data"]["train"] = write_coco(tmp_path, pictures, boxes, [".", "crowd"])
     content["data"]["augment"] = [
         {"type": "HorizontalFlip", "p": 0.5},
         {"type": "Affine", "p": 1.0, "scale": [0.8, 1.0], "keep_ratio": True},

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
 from markupsafe import Markup
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from yolo.apps.preflight.checks import Outcome, Preflight
-from yolo.apps.preflight.trial_run import TrialRun, first_images, resized
+from yolo.apps.preflight.trial_run import TrialRun, first_images
 from yolo.apps.report.page import Cell, Filled, table
 from yolo.config import Config
 from yolo.data.machine_memory import memory_bytes
 from yolo.factory.data import largest_side_px
 from yolo.factory.detector import DetectionLoss
 from yolo.factory.evaluator import build_evaluator
+from yolo.records import Batch
 
 LOADER_SECONDS = NETWORK_SECONDS = TOGETHER_SECONDS = 6.0
 EVALUATED_IMAGES = 32
@@ -175,17 +178,19 @@ def _table(speed: Speed, device: torch.device) -> Markup:
 
 def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
     images = _affordable_images(trial)
-    batch = first_images(trial.batch, images)
-    seconds = trial.seconds_per_step(batch, NETWORK_SECONDS)
+    network = _step_speed(trial, itertools.repeat(trial.batch), images, NETWORK_SECONDS)
+    loader = _loader_speed(trial)
+    together = _step_speed(trial, trial.parts.batches.from_step(0), images, TOGETHER_SECONDS)
+    trial.parts.batches.close()
     largest_px = largest_side_px(preflight.config.data)
     return Speed(
-        loader=_loader_speed(trial),
-        network=images / seconds,
-        together=_training_speed(trial, images),
+        loader=loader,
+        network=network,
+        together=together,
         evaluation=_evaluation_speed(preflight, trial),
-        size_px=batch.images.shape[-1],
+        size_px=trial.batch.images.shape[-1],
         largest_px=largest_px,
-        memory_gb=_memory_gb(trial, largest_px, seconds / images),
+        memory_gb=_memory_gb(trial, largest_px, 1 / network),
         total_gb=total_gb(preflight.ranks.device),
     )
 
@@ -223,19 +228,16 @@ def _loader_speed(trial: TrialRun) -> float:
     return speed
 
 
-def _training_speed(trial: TrialRun, images: int) -> float:
-    """Images per second of steps on fresh batches; the first, which waits for workers, is out."""
-    stream = trial.parts.batches.from_step(0)
+def _step_speed(trial: TrialRun, batches: Iterator[Batch], images: int, seconds: float) -> float:
+    """Images per second of steps; the first one, which warms up or waits for workers, is out."""
 
     def step() -> int:
-        batch = first_images(next(stream), images)
+        batch = first_images(next(batches), images)
         trial.step(batch)
         return len(batch)  # the last micro-batch of a step may be smaller
 
     step()
-    speed = _images_per_second(step, TOGETHER_SECONDS)
-    trial.parts.batches.close()
-    return speed
+    return _images_per_second(step, seconds)
 
 
 def _evaluation_speed(preflight: Preflight, trial: TrialRun) -> float:
@@ -270,7 +272,9 @@ def _memory_gb(trial: TrialRun, largest_px: int, seconds_per_image: float) -> fl
         return None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    trial.step(resized(batch, largest_px))
+    size = (largest_px, largest_px)  # the truth is relative to the image
+    images = functional.interpolate(batch.images, size=size, mode="nearest")
+    trial.step(replace(batch, images=images.contiguous(memory_format=torch.channels_last)))
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / GIGABYTE
     if sys.platform == "win32":

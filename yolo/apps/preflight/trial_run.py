@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
@@ -51,15 +48,6 @@ class TrialRun:
         assert result is not None
         self.step_number += 1
         return result
-
-    def seconds_per_step(self, batch: Batch, seconds: float) -> float:
-        """Of steps on one batch for so long, two at least, of which the first warms up."""
-        self.step(batch)
-        start, steps = time.perf_counter(), 0
-        while not steps or time.perf_counter() - start < seconds:
-            self.step(batch)
-            steps += 1
-        return (time.perf_counter() - start) / steps
 
 
 def build_trial_run(
@@ -112,9 +100,3 @@ def first_images(batch: Batch, count: int) -> Batch:
         image_ids=batch.image_ids[:count],
         original_sizes_hw=batch.original_sizes_hw[:count],
     )
-
-
-def resized(batch: Batch, size_px: int) -> Batch:
-    """The same batch at another size; its truth is relative to the image."""
-    images: Tensor = functional.interpolate(batch.images, size=(size_px, size_px), mode="nearest")
-    return replace(batch, images=images.contiguous(memory_format=torch.channels_last))

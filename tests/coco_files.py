@@ -1,0 +1,42 @@
+"""Small COCO data sets for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+Box = tuple[int, int, Sequence[float], bool]
+"""Image id, label, [x, y, width, height], crowd."""
+
+
+def write_coco(
+    folder: Path,
+    pictures: Mapping[int, np.ndarray],
+    boxes: Iterable[Box],
+    names: Sequence[str] = ("cat",),
+    file_name: str = "{}.png",
+) -> dict[str, str]:
+    """Write images by id and a json of their boxes; returns the data of a config.
+
+    Category ids are labels + 1.
+    """
+    for number, picture in pictures.items():
+        assert cv2.imwrite(str(folder / file_name.format(number)), picture)
+    truth = {
+        "images": [
+            {"id": n, "file_name": file_name.format(n), "width": p.shape[1], "height": p.shape[0]}
+            for n, p in pictures.items()
+        ],
+        "annotations": [
+            {"id": n, "image_id": image, "category_id": label + 1, "bbox": box, "iscrowd": crowd}
+            for n, (image, label, box, crowd) in enumerate(boxes, start=1)
+        ],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(names, start=1)],
+    }
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(truth, default=int))
+    return {"type": "coco", "annotations": str(path), "images": str(folder)}
