@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
-from yolo.config.validation_line import ScoreArguments, parse_score_arguments
+from yolo.config.command_line import (
+    PAGE_SUFFIXES,
+    PICTURE_SUFFIXES,
+    Parser,
+    fraction,
+    image_size,
+)
+from yolo.config.score_arguments import ScoreArguments, is_picture
 from yolo.errors import exit_code
+
+BESIDE = Path("analysis.html")
+"""Stands for --analyse without a place."""
+
+EXAMPLES = """examples:
+  python validation.py
+  python validation.py logs/first_try/best.pt --conf 0.01 0.001 0.0001 --json scores.json
+  python validation.py logs/first_try/best.pt --split test --image-size 608 --gpu 0
+  python validation.py logs/first_try/best.pt --metric both --curves curves.png
+  python validation.py logs/first_try/best.pt logs/second_try/best.pt --curves compared.png
+  python validation.py logs/first_try/best.pt --analyse
+
+Boxes in the files of --save-txt and --save-voc are in pixels of the original image as VOC counts
+them: the first one is 1, and right and bottom are inside the box.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 a failure that one sentence explains; bad usage exits with 2.
     """
-    arguments = parse_score_arguments(argv)
+    arguments = parse(argv)
     return exit_code(lambda: score(arguments))
 
 
@@ -38,6 +62,126 @@ def score(arguments: ScoreArguments) -> None:
     report = score_checkpoints(arguments, log=print, analyse=analyse, draw_curves=draw_curves)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def parse(argv: Sequence[str] | None = None) -> ScoreArguments:
+    """Parses the command line; argv is the process' own unless given.
+
+    Raises:
+        SystemExit: 2 after one sentence on bad usage, 0 after --help.
+    """
+    parser = Parser("Score checkpoints of detectors or classifiers.", EXAMPLES)
+    _add_options(parser)
+    _add_files(parser)
+    arguments = parser.parse(argv)
+    _check_places(parser, arguments)
+    given = vars(arguments)
+    page = given.pop("analyse")
+    given["checkpoints"] = tuple(given.pop("checkpoint"))
+    given["devices"] = given.pop("gpu")
+    given["confs"] = tuple(given.pop("conf") or ()) or None
+    given["image_size_px"] = given.pop("image_size")
+    given["competition"] = given["competition"] or "comp4"
+    place = None if page is BESIDE else page
+    return ScoreArguments(analyse=page is not None, analysis_place=place, **given)
+
+
+def _add_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add(
+        "checkpoint",
+        type=Path,
+        nargs="*",
+        help="one or several checkpoints or files of export.py (the newest run's best.pt)",
+    )
+    add("--conf", type=fraction, nargs="+", help="confidence thresholds (the training's)")
+    add("--split", choices=("train", "val", "test"), default="val", help="which images (val)")
+    add("--image-size", type=image_size, help="side of the network's input (the training's)")
+    add(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="number format of the network (the training's; an exported file has its own)",
+    )
+    add("--metric", choices=("coco", "voc", "both"), help="whose figures (the training's)")
+    add(
+        "--voc-iou",
+        type=fraction,
+        metavar="IOU",
+        help="overlap at which the VOC metric and the curves take a box for a truth's "
+        "(the training's)",
+    )
+    parser.add_gpu_option(one_for="scoring uses")
+    add("--per-class", action="store_true", help="list the AP of each class too")
+    parser.add_logs_option()
+
+
+def _add_files(parser: Parser) -> None:
+    add = parser.add_argument_group("what to write").add_argument
+    add("--json", type=Path, metavar="FILE", help="the figures")
+    add("--detections", type=Path, metavar="FILE", help="all boxes as COCO results")
+    add(
+        "--curves",
+        type=Path,
+        metavar="FILE_OR_DIR",
+        help="precision over recall as a picture (.png, .jpg): of each class for one checkpoint, "
+        "of the models side by side for several; and each model's own into the TensorBoard of its "
+        "run",
+    )
+    add(
+        "--analyse",
+        type=Path,
+        nargs="?",
+        const=BESIDE,
+        metavar="FILE_OR_DIR",
+        help="one HTML page of what goes wrong: kinds of errors (TIDE), confusions, classes, "
+        "sizes, calibration, the worst false positives and misses (analysis.html beside the "
+        "checkpoint)",
+    )
+    add(
+        "--save-txt",
+        type=Path,
+        metavar="DIR",
+        help="a text file for each image, as Padilla's Object-Detection-Metrics reads them: 'class "
+        "confidence left top right bottom' in DIR/detections, the same without confidence in "
+        "DIR/groundtruths; blanks and slashes in class names become underscores, ignored regions "
+        "are left out",
+    )
+    add(
+        "--save-voc",
+        type=Path,
+        metavar="DIR",
+        help="files for the VOC server, DIR/comp4_det_<set>_<class>.txt: <set> is the image set of "
+        "VOC data, such as test, else the --split",
+    )
+    add(
+        "--competition",
+        choices=("comp3", "comp4"),
+        help="of --save-voc: comp3 trained on VOC's images alone, comp4 (the default) on any",
+    )
+
+
+def _check_places(parser: Parser, given: argparse.Namespace) -> None:
+    """Refuses what could not be written, before the network runs."""
+    picture = given.curves if given.curves is not None and is_picture(given.curves) else None
+    folder = given.curves if picture is None else None
+    for file in (given.json, given.detections, picture):
+        parser.check_file(file)
+    if folder is not None and folder.suffix and not folder.is_dir():
+        suffixes = ", ".join(PICTURE_SUFFIXES)
+        parser.error(f"--curves {folder}: must be a folder or end in {suffixes}")
+    for place in (given.save_txt, given.save_voc, folder):
+        parser.check_folder(place)
+    for name in ("analyse", "detections", "save_txt", "save_voc"):
+        if getattr(given, name) is not None and len(given.checkpoint) > 1:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} writes the boxes of one checkpoint, name one")
+    page = given.analyse
+    is_page = page is None or page.suffix.lower() in PAGE_SUFFIXES or page.is_dir()
+    if not is_page and (page.suffix or page.exists()):
+        advice = "name the checkpoint before --analyse"
+        parser.error(f"--analyse {page}: must be a folder or end in .html; {advice}")
+    if given.competition is not None and given.save_voc is None:
+        parser.error("--competition names the files of --save-voc: give --save-voc DIR too")
 
 
 if __name__ == "__main__":

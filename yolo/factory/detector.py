@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -178,3 +179,17 @@ def build_postprocess(config: Config, *, conf: float | None = None) -> Postproce
         max_candidates=evaluation.max_candidates,
         labels=evaluation.labels,
     )
+
+
+def check_yolov1_size(path: Path, config: Config, asked_px: int | None, advice: str) -> None:
+    """Refuses another input size, or None for any, for a YOLOv1, whose end has its own built in.
+
+    Raises:
+        UserError: the sentence ends with the advice.
+    """
+    trained_px = config.data.image_size
+    if config.model.head.type == "yolov1" and asked_px != trained_px:
+        raise UserError(
+            f"{path}: the end of a YOLOv1 works at the {trained_px} px alone that it was trained "
+            f"at{advice}"
+        )

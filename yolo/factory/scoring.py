@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from yolo.config import ClassificationConfig, Config, TaskConfig
-from yolo.config.validation_line import ScoreArguments
+from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.detection_evaluator import Found
@@ -24,7 +24,7 @@ from yolo.factory.classification import (
     build_classifier,
 )
 from yolo.factory.data import Split, build_dataset, check_same_classes, image_set
-from yolo.factory.detector import DetectionLoss, build_coder, build_loss
+from yolo.factory.detector import DetectionLoss, build_coder, build_loss, check_yolov1_size
 from yolo.factory.evaluator import build_evaluator
 from yolo.factory.trained_weights import load_detector, load_trained, read_config
 from yolo.train.checkpoint import load_checkpoint
@@ -113,11 +113,7 @@ def _score(
 def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     """The config with the settings that the command line replaces."""
     size, trained = arguments.image_size_px, config.data.image_size
-    if size not in (None, trained) and config.model.head.type == "yolov1":
-        raise UserError(
-            f"{path}: the end of a YOLOv1 works at the {trained} px alone that it was trained at, "
-            f"not at --image-size {size}"
-        )
+    check_yolov1_size(path, config, size or trained, f", not at --image-size {size}")
     changes: dict[str, Any] = {}
     if arguments.confs is not None:
         changes["conf"] = min(arguments.confs)

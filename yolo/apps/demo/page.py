@@ -63,45 +63,49 @@ def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: floa
                 conf_slider = gr.Slider(0, 1, conf, step=0.01, label="Confidence", elem_id="conf")
                 iou_slider = gr.Slider(0, 1, iou, step=0.01, label="IoU", elem_id="iou")
                 gr.Examples([[str(path)] for path in examples], picture, cache_examples=False)
-                button = gr.Button("Show what the network looks at", elem_id="explain")
-                maps = gr.Gallery(
-                    label="EigenCAM",
-                    format="jpeg",
-                    columns=3,
-                    height="auto",
-                    object_fit="contain",
-                    elem_id="maps",
-                )
+                _add_maps(views, picture)
             with gr.Column():
-                drawn = gr.Image(
-                    label="Boxes",
-                    format="jpeg",
-                    interactive=False,
-                    buttons=["download", "fullscreen"],
-                    elem_id="boxes",
-                )
-                table = gr.Dataframe(
-                    headers=list(TABLE_COLUMNS),
-                    type="array",
-                    interactive=False,
-                    label="Detections, in pixels of the picture",
-                    elem_id="table",
-                )
-        _connect(views, [picture, conf_slider, iou_slider], [drawn, table])
-        button.click(partial(_maps, views), picture, maps, api_name="explain", **_ONE_AT_A_TIME)
-        picture.change(lambda: None, outputs=maps, api_visibility="private", queue=False)
+                _add_boxes(views, [picture, conf_slider, iou_slider])
     page.queue(max_size=_MOST_WAITING)
     _fetch_no_address(page)
     return page
 
 
-def _connect(views: Views, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """A changed picture or slider draws the boxes anew; of several changes the last one counts."""
+def _add_maps(views: Views, picture: gr.Image) -> None:
+    button = gr.Button("Show what the network looks at", elem_id="explain")
+    maps = gr.Gallery(
+        label="EigenCAM",
+        format="jpeg",
+        columns=3,
+        height="auto",
+        object_fit="contain",
+        elem_id="maps",
+    )
+    button.click(partial(_maps, views), picture, maps, api_name="explain", **_ONE_AT_A_TIME)
+    picture.change(lambda: None, outputs=maps, api_visibility="private", queue=False)
+
+
+def _add_boxes(views: Views, inputs: list[Any]) -> None:
+    """The boxes are found anew for each changed picture or slider."""
+    drawn = gr.Image(
+        label="Boxes",
+        format="jpeg",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id="boxes",
+    )
+    table = gr.Dataframe(
+        headers=list(TABLE_COLUMNS),
+        type="array",
+        interactive=False,
+        label="Detections, in pixels of the picture",
+        elem_id="table",
+    )
     gr.on(
         [one.change for one in inputs],
         partial(_boxes, views),
-        list(inputs),
-        list(outputs),
+        inputs,
+        [drawn, table],
         trigger_mode="always_last",
         api_name="detect",
         **_ONE_AT_A_TIME,

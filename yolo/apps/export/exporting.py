@@ -21,7 +21,7 @@ from yolo.config import Config
 from yolo.errors import UserError
 from yolo.evaluate.exported_metadata import ExportMetadata
 from yolo.evaluate.exported_runner import ExportedModel
-from yolo.factory.detector import build_coder
+from yolo.factory.detector import build_coder, check_yolov1_size
 from yolo.factory.trained_weights import load_detector, read_config
 from yolo.files import atomic_path
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -137,11 +137,8 @@ def _metadata(
     """
     config, evaluation = trained.config, trained.config.evaluation
     size_px = image_size_px or config.data.image_size
-    if config.model.head.type == "yolov1" and (dynamic_size or size_px != config.data.image_size):
-        raise UserError(
-            f"{trained.path}: the end of a YOLOv1 works at the {config.data.image_size} px alone "
-            f"that it was trained at; leave out --dynamic-size and --image-size"
-        )
+    advice = "; leave out --dynamic-size and --image-size"
+    check_yolov1_size(trained.path, config, None if dynamic_size else size_px, advice)
     return ExportMetadata(
         class_names=tuple(trained.checkpoint["class_names"]),
         category_ids=tuple(trained.checkpoint["category_ids"]),

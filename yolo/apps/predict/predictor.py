@@ -18,7 +18,7 @@ from yolo.data.images import decode
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.evaluate.exported_runner import ExportedModel, is_exported
-from yolo.factory.detector import build_coder, build_postprocess
+from yolo.factory.detector import build_coder, build_postprocess, check_yolov1_size
 from yolo.factory.trained_weights import load_detector, read_config
 from yolo.letterbox import Letterbox
 from yolo.records import Detections
@@ -113,7 +113,8 @@ class Predictor:
         if not isinstance(config, Config):
             raise UserError(f"{path}: holds a classifier, which finds no boxes; name a detector's")
         size_px = image_size_px or config.data.image_size
-        _check_size(path, size_px, trained=config.data.image_size, head=config.model.head.type)
+        _check_size(size_px)
+        check_yolov1_size(path, config, size_px, f", not at {size_px}")
         network = TrainedNetwork(
             load_detector(path, checkpoint, config),
             build_coder(config),
@@ -213,14 +214,9 @@ def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Po
     return replace(postprocess, conf=conf, iou=iou)
 
 
-def _check_size(path: Path, size_px: int, *, trained: int, head: str) -> None:
+def _check_size(size_px: int) -> None:
     if size_px < 32 or size_px % 32:
         raise UserError(f"the image size must be a multiple of 32, not {size_px}")
-    if head == "yolov1" and size_px != trained:
-        raise UserError(
-            f"{path}: the end of a YOLOv1 works at the {trained} px alone that it was trained at, "
-            f"not at {size_px}"
-        )
 
 
 def _open_exported(
@@ -234,7 +230,7 @@ def _open_exported(
             f"{path}: was exported for {metadata.image_size_px} px alone, not for {size_px}; "
             "export it for another size, or for any"
         )
-    _check_size(path, size_px, trained=metadata.image_size_px, head=metadata.generation)
+    _check_size(size_px)
     own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
     return Predictor(
         network=ExportedNetwork(model, str(path)),

@@ -11,7 +11,7 @@ from torch.utils.tensorboard.summary import image as image_summary
 
 from yolo.apps.report.drawing import save_image
 from yolo.apps.report.plots import Line, Panel, draw_classes, draw_models
-from yolo.config.validation_line import is_picture
+from yolo.config.score_arguments import is_picture
 from yolo.evaluate.metrics.metric import (
     RECALL_LEVELS,
     PrecisionRecall,

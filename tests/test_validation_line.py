@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from yolo.config.validation_line import parse_score_arguments
+import validation
 
 
 def test_defaults():
-    given = parse_score_arguments([])
+    given = validation.parse([])
     assert given.checkpoints == () and given.devices is None and given.split == "val"
     assert given.confs is None and given.metric is None and given.competition == "comp4"
     assert given.detector_options() == []
@@ -16,7 +16,7 @@ def test_defaults():
 
 def test_several_checkpoints_among_options():
     argv = ["a.pt", "--conf", "0.5", "1e-4", "--metric", "both", "b.pt", "--voc-iou", "0.75"]
-    given = parse_score_arguments([*argv, "--image-size", "416", "--curves", "curves.png"])
+    given = validation.parse([*argv, "--image-size", "416", "--curves", "curves.png"])
     assert given.checkpoints == (Path("a.pt"), Path("b.pt"))
     assert given.confs == (0.5, 1e-4) and given.metric == "both" and given.voc_iou == 0.75
     options = ["--conf", "--image-size", "--metric", "--voc-iou", "--curves"]
@@ -43,7 +43,7 @@ def test_bad_usage_is_one_sentence(argv, sentence, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     with pytest.raises(SystemExit) as caught:
-        parse_score_arguments(argv)
+        validation.parse(argv)
     assert caught.value.code == 2
     printed = capsys.readouterr().err
     assert sentence in printed and len(printed.splitlines()) == 1
