@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from yolo.data.reading import read_regular
+from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
 
 LARGEST_IMAGE_PX = 178_956_970
@@ -53,7 +53,9 @@ def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray
     Raises:
         UserError: the file is missing, unreadable, cut off, no image, too large or of another size.
     """
-    content = _read(path)
+    content = read_or_refuse("the image", path, LARGEST_FILE_BYTES)
+    if not content:
+        raise UserError(f"the image {path} is an empty file.")
     stored_hw = _stored_hw(path, content)
     if expected_hw is not None and expected_hw not in (stored_hw, stored_hw[::-1]):
         raise _other_size(path, stored_hw, expected_hw)  # before its pixels cost time and memory
@@ -91,18 +93,6 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
     except Exception as error:  # what Pillow raises on foreign bytes is anyone's guess
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"the size of the image {path} cannot be read: {reason}.") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        content = read_regular(path, LARGEST_FILE_BYTES)
-    except FileNotFoundError:
-        raise UserError(f"the image {path} does not exist.") from None
-    except OSError as error:
-        raise UserError(f"the image {path} cannot be read: {error.strerror}.") from None
-    if not content:
-        raise UserError(f"the image {path} is an empty file.")
-    return content
 
 
 def _stored_hw(path: Path, content: bytes) -> tuple[int, int]:

@@ -45,9 +45,7 @@ class TrainingBatches:
     What comes out depends on the seed and the sampler alone, not on the number of workers.
 
     Args:
-        dataset: the images.
-        augment: makes the square variants.
-        sampler: which samples, step after step.
+        dataset, augment, sampler: the images, their square variants, and which come when.
         workers: processes; 0 does the work in this one.
         seed: of the augmentation.
         pool_bytes: decoded images that a process keeps where several are mixed into one.
@@ -102,9 +100,6 @@ class EvaluationBatches:
         rank, world_size: this process among all.
         workers: processes, started for each pass; 0 does the work in this one.
         pin_memory: put batches in page-locked memory.
-
-    Attributes:
-        number_of_images: over all ranks.
     """
 
     def __init__(
@@ -118,7 +113,7 @@ class EvaluationBatches:
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.number_of_images = len(dataset)
+        self.number_of_images = len(dataset)  # over all ranks
         starts = range(0, len(dataset), batch_size)[rank::world_size]
         self._cuts = [list(range(a, min(a + batch_size, len(dataset)))) for a in starts]
         samples = _Samples(partial(_letterboxed, dataset, image_size_px))
@@ -139,16 +134,12 @@ def _letterboxed(dataset: ImageData, size_px: int, index: int) -> Sample:
 class DecodedPool:
     """Keeps what was loaded last; only a cache: what is no longer there is loaded again.
 
-    Nobody may change a sample that comes out: the same one may come out again.
-
-    Args:
-        load: index -> sample.
-        limit_bytes: the most that the kept images take; a larger one is not kept at all.
+    Nobody may change a sample that comes out: the same one may come out again. An image of more
+    than ``limit_bytes`` is not kept at all.
     """
 
     def __init__(self, load: Callable[[int], Sample], limit_bytes: int) -> None:
-        self._load = load
-        self._limit_bytes = limit_bytes
+        self._load, self._limit_bytes = load, limit_bytes
         self._kept: OrderedDict[int, Sample] = OrderedDict()
         self._bytes = 0
 

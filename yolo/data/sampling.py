@@ -23,13 +23,13 @@ SIZE_STREAM = (0, 2)
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """What the loader needs to make one training sample.
+    """Which training sample to make.
 
     Attributes:
         index: of the image in the data set.
         epoch: the pass over the data that it belongs to.
-        place: in the epoch's order, from 0; with the epoch the augmentation's seed. An image that
-            an epoch repeats gets another variant each time.
+        place: in the epoch's order, from 0; with the epoch the augmentation's seed, so that an
+            image that an epoch repeats gets another variant each time.
         step: the optimizer step that it is for.
         size_px: side of the square image to make.
         neighbours: indices of images to mix it with, from its block of the stream; () for none.
@@ -63,19 +63,16 @@ class SampleOrder:
         self._starts = [0]  # position of each epoch's first sample, as far as it was asked for
         self._orders: dict[int, np.ndarray] = {}
 
-    def at(self, position: int) -> tuple[int, int]:
-        """The (epoch, index) at a position of the stream, 0 or more."""
-        epoch, place = self.locate(position)
-        return epoch, int(self.of_epoch(epoch)[place])
-
-    def locate(self, position: int) -> tuple[int, int]:
-        """The epoch that a position of the stream, 0 or more, lies in, and its place there."""
+    def at(self, position: int) -> tuple[int, int, int]:
+        """Of a position of the stream, 0 or more: its epoch, its place there, and the index."""
         if self._repeat_factors is None:
-            return divmod(position, self._length)
-        while self._starts[-1] <= position:
-            self._starts.append(self._starts[-1] + len(self.of_epoch(len(self._starts) - 1)))
-        epoch = bisect_right(self._starts, position) - 1
-        return epoch, position - self._starts[epoch]
+            epoch, place = divmod(position, self._length)
+        else:
+            while self._starts[-1] <= position:
+                self._starts.append(self._starts[-1] + len(self.of_epoch(len(self._starts) - 1)))
+            epoch = bisect_right(self._starts, position) - 1
+            place = position - self._starts[epoch]
+        return epoch, place, int(self.of_epoch(epoch)[place])
 
     def neighbours(self, position: int) -> tuple[int, ...]:
         """The indices of the other images in a position's block of the stream and in its epoch.
@@ -83,11 +80,10 @@ class SampleOrder:
         Each comes once, also one that the epoch repeats. Only where the block has no other image
         is it the one at the position itself.
         """
-        epoch, place = self.locate(position)
-        order = self.of_epoch(epoch)
+        epoch, place, index = self.at(position)
         low = place - position % BLOCK
-        block = order[max(0, low) : low + BLOCK]
-        others = block[block != order[place]]
+        block = self.of_epoch(epoch)[max(0, low) : low + BLOCK]
+        others = block[block != index]
         return tuple(dict.fromkeys((others if len(others) else block[:1]).tolist()))
 
     def of_epoch(self, epoch: int) -> np.ndarray:
@@ -141,12 +137,7 @@ class FixedSize:
 class RandomSizes:
     """Multi-scale training (YOLO9000, section 2): a new side every few steps, for all ranks.
 
-    Attributes:
-        sides_px: what is drawn from.
-        every: steps that keep a side.
-        seed: of the run.
-        until_step: the first step with ``final_px``; None never ends.
-        final_px: the side from then on.
+    From ``until_step`` on, where it is not None, the side is ``final_px``.
     """
 
     sides_px: tuple[int, ...]
@@ -219,8 +210,7 @@ class StepSampler:
 
     def _key(self, step: int, place: int, size_px: int) -> SampleKey:
         position = step * self._batch_size + place
-        epoch, place_in_epoch = self._order.locate(position)
-        index = int(self._order.of_epoch(epoch)[place_in_epoch])
+        epoch, place_in_epoch, index = self._order.at(position)
         neighbours = self._order.neighbours(position) if step < self._mixes_until else ()
         return SampleKey(index, epoch, place_in_epoch, step, size_px, neighbours)
 

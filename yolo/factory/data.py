@@ -77,14 +77,12 @@ def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> Detec
     fields = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
     opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
     errors: list[UserError] = []
-    try:
+    with _named(place):
         if config.data.on_error == "stop" or spec.type not in SIZED_BY_HEADERS:
             return opened()
         dataset = opened(on_bad_image=errors.append)
         if errors:
             check_bad_share(len(errors), len(dataset), config.data.max_bad_share, errors[-1])
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
     if errors:
         _log.warning(
             "%s of the %s images of %s cannot be read; each is named where it is met",

@@ -1,7 +1,7 @@
 """Affine maps of images and boxes: composed one after the other, painted once at the end.
 
 Positions are counted in pixels from the edge of the first one, as in boxes: pixel i reaches from
-i to i + 1. OpenCV counts from centre to centre; only `_between_centres` converts to that.
+i to i + 1. OpenCV counts from centre to centre; only `_warp` converts to that.
 """
 
 from __future__ import annotations
@@ -137,8 +137,7 @@ class Layout:
     def painted(self, border: Border = MEAN_COLOUR) -> LabelledImage:
         """One image of the whole frame, with the boxes that lie in it, clipped to it.
 
-        Args:
-            border: what shows beside the only image; several leave the mean colour between them.
+        The border shows beside the only image; several leave the mean colour between them.
         """
         counts = [len(each.labels) for each in self.images]
         whole = concatenate(self.images, self._image(border))
@@ -168,20 +167,20 @@ def letterbox_map(size_hw: tuple[int, int], size_px: int) -> tuple[Letterbox, np
 
 
 def shift(x: float, y: float) -> np.ndarray:
-    """The map (3, 3) that moves by x and y pixels."""
+    """The map that moves by x and y pixels."""
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
 
 
 def scaling(x: float, y: float) -> np.ndarray:
-    """The map (3, 3) that scales by x and y."""
+    """The map that scales by x and y."""
     return np.array([[x, 0, 0], [0, y, 0], [0, 0, 1]], float)
 
 
 def move_boxes(boxes_xyxy_px: np.ndarray, matrices: np.ndarray, *, ellipse: bool) -> np.ndarray:
-    """The upright boxes around moved boxes (N, 4), or around the ellipses inside them.
+    """The upright boxes around boxes (N, 4) under maps (N, 3, 3), or around the ellipses in them.
 
-    An affine map (N, 3, 3) makes a parallelogram of a box: with p and q half of its sides as
-    vectors, it reaches |p| + |q| from its centre, and the ellipse in it sqrt(p^2 + q^2).
+    A map makes a parallelogram of a box: with p and q half of its sides as vectors, it reaches
+    |p| + |q| from its centre, and the ellipse in it sqrt(p^2 + q^2).
     """
     low, high = boxes_xyxy_px[:, :2, None].astype(float), boxes_xyxy_px[:, 2:, None].astype(float)
     linear = matrices[:, :2, :2]
@@ -245,9 +244,11 @@ def _warp(
     border: Border,
 ) -> np.ndarray:
     image, matrix = _shrunk(image, matrix)
+    between_centres = matrix[:2].copy()
+    between_centres[:, 2] += (matrix[:2, 0] + matrix[:2, 1]) / 2 - 0.5
     return cv2.warpAffine(
         image,
-        _between_centres(matrix),
+        between_centres,
         size_hw[::-1],
         flags=interpolation,
         borderMode=border.mode,
@@ -277,10 +278,3 @@ def _steps(matrix: np.ndarray) -> tuple[float, float]:
     tiny = 1e-9
     (a, b, _), (c, d, _), _ = matrix.tolist()
     return 1 / max(tiny, (a * a + c * c) ** 0.5), 1 / max(tiny, (b * b + d * d) ** 0.5)
-
-
-def _between_centres(matrix: np.ndarray) -> np.ndarray:
-    """The map as OpenCV wants it: (2, 3), from the centre of one pixel to that of another."""
-    opencv = matrix[:2].copy()
-    opencv[:, 2] += (matrix[:2, 0] + matrix[:2, 1]) / 2 - 0.5
-    return opencv
