@@ -17,8 +17,7 @@ from yolo.apps.export.onnx import trace, write_onnx
 from yolo.apps.predict.network import TrainedNetwork
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.exported_metadata import ExportMetadata
-from yolo.evaluate.exported_runner import ExportedModel
+from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import build_coder, build_detector, build_postprocess
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector

@@ -61,7 +61,7 @@ UNSAFE_METHODS = {
 }
 UNSAFE_LOADERS = {"Loader", "UnsafeLoader", "FullLoader"}
 """Of yaml: they make objects of any class."""
-IMPORTS_BY_NAME = {"yolo/evaluate/optional_packages.py"}
+IMPORTS_BY_NAME = {"yolo/evaluate/exported.py"}
 """One of three packages that only exporting needs."""
 EXPLICIT = {"torch.load": "weights_only", "np.load": "allow_pickle"}
 """What a loader may do is said where it is called, whatever its default."""

@@ -33,10 +33,6 @@ class TextFiles:
     ``groundtruths/<image>.txt`` a line ``class left top right bottom`` for each truth that is not
     ignored, for the format knows none such. Pixels are VOC's, as that tool counts inclusively too.
 
-    Args:
-        folder: of both folders; made when something is written.
-        dataset: what is scored.
-
     Raises:
         UserError: files of other images lie there already, and the tool would count them in.
     """
@@ -57,14 +53,10 @@ class TextFiles:
         for image_id, label, box, score in _rows(found):
             line = f"{classes[label]} {score:.9g} {inclusive(box)}"
             detections[index_of[image_id]].append(line)
-        truths = [
-            [
-                f"{classes[label]} {inclusive(box)}"
-                for box, label, ignored in zip(*annotations.truth(i), strict=True)
-                if not ignored
-            ]
-            for i in range(len(self._names))
-        ]
+        truths: list[list[str]] = [[] for _ in self._names]
+        for i, lines in enumerate(truths):
+            for box, label, ignored in zip(*annotations.truth(i), strict=True):
+                lines += [] if ignored else [f"{classes[label]} {inclusive(box)}"]
         for place, contents in zip(self._folders, (detections, truths), strict=True):
             _write_lines(place, self._names, contents)
 
@@ -75,8 +67,6 @@ class VocFiles:
     A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``.
 
     Args:
-        folder: is made when something is written.
-        dataset: what is scored.
         start: of the files' names, such as ``comp4_det_test_``: comp3 is trained on VOC's own
             images, comp4 on any.
 
@@ -102,10 +92,9 @@ class VocFiles:
 
 def _image_names(dataset: DetectionDataset) -> list[str]:
     """A word for each image: its name without folder and suffix, or its path if names recur."""
-    indices = range(len(dataset))
-    names = [dataset.image_name(index) for index in indices]
+    names = [dataset.image_name(index) for index in range(len(dataset))]
     if len(set(names)) < len(names):
-        names = [dataset.annotations.file_name(index) for index in indices]
+        names = [dataset.annotations.file_name(index) for index in range(len(dataset))]
     return _words(names, "images")
 
 

@@ -23,25 +23,15 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredModel:
-    """A trained model and what it is scored on.
+    """A trained model and what it is scored on."""
 
-    Attributes:
-        path: the checkpoint, or the exported file.
-        step: of the checkpoint.
-        split: the data set's name: train, val or test.
-        dataset: all that is scored.
-        model: on its device.
-        device: where to compute.
-        image_size_px: that it was trained at.
-    """
-
-    path: Path
-    step: int
-    split: str
+    path: Path  # the checkpoint, or the exported file
+    step: int  # of the checkpoint
+    split: str  # the data set's name: train, val or test
     dataset: DetectionDataset
-    model: nn.Module
+    model: nn.Module  # on its device
     device: torch.device
-    image_size_px: int
+    image_size_px: int  # that it was trained at
 
     def log_start(self, log: Log) -> None:
         log(
@@ -85,29 +75,19 @@ class ClassifierScorer(ScoredModel):
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorScorer(ScoredModel):
-    """A trained detector and its evaluator.
+    """A trained detector and its evaluator."""
 
-    Attributes:
-        evaluator: over the data set, with the loss; of an exported file without.
-        conf: the lowest confidence that the evaluator keeps.
-        voc_iou: from which on the curves take a box for a truth's.
-    """
-
-    evaluator: DetectionEvaluator
-    conf: float
-    voc_iou: float
+    evaluator: DetectionEvaluator  # with the loss; of an exported file without
+    conf: float  # the lowest confidence that the evaluator keeps
+    voc_iou: float  # from which on the curves take a box for a truth's
 
     def score(
-        self,
-        confs: Sequence[float],
-        log: Log,
-        outputs: Sequence[Callable[[Found], object]] = (),
+        self, confs: Sequence[float], log: Log, outputs: Sequence[Callable[[Found], object]] = ()
     ) -> dict[str, Any]:
         """Run the network once and print its figures at each confidence.
 
         Args:
             confs: none below ``conf``.
-            log: prints lines.
             outputs: get all that was found, to write it.
 
         Returns:
@@ -153,33 +133,22 @@ class DetectorScorer(ScoredModel):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCurves:
-    """Precision over recall of one model.
-
-    Attributes:
-        checkpoint: its file.
-        step: it was trained for.
-        split: the images that it was scored on.
-        iou: from which on a box was taken for a truth's.
-        curves: by the name of the class, in the order of the labels.
-    """
+    """Precision over recall of one model."""
 
     checkpoint: Path
     step: int
     split: str
-    iou: float
-    curves: dict[str, PrecisionRecall]
+    iou: float  # from which on a box was taken for a truth's
+    curves: dict[str, PrecisionRecall]  # by class name, in the order of the labels
 
     @classmethod
     def of_found(cls, scorer: DetectorScorer, found: Found) -> ModelCurves:
         """Of all that a detector found."""
         dataset, iou = scorer.dataset, scorer.voc_iou
         metric = VocMetric.of_dataset(dataset, iou=iou)
-        curves = metric.curves(found.with_categories(dataset.category_ids))
+        of_category = metric.curves(found.with_categories(dataset.category_ids))
         names = zip(dataset.class_names, dataset.category_ids, strict=True)
+        curves = {name: of_category[category] for name, category in names}
         return cls(
-            checkpoint=scorer.path,
-            step=scorer.step,
-            split=scorer.split,
-            iou=iou,
-            curves={name: curves[category] for name, category in names},
+            checkpoint=scorer.path, step=scorer.step, split=scorer.split, iou=iou, curves=curves
         )

@@ -15,8 +15,7 @@ from yolo.apps.export.check import check_batches
 from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.errors import UserError
-from yolo.evaluate.exported_runner import ExportedModel
-from yolo.evaluate.optional_packages import need
+from yolo.evaluate.exported import ExportedModel, need
 from yolo.factory.detector import build_coder, build_detector, build_postprocess
 from yolo.train.checkpoint import save_checkpoint
 

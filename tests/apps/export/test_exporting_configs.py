@@ -7,7 +7,7 @@ from torch import nn
 from yolo.apps.export.check import check_batches
 from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.config import REPOSITORY_ROOT, load_config
-from yolo.evaluate.exported_runner import ExportedModel
+from yolo.evaluate.exported import ExportedModel
 from yolo.factory.detector import build_detector
 from yolo.train.checkpoint import save_checkpoint
 

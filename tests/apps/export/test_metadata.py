@@ -3,7 +3,7 @@
 import pytest
 
 from yolo.errors import UserError
-from yolo.evaluate.exported_metadata import ExportMetadata
+from yolo.evaluate.exported import ExportMetadata
 
 METADATA = ExportMetadata(
     class_names=("cat", "traffic light", "Löwe"),

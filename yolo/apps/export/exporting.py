@@ -19,8 +19,7 @@ from yolo.apps.export.check import (
 from yolo.apps.export.graph import ExportGraph, write_torchscript
 from yolo.config import Config
 from yolo.errors import UserError
-from yolo.evaluate.exported_metadata import ExportMetadata
-from yolo.evaluate.exported_runner import ExportedModel
+from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import build_coder, check_yolov1_size
 from yolo.factory.trained_weights import load_detector, read_config
 from yolo.files import atomic_path

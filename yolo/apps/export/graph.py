@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import TracerWarning
 
-from yolo.evaluate.exported_metadata import METADATA_FILE, ExportMetadata
+from yolo.evaluate.exported import METADATA_FILE, ExportMetadata
 from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 

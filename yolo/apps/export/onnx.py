@@ -16,8 +16,7 @@ from torch.export import Dim
 from yolo.apps.export.graph import ExportGraph, example_images
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
-from yolo.evaluate.exported_metadata import ExportMetadata
-from yolo.evaluate.optional_packages import need
+from yolo.evaluate.exported import ExportMetadata, need
 
 OPSET = 18
 """The oldest that torch's exporter writes without converting; ONNX Runtime knows it from 1.14."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
-from yolo.evaluate.exported_runner import ExportedModel
+from yolo.evaluate.exported import ExportedModel
 from yolo.factory.detector import Coder
 from yolo.models.detector import Detector
 from yolo.models.fusing import fuse

@@ -7,7 +7,7 @@ would be gained without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,16 +52,17 @@ class Truth:
     ignored: np.ndarray  # bool (N,), need not be found
 
     @classmethod
-    def of_coco(cls, ground_truth: Mapping[str, Any]) -> Truth:
-        """Of what ``box_truth`` gives."""
-        entries = ground_truth["annotations"]
-        boxes = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
+    def of_coco(cls, annotations: Sequence[Mapping[str, Any]]) -> Truth:
+        def column(key: str, dtype: Any) -> np.ndarray:
+            return np.array([entry[key] for entry in annotations], dtype)
+
+        boxes = column("bbox", np.float64).reshape(-1, 4)
         return cls(
-            image_ids=np.array([entry["image_id"] for entry in entries], np.int64),
-            category_ids=np.array([entry["category_id"] for entry in entries], np.int64),
+            image_ids=column("image_id", np.int64),
+            category_ids=column("category_id", np.int64),
             boxes_xyxy_px=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-            areas_px2=np.array([entry["area"] for entry in entries], np.float64),
-            ignored=np.array([entry["iscrowd"] for entry in entries], bool),
+            areas_px2=column("area", np.float64),
+            ignored=column("iscrowd", bool),
         )
 
 
@@ -80,42 +81,30 @@ class CalibrationBin:
 class DetectionErrors:
     """What is right and wrong about D detections of N truths in K categories.
 
-    A figure is NaN where there is no truth.
-
-    Attributes:
-        stats: COCO's 12 figures.
-        per_class: ``CLASS_FIGURES`` and calibration_error by category id.
-        tide: by kind; ``FP`` and ``FN`` (AP alone) are all wrong boxes and all misses together.
-        conf: the confidence at which F1 of all boxes is best.
-        precision, recall, f1: of the boxes of at least ``conf``, at IoU 0.5.
-        confusion: int (K + 1, K + 1) of the same boxes: truth by answer, in the order of the
-            category ids; the last row is of boxes without a truth, the last column of misses.
-        calibration: in equal ranges of the confidence.
-        calibration_error: the mean gap between confidence and share of right boxes.
-        verdicts: int (D,), RIGHT, WRONG or NOT_COUNTED (ignored truths, or beyond 100 per image).
-        truth: what there is to find.
-        found_by: int (N,), the detection that has found a truth; -1 none.
+    A figure is NaN where there is no truth. Precision, recall and F1 are of the boxes of at least
+    ``conf``, at IoU 0.5. So is the confusion, truth by answer in the order of the category ids: its
+    last row is of boxes without a truth, its last column of misses.
     """
 
-    stats: dict[str, float]
-    per_class: dict[int, dict[str, float]]
-    tide: dict[str, TideError]
-    conf: float
+    stats: dict[str, float]  # COCO's 12 figures
+    per_class: dict[int, dict[str, float]]  # CLASS_FIGURES and calibration_error by category id
+    tide: dict[str, TideError]  # by kind; FP, FN (AP alone) are all wrong boxes and all misses
+    conf: float  # the confidence at which F1 of all boxes is best
     precision: float
     recall: float
     f1: float
-    confusion: np.ndarray
-    calibration: list[CalibrationBin]
-    calibration_error: float
-    verdicts: np.ndarray
+    confusion: np.ndarray  # int (K + 1, K + 1)
+    calibration: list[CalibrationBin]  # in equal ranges of the confidence
+    calibration_error: float  # the mean gap between confidence and share of right boxes
+    verdicts: np.ndarray  # int (D,); ignored truths, or beyond 100 per image, are NOT_COUNTED
     truth: Truth
-    found_by: np.ndarray
+    found_by: np.ndarray  # int (N,), the detection that has found a truth; -1 none
 
 
 def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> DetectionErrors:
     """Compare detections with the truth, a COCO json as a dict."""
     ground_truth = box_truth(ground_truth)
-    truth = Truth.of_coco(ground_truth)
+    truth = Truth.of_coco(ground_truth["annotations"])
     rows = coco_rows(found)
     run = run_hotcoco(hotcoco.COCO(ground_truth), rows)
     verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
@@ -123,6 +112,16 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
     conf, precision, recall, f1 = _best_f1(rows[:, SCORE], verdicts, to_find)
     results, calibration = run.get_results(), run.calibration(iou_threshold=MATCH_IOU)
     ids = [category["id"] for category in ground_truth["categories"]]
+    bins = [
+        CalibrationBin(
+            low=entry["bin_lower"],
+            high=entry["bin_upper"],
+            confidence=entry["avg_confidence"],
+            share_right=entry["avg_accuracy"],
+            count=entry["count"],
+        )
+        for entry in calibration["bins"]
+    ]
     return DetectionErrors(
         stats={name: _known(results[name]) for name in run.metric_keys()},
         per_class=_per_class(run, ids, calibration["per_category"]),
@@ -132,16 +131,7 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
         recall=recall,
         f1=f1,
         confusion=run.confusion_matrix(iou_thr=MATCH_IOU, min_score=conf)["matrix"].astype(int),
-        calibration=[
-            CalibrationBin(
-                low=entry["bin_lower"],
-                high=entry["bin_upper"],
-                confidence=entry["avg_confidence"],
-                share_right=entry["avg_accuracy"],
-                count=entry["count"],
-            )
-            for entry in calibration["bins"]
-        ],
+        calibration=bins,
         calibration_error=calibration["ece"],
         verdicts=verdicts,
         truth=truth,

@@ -1,30 +1,129 @@
-"""Exported files, opened again: the same interface for ONNX and TorchScript."""
+"""Exported files: their metadata, and the same interface to run ONNX and TorchScript."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
-from yolo.evaluate.exported_metadata import METADATA_FILE, ExportMetadata
-from yolo.evaluate.optional_packages import need
 from yolo.records import Detections
+
+VERSION = 1
+PREFIX = "yolo."
+"""Of every entry, so that they cannot be taken for those of the program that wrote the graph."""
+
+METADATA_FILE = "card.json"
+"""The metadata's place among the extra files of a TorchScript file."""
 
 SUFFIXES = (".onnx", ".torchscript")
 
 MULTIPLE_PX = 32
 """Height and width of images are multiples of it."""
 
-ABSENT = -1.0
-"""The score of a class that a detection is not of; it passes no threshold."""
+Package = Literal["onnx", "onnxscript", "onnxruntime"]
+"""The packages that only exporting needs."""
 
 Run = Callable[[Tensor], list[Tensor]]
 """Images on the CPU -> the file's outputs on the CPU."""
+
+
+def need(package: Package) -> ModuleType:
+    """Import an optional package; nothing else is ever imported by a name.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    assert package in get_args(Package)
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"ONNX files need the package {package}, which is not installed; install it with "
+            "`pip install -e '.[export]'`"
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportMetadata:
+    """The metadata that travels in an exported file.
+
+    Attributes:
+        category_ids: label -> category id of the data set.
+        image_size_px: side of the network's input.
+        fill_colour_rgb: of the letterbox.
+        conf, iou, max_detections, max_candidates, labels: of the suppression, see ``Postprocess``.
+            With ``nms`` they are part of the graph, otherwise they are what training scored with.
+        generation: the head's type.
+        config: the whole config of the training, plain data.
+        step: of the checkpoint.
+        precision: of the convolutions.
+        dynamic_size: whether any height and width that are multiples of 32 will do.
+        nms: whether the suppression is inside.
+        float_input: whether images are float32, 0..255, and not uint8.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    image_size_px: int
+    fill_colour_rgb: tuple[int, ...]
+    conf: float
+    iou: float
+    max_detections: int
+    max_candidates: int
+    labels: Literal["best_class", "all_classes"]
+    generation: str
+    config: dict[str, Any]
+    step: int
+    precision: Literal["fp32", "fp16"]
+    dynamic_size: bool
+    nms: bool
+    float_input: bool = False
+
+    def postprocess(self) -> Postprocess:
+        return Postprocess(
+            conf=self.conf,
+            iou=self.iou,
+            max_detections=self.max_detections,
+            max_candidates=self.max_candidates,
+            labels=self.labels,
+        )
+
+    def to_metadata(self) -> dict[str, str]:
+        """One entry for each attribute, its value as JSON."""
+        content = {"version": VERSION, **asdict(self)}
+        return {PREFIX + name: json.dumps(value) for name, value in content.items()}
+
+    @classmethod
+    def from_metadata(cls, entries: Mapping[str, str], *, owner: str) -> ExportMetadata:
+        """The metadata among a file's entries; ``owner`` names the file in errors.
+
+        Raises:
+            UserError: it is not one of ours, or of a version that this code does not know.
+        """
+        if PREFIX + "version" not in entries:
+            raise UserError(
+                f"{owner}: not a file that export.py wrote: its metadata has no classes and sizes"
+            )
+        try:
+            names = [field.name for field in fields(cls)]
+            content = {name: json.loads(entries[PREFIX + name]) for name in names}
+            version = json.loads(entries[PREFIX + "version"])
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{owner}: its metadata is damaged ({error})") from error
+        if version != VERSION:
+            raise UserError(f"{owner}: export version {version}; this code reads {VERSION}")
+        lists = ("class_names", "category_ids", "fill_colour_rgb")
+        return cls(**content | {name: tuple(content[name]) for name in lists})
 
 
 def is_exported(path: Path) -> bool:
@@ -38,15 +137,10 @@ class ExportedModel:
     ONNX files run by ONNX Runtime, on a GPU where its CUDA build is installed, on as many CPU
     threads as PyTorch uses. TorchScript files run on the CPU, for a traced graph keeps the device
     that it was traced on.
-
-    Attributes:
-        path: the file.
-        metadata: that travels in it.
     """
 
     def __init__(self, path: Path, metadata: ExportMetadata, run: Run) -> None:
-        self.path, self.metadata = path, metadata
-        self._run = run
+        self.path, self.metadata, self._run = path, metadata, run
 
     @classmethod
     def open(cls, path: Path) -> ExportedModel:
@@ -63,14 +157,13 @@ class ExportedModel:
         return cls(path, *opened(path))
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes and scores before any suppression.
+        """Boxes and scores before any suppression, on the CPU.
 
         Args:
             images: uint8 (B, 3, H, W), RGB, letterboxed.
 
         Returns:
-            On the CPU: boxes float32 (B, N, 4), xyxy in pixels of the images, and scores float32
-            (B, N, K).
+            Boxes float32 (B, N, 4), xyxy in pixels of the images, and scores float32 (B, N, K).
 
         Raises:
             UserError: images of a size that the file does not take.
@@ -80,14 +173,7 @@ class ExportedModel:
         return boxes, scores
 
     def detect(self, images: Tensor) -> list[Detections]:
-        """Detections of each image, on the CPU, with the metadata's thresholds.
-
-        Args:
-            images: uint8 (B, 3, H, W), RGB, letterboxed.
-
-        Raises:
-            UserError: images of a size that the file does not take.
-        """
+        """Detections of each image, on the CPU, with the metadata's thresholds; as ``__call__``."""
         if not self.metadata.nms:
             return self.metadata.postprocess()(*self(images))
         boxes, scores, labels, counts = self._outputs(images)
@@ -120,10 +206,7 @@ class ExportedModel:
 class ExportedDetector(nn.Module):
     """An exported file as an evaluator's network: its output is decoded already.
 
-    Args:
-        model: with or without the suppression inside. With it, the evaluator's own finds nothing
-            left to suppress.
-        device: that the output is wanted on.
+    With the suppression inside, the evaluator's own finds nothing left to suppress.
     """
 
     def __init__(self, model: ExportedModel, device: torch.device) -> None:
@@ -131,7 +214,7 @@ class ExportedDetector(nn.Module):
         self._model, self._device = model, device
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K)."""
+        """uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K), on the device."""
         metadata = self._model.metadata
         if metadata.nms:
             boxes, scores = _as_decoded(self._model.detect(images), len(metadata.class_names))
@@ -141,10 +224,9 @@ class ExportedDetector(nn.Module):
 
 
 def _as_decoded(found: list[Detections], classes: int) -> tuple[Tensor, Tensor]:
-    """Detections as boxes (B, N, 4) and scores (B, N, K), ``ABSENT`` but for the own class."""
+    """Boxes (B, N, 4), scores (B, N, K): -1, which passes no threshold, but for the own class."""
     most = max(map(len, found))
-    boxes = torch.zeros(len(found), most, 4)
-    scores = torch.full((len(found), most, classes), ABSENT)
+    boxes, scores = torch.zeros(len(found), most, 4), torch.full((len(found), most, classes), -1.0)
     for i, one in enumerate(found):
         boxes[i, : len(one)] = one.boxes_xyxy_px
         scores[i, torch.arange(len(one)), one.labels] = one.scores
