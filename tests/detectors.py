@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from yolo.config import Config, config_from_dict
 from yolo.factory.detector import build_detector
 from yolo.models.detector import Detector
+from yolo.train.checkpoint import save_checkpoint
 
 LOSSES = {"yolov3_spp": "yolov3", "yolov3_tiny": "yolov3"}
 HEADS = {"yolov3_spp": "yolov3"}
@@ -48,3 +51,20 @@ def make_detector(
     """The detector alone; ``settings`` are those of ``make_config``."""
     names = [f"class {i}" for i in range(classes)]
     return build_detector(make_config(encoder, neck, **settings), names)
+
+
+def save_detector(
+    path: Path, detector: Detector, config: Config, names: Sequence[str], **content: Any
+) -> Path:
+    """What predicting and exporting read of a checkpoint; ``content`` replaces some of it."""
+    content = {
+        "config": config.model_dump(mode="json"),
+        "class_names": list(names),
+        "category_ids": list(range(1, len(names) + 1)),
+        "model": detector.state_dict(),
+        "ema": None,
+        "progress": {"step": 5},
+        **content,
+    }
+    save_checkpoint(path, content)
+    return path

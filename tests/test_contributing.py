@@ -18,7 +18,7 @@ STEPS = (
     "yolo/models/weights.py",
     "yolo/config/schema/encoders.py",
     "configs/yolov3/densenet121_coco.yaml",
-    "tests/models/encoders/test_densenet121.py",
+    "tests/models/test_densenet121.py",
 )
 """What each code block of the section is or changes, in order."""
 

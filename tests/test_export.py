@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.detectors import make_config
+from tests.detectors import make_config, save_detector
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.darknet.weights import read_weights
 from yolo.factory.darknet import load_darknet_detector
 from yolo.factory.detector import build_coder, build_detector
-from yolo.train.checkpoint import save_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import export
@@ -34,16 +33,7 @@ def write_checkpoint(path, *, ema=False, loss=None, preprocessing=None, **settin
     config = config_from_dict(data)
     detector = build_detector(config, NAMES)
     averaged = {f"module.{name}": p + 1 for name, p in detector.named_parameters()}
-    content = {
-        "config": data,
-        "class_names": NAMES,
-        "category_ids": [1, 2, 3],
-        "model": detector.state_dict(),
-        "ema": averaged if ema else None,
-        "progress": {"step": 5},
-    }
-    save_checkpoint(path, content)
-    return path
+    return save_detector(path, detector, config, NAMES, ema=averaged if ema else None)
 
 
 def test_the_files_lie_beside_the_checkpoint_and_opencv_runs_them(tmp_path, capsys):

@@ -88,10 +88,6 @@ class Yolo:
     anchors: int
     classes: int
 
-    def outputs(self, classes: int) -> int:
-        """Channels that its input needs for a number of classes."""
-        return len(self.mask) * (BOX_FIELDS + classes)
-
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -106,10 +102,6 @@ class Region:
     anchors: int
     classes: int
     stride_px: int
-
-    def outputs(self, classes: int) -> int:
-        """Channels that its input needs for a number of classes."""
-        return self.anchors * (BOX_FIELDS + classes)
 
 
 Layer = Convolution | MaxPool | Shortcut | Route | Upsample | Reorg | Yolo | Region

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolo.darknet.cfg import Convolution, LayerList, Region, Yolo
+from yolo.darknet.cfg import BOX_FIELDS, Convolution, LayerList, Region, Yolo
 from yolo.errors import UserError
 
 WRITTEN_VERSION = (0, 2, 0)
@@ -191,5 +191,5 @@ def _places(
         if classes is None or not isinstance(after, Yolo | Region) or after.classes == classes:
             yield layer, own, True
         else:
-            per_output = own // layer.conv.out_channels
-            yield layer, per_output * after.outputs(classes), False
+            # its outputs are A * (5 + K), each with as many numbers
+            yield layer, own // (BOX_FIELDS + after.classes) * (BOX_FIELDS + classes), False

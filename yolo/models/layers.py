@@ -92,7 +92,6 @@ class ConvBlock(nn.Module):
         return self.activation(self.norm(self.conv(x)))
 
     def list_layers(self, layers: LayerList) -> int:
-        """Add itself as a layer of Darknet. Returns its index."""
         return layers.add(Convolution(self.conv, norm=self.norm, activation="leaky"))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.detectors import make_config
+from tests.detectors import make_config, save_detector
 from yolo.apps.export import onnx as onnx_files
 from yolo.apps.export.check import check_batches
 from yolo.apps.export.exporting import export_onnx, export_torchscript
@@ -17,7 +17,6 @@ from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, need
 from yolo.factory.detector import build_coder, build_detector, build_postprocess
-from yolo.train.checkpoint import save_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import export
@@ -33,19 +32,10 @@ def write_checkpoint(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", **ev
     config = make_config(encoder, neck, image_size=SIZES.get(neck, SIZE_PX), **settings)
     data = config.model_dump(mode="json")
     data["evaluation"] |= {"conf": 0.05, "iou": 0.4, "max_detections": 20, **evaluation}
-    detector = build_detector(config_from_dict(data), NAMES)
+    config = config_from_dict(data)
+    detector = build_detector(config, NAMES)
     make_lively(detector)
-    path = folder / "best.pt"
-    content = {
-        "config": data,
-        "class_names": NAMES,
-        "category_ids": [1, 2, 90],
-        "model": detector.state_dict(),
-        "ema": None,
-        "progress": {"step": 5},
-    }
-    save_checkpoint(path, content)
-    return path
+    return save_detector(folder / "best.pt", detector, config, NAMES, category_ids=[1, 2, 90])
 
 
 def make_lively(detector):

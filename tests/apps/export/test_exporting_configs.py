@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from tests.detectors import save_detector
 from yolo.apps.export.check import check_batches
 from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.evaluate.exported import ExportedModel
 from yolo.factory.detector import build_detector
-from yolo.train.checkpoint import save_checkpoint
 
 FOLDER = REPOSITORY_ROOT / "configs"
 DETECTORS = sorted(
@@ -43,16 +43,7 @@ def write_checkpoint(path, config):
     _, scenes = check_batches(None, [(size_px, size_px)])
     with torch.no_grad():
         detector.train()(scenes)
-    content = {
-        "config": config.model_dump(mode="json"),
-        "class_names": names,
-        "category_ids": list(range(1, 21)),
-        "model": detector.state_dict(),
-        "ema": None,
-        "progress": {"step": 0},
-    }
-    save_checkpoint(path, content)
-    return path
+    return save_detector(path, detector, config, names)
 
 
 @pytest.mark.slow

@@ -65,14 +65,12 @@ class Darknet53(Encoder):
         )
 
     def forward(self, images: Tensor) -> EncoderMaps:
-        """Normalised (B, 3, S, S) -> ``out_channels`` at strides 8, 16 and 32."""
         stride2 = self.stages[0](self.stem(images))
         stride8 = self.stages[2](self.stages[1](stride2))
         stride16 = self.stages[3](stride8)
         return stride8, stride16, self.stages[4](stride16)
 
     def list_layers(self, layers: LayerList) -> tuple[int, int, int]:
-        """Add its layers in Darknet's order. Returns the indices of the three maps."""
         self.stem.list_layers(layers)
         ends = [layers.add_all([stage]) for stage in self.stages]
         return ends[2], ends[3], ends[4]
@@ -124,21 +122,18 @@ class _PooledStages(Encoder):
     def __init__(self, stages: Stages, *, first_stride: int) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(2)
-        ends = [stage[-1][0] for stage in stages]
         self.stages = nn.ModuleList()
-        stride = first_stride
-        for in_channels, stage in zip((3, *ends), stages, strict=False):
+        channels, stride = 3, first_stride
+        for stage in stages:
             convs = nn.Sequential()
-            for before, (after, size) in zip(
-                (in_channels, *(c for c, _ in stage)), stage, strict=False
-            ):
-                convs.append(ConvBlock(before, after, kernel_size=size, stride=stride))
-                stride = 1
+            for out, size in stage:
+                convs.append(ConvBlock(channels, out, kernel_size=size, stride=stride))
+                channels, stride = out, 1
             self.stages.append(convs)
-        self.out_channels = (ends[-3], ends[-2], ends[-1])
+        out8, out16, out32 = (stage[-1][0] for stage in stages[-3:])
+        self.out_channels = (out8, out16, out32)
 
     def forward(self, images: Tensor) -> EncoderMaps:
-        """Normalised (B, 3, S, S) -> ``out_channels`` at strides 8, 16 and 32."""
         stride8 = self.stages[0](images)
         for stage in self.stages[1:-2]:
             stride8 = stage(self.pool(stride8))
@@ -146,7 +141,6 @@ class _PooledStages(Encoder):
         return stride8, stride16, self.stages[-1](self.pool(stride16))
 
     def list_layers(self, layers: LayerList) -> tuple[int, int, int]:
-        """Add its layers in Darknet's order. Returns the indices of the three maps."""
         ends: list[int] = []
         for stage in self.stages:
             if ends:
@@ -197,7 +191,6 @@ class DarknetTiny(Encoder):
         self.out_channels = (channels[4], channels[5], channels[7])
 
     def forward(self, images: Tensor) -> EncoderMaps:
-        """Normalised (B, 3, S, S) -> ``out_channels`` at strides 8, 16 and 32."""
         x = images
         for conv in self.convs[:3]:
             x = self.pool(conv(x))
@@ -207,7 +200,6 @@ class DarknetTiny(Encoder):
         return stride8, stride16, self.convs[6](self.smooth(x))
 
     def list_layers(self, layers: LayerList) -> tuple[int, int, int]:
-        """Add its layers in Darknet's order. Returns the indices of the three maps."""
         maps = []
         for index, conv in enumerate(self.convs):
             if index:

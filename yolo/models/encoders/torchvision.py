@@ -37,7 +37,6 @@ class ResNet(Encoder):
         _set_momentum(self)
 
     def forward(self, images: Tensor) -> EncoderMaps:
-        """Normalised (B, 3, S, S) -> ``out_channels`` at strides 8, 16 and 32."""
         stride4 = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))
         stride8 = self.layer2(stride4)
         stride16 = self.layer3(stride8)
@@ -45,17 +44,14 @@ class ResNet(Encoder):
 
 
 def resnet18() -> ResNet:
-    """ResNet-18 with random weights."""
     return ResNet(models.resnet18(weights=None), (128, 256, 512))
 
 
 def resnet50() -> ResNet:
-    """ResNet-50 with random weights."""
     return ResNet(models.resnet50(weights=None), (512, 1024, 2048))
 
 
 def resnet101() -> ResNet:
-    """ResNet-101 with random weights."""
     return ResNet(models.resnet101(weights=None), (512, 1024, 2048))
 
 
@@ -85,7 +81,6 @@ class MobileNetV3(Encoder):
         _set_momentum(self)
 
     def forward(self, images: Tensor) -> EncoderMaps:
-        """Normalised (B, 3, S, S) -> ``out_channels`` at strides 8, 16 and 32."""
         maps, x = [], images
         for index, layer in enumerate(self.features):
             x = layer(x)
@@ -96,13 +91,11 @@ class MobileNetV3(Encoder):
 
 
 def mobilenet_v3_large() -> MobileNetV3:
-    """MobileNetV3-Large with random weights."""
     features = models.mobilenet_v3_large(weights=None).features
     return MobileNetV3(features, (6, 12, 16), (40, 112, 960))
 
 
 def mobilenet_v3_small() -> MobileNetV3:
-    """MobileNetV3-Small with random weights."""
     features = models.mobilenet_v3_small(weights=None).features
     return MobileNetV3(features, (3, 8, 12), (24, 48, 576))
 

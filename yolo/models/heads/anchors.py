@@ -47,7 +47,6 @@ class YOLOv2Head(nn.Module):
         return [_by_anchor(self.output(stride32), self.anchors_per_cell)]
 
     def list_level(self, layers: LayerList, level: int) -> None:
-        """Add its layers in Darknet's order, behind the neck's map."""
         assert level == 0
         layers.add(Convolution(self.output, norm=None, activation="linear"))
         layers.add(Region(anchors=self.anchors_per_cell, classes=self.classes, stride_px=32))
@@ -85,7 +84,7 @@ class YOLOv3Head(nn.Module):
         return [scale(x) for scale, x in zip(self.children(), maps, strict=True)]
 
     def list_level(self, layers: LayerList, level: int) -> None:
-        """Add the layers of one scale in Darknet's order, behind the neck's map."""
+        """Add the layers of one scale, behind the neck's map."""
         scales, per_cell = list(self.children()), self.anchors_per_cell
         scale = scales[level]
         assert isinstance(scale, _Scale)

@@ -88,14 +88,9 @@ class YOLOv1Head(nn.Module):
             xywh += xywh.new_tensor(START_XYWH)
 
     def forward(self, maps: tuple[Tensor]) -> list[Tensor]:
-        """Predict.
+        """One map (B, C, S, S) -> one raw map (B, S, S, n * 5 + K).
 
-        Args:
-            maps: the neck's, one (B, C, S, S).
-
-        Returns:
-            One raw map (B, S, S, n * 5 + K): of each cell x, y, w, h and confidence of one box
-            after the other, then the classes.
+        Of each cell x, y, w, h and confidence of one box after the other, then the classes.
 
         Raises:
             UserError: the map has another size than the head was built for.
@@ -138,8 +133,7 @@ class LocallyConnected(nn.Module):
     over the map starts the same.
 
     Args:
-        in_channels: of the map.
-        out_channels: of the result.
+        in_channels, out_channels: of the map and of the result.
         cells: S, height and width of the map.
         kernel_size: k, odd.
     """
@@ -157,11 +151,7 @@ class LocallyConnected(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, S, S) -> (B, out, S, S).
-
-        One matrix product per place, all in one call that reads the weights once, whatever the
-        batch.
-        """
+        """(B, in, S, S) -> (B, out, S, S): all places in one call that reads the weights once."""
         windows = F.unfold(x, self.kernel_size, padding=self.kernel_size // 2)  # (B, in*k*k, S*S)
         result = torch.bmm(self.weight, windows.permute(2, 1, 0))  # (S*S, out, B)
         bias = self.bias.view(self.out_channels, -1)  # (out, S*S)

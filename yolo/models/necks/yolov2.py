@@ -47,7 +47,6 @@ class YOLOv2Neck(Neck):
         return (self.mix(torch.cat((fine, self.stride32(encoder32)), dim=1)),)
 
     def list_levels(self, layers: cfg.LayerList, maps: tuple[int, int, int]) -> Iterator[int]:
-        """Add its layers in Darknet's order; see ``Neck``."""
         _, encoder16, encoder32 = maps
         layers.go_on_from(encoder32)
         coarse = layers.add_all(self.stride32)
@@ -74,5 +73,4 @@ class Reorg(nn.Module):
         return groups.reshape(batch, 4 * channels, height // 2, width // 2)
 
     def list_layers(self, layers: cfg.LayerList) -> int:
-        """Add itself as a layer of Darknet. Returns its index."""
         return layers.add(cfg.Reorg(stride=2))

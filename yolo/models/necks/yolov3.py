@@ -55,7 +55,6 @@ class YOLOv3Neck(Neck):
         return out8, out16, out32
 
     def list_levels(self, layers: LayerList, maps: tuple[int, int, int]) -> Iterator[int]:
-        """Add its layers in Darknet's order; see ``Neck``."""
         encoder8, encoder16, encoder32 = maps
         layers.go_on_from(encoder32)
         out32 = layers.add_all(self.stride32)
@@ -99,7 +98,6 @@ class SpatialPyramidPool(nn.Module):
         return torch.cat(pooled[::-1], dim=1)
 
     def list_layers(self, layers: LayerList) -> int:
-        """Add its layers; the input is the last one. Returns the index of its own last layer."""
         source = len(layers) - 1
         pooled = []
         for size in SPP_SIZES:
@@ -134,7 +132,6 @@ class YOLOv3TinyNeck(Neck):
         return torch.cat((self.up32(out32), encoder16), dim=1), out32
 
     def list_levels(self, layers: LayerList, maps: tuple[int, int, int]) -> Iterator[int]:
-        """Add its layers in Darknet's order; see ``Neck``."""
         _, encoder16, encoder32 = maps
         layers.go_on_from(encoder32)
         out32 = self.stride32.list_layers(layers)

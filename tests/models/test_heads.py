@@ -1,0 +1,191 @@
+"""Heads: where each number stands, and where training starts."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.reference.yolov1 import Layer, to_darknet
+from yolo.errors import UserError
+from yolo.models.heads.anchors import OBJECTNESS, YOLOv2Head, YOLOv3Head
+from yolo.models.heads.yolov1 import LocallyConnected, YOLOv1Head
+
+CELLS, BOXES, CLASSES = 3, 2, 4
+NUMBERS = CELLS * CELLS * (BOXES * 5 + CLASSES)
+
+
+def make_head(**settings):
+    settings = {"cells": CELLS, "boxes": BOXES, "classes": CLASSES, **settings}
+    return YOLOv1Head(in_channels=(8,), **settings)
+
+
+@pytest.mark.parametrize("end", ["local", "connected"])
+def test_rows_of_the_last_layer_stand_in_darknets_order(end):
+    """With the row's index as its output, the map put into Darknet's order counts up."""
+    head = make_head(end=end).eval()
+    torch.nn.init.zeros_(head.output.weight)
+    head.output.bias.data = torch.arange(float(NUMBERS))
+    (raw,) = head((torch.randn(2, 8, CELLS, CELLS),))
+    assert raw.shape == (2, CELLS, CELLS, BOXES * 5 + CLASSES)
+    flat = to_darknet(raw.detach().numpy(), Layer(CELLS, BOXES, CLASSES))
+    assert np.array_equal(flat, np.tile(np.arange(NUMBERS), (2, 1)))
+    # cell (row 1, column 2) is the sixth: after 36 classes and 18 confidences, its second box
+    assert raw[0, 1, 2, 5:10].tolist() == [98, 99, 100, 101, 36 + 11]
+    assert raw[0, 1, 2, 10:].tolist() == [20, 21, 22, 23]
+
+
+def test_layers_are_those_of_the_cfg_and_of_the_paper():
+    local, connected = make_head(end="local"), make_head(end="connected")
+    hidden = local.hidden[0]
+    assert hidden.weight.shape == (9, 256, 8 * 9) and hidden.bias.shape == (256 * 9,)
+    assert local.output.weight.shape == (NUMBERS, 256 * 9)
+    assert connected.hidden[1].weight.shape == (4096, 8 * 9)
+    assert connected.output.weight.shape == (NUMBERS, 4096)
+    assert all(head.hidden[i].negative_slope == 0.1 for head, i in ((local, 1), (connected, 2)))
+
+
+@pytest.mark.parametrize("end", ["local", "connected"])
+def test_training_starts_from_one_guess(end):
+    head = make_head(end=end).eval()
+    (raw,) = head((torch.randn(4, 8, CELLS, CELLS),))
+    boxes = raw[..., : BOXES * 5].unflatten(-1, (BOXES, 5))
+    assert (boxes[..., :4] - 0.5).abs().max() < 0.2 and boxes[..., 4].abs().max() < 0.2
+    assert raw[..., BOXES * 5 :].abs().max() < 0.2
+    assert raw.std(dim=0).mean() > 0.003, "the map decides"
+
+
+def test_dropout_is_before_the_last_layer_and_in_training_alone():
+    head = make_head(dropout=0.5)
+    x = (torch.randn(1, 8, CELLS, CELLS),)
+    seen = []
+    head.output.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    head(x)
+    assert 0.4 < (seen[0] == 0).float().mean() < 0.6
+    head.eval()
+    assert torch.equal(head(x)[0], head(x)[0])
+    assert (seen[-1] != 0).all()
+
+
+@pytest.mark.parametrize("shape", [(CELLS + 1, CELLS + 1), (CELLS, CELLS - 1)])
+def test_another_size_is_refused(shape):
+    with pytest.raises(UserError, match=r"built for 192 x 192 px alone \(3 x 3 cells\)"):
+        make_head()((torch.randn(1, 8, *shape),))
+
+
+def naive(layer, x):
+    """The dot product of every window with the weights of its place, in the stored order."""
+    images, channels, cells, _ = x.shape
+    size, padding = layer.kernel_size, layer.kernel_size // 2
+    weight = layer.weight.view(cells, cells, layer.out_channels, channels, size, size)
+    bias = layer.bias.view(layer.out_channels, cells, cells)
+    out = torch.zeros(images, layer.out_channels, cells, cells, dtype=x.dtype)
+    for row in range(cells):
+        for column in range(cells):
+            out[:, :, row, column] = bias[:, row, column]
+            for i in range(size):
+                for j in range(size):
+                    r, c = row + i - padding, column + j - padding
+                    if 0 <= r < cells and 0 <= c < cells:
+                        shared = weight[row, column, :, :, i, j]  # (out, in)
+                        out[:, :, row, column] += x[:, :, r, c] @ shared.T
+    return out
+
+
+def test_against_a_naive_loop_forward_and_backward():
+    layer = LocallyConnected(5, 6, cells=4, kernel_size=3).double()
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(3, 5, 4, 4, dtype=torch.float64, requires_grad=True)
+    leaves = (x, layer.weight, layer.bias)
+    ours, expected = layer(x), naive(layer, x)
+    torch.testing.assert_close(ours, expected)
+    grad = torch.randn_like(ours)
+    for a, b in zip(
+        torch.autograd.grad(ours, leaves, grad),
+        torch.autograd.grad(expected, leaves, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_memory_format_of_the_map_does_not_matter():
+    layer = LocallyConnected(8, 4, cells=3, kernel_size=3)
+    x = torch.randn(2, 8, 3, 3)
+    interleaved = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x), layer(interleaved))
+
+
+def test_all_places_share_the_start_of_one():
+    """A uniform distribution has a third of its bound's square: 2 / 3 / cells ** 2 of the input."""
+    layer = LocallyConnected(64, 32, cells=5, kernel_size=3)
+    out = layer(torch.randn(16, 64, 5, 5))[:, :, 1:-1, 1:-1]  # away from the padding
+    assert abs(out.square().mean().item() * 25 - 2 / 3) < 0.1
+
+
+def test_channels_hold_one_anchor_after_the_other_without_a_copy():
+    head = YOLOv2Head(in_channels=(8,), anchors_per_cell=5, classes=2)
+    x = torch.randn(2, 8, 3, 4).to(memory_format=torch.channels_last)
+    (raw,) = head((x,))
+    channels = head.output(x)
+    assert raw.shape == (2, 5, 3, 4, 7)
+    assert torch.equal(raw[1, 3, 2, 1], channels[1, 21:28, 2, 1])
+    assert raw.stride()[-1] == 1, "a view of channels-last memory"
+
+
+def test_training_starts_at_the_anchors_with_few_objects():
+    head = YOLOv2Head(in_channels=(64,), anchors_per_cell=5, classes=2)
+    (raw,) = head((torch.randn(2, 64, 8, 8),))
+    objectness = raw[..., OBJECTNESS].sigmoid()
+    assert objectness.min() > 0.05 and objectness.max() < 0.2
+    assert raw[..., :OBJECTNESS].abs().max() < 0.6
+
+
+STRIDES = (8, 16, 32)
+
+
+def make_yolov3_head(*, in_channels=(8, 16, 32), hidden_channels=(16, 32, 64), strides_px=STRIDES):
+    return YOLOv3Head(
+        in_channels=in_channels,
+        hidden_channels=hidden_channels,
+        strides_px=strides_px,
+        anchors_per_cell=3,
+        classes=4,
+    )
+
+
+def test_channels_hold_one_anchor_after_the_other():
+    head = make_yolov3_head()
+    for scale in (head.stride8, head.stride16, head.stride32):
+        torch.nn.init.zeros_(scale.output.weight)
+        scale.output.bias.data = torch.arange(27.0)
+    maps = tuple(torch.randn(2, c, n, n + 1) for c, n in ((8, 4), (16, 2), (32, 1)))
+    raw = head(maps)
+    assert [tuple(r.shape) for r in raw] == [(2, 3, 4, 5, 9), (2, 3, 2, 3, 9), (2, 3, 1, 2, 9)]
+    for r in raw:
+        expected = torch.arange(27.0).view(1, 3, 1, 1, 9).expand_as(r)
+        assert torch.equal(r, expected)
+
+
+def test_cells_stay_in_their_place_without_a_copy():
+    head = make_yolov3_head().stride8.eval()
+    x = torch.randn(1, 8, 4, 6).to(memory_format=torch.channels_last)
+    raw = head(x)
+    channels = head.output(head.conv(x))
+    assert torch.equal(raw[0, 1, 2, 3, 5], channels[0, 9 + 5, 2, 3])
+    assert raw.stride()[-1] == 1, "a view of channels-last memory"
+
+
+def test_training_starts_with_hardly_an_object():
+    head = make_yolov3_head()
+    raw = head(tuple(torch.randn(2, c, 8, 8) for c in (8, 16, 32)))
+    for r in raw:
+        objectness = r[..., OBJECTNESS].sigmoid()
+        assert objectness.min() > 0.005 and objectness.max() < 0.02
+        assert r[..., :OBJECTNESS].abs().max() < 0.6
+
+
+def test_two_scales_and_their_hidden_channels():
+    """YOLOv3-tiny's at stride 16 are fewer than twice the map's."""
+    head = make_yolov3_head(in_channels=(8, 16), strides_px=(16, 32), hidden_channels=(8, 32))
+    assert [name for name, _ in head.named_children()] == ["stride16", "stride32"]
+    assert (head.stride16.conv.conv.out_channels, head.stride32.conv.conv.out_channels) == (8, 32)
+    raw = head((torch.randn(2, 8, 4, 4), torch.randn(2, 16, 2, 2)))
+    assert [tuple(r.shape) for r in raw] == [(2, 3, 4, 4, 9), (2, 3, 2, 2, 9)]
