@@ -15,8 +15,8 @@ import yolo.factory.anchors
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
 from yolo.data.annotations import Annotations
+from yolo.data.formats.contents import Contents, Findings
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.formats.sanitize import Findings
 from yolo.errors import UserError
 from yolo.factory.anchors import ORIGIN, box_sizes_px, describe_anchors, levels_of, settle_anchors
 from yolo.factory.data import DATASETS, build_dataset
@@ -32,22 +32,17 @@ NINE = [(4, 4), (8, 4), (4, 10), (8, 8), (16, 8), (10, 20), (24, 24), (48, 30), 
 def make_dataset(sizes_wh, *, image_hw=(64, 64), ignored=None) -> DetectionDataset:
     """One image with a box of each size, from its upper left corner."""
     boxes = np.concatenate([np.zeros((len(sizes_wh), 2)), np.array(sizes_wh).reshape(-1, 2)], 1)
-    return DetectionDataset(
-        source=Path("made"),
-        image_root=Path("made"),
-        class_names=["thing"],
-        category_ids=[1],
-        annotations=Annotations.pack(
-            image_ids=np.array([1]),
-            file_names=["1.png"],
-            sizes_hw=np.array([image_hw]),
-            image_index=np.zeros(len(boxes), np.int64),
-            boxes_xyxy_px=boxes,
-            labels=np.zeros(len(boxes)),
-            ignored=np.zeros(len(boxes)) if ignored is None else np.array(ignored),
-        ),
-        findings=Findings({}, ()),
+    annotations = Annotations.pack(
+        image_ids=np.array([1]),
+        file_names=["1.png"],
+        sizes_hw=np.array([image_hw]),
+        image_index=np.zeros(len(boxes), np.int64),
+        boxes_xyxy_px=boxes,
+        labels=np.zeros(len(boxes)),
+        ignored=np.zeros(len(boxes)) if ignored is None else np.array(ignored),
     )
+    contents = Contents(("thing",), annotations, Findings({}, ()))
+    return DetectionDataset(Path("made"), Path("made"), contents)
 
 
 def resolved_of(config: Config) -> Resolved:

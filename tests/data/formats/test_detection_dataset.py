@@ -10,8 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from yolo.data.annotations import Annotations
+from yolo.data.formats.contents import Contents, Findings
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.formats.sanitize import Findings
 from yolo.errors import UserError
 
 
@@ -26,14 +26,8 @@ def dataset() -> DetectionDataset:
         labels=np.array([1, 0, 1]),
         ignored=np.array([False, False, True]),
     )
-    return DetectionDataset(
-        source=Path("source"),
-        image_root=Path("root"),
-        class_names=["cat", "dog"],
-        category_ids=[5, 9],
-        annotations=annotations,
-        findings=Findings(counts={}, texts=()),
-    )
+    contents = Contents(("cat", "dog"), annotations, Findings(counts={}, texts=()))
+    return DetectionDataset(Path("source"), Path("root"), contents, category_ids=[5, 9])
 
 
 def test_the_truth_in_coco_form(dataset: DetectionDataset, tmp_path: Path) -> None:

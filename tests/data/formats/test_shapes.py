@@ -13,10 +13,12 @@ from pycocotools.mask import frPyObjects, toBbox
 from yolo.data.formats import shapes
 from yolo.data.formats.shapes import (
     CATEGORY_IDS,
+    CLASS_SHAPES,
+    SHAPES,
     ClassShapesDataset,
+    Kind,
     ShapesDataset,
-    generate_class_shapes,
-    generate_shapes,
+    generate,
 )
 from yolo.data.formats.shapes_drawing import _run_lengths
 from yolo.errors import UserError
@@ -34,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(root: Path) -> Path:
-    return generate_shapes(root, "train", IMAGES, 0)
+    return generate(SHAPES, root, "train", IMAGES, 0)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +49,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_same_seed_gives_the_same_bytes(root: Path, folder: Path, tmp_path: Path) -> None:
-    assert contents(generate_shapes(tmp_path, "train", IMAGES, 0)) == contents(folder)
-    shorter = generate_shapes(root, "train", 2, 0)
+    assert contents(generate(SHAPES, tmp_path, "train", IMAGES, 0)) == contents(folder)
+    shorter = generate(SHAPES, root, "train", 2, 0)
     first = (folder / "000001.jpg").read_bytes()
     assert (shorter / "000001.jpg").read_bytes() == first
     for split, seed in (("val", 0), ("test", 0), ("train", 1)):
-        other = generate_shapes(root, split, 2, seed)
+        other = generate(SHAPES, root, split, 2, seed)
         assert (other / "000001.jpg").read_bytes() != first
 
 
@@ -119,10 +121,10 @@ def test_objects_overlap_but_are_not_hidden(coco: COCO) -> None:
 
 
 def test_what_is_finished_is_kept_and_what_is_not_is_generated_anew(tmp_path: Path) -> None:
-    folder = generate_shapes(tmp_path, "val", 3, 7)
+    folder = generate(SHAPES, tmp_path, "val", 3, 7)
     whole = contents(folder)
     before = (folder / "000001.jpg").stat().st_mtime_ns
-    generate_shapes(tmp_path, "val", 3, 7)
+    generate(SHAPES, tmp_path, "val", 3, 7)
     assert (folder / "000001.jpg").stat().st_mtime_ns == before
     for damage in (
         lambda: (folder / "000002.jpg").unlink(),
@@ -132,7 +134,7 @@ def test_what_is_finished_is_kept_and_what_is_not_is_generated_anew(tmp_path: Pa
         lambda: shutil.rmtree(folder),
     ):
         damage()
-        generate_shapes(tmp_path, "val", 3, 7)
+        generate(SHAPES, tmp_path, "val", 3, 7)
         assert contents(folder) == whole
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["val-3-7"]
 
@@ -144,22 +146,20 @@ def test_of_several_at_once_only_one_generates(
     draw = shapes.draw_scene
     monkeypatch.setattr(shapes, "draw_scene", lambda rng: (calls.append(rng), draw(rng))[1])
     with ThreadPoolExecutor(4) as pool:
-        folders = list(pool.map(lambda _: generate_shapes(tmp_path, "val", 20, 0), range(4)))
+        folders = list(pool.map(lambda _: generate(SHAPES, tmp_path, "val", 20, 0), range(4)))
     assert len(set(folders)) == 1
     assert len(calls) == 20
 
 
-@pytest.mark.parametrize(
-    ("generate", "kind"), [(generate_shapes, "shapes"), (generate_class_shapes, "class_shapes")]
-)
-def test_user_errors(tmp_path: Path, generate, kind: str) -> None:
+@pytest.mark.parametrize("kind", [SHAPES, CLASS_SHAPES], ids=lambda kind: kind.name)
+def test_user_errors(tmp_path: Path, kind: Kind) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file.* cannot be written .*choose another root"):
-        generate(tmp_path / "file", "train", 1, 0)
-    with pytest.raises(UserError, match=rf"^{kind}: .*no split 'valid'; choose train, val, test"):
-        generate(tmp_path, "valid", 1, 0)
+        generate(kind, tmp_path / "file", "train", 1, 0)
+    with pytest.raises(UserError, match=rf"^{kind.name}: .*no split 'valid'; choose train, val"):
+        generate(kind, tmp_path, "valid", 1, 0)
     with pytest.raises(UserError, match="at least 1 image"):
-        generate(tmp_path, "train", 0, 0)
+        generate(kind, tmp_path, "train", 0, 0)
 
 
 def test_the_data_set_is_a_coco_data_set(root: Path, folder: Path, coco: COCO) -> None:
@@ -198,20 +198,20 @@ def test_the_classes_are_even_and_the_images_small(tmp_path: Path) -> None:
 
 
 def test_same_seed_gives_the_same_bytes_for_classifiers(tmp_path: Path) -> None:
-    first = contents(generate_class_shapes(tmp_path / "a", "train", 12, 0))
-    assert contents(generate_class_shapes(tmp_path / "b", "train", 12, 0)) == first
-    shorter = contents(generate_class_shapes(tmp_path / "a", "train", 6, 0))
+    first = contents(generate(CLASS_SHAPES, tmp_path / "a", "train", 12, 0))
+    assert contents(generate(CLASS_SHAPES, tmp_path / "b", "train", 12, 0)) == first
+    shorter = contents(generate(CLASS_SHAPES, tmp_path / "a", "train", 6, 0))
     assert shorter.items() <= first.items()
     for split, seed in (("val", 0), ("test", 0), ("train", 1)):
-        other = contents(generate_class_shapes(tmp_path / "a", split, 6, seed))
+        other = contents(generate(CLASS_SHAPES, tmp_path / "a", split, 6, seed))
         assert other.keys() == shorter.keys()
         assert not {v for k, v in other.items() if k.endswith("jpg")} & set(first.values())
 
 
 def test_finished_class_folders_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = generate_class_shapes(tmp_path, "val", 7, 3)
+    folder = generate(CLASS_SHAPES, tmp_path, "val", 7, 3)
     (folder / "star" / "000004.jpg").unlink()
-    generate_class_shapes(tmp_path, "val", 7, 3)
+    generate(CLASS_SHAPES, tmp_path, "val", 7, 3)
     assert (folder / "star" / "000004.jpg").exists()
     monkeypatch.delattr(shapes, "draw_object")  # finished: it is not asked again
-    assert generate_class_shapes(tmp_path, "val", 7, 3) == folder
+    assert generate(CLASS_SHAPES, tmp_path, "val", 7, 3) == folder

@@ -164,7 +164,7 @@ def test_folders_that_cannot_be_meant(folders: tuple[Path, Path], tmp_path: Path
         ("1.jpg,1.txt,7", "line 1 is '1.jpg,1.txt,7', but must be"),
         ("../1.jpg,1.txt", "line 1 is '../1.jpg,1.txt', but .* inside the folders"),
         ("1.jpg,/etc/passwd", "inside the folders"),
-        ("1.jpg,1.txt\n./1.jpg,1.txt", r"line 2: 1\.jpg is listed twice, first in .*, line 1\."),
+        ("1.jpg,1.txt\n./1.jpg,1.txt", r"line 2: 1\.jpg is listed twice, first in .*, line 1;"),
         ("1.jpg,none.txt", r"list\.csv, line 1: the annotation file .*none\.txt does not exist"),
         ("none.jpg,1.txt", r"list\.csv, line 1: the image .*none\.jpg does not exist"),
         ('"1.jpg,1.txt', r"the list .*list\.csv is broken: unexpected end of data"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import shutil
@@ -15,7 +16,7 @@ from yolo.data.formats.coco import write_coco
 from yolo.data.formats.csv_boxes import write_csv_boxes
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.voc import IMAGES, write_voc
-from yolo.data.formats.writing import Content, check_distinct
+from yolo.data.formats.writing import check_distinct, images_to_write
 from yolo.data.formats.yolo_text import write_yolo_text
 from yolo.data.images import size_hw
 from yolo.errors import UserError
@@ -29,31 +30,26 @@ class Format:
     """A format that can be written.
 
     Attributes:
-        write: the annotations into a folder, given the content; returns the section of a config
-            that reads them, its paths relative to that folder.
+        write: the annotations into a folder; returns the section of a config that reads them, its
+            paths relative to that folder.
         images: the folder of images in it.
         ignored: whether it can mark regions as ignored.
         stay: why the images must lie in the data set; "" where they may lie anywhere.
         sized: whether it says how large an image is, and so which way up it is annotated.
     """
 
-    write: Callable[[Path, Content], dict[str, Any]]
+    write: Callable[..., dict[str, Any]]
     images: str = "images"
     ignored: bool = False
     stay: str = ""
     sized: bool = False
 
 
+VOC_STAY = f"voc has its images in its own {IMAGES}"
 FORMATS = {
     "coco": Format(write=write_coco, ignored=True, sized=True),
     "csv_boxes": Format(write=write_csv_boxes),
-    "voc": Format(
-        write=write_voc,
-        images=IMAGES,
-        ignored=True,
-        sized=True,
-        stay=f"voc has its images in its own {IMAGES}",
-    ),
+    "voc": Format(write=write_voc, images=IMAGES, ignored=True, sized=True, stay=VOC_STAY),
     "yolo_text": Format(write=write_yolo_text, stay="yolo_text takes all images of a folder"),
 }
 
@@ -92,7 +88,7 @@ def convert(
         UserError: the folder is there already or cannot be written, the format cannot hold the
             data set, or an image is missing.
     """
-    form, output, annotations = FORMATS[to], output.absolute(), dataset.annotations
+    form, output = FORMATS[to], output.absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already, and nothing is overwritten: choose another.")
     if images == "keep" and form.stay:
@@ -102,20 +98,13 @@ def convert(
     names = [path.relative_to(folder).as_posix() for path in sources]
     check_distinct("the image", names, "each image must be listed once")
     if not form.sized:
-        _check_upright(sources, annotations, to)
-    left_out = 0 if form.ignored else int(annotations.ignored.sum())
-    content = Content(
-        names=names,
-        annotations=annotations if form.ignored else _without_ignored(annotations),
-        class_names=dataset.class_names,
-        category_ids=dataset.category_ids,
-        split=split,
-    )
+        _check_upright(sources, dataset.annotations, to)
+    kept = dataset if form.ignored else _without_ignored(dataset)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(output) as temporary:
             temporary.mkdir()
-            section = form.write(temporary, content)
+            section = form.write(temporary, kept, images_to_write(kept, names), split)
             if images == "keep":
                 section["images"] = folder
             else:
@@ -123,14 +112,13 @@ def convert(
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{output}: the data set cannot be written ({reason}).") from error
-    for key, value in section.items():
-        section[key] = str(output / value) if isinstance(value, Path) else value
+    boxes = len(kept.annotations.labels)
     return Conversion(
-        section=section,
+        section={k: str(output / v) if isinstance(v, Path) else v for k, v in section.items()},
         class_names=dataset.class_names,
         images=len(dataset),
-        boxes=len(content.annotations.labels),
-        left_out=left_out,
+        boxes=boxes,
+        left_out=len(dataset.annotations.labels) - boxes,
     )
 
 
@@ -146,15 +134,17 @@ def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -
             )
 
 
-def _without_ignored(annotations: Annotations) -> Annotations:
-    kept = ~annotations.ignored
-    return dataclasses.replace(
-        annotations,
-        offsets=run_offsets(kept)[annotations.offsets],
-        boxes_xyxy_px=annotations.boxes_xyxy_px[kept],
-        labels=annotations.labels[kept],
-        ignored=annotations.ignored[kept],
+def _without_ignored(dataset: DetectionDataset) -> DetectionDataset:
+    packed, view = dataset.annotations, copy.copy(dataset)
+    kept = ~packed.ignored
+    view.annotations = dataclasses.replace(
+        packed,
+        offsets=run_offsets(kept)[packed.offsets],
+        boxes_xyxy_px=packed.boxes_xyxy_px[kept],
+        labels=packed.labels[kept],
+        ignored=packed.ignored[kept],
     )
+    return view
 
 
 def _place(sources: Sequence[Path], targets: Sequence[Path], how: ImagesGo) -> None:

@@ -9,12 +9,10 @@ read, the files are parsed.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +20,10 @@ import numpy as np
 from filelock import FileLock
 
 from yolo.data.annotations import Annotations
-from yolo.data.formats.sanitize import Findings
+from yolo.data.formats.contents import Contents, Findings
 from yolo.files import atomic_path
 
-_META = "meta"
-_STAMPS = "image_stamps"
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a data set's files hold, but for its folders; ``bad_images`` have nominal sizes."""
-
-    class_names: tuple[str, ...]
-    annotations: Annotations
-    findings: Findings
-    bad_images: int = 0
 
 
 def read_cached(
@@ -69,15 +54,19 @@ def read_cached(
     path = folder / f"{name}-{digest.hexdigest()[:16]}.npz"
     for content in files:
         digest.update(content)
-    entry = _Entry(path, digest.hexdigest(), image_root)
-    contents = entry.read()
-    if contents is None:
-        with _lock(path):
-            contents = entry.read()
-            if contents is None:
-                contents = parse()
-                if not contents.bad_images:
-                    entry.write(contents)
+    key = digest.hexdigest()
+    contents = _read(path, key, image_root)
+    if contents is not None:
+        return contents
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, NotImplementedError):  # else it goes on without a lock
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_suffix(".lock")))
+        contents = _read(path, key, image_root)
+        if contents is None:
+            contents = parse()
+            if not contents.bad_images:
+                _write(path, key, image_root, contents)
     return contents
 
 
@@ -86,61 +75,44 @@ def to_bytes(values: tuple[object, ...]) -> bytes:
     return repr(values).encode("utf-8", "surrogateescape")
 
 
-def _lock(path: Path) -> contextlib.ExitStack:
-    """Holds the entry's lock; where none can be had, the work goes on without."""
-    stack = contextlib.ExitStack()
+def _read(path: Path, key: str, image_root: Path) -> Contents | None:
+    """The entry, or None if there is none, or one of other files, or a damaged one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(FileLock(path.with_suffix(".lock")))
-    except (OSError, NotImplementedError) as problem:
-        _log.debug("%s is not locked: %s", path, problem)
-    return stack
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    path: Path
-    key: str
-    image_root: Path
-
-    def read(self) -> Contents | None:
-        """The entry, or None if there is none, or one of other files, or a damaged one."""
-        try:
-            with np.load(self.path, allow_pickle=False) as entry:
-                arrays = {name: entry[name] for name in entry.files}
-            meta = json.loads(arrays.pop(_META).tobytes())
-            stamps = arrays.pop(_STAMPS)
-            annotations = Annotations(**arrays)
-            findings = Findings(counts=meta["counts"], texts=tuple(meta["texts"]))
-            if meta["key"] != self.key or not np.array_equal(stamps, self._stamps(annotations)):
-                return None
-        except Exception:  # whatever is wrong with an entry: the files themselves are there
+        with np.load(path, allow_pickle=False) as entry:
+            arrays = {name: entry[name] for name in entry.files}
+        meta = json.loads(arrays.pop("meta").tobytes())
+        stamps = arrays.pop("image_stamps")
+        annotations = Annotations(**arrays)
+        findings = Findings(counts=meta["counts"], texts=tuple(meta["texts"]))
+        if meta["key"] != key or not np.array_equal(stamps, _stamps(image_root, annotations)):
             return None
-        return Contents(tuple(meta["class_names"]), annotations, findings)
+    except Exception:  # whatever is wrong with an entry: the files themselves are there
+        return None
+    return Contents(tuple(meta["class_names"]), annotations, findings)
 
-    def write(self, contents: Contents) -> None:
-        meta = {
-            "key": self.key,
-            "class_names": contents.class_names,
-            "counts": contents.findings.counts,
-            "texts": contents.findings.texts,
-        }
-        annotations = contents.annotations
-        fields = [field.name for field in dataclasses.fields(annotations)]
-        arrays: dict[str, Any] = {name: getattr(annotations, name) for name in fields}
-        try:
-            arrays[_STAMPS] = self._stamps(annotations)
-            arrays[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-            with atomic_path(self.path) as temporary:
-                np.savez(temporary, **arrays)
-        except OSError as problem:
-            reason = problem.strerror or problem
-            _log.info("annotations are not cached in %s: %s", self.path.parent, reason)
 
-    def _stamps(self, annotations: Annotations) -> np.ndarray:
-        """Bytes and time of change of each image, int64 (I, 2): their headers gave the sizes."""
-        stamps = np.empty((len(annotations), 2), np.int64)
-        for index in range(len(annotations)):
-            status = (self.image_root / annotations.file_name(index)).stat()
-            stamps[index] = status.st_size, status.st_mtime_ns
-        return stamps
+def _write(path: Path, key: str, image_root: Path, contents: Contents) -> None:
+    annotations, findings = contents.annotations, contents.findings
+    arrays: dict[str, Any] = {name: getattr(annotations, name) for name in annotations.__slots__}
+    meta = {
+        "key": key,
+        "class_names": contents.class_names,
+        "counts": findings.counts,
+        "texts": findings.texts,
+    }
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    try:
+        arrays["image_stamps"] = _stamps(image_root, annotations)
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **arrays)
+    except OSError as problem:
+        _log.info("annotations are not cached in %s: %s", path.parent, problem.strerror or problem)
+
+
+def _stamps(image_root: Path, annotations: Annotations) -> np.ndarray:
+    """Bytes and time of change of each image, int64 (I, 2): their headers gave the sizes."""
+    stamps = np.empty((len(annotations), 2), np.int64)
+    for index in range(len(annotations)):
+        status = (image_root / annotations.file_name(index)).stat()
+        stamps[index] = status.st_size, status.st_mtime_ns
+    return stamps

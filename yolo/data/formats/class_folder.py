@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from yolo.data.annotations import Annotations, encode_name, run_offsets
+from yolo.data.formats.contents import Contents, Findings
 from yolo.data.formats.detection import DetectionDataset, check_named_once, first_names
-from yolo.data.formats.sanitize import Findings
 from yolo.data.images import IMAGE_SUFFIXES, decode
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -44,14 +44,8 @@ class ClassFolderDataset(DetectionDataset):
                 f"{root}: its folders hold no images ({', '.join(IMAGE_SUFFIXES)}); the images of "
                 "each class must lie in a folder of their own directly below it."
             )
-        super().__init__(
-            source=root,
-            image_root=root,
-            class_names=names,
-            category_ids=range(len(names)),
-            annotations=_pack(classes),
-            findings=_findings(names, classes),
-        )
+        contents = Contents(tuple(names), _pack(classes), _findings(names, classes))
+        super().__init__(root, root, contents, range(len(names)))
 
     def load(self, index: int) -> Sample:
         """Decode an image at its full size, with one box over all of it.

@@ -8,21 +8,23 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from yolo.data.formats.contents import sanitize
 from yolo.data.formats.detection import DetectionDataset, check_named_once, is_inside
-from yolo.data.formats.sanitize import sanitize
-from yolo.data.formats.writing import DIGITS, Content
+from yolo.data.formats.writing import DIGITS, WrittenImage
 from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
 
-LARGEST_ID = 2**53 - 1
+_LISTS = ("images", "annotations", "categories")
+
+MAX_ID = 2**53 - 1
 """The COCO tools, and json in most languages, keep numbers as doubles."""
 
 NUMBERS = frozenset({int, float})
@@ -37,15 +39,12 @@ TYPE_NAMES = {
 
 
 class CocoDataset(DetectionDataset):
-    """A COCO json with its image folder; crowd boxes become ignored regions.
+    """A COCO json with its image folder and category ids; crowd boxes become ignored regions.
 
     Args:
         annotations: the json.
         images: the folder that its file names are relative to.
         class_names: the very names of the json; None: by category id.
-
-    Attributes:
-        category_ids: label -> the json's category id.
     """
 
     def __init__(
@@ -54,39 +53,31 @@ class CocoDataset(DetectionDataset):
         path, image_root = Path(annotations), Path(images)
         data = _read_json(path)
         image, box, category = (_Entries(path, key, data[key]) for key in _LISTS)
-        image_ids, category_ids, names = image.ids(), category.ids(), category.column("name", {str})
+        image_ids, category_ids = image.ids(), category.ids()
+        names = category.column("name", {str})
         order = _order(path, category_ids, names, class_names)
-        boxes_xyxy_px = box.boxes()
         box.check_areas()
-        labels = box.references("category_id", category, category_ids[order])
         image_index = box.references("image_id", image, image_ids)
         file_names = image.file_names()
         if not image_root.is_dir():
             raise UserError(f"the image folder {image_root} does not exist.")
 
         def describe(place: int) -> str:
-            entry = data["annotations"][place]
-            number = entry.get("id", place + 1)
-            return f"{file_names[image_index[place]]}: annotation {number}, bbox {entry['bbox']}"
+            entry, name = data["annotations"][place], file_names[image_index[place]]
+            return f"{name}: annotation {entry.get('id', place + 1)}, bbox {entry['bbox']}"
 
-        packed, findings = sanitize(
+        contents = sanitize(
+            [names[place] for place in order],
             image_ids=image_ids,
             file_names=file_names,
             sizes_hw=np.stack([image.sizes("height"), image.sizes("width")], axis=1),
             image_index=image_index,
-            boxes_xyxy_px=boxes_xyxy_px,
-            labels=labels,
+            boxes_xyxy_px=box.boxes(),
+            labels=box.references("category_id", category, category_ids[order]),
             ignored=np.array(box.column("iscrowd", {int, bool}, default=0), bool),
             describe=describe,
         )
-        super().__init__(
-            source=path,
-            image_root=image_root,
-            class_names=[names[place] for place in order],
-            category_ids=category_ids[order].tolist(),
-            annotations=packed,
-            findings=findings,
-        )
+        super().__init__(path, image_root, contents, category_ids[order].tolist())
 
     def ground_truth(self) -> dict[str, Any]:
         """The json's own entries of the selected images, for the metric.
@@ -123,9 +114,6 @@ def _order(
     return [names.index(name) for name in class_names]
 
 
-_LISTS = ("images", "annotations", "categories")
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a COCO json and check its outline."""
     content = read_or_refuse("the annotation file", path)
@@ -150,7 +138,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             )
         if not isinstance(data[key], list):
             raise UserError(f'{path}: "{key}" is {_type_name(data[key])}, but must be a list.')
-        if not data[key] and key != "annotations":
+        if key != "annotations" and not data[key]:
             raise UserError(f'{path}: "{key}" is empty, but at least one is needed.')
     return data
 
@@ -163,7 +151,7 @@ class _Entries:
     key: str
     entries: list[Any]
 
-    def column(self, field: str, types: Iterable[type], default: Any = None) -> list[Any]:
+    def column(self, field: str, types: Collection[type], default: Any = None) -> list[Any]:
         """A field of all entries, of one of ``types``; ``default`` fills in where it is absent."""
         try:
             if default is None:
@@ -171,11 +159,20 @@ class _Entries:
             else:
                 values = [entry.get(field, default) for entry in self.entries]
         except (KeyError, TypeError, AttributeError, IndexError):
-            self._refuse_absent(field)
+            self.check(
+                [isinstance(entry, dict) for entry in self.entries],
+                lambda i: f"is {_type_name(self.entries[i])}, but must be an object.",
+            )
+            self.check(
+                [field in entry for entry in self.entries], lambda _: f'"{field}" is missing.'
+            )
+            raise
         if not set(map(type, values)) <= set(types):
-            place = next(i for i, value in enumerate(values) if type(value) not in types)
             wanted = " or ".join(TYPE_NAMES[t] for t in sorted(types, key=str))
-            self.refuse(place, f'"{field}" is {_type_name(values[place])}, but must be {wanted}.')
+            self.check(
+                [type(value) in types for value in values],
+                lambda i: f'"{field}" is {_type_name(values[i])}, but must be {wanted}.',
+            )
         return values
 
     def whole_numbers(self, field: str) -> np.ndarray:
@@ -184,15 +181,14 @@ class _Entries:
         try:
             return np.array(values, np.int64)
         except OverflowError:
-            place = next(i for i, value in enumerate(values) if abs(value) >= 2**63)
-            self.refuse(place, f'"{field}" is {values[place]}, too large for 64 bits.')
+            fits = [abs(value) < 2**63 for value in values]
+            self.check(fits, lambda i: f'"{field}" is {values[i]}, too large for 64 bits.')
+            raise
 
     def ids(self) -> np.ndarray:
         """The entries' ids, int64 (N,); each may appear once."""
         ids = self.whole_numbers("id")
-        self.check(
-            np.abs(ids) <= LARGEST_ID, lambda i: f'"id" is {ids[i]}; ids must be below 2^53.'
-        )
+        self.check(np.abs(ids) <= MAX_ID, lambda i: f'"id" is {ids[i]}; ids must be below 2^53.')
         known, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
             raise UserError(
@@ -224,13 +220,12 @@ class _Entries:
     def boxes(self) -> np.ndarray:
         """The "bbox" fields [x, y, w, h] as float64 (N, 4) xyxy."""
         boxes = self.column("bbox", {list})
-        if not set(map(len, boxes)) <= {4}:
-            place = next(i for i, box in enumerate(boxes) if len(box) != 4)
-            text = f'"bbox" has {len(boxes[place])} numbers, but must be [x, y, w, h].'
-            self.refuse(place, text)
+        text = '"bbox" has {} numbers, but must be [x, y, w, h].'
+        self.check([len(box) == 4 for box in boxes], lambda i: text.format(len(boxes[i])))
         if not set(map(type, chain.from_iterable(boxes))) <= NUMBERS:
-            place = next(i for i, b in enumerate(boxes) if not set(map(type, b)) <= NUMBERS)
-            self.refuse(place, f'"bbox" is {boxes[place]}, but must be four numbers [x, y, w, h].')
+            text = '"bbox" is {}, but must be four numbers [x, y, w, h].'
+            passes = [set(map(type, box)) <= NUMBERS for box in boxes]
+            self.check(passes, lambda i: text.format(boxes[i]))
         packed = _floats([*chain.from_iterable(boxes)]).reshape(-1, 4)  # (4 N,) -> (N, 4) xywh
         with np.errstate(invalid="ignore", over="ignore"):
             packed[:, 2:] += packed[:, :2]
@@ -239,40 +234,27 @@ class _Entries:
     def check_areas(self) -> None:
         """The "area" that some have is a number: it decides where the metric counts a box."""
         areas = _floats(self.column("area", NUMBERS, default=0))
-        self.check(
-            np.isfinite(areas) & (areas >= 0),
-            lambda i: f'"area" is {areas[i]:g}, but must be a number of at least 0.',
-        )
+        text = '"area" is {:g}, but must be a number of at least 0.'
+        self.check(np.isfinite(areas) & (areas >= 0), lambda i: text.format(areas[i]))
 
     def file_names(self) -> list[str]:
         """The "file_name" fields; each must stay inside the image folder."""
         names = self.column("file_name", {str})
-        for place, name in enumerate(names):
-            suspicious = not name or name[0] == "/" or ".." in name or "\0" in name
-            if suspicious and not is_inside(name):  # the first look is quick
-                text = f'"file_name" is {name!r}, but must be a path inside the image folder.'
-                self.refuse(place, text)
+        self.check(
+            [is_inside(name) for name in names],
+            lambda i: f'"file_name" is {names[i]!r}, but must be a path inside the image folder.',
+        )
         return names
 
-    def check(self, passes: np.ndarray, problem: Callable[[int], str]) -> None:
+    def check(self, passes: Sequence[bool] | np.ndarray, problem: Callable[[int], str]) -> None:
         """Refuse the first entry that does not pass; ``problem`` words it, given its place."""
-        if not passes.all():
-            place = int(passes.argmin())
-            self.refuse(place, problem(place))
-
-    def refuse(self, place: int, problem: str) -> NoReturn:
-        """Raise with the file, the list and the entry."""
-        entry = self.entries[place]
-        known_by = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
-        raise UserError(f'{self.path}: "{self.key}" entry {place + 1}{known_by}: {problem}')
-
-    def _refuse_absent(self, field: str) -> NoReturn:
-        for place, entry in enumerate(self.entries):
-            if not isinstance(entry, dict):
-                self.refuse(place, f"is {_type_name(entry)}, but must be an object.")
-            if field not in entry:
-                self.refuse(place, f'"{field}" is missing.')
-        raise AssertionError(f"every entry has {field}")
+        if not np.all(passes):
+            place = int(np.argmin(passes))
+            entry = self.entries[place]
+            known_by = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
+            raise UserError(
+                f'{self.path}: "{self.key}" entry {place + 1}{known_by}: {problem(place)}'
+            )
 
 
 def _floats(values: list[int | float]) -> np.ndarray:
@@ -281,34 +263,38 @@ def _floats(values: list[int | float]) -> np.ndarray:
         return np.array(values, np.float64)
     except OverflowError:
         most = sys.float_info.max
-        finite = [math.inf if v > most else -math.inf if v < -most else v for v in values]
-        return np.array(finite, np.float64)
+        limited = (math.inf if v > most else -math.inf if v < -most else v for v in values)
+        return np.array([*limited], np.float64)
 
 
 def _type_name(value: Any) -> str:
     return TYPE_NAMES.get(type(value), "an object")
 
 
-def write_coco(folder: Path, content: Content) -> dict[str, Any]:
+def write_coco(
+    folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
+) -> dict[str, Any]:
     """Write the json. Image and category ids stay; ignored regions have "iscrowd" 1."""
-    images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
-    for image in content.images():
-        size = {"width": image.width, "height": image.height}
-        images.append({"id": image.id, "file_name": image.name, **size})
+    for image in images:
         for (left, top, right, bottom), label, crowd in image.objects():
             width, height = round(right - left, DIGITS), round(bottom - top, DIGITS)
             entry = {
                 "id": len(boxes) + 1,
                 "image_id": image.id,
-                "category_id": int(content.category_ids[label]),
+                "category_id": int(dataset.category_ids[label]),
                 "bbox": [left, top, width, height],
                 "area": round(width * height, DIGITS),
                 "iscrowd": int(crowd),
             }
             boxes.append(entry)
-    by_id = sorted(zip(content.category_ids, content.class_names, strict=True))
-    categories = [{"id": int(number), "name": name} for number, name in by_id]
-    data = {"images": images, "annotations": boxes, "categories": categories}
+    by_id = sorted(zip(dataset.category_ids, dataset.class_names, strict=True))
+    data = {
+        "images": [
+            {"id": i.id, "file_name": i.name, "width": i.width, "height": i.height} for i in images
+        ],
+        "annotations": boxes,
+        "categories": [{"id": int(number), "name": name} for number, name in by_id],
+    }
     (folder / "annotations.json").write_text(json.dumps(data), "utf-8")
     return {"type": "coco", "annotations": Path("annotations.json"), "images": Path("images")}

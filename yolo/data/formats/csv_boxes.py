@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
-from yolo.data.formats.annotation_cache import Contents, read_cached
+from yolo.data.formats.annotation_cache import read_cached
+from yolo.data.formats.contents import Contents
 from yolo.data.formats.detection import DetectionDataset, is_inside
 from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthObject, pack_truths
-from yolo.data.formats.writing import Content, check_plain, decimal
+from yolo.data.formats.writing import WrittenImage, check_plain, decimal
 from yolo.data.images import size_hw
 from yolo.data.reading import decode_text, read_or_refuse
 from yolo.errors import UserError
@@ -64,13 +65,7 @@ class CsvBoxesDataset(DetectionDataset):
             image_root=images,
             parse=lambda: _parse(path, content, images, names, on_bad_image),
         )
-        super().__init__(
-            source=path,
-            image_root=images,
-            class_names=contents.class_names,
-            annotations=contents.annotations,
-            findings=contents.findings,
-        )
+        super().__init__(path, images, contents)
 
 
 @dataclass(slots=True)
@@ -161,19 +156,21 @@ def _object(where: str, number: int, row: Sequence[str]) -> TruthObject:
     return TruthObject(number, row[5], box)
 
 
-def write_csv_boxes(folder: Path, content: Content) -> dict[str, Any]:
+def write_csv_boxes(
+    folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
+) -> dict[str, Any]:
     """Write the table with its header; an image without boxes has a line with empty fields.
 
     Raises:
         UserError: a name that the format cannot hold.
     """
-    check_plain(content, "csv_boxes")
+    check_plain(dataset.class_names, images, "csv_boxes")
     with (folder / "boxes.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
-        for image in content.images():
+        for image in images:
             for box, label, _ in image.objects():
-                writer.writerow([image.name, *map(decimal, box), content.class_names[label]])
+                writer.writerow([image.name, *map(decimal, box), dataset.class_names[label]])
             if not image.labels:
                 writer.writerow([image.name, *[""] * 5])
     return {"type": "csv_boxes", "boxes": Path("boxes.csv"), "images": Path("images")}

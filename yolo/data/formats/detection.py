@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo.data.annotations import Annotations
-from yolo.data.formats.sanitize import Findings
+from yolo.data.formats.contents import Contents
 from yolo.data.images import LARGEST_IMAGE_PX, decode
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -27,19 +26,14 @@ class DetectionDataset:
     """Images with boxes. A format is a subclass whose constructor reads the files.
 
     Boxes are clipped to their image, and those without an area or with a number that is not finite
-    are dropped, see `sanitize`. Images without boxes stay. The constructors of the formats share
-    these arguments:
-
-    - ``class_names``: the order of the labels; None takes that of the format.
-    - ``cache``: a folder to keep what was read in; None keeps nothing.
-    - ``on_bad_image``: called for each image whose size cannot be read; returns to go on.
+    are dropped. Images without boxes stay. Arguments that the formats' constructors share:
+    ``class_names``, the order of the labels; ``cache``, a folder to keep what was read in, or None;
+    ``on_bad_image``, called for each image whose size cannot be read, returns to go on.
 
     Args:
         source: the file or folder that error messages name.
         image_root: the folder that the file names are relative to.
-        class_names: label -> name.
-        annotations: the packed truth.
-        findings: what was corrected; that of the whole data set, in every selection.
+        contents: what was read; the findings stay those of the whole data set in every selection.
         category_ids: label -> the category id that the metric reports; None: label + 1.
 
     Raises:
@@ -48,21 +42,23 @@ class DetectionDataset:
 
     def __init__(
         self,
-        *,
         source: Path,
         image_root: Path,
-        class_names: Sequence[str],
-        annotations: Annotations,
-        findings: Findings,
+        contents: Contents,
         category_ids: Sequence[int] | None = None,
     ) -> None:
-        _check_names(source, class_names)
+        for name in contents.class_names:  # shown on terminals and in files of one name a line
+            if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+                raise UserError(
+                    f"{source}: the class name {reprlib.repr(name)} must be 1 to {LONGEST_NAME} "
+                    "printable characters on one line; correct it there or in class_names."
+                )
         self._source = source
         self._image_root = image_root
-        self.class_names = tuple(class_names)
-        self.category_ids = tuple(category_ids or range(1, len(class_names) + 1))
-        self.annotations = annotations
-        self.findings = findings
+        self.class_names = contents.class_names
+        self.category_ids = tuple(category_ids or range(1, len(self.class_names) + 1))
+        self.annotations = contents.annotations
+        self.findings = contents.findings
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -187,16 +183,6 @@ class DetectionDataset:
         }
 
 
-def _check_names(source: Path, class_names: Sequence[str]) -> None:
-    """Names are written into pictures, tables, files of one name a line, and onto the terminal."""
-    for name in class_names:
-        if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
-            raise UserError(
-                f"{source}: the class name {reprlib.repr(name)} must be 1 to {LONGEST_NAME} "
-                "printable characters on one line; correct it there or in class_names."
-            )
-
-
 def check_named_once(what: str, problems: dict[str, set[str]]) -> None:
     """Refuse ``class_names`` that leave out, invent or repeat a name; problems: kind -> names."""
     if any(problems.values()):
@@ -206,8 +192,7 @@ def check_named_once(what: str, problems: dict[str, set[str]]) -> None:
 
 def is_inside(name: str) -> bool:
     """Whether a file name from an annotation stays inside the folder it is relative to."""
-    path = PurePosixPath(name)
-    return bool(name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts
+    return bool(name) and name[0] != "/" and "\0" not in name and ".." not in name.split("/")
 
 
 def first_names(names: Iterable[str], count: int = 5) -> str:

@@ -54,7 +54,7 @@ class ShapesDataset(CocoDataset):
         seed: int = 0,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        folder = generate_shapes(Path(root), split, images, seed)
+        folder = generate(SHAPES, Path(root), split, images, seed)
         super().__init__(annotations=folder / ANNOTATIONS, images=folder, class_names=class_names)
 
 
@@ -73,29 +73,15 @@ class ClassShapesDataset(ClassFolderDataset):
         seed: int = 0,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        folder = generate_class_shapes(Path(root), split, images, seed)
+        folder = generate(CLASS_SHAPES, Path(root), split, images, seed)
         super().__init__(root=folder, class_names=class_names)
-
-
-def generate_shapes(root: Path, split: str, images: int, seed: int) -> Path:
-    """Generate the detection data set unless it is there.
-
-    Returns:
-        ``<root>/<split>-<images>-<seed>``, with the JPEGs and ``instances.json``.
-    """
-    return _generate_once(_SHAPES, root, split, images, seed)
-
-
-def generate_class_shapes(root: Path, split: str, images: int, seed: int) -> Path:
-    """Generate the classification data set unless it is there; the folder is called alike."""
-    return _generate_once(_CLASS_SHAPES, root, split, images, seed)
 
 
 def _draw_scenes(folder: Path, split: str, images: int, seed: int) -> None:
     coco: dict[str, Any] = {
         "info": {
             "description": f"Generated shapes, {split}, seed {seed}",
-            "version": str(_SHAPES.version),
+            "version": str(SHAPES.version),
         },
         "images": [],
         "annotations": [],
@@ -128,7 +114,7 @@ def _generator(split: str, seed: int, index: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
+class Kind:
     """A generated data set.
 
     Attributes:
@@ -144,12 +130,18 @@ class _Kind:
     needed: tuple[str, ...] = ()
 
 
-_SHAPES = _Kind("shapes", 2, _draw_scenes, needed=(ANNOTATIONS,))
-_CLASS_SHAPES = _Kind("class_shapes", 1, _draw_objects)
+SHAPES = Kind("shapes", 2, _draw_scenes, needed=(ANNOTATIONS,))
+CLASS_SHAPES = Kind("class_shapes", 1, _draw_objects)
 
 
-def _generate_once(kind: _Kind, root: Path, split: str, images: int, seed: int) -> Path:
-    """The folder appears whole or not at all; of several processes one generates, others wait."""
+def generate(kind: Kind, root: Path, split: str, images: int, seed: int) -> Path:
+    """Generate a data set unless it is there.
+
+    The folder appears whole or not at all; of several processes one generates, others wait.
+
+    Returns:
+        ``<root>/<split>-<images>-<seed>``.
+    """
     if split not in SPLITS:
         raise UserError(f"{kind.name}: there is no split {split!r}; choose {', '.join(SPLITS)}.")
     if images < 1 or seed < 0:
@@ -177,7 +169,7 @@ def _generate_once(kind: _Kind, root: Path, split: str, images: int, seed: int) 
     return folder
 
 
-def _is_finished(kind: _Kind, folder: Path, images: int) -> bool:
+def _is_finished(kind: Kind, folder: Path, images: int) -> bool:
     try:
         marker = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):

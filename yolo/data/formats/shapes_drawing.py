@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
+Rng = np.random.Generator
 
 CATEGORY_IDS = {"circle": 1, "square": 2, "triangle": 3, "star": 5, "ring": 8, "cross": 13}
 """With gaps, like COCO's own ids, so that taking a label for a category id cannot go unseen."""
@@ -28,49 +30,34 @@ _MIN_CONTRAST = 100  # distance in RGB between an object's colour and what lies 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """An image with what was drawn on it.
+    """An image with what was drawn on it."""
 
-    Attributes:
-        image: uint8 (H, W, 3), RGB.
-        owner: int32 (H, W), which annotation's object each pixel shows, -1 for none.
-        annotations: in COCO form, without the ids of annotation and image.
-    """
-
-    image: np.ndarray
-    owner: np.ndarray
+    image: np.ndarray  # uint8 (H, W, 3), RGB
+    owner: np.ndarray  # int32 (H, W), which annotation's object each pixel shows, -1 for none
     annotations: list[dict[str, Any]] = field(default_factory=list)
+    """In COCO form, without the ids of annotation and image."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A shape at its place.
-
-    Attributes:
-        name: its class.
-        left, top: of the patch of the image that holds it tightly.
-        outlines: each float (P, 2), x and y in pixels of the patch; a second one is a hole.
-        coverage: float32 (h, w), the share of each of the patch's pixels that it covers.
-    """
+class _Shape(NamedTuple):
+    """A shape in the patch of the image that holds it tightly."""
 
     name: str
     left: int
     top: int
-    outlines: list[np.ndarray]
-    coverage: np.ndarray
+    outlines: list[np.ndarray]  # float (P, 2), x and y in pixels of the patch; a second is a hole
+    coverage: np.ndarray  # float32 (h, w), the share of each of the patch's pixels
 
     @property
     def mask(self) -> np.ndarray:
-        """The pixels (h, w) that count as the shape's."""
-        return self.coverage >= 0.5
+        return self.coverage >= 0.5  # the pixels (h, w) that count as the shape's
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """The patch's rows and columns of the image."""
-        height, width = self.coverage.shape
+        height, width = self.coverage.shape  # of the patch, in the image
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
 
-def draw_scene(rng: np.random.Generator) -> Drawing:
+def draw_scene(rng: Rng) -> Drawing:
     """Draw one image of the detection data set."""
     width, height = _SIZES_WH[rng.integers(len(_SIZES_WH))]
     image = _background(rng, height, width)
@@ -84,7 +71,7 @@ def draw_scene(rng: np.random.Generator) -> Drawing:
     return drawing
 
 
-def draw_object(rng: np.random.Generator, name: str) -> np.ndarray:
+def draw_object(rng: Rng, name: str) -> np.ndarray:
     """Draw a single object of a class on an image of its own: uint8 (H, W, 3), RGB."""
     width, height = rng.integers(*_OBJECT_IMAGE_PX, 2).tolist()
     image = _background(rng, height, width)
@@ -93,20 +80,19 @@ def draw_object(rng: np.random.Generator, name: str) -> np.ndarray:
     return _with_noise(rng, image)
 
 
-def _with_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+def _with_noise(rng: Rng, image: np.ndarray) -> np.ndarray:
     noise = rng.integers(-6, 7, (*image.shape[:2], 1), dtype=np.int16)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
-def _sizes(rng: np.random.Generator, short_side_px: int) -> list[int]:
+def _sizes(rng: Rng, short_side_px: int) -> list[int]:
     """Long sides of an image's objects, falling: the small ones are drawn over the large."""
     bands = ((_MIN_SIZE_PX, 32), (32, 80), (80, 0.95 * short_side_px))
     chosen = rng.choice(len(bands), rng.integers(2, 8), p=(0.3, 0.42, 0.28))
-    sizes = [round(np.exp(rng.uniform(*np.log(bands[band])))) for band in chosen]
-    return sorted(sizes, reverse=True)
+    return sorted((round(np.exp(rng.uniform(*np.log(bands[b])))) for b in chosen), reverse=True)
 
 
-def _place(rng: np.random.Generator, drawing: Drawing, size_px: int) -> None:
+def _place(rng: Rng, drawing: Drawing, size_px: int) -> None:
     """Draw one object where it hides no other, or none if no such place is found."""
     name = _CLASSES[rng.integers(len(_CLASSES))]
     for _ in range(_TRIES):
@@ -131,17 +117,18 @@ def _annotation(shape: _Shape) -> dict[str, Any]:
     rings = [np.concatenate((ring, ring[:1])) for ring in shape.outlines]
     if len(rings) == 2:  # COCO's polygons have no holes: walk to the hole, round it, and back
         rings = [rings[0], rings[1][::-1], rings[0][:1]]
+    x, y, w, h = cv2.boundingRect(shape.mask.astype(np.uint8))
     polygon = np.concatenate(rings) + np.array((shape.left, shape.top))
     return {
         "category_id": CATEGORY_IDS[shape.name],
-        "bbox": _tight_box(shape.mask, shape.left, shape.top),
+        "bbox": [shape.left + x, shape.top + y, w, h],
         "area": int(shape.mask.sum()),
         "iscrowd": 0,
         "segmentation": [polygon.round(2).reshape(-1).tolist()],
     }
 
 
-def _place_crowd(rng: np.random.Generator, drawing: Drawing) -> None:
+def _place_crowd(rng: Rng, drawing: Drawing) -> None:
     """Draw many tiny shapes of one class side by side: one region, which nothing may cover."""
     height, width = drawing.owner.shape
     name = _CLASSES[rng.integers(len(_CLASSES))]
@@ -153,27 +140,20 @@ def _place_crowd(rng: np.random.Generator, drawing: Drawing) -> None:
     for row, column in np.ndindex(rows, columns):
         shape = _shape(rng, name, int(rng.integers(7, step)), (step, step))
         x, y = shape.left + left + column * step, shape.top + top + row * step
-        shape = replace(shape, left=x, top=y)
+        shape = shape._replace(left=x, top=y)
         _paint(rng, drawing.image, shape)
         mask[shape.window] |= shape.mask
-    x, y, w, h = box = _tight_box(mask, 0, 0)
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     drawing.owner[y : y + h, x : x + w] = len(drawing.annotations)
     drawing.annotations.append(
         {
             "category_id": CATEGORY_IDS[name],
-            "bbox": box,
+            "bbox": [x, y, w, h],
             "area": int(mask.sum()),
             "iscrowd": 1,
             "segmentation": {"size": [height, width], "counts": _run_lengths(mask)},
         }
     )
-
-
-def _tight_box(mask: np.ndarray, left: int, top: int) -> list[int]:
-    """x, y, width and height of what a mask (h, w) marks."""
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    x, y = int(columns[0]), int(rows[0])
-    return [left + x, top + y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
 
 
 def _run_lengths(mask: np.ndarray) -> list[int]:
@@ -183,7 +163,7 @@ def _run_lengths(mask: np.ndarray) -> list[int]:
     return np.diff(changes, prepend=0, append=len(flat)).tolist()
 
 
-def _shape(rng: np.random.Generator, name: str, size_px: int, frame_hw: tuple[int, ...]) -> _Shape:
+def _shape(rng: Rng, name: str, size_px: int, frame_hw: tuple[int, ...]) -> _Shape:
     """A squashed and turned shape with a long side of ``size_px``, somewhere in the frame."""
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -212,7 +192,7 @@ def _coverage(outlines: list[np.ndarray], height: int, width: int) -> np.ndarray
     return coarse.astype(np.float32) / 255
 
 
-def _paint(rng: np.random.Generator, image: np.ndarray, shape: _Shape) -> None:
+def _paint(rng: Rng, image: np.ndarray, shape: _Shape) -> None:
     """Blend a filled shape, half the time with an outline, into the image."""
     patch = image[shape.window]
     height, width = shape.coverage.shape
@@ -221,15 +201,14 @@ def _paint(rng: np.random.Generator, image: np.ndarray, shape: _Shape) -> None:
     fill = np.empty((height, width, 3), dtype=np.uint8)
     fill[:] = np.clip(colour * _texture(rng, height, width), 0, 255)
     if rng.random() < 0.5:
-        ink = tuple((colour * 0.35).tolist())
         fixed = [((outline - 0.5) * 16).round().astype(np.int32) for outline in shape.outlines]
         thickness = max(1, round(max(height, width) / 16))
-        cv2.polylines(fill, fixed, True, ink, thickness, cv2.LINE_AA, shift=4)
+        cv2.polylines(fill, fixed, True, (colour * 0.35).tolist(), thickness, cv2.LINE_AA, shift=4)
     weight = shape.coverage[:, :, None]
     patch[:] = np.rint(patch * (1 - weight) + fill * weight)
 
 
-def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _texture(rng: Rng, height: int, width: int) -> np.ndarray:
     """Brightness (height, width, 1) of a filling: plain, shaded or striped, around 1."""
     kind = rng.integers(3)
     if kind == 0:
@@ -241,64 +220,56 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return (1 - 0.25 * (along * stripes % 1 < 0.5))[:, :, None]
 
 
-def _contrasting_colour(
-    rng: np.random.Generator, own_hue_degrees: float, under: np.ndarray
-) -> np.ndarray:
+def _contrasting_colour(rng: Rng, own_hue_degrees: float, under: np.ndarray) -> np.ndarray:
     """A lively RGB colour near a hue in degrees, unlike the mean colour under it; float (3,)."""
     while True:
         hue = rng.normal(own_hue_degrees, _HUE_SPREAD_DEGREES) % 360
-        colour = _colour(rng, hue, saturation=(0.55, 1), value=(0.5, 1))
+        colour = _colour(rng, hue, (0.55, 1), (0.5, 1))
         if np.linalg.norm(colour - under) >= _MIN_CONTRAST:
             return colour
 
 
 def _colour(
-    rng: np.random.Generator,
-    hue: float,
-    saturation: tuple[float, float],
-    value: tuple[float, float],
+    rng: Rng, hue: float, saturations: tuple[float, float], values: tuple[float, float]
 ) -> np.ndarray:
     """An RGB colour of a hue in degrees: float (3,), 0..255."""
-    hsv = np.array([[[hue, rng.uniform(*saturation), rng.uniform(*value)]]])
+    hsv = np.array([[[hue, rng.uniform(*saturations), rng.uniform(*values)]]])
     return cv2.cvtColor(hsv.astype(np.float32), cv2.COLOR_HSV2RGB)[0, 0].astype(float) * 255
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _background(rng: Rng, height: int, width: int) -> np.ndarray:
     """Two dull colours mixed by a pattern: uint8 (height, width, 3)."""
-    first, second = (
-        _colour(rng, rng.uniform(0, 360), saturation=(0, 0.35), value=(0.2, 0.9)) for _ in range(2)
-    )
+    first = _colour(rng, rng.uniform(0, 360), (0, 0.35), (0.2, 0.9))
+    second = _colour(rng, rng.uniform(0, 360), (0, 0.35), (0.2, 0.9))
     second = first + (second - first) * rng.uniform(0.3, 0.8)
     pattern = _PATTERNS[rng.integers(len(_PATTERNS))](rng, height, width)[:, :, None]
     return np.rint(first + (second - first) * pattern).astype(np.uint8)
 
 
-def _direction(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _direction(rng: Rng, height: int, width: int) -> np.ndarray:
     """Distance in pixels along a random direction: (height, width)."""
     angle = rng.uniform(0, np.pi / 2)
-    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
-    return np.cos(angle) * columns + np.sin(angle) * rows
+    return np.add.outer(np.sin(angle) * np.arange(height), np.cos(angle) * np.arange(width))
 
 
-def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _clouds(rng: Rng, height: int, width: int) -> np.ndarray:
     coarse = rng.random((rng.integers(3, 12), rng.integers(3, 12)))
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _gradient(rng: Rng, height: int, width: int) -> np.ndarray:
     along = _direction(rng, height, width)
     return along / along.max()
 
 
-def _stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _stripes(rng: Rng, height: int, width: int) -> np.ndarray:
     along = _direction(rng, height, width)
     return 0.5 + 0.5 * np.sin(along * (2 * np.pi / rng.uniform(8, 50)))
 
 
-def _checker(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _checker(rng: Rng, height: int, width: int) -> np.ndarray:
     step = rng.integers(10, 40)
-    rows, columns = np.arange(height)[:, None], np.arange(width)[None, :]
-    return ((rows // step + columns // step) % 2).astype(float)
+    return (np.add.outer(np.arange(height) // step, np.arange(width) // step) % 2).astype(float)
 
 
 _PATTERNS = (_clouds, _gradient, _stripes, _checker)

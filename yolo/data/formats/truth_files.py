@@ -10,15 +10,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from yolo.data.formats.annotation_cache import Contents, read_cached, to_bytes
+from yolo.data.formats.annotation_cache import read_cached, to_bytes
+from yolo.data.formats.contents import Contents, sanitize
 from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.data.formats.sanitize import sanitize
 from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
 
@@ -34,8 +33,7 @@ MOST_DIGITS = 15
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ListedImage:
+class ListedImage(NamedTuple):
     """An image as its data set lists it.
 
     Attributes:
@@ -62,8 +60,7 @@ class TruthObject(NamedTuple):
     ignored: bool = False
 
 
-@dataclass(slots=True)
-class ImageTruth:
+class ImageTruth(NamedTuple):
     """What an annotation file holds.
 
     Attributes:
@@ -71,14 +68,18 @@ class ImageTruth:
         size_hw: of the image; where it is bad, the annotated or a nominal one.
         objects: in the file's order.
         is_bad: the image cannot be read.
-        annotated_hw: the size in the annotation file where it is another one; else None.
+        annotated_hw: the size in the annotation file where it may be another one.
     """
 
     file_name: str
     size_hw: tuple[int, int]
-    objects: list[TruthObject] = field(default_factory=list)
+    objects: list[TruthObject]
     is_bad: bool = False
     annotated_hw: tuple[int, int] | None = None
+
+
+Parse = Callable[[ListedImage, bytes], ImageTruth]
+"""An image and the content of its annotation file (b"" where there is none) -> what it holds."""
 
 
 class TruthFilesDataset(DetectionDataset):
@@ -86,23 +87,20 @@ class TruthFilesDataset(DetectionDataset):
 
     Args:
         listed: the images, at least one.
-        parse: an image and the content of its annotation file (b"" where there is none) -> what it
-            holds; raises UserError without the place in the list.
+        parse: of the format; raises UserError without the place in the list.
         source: the data set, for messages.
         image_root: the folder that the file names of `ImageTruth` are relative to.
         part: which images of it are listed; with the other arguments it names the cache entry.
         unit: what `TruthObject.number` counts: "object" or "line".
-        class_names: label -> name; None takes the names that are found, by alphabet.
-
-    Raises:
-        UserError: a file or image is missing or broken, or a class unknown.
+        class_names: None takes the names that are found, by alphabet.
+        cache: a folder for cache entries; None always parses.
     """
 
     def __init__(
         self,
         *,
         listed: Sequence[ListedImage],
-        parse: Callable[[ListedImage, bytes], ImageTruth],
+        parse: Parse,
         source: Path,
         image_root: Path,
         part: str,
@@ -110,11 +108,13 @@ class TruthFilesDataset(DetectionDataset):
         class_names: Sequence[str] | None,
         cache: Path | None,
     ) -> None:
+        _check_distinct(source, listed)
         files = [_read(image) for image in listed]
 
         def parse_all() -> Contents:
             _log.info("Reading %s annotation files of %s", f"{len(listed):,}", source)
-            truths = [_parse(parse, *pair) for pair in zip(listed, files, strict=True)]
+            pairs = zip(listed, files, strict=True)
+            truths = [_parse(parse, image, content) for image, content in pairs]
             return pack_truths(listed, truths, unit, class_names)
 
         roots = (str(source.resolve()), str(image_root.resolve()))
@@ -126,13 +126,16 @@ class TruthFilesDataset(DetectionDataset):
             image_root=image_root,
             parse=parse_all,
         )
-        super().__init__(
-            source=source,
-            image_root=image_root,
-            class_names=contents.class_names,
-            annotations=contents.annotations,
-            findings=contents.findings,
-        )
+        super().__init__(source, image_root, contents)
+
+
+def _check_distinct(source: Path, listed: Sequence[ListedImage]) -> None:
+    first: dict[str, ListedImage] = {}
+    for image in listed:
+        other = first.setdefault(image.name, image)
+        if other is not image:
+            text = f"{image.name} is listed twice, first in {other.where or source}"
+            raise UserError(image.message(f"{text}; remove one of the two."))
 
 
 def _read(image: ListedImage) -> bytes:
@@ -150,9 +153,7 @@ def _with_heads(listed: Sequence[ListedImage], files: Sequence[bytes]) -> Iterat
         yield content
 
 
-def _parse(
-    parse: Callable[[ListedImage, bytes], ImageTruth], image: ListedImage, content: bytes
-) -> ImageTruth:
+def _parse(parse: Parse, image: ListedImage, content: bytes) -> ImageTruth:
     try:
         return parse(image, content)
     except UserError as error:
@@ -190,7 +191,8 @@ def pack_truths(
 
     file_names = [truth.file_name for truth in truths]
     annotated_hw = [truth.annotated_hw or truth.size_hw for truth in truths]
-    annotations, findings = sanitize(
+    return sanitize(
+        class_names,
         image_ids=_image_ids(file_names),
         file_names=file_names,
         sizes_hw=np.array([truth.size_hw for truth in truths], np.int64).reshape(-1, 2),
@@ -200,9 +202,8 @@ def pack_truths(
         ignored=np.array([found.ignored for found in objects], bool),
         describe=describe,
         annotated_hw=np.array(annotated_hw, np.int64).reshape(-1, 2),
+        bad_images=sum(truth.is_bad for truth in truths),
     )
-    bad_images = sum(truth.is_bad for truth in truths)
-    return Contents(tuple(class_names), annotations, findings, bad_images)
 
 
 def _place(image: ListedImage, unit: str, found: TruthObject) -> str:

@@ -13,7 +13,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
-from yolo.data.formats.detection import first_names, is_inside
+from yolo.data.formats.detection import DetectionDataset, first_names, is_inside
 from yolo.data.formats.truth_files import (
     ImageTruth,
     ListedImage,
@@ -21,7 +21,7 @@ from yolo.data.formats.truth_files import (
     TruthObject,
 )
 from yolo.data.formats.writing import (
-    Content,
+    WrittenImage,
     check_distinct,
     check_plain,
     decimal,
@@ -72,10 +72,8 @@ class VocDataset(TruthFilesDataset):
                 f"the folder {root} does not exist: name a VOCdevkit, or a folder with Annotations "
                 "and JPEGImages (scripts/download_voc.py fetches Pascal VOC)."
             )
-        listed = [image for image_set in image_sets for image in _listed(root, image_set)]
-        _check_distinct(listed)
         super().__init__(
-            listed=listed,
+            listed=[image for image_set in image_sets for image in _listed(root, image_set)],
             parse=partial(_parse, root, on_bad_image),
             source=root,
             image_root=root,
@@ -141,19 +139,6 @@ def _offer(root: Path) -> str:
     plain = [name for name in found if "_" not in name] or found
     every = f"{EVERY_XML!r} takes every XML of Annotations"
     return f"it has {first_names(plain, 8)}, and {every}" if plain else every
-
-
-def _check_distinct(listed: Sequence[ListedImage]) -> None:
-    first: dict[str, ListedImage] = {}
-    for image in listed:
-        other = first.setdefault(image.name, image)
-        if other is not image:
-            raise UserError(
-                image.message(
-                    f"{image.name} is listed twice, first in {other.where or 'Annotations'}; "
-                    "remove one of the two."
-                )
-            )
 
 
 def _parse(root: Path, on_bad_image: OnBadImage, image: ListedImage, content: bytes) -> ImageTruth:
@@ -253,7 +238,9 @@ def _corner(where: str, element: Element, tag: str) -> float:
         ) from None
 
 
-def write_voc(folder: Path, content: Content) -> dict[str, Any]:
+def write_voc(
+    folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
+) -> dict[str, Any]:
     """Write an XML for each image and the list of them; ignored regions are difficult.
 
     Fractions of a pixel stay.
@@ -261,12 +248,12 @@ def write_voc(folder: Path, content: Content) -> dict[str, Any]:
     Raises:
         UserError: a name that the format cannot hold, or two images that share an XML.
     """
-    check_plain(content, "voc")
-    stems = [stem(name) for name in content.names]
+    check_plain(dataset.class_names, images, "voc")
+    stems = [stem(image.name) for image in images]
     check_distinct("the image", stems, "voc has one XML for both: rename one")
-    for image in content.images():
+    for image in images:
         objects = "".join(
-            _object_xml(content.class_names[label], box, difficult)
+            _object_xml(dataset.class_names[label], box, difficult)
             for box, label, difficult in image.objects()
         )
         xml = (
@@ -279,9 +266,9 @@ def write_voc(folder: Path, content: Content) -> dict[str, Any]:
             "</annotation>\n"
         )
         write_text(folder / "Annotations" / f"{stem(image.name)}.xml", xml)
-    lists = folder / "ImageSets/Main" / f"{content.split}.txt"
+    lists = folder / "ImageSets/Main" / f"{split}.txt"
     write_text(lists, "".join(f"{name}\n" for name in stems))
-    return {"type": "voc", "root": Path(), "image_sets": [content.split]}
+    return {"type": "voc", "root": Path(), "image_sets": [split]}
 
 
 def _object_xml(class_name: str, box_xyxy_px: Sequence[float], difficult: bool) -> str:

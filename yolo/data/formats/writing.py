@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
-from yolo.data.annotations import Annotations
-from yolo.data.formats.detection import first_names
+from yolo.data.formats.detection import DetectionDataset, first_names
 from yolo.errors import UserError
 
 DIGITS = 10
 """Decimals to which sums of exact numbers are rounded: far below float32, far above float64."""
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenImage:
-    """An image with its n boxes.
+class WrittenImage(NamedTuple):
+    """An image on its way into files, with n boxes.
 
     Attributes:
-        id: in the data set.
         name: of the file, relative to the folder of images.
-        height, width: in pixels.
         boxes_xyxy_px: float64 (n, 4) that read like the float32: 0.1, not 0.10000000149011612.
-        labels, ignored: n each.
     """
 
     id: int
@@ -42,36 +37,17 @@ class WrittenImage:
         return zip(self.boxes_xyxy_px.tolist(), self.labels, self.ignored, strict=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Content:
-    """A data set on its way into files.
-
-    Attributes:
-        names: the images' file names, relative to the folder of images, all different.
-        annotations: sizes, boxes, labels; its own file names do not count.
-        class_names: label -> name.
-        category_ids: label -> id.
-        split: train, val or test.
-    """
-
-    names: Sequence[str]
-    annotations: Annotations
-    class_names: Sequence[str]
-    category_ids: Sequence[int]
-    split: str
-
-    def images(self) -> Iterator[WrittenImage]:
-        """All images in their order."""
-        packed = self.annotations
-        boxes = packed.boxes_xyxy_px.astype(str).astype(np.float64)
-        for index, name in enumerate(self.names):
-            height, width = packed.size_hw(index)
-            _, labels, ignored = packed.truth(index)
-            first, end = packed.offsets[index : index + 2]
-            number = int(packed.image_ids[index])
-            yield WrittenImage(
-                number, name, height, width, boxes[first:end], labels.tolist(), ignored.tolist()
-            )
+def images_to_write(dataset: DetectionDataset, names: Sequence[str]) -> list[WrittenImage]:
+    """All images of a data set, under other names."""
+    packed = dataset.annotations
+    boxes = packed.boxes_xyxy_px.astype(str).astype(np.float64)
+    images = []
+    for index, (number, name) in enumerate(zip(packed.image_ids.tolist(), names, strict=True)):
+        _, labels, ignored = packed.truth(index)
+        own = boxes[packed.offsets[index] : packed.offsets[index + 1]]
+        size_hw = packed.size_hw(index)
+        images.append(WrittenImage(number, name, *size_hw, own, labels.tolist(), ignored.tolist()))
+    return images
 
 
 def decimal(value: float) -> str:
@@ -101,17 +77,17 @@ def check_distinct(what: str, names: Iterable[str], why: str) -> None:
         raise UserError(f"{what} {first_names(repeated)}: stands there more than once, but {why}.")
 
 
-def check_plain(content: Content, form: str) -> None:
-    """Refuse what the formats that name classes in text cannot hold.
+def check_plain(class_names: Sequence[str], images: Iterable[WrittenImage], form: str) -> None:
+    """Refuse what a format that has all names as text cannot hold.
 
     Raises:
         UserError: a name with control characters or spaces around it, or a class name that repeats.
     """
-    for what, names in (("the class", content.class_names), ("the image", content.names)):
-        for name in names:
-            if not name or not name.isprintable() or name != name.strip():
-                raise UserError(
-                    f"{what} {name!r}: {form} cannot hold names that are empty, have spaces around "
-                    "them or control characters in them; rename it first."
-                )
-    check_distinct("the class", content.class_names, f"{form} knows classes by their names")
+    named = [("the class", name) for name in class_names]
+    for what, name in [*named, *(("the image", image.name) for image in images)]:
+        if not name or not name.isprintable() or name != name.strip():
+            raise UserError(
+                f"{what} {name!r}: {form} cannot hold names that are empty, have spaces around "
+                "them or control characters in them; rename it first."
+            )
+    check_distinct("the class", class_names, f"{form} knows classes by their names")

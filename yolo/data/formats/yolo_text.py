@@ -19,14 +19,14 @@ import yaml
 
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
 from yolo.data.formats.csv_boxes import csv_rows
-from yolo.data.formats.detection import first_names, is_inside
+from yolo.data.formats.detection import DetectionDataset, first_names, is_inside
 from yolo.data.formats.truth_files import (
     ImageTruth,
     ListedImage,
     TruthFilesDataset,
     TruthObject,
 )
-from yolo.data.formats.writing import Content, check_distinct, stem, write_text
+from yolo.data.formats.writing import WrittenImage, check_distinct, stem, write_text
 from yolo.data.images import IMAGE_SUFFIXES, size_hw
 from yolo.data.reading import decode_text, read_or_refuse, read_text
 from yolo.errors import UserError
@@ -149,7 +149,7 @@ def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
 
 def _read_list(path: Path, images: Path, labels: Path) -> list[ListedImage]:
     _check_folders(images, labels)
-    listed: dict[str, ListedImage] = {}
+    listed = []
     content = read_or_refuse("the list", path)
     for number, row in csv_rows(f"the list {path}", content, LIST_HEADER):
         where = f"{path}, line {number}"
@@ -158,13 +158,10 @@ def _read_list(path: Path, images: Path, labels: Path) -> list[ListedImage]:
                 f"{where} is {','.join(row)!r}, but must be `image,annotation`: two file names "
                 "inside the folders of images and of text files."
             )
-        image = ListedImage(str(PurePosixPath(row[0])), truth=labels / row[1], where=where)
-        other = listed.setdefault(image.name, image)
-        if other is not image:
-            raise UserError(f"{where}: {image.name} is listed twice, first in {other.where}.")
+        listed.append(ListedImage(str(PurePosixPath(row[0])), labels / row[1], where))
     if not listed:
         raise UserError(f"{path} lists no image; its lines must be `image,annotation`.")
-    return [*listed.values()]
+    return listed
 
 
 class _NoAliases(yaml.SafeLoader):
@@ -208,12 +205,12 @@ def _parse(
     image: ListedImage,
     content: bytes,
 ) -> ImageTruth:
+    is_bad, objects = False, []
     try:
-        truth = ImageTruth(image.name, size_hw(images / image.name))
+        height, width = size_hw(images / image.name)
     except UserError as error:
         on_bad_image(error)
-        truth = ImageTruth(image.name, nominal_hw(), is_bad=True)
-    height, width = truth.size_hw
+        is_bad, (height, width) = True, nominal_hw()
     lines = decode_text(str(image.truth), content).split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -224,8 +221,8 @@ def _parse(
             raise UserError(f"{image.truth}, line {number} {error}") from None
         left, top = (cx - w / 2) * width, (cy - h / 2) * height
         right, bottom = (cx + w / 2) * width, (cy + h / 2) * height
-        truth.objects.append(TruthObject(number, name, (left, top, right, bottom)))
-    return truth
+        objects.append(TruthObject(number, name, (left, top, right, bottom)))
+    return ImageTruth(image.name, (height, width), objects, is_bad)
 
 
 def _parse_line(
@@ -253,24 +250,26 @@ def _parse_line(
     return names[label], cx, cy, w, h
 
 
-def write_yolo_text(folder: Path, content: Content) -> dict[str, Any]:
+def write_yolo_text(
+    folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
+) -> dict[str, Any]:
     """Write a text file for each image, also for one without boxes, and the classes' names.
 
     Raises:
         UserError: an image that the format would not find, or that shares its text file.
     """
-    stems = map(stem, content.names)
+    stems = [stem(image.name) for image in images]
     check_distinct("the image", stems, "yolo_text has one text file for both: rename one")
-    for path in map(PurePosixPath, content.names):
+    for path in (PurePosixPath(image.name) for image in images):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             raise UserError(
                 f"the image {path}: yolo_text takes images by their suffix "
                 f"({', '.join(IMAGE_SUFFIXES)}) and no hidden ones; rename it first."
             )
-    check_distinct("the class", content.class_names, "yolo_text refuses repeated names")
-    names = json.dumps(list(content.class_names), ensure_ascii=False)  # json is YAML, all quoted
+    check_distinct("the class", dataset.class_names, "yolo_text refuses repeated names")
+    names = json.dumps(list(dataset.class_names), ensure_ascii=False)  # json is YAML, all quoted
     write_text(folder / "names.yaml", f"names: {names}\n")
-    for image in content.images():
+    for image in images:
         size_wh = np.array([image.width, image.height], np.float64)
         low, high = image.boxes_xyxy_px[:, :2], image.boxes_xyxy_px[:, 2:]
         cxcywh = np.concatenate([(low + high) / 2 / size_wh, (high - low) / size_wh], axis=1)
