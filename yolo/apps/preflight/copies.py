@@ -43,7 +43,7 @@ class Copies:
         return cls(leaked, inside)
 
     def fault(self) -> str | None:
-        """A validation on what was trained on tells nothing."""
+        """A validation on what was trained on has no meaning."""
         if not self.leaked:
             return None
         first = self.leaked[0]

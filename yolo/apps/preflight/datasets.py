@@ -11,7 +11,6 @@ from markupsafe import Markup
 from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.apps.report.page import Cell, Filled, details, table
 from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.errors import UserError
 from yolo.factory.data import Split, build_dataset, check_same_classes
 
 FEW_BOXES = 10  # a class with fewer training boxes is hardly learnt
@@ -23,10 +22,7 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 def check_files(preflight: Preflight) -> Outcome:
     """Open train and val, and compare the classes that they define."""
     for split in SPLITS:
-        try:
-            preflight.datasets[split] = build_dataset(preflight.config, split)
-        except UserError as error:
-            raise UserError(f"data.{split}: {error}") from error
+        preflight.datasets[split] = build_dataset(preflight.config, split)
     train, val = (preflight.datasets[split] for split in SPLITS)
     lacking = [repr(name) for name in val.class_names if name not in train.class_names]
     if not lacking:

@@ -161,7 +161,7 @@ def _decode(dataset: DetectionDataset, index: int) -> str:
 
 
 def _samples(preflight: Preflight, without: set[str]) -> Markup:
-    """Some training images with their truth: what no figure tells is seen at once."""
+    """Some training images with their truth: what no figure shows is seen at once."""
     dataset = preflight.datasets["train"]
     sound = (
         index

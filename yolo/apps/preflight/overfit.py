@@ -125,7 +125,7 @@ def overfit(
 
     Args:
         resolved: a detector's config.
-        ranks: this process, alone.
+        ranks: this process, the only one.
         images, steps: how many images, and at most how many optimizer steps.
         log: prints lines.
 

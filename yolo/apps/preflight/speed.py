@@ -286,7 +286,7 @@ def _memory_gb(trial: TrialRun, largest_px: int, seconds_per_image: float) -> fl
 
 
 def total_gb(device: torch.device) -> float:
-    """All memory of the GPU, or of the machine; infinite where it does not tell."""
+    """All memory of the GPU, or of the machine; infinite where that is unknown."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / GIGABYTE
     return (memory_bytes() or math.inf) / GIGABYTE

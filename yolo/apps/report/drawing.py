@@ -263,7 +263,7 @@ def _write_tags(canvas: np.ndarray, tags: Sequence[tuple[str, np.ndarray, Colour
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:
-    """An image below a strip with a title: of one too long the end, as paths are told apart by."""
+    """An image below a strip with a title: of one too long the end, where paths differ."""
     width, font = image.shape[1], _load_font(_font_size_px(image) + 2)
     candidates = (title, *(f"…{title[start:]}" for start in range(1, len(title))))
     title = next((some for some in candidates if _text_size(font, some)[0] <= width), "")

@@ -26,23 +26,15 @@ LOG_SPAN = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a plot or chart.
+    """One line of a plot or chart."""
 
-    Attributes:
-        name: in the legend.
-        x, y: (P,), NaN is a gap.
-        figure: what the line comes to, written in the legend where a plot has figures.
-        marker: of the points, as matplotlib names it; empty draws the line alone.
-        colour, style: in charts; a number into their colours, and a line style of matplotlib.
-    """
-
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    figure: float = 0.0
-    marker: str = ""
-    colour: int = 0
-    style: str = "-"
+    name: str  # in the legend
+    x: np.ndarray  # (P,)
+    y: np.ndarray  # (P,), NaN is a gap
+    figure: float = 0.0  # what it comes to, written in the legend where a plot has figures
+    marker: str = ""  # of the points, as matplotlib names it; empty draws none
+    colour: int = 0  # in charts: a number into their colours
+    style: str = "-"  # in charts, as matplotlib names it
 
     @classmethod
     def steps(cls, name: str, recall: np.ndarray, precision: np.ndarray, figure: float) -> Line:

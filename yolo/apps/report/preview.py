@@ -83,7 +83,7 @@ def learning_rate_curves(name: str, config: TaskConfig) -> Iterator[Line]:
     """The optimizer's rate before each step, and the encoder's where it has its own.
 
     A plateau's rate depends on results that are not known yet: it is drawn as if the monitored
-    figure always rose, and its name says so.
+    figure always rose, and its name notes it.
     """
     training = config.training
     schedule, kind = build_schedule(config), str(training.schedule.type)

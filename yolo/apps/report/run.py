@@ -42,11 +42,7 @@ PICTURE_PX = 1500
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
-    """Write the page of a run.
-
-    Args:
-        folder: of the run.
-        output: a file; None is ``report.html`` in the folder.
+    """Write the page of a run; None is ``report.html`` in its folder.
 
     Raises:
         UserError: the folder is not a run's, or the page cannot be written.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,15 +21,10 @@ METRICS, CONFIG, PICTURES = "metrics.jsonl", "config.yaml", "pictures"
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """The reports of one phase, in the order of their steps.
+    """The reports of one phase, in the order of their steps."""
 
-    Attributes:
-        steps: int (R,).
-        figures: name -> float (R,), NaN where a report lacks it.
-    """
-
-    steps: np.ndarray
-    figures: dict[str, np.ndarray]
+    steps: np.ndarray  # int (R,)
+    figures: dict[str, np.ndarray]  # float (R,), NaN where a report lacks it
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -41,22 +37,14 @@ class Records:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """A run as its files describe it.
-
-    Attributes:
-        path: the folder.
-        training, validation: the reports.
-        settings: of the config by dotted key, none if it cannot be read.
-        base: the YAML that the run was started with, "" if unknown.
-        last_report: when ``metrics.jsonl`` was last written.
-    """
+    """A run as its files describe it."""
 
     path: Path
     training: Records
     validation: Records
-    settings: Mapping[str, Setting]
-    base: str
-    last_report: datetime | None
+    settings: Mapping[str, Setting]  # of the config by dotted key, none if it cannot be read
+    base: str  # the YAML that the run was started with, "" if unknown
+    last_report: datetime | None  # when the metrics were last written
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
@@ -70,7 +58,7 @@ class RunFolder:
             raise UserError(
                 f"{path}: not the folder of a run: it has neither {CONFIG} nor {METRICS}"
             )
-        head = _read(config).partition("\n")[0]
+        base = re.match("# Resolved from (.*?): ", _read(config))
         when = datetime.fromtimestamp(metrics.stat().st_mtime) if metrics.is_file() else None
         records = list(_records(_read(metrics)))
         try:
@@ -82,9 +70,7 @@ class RunFolder:
             training=_pack(records, "training"),
             validation=_pack(records, "validation"),
             settings=settings,
-            base=head.removeprefix("# Resolved from ").partition(": ")[0]
-            if head.startswith("# ")
-            else "",
+            base=base[1] if base else "",
             last_report=when,
         )
 
