@@ -1,17 +1,18 @@
 """Every way to get a config wrong, with the exact words that the user reads."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from yolo.config import ConfigError, config_from_dict, load_config
+from yolo.config.schema.encoders import Encoder
 from yolo.config.schema.training import TrainingConfig
 from yolo.config.schema.transforms import transforms
 
-ENCODERS = (
-    "one of 'darknet19', 'darknet53', 'darknet_tiny', 'extraction', 'mobilenet_v3_large', "
-    "'mobilenet_v3_small', 'resnet101', 'resnet18' or 'resnet50'"
-)
+SECTIONS = get_args(get_args(Encoder)[0])
+TYPES = sorted(n for s in SECTIONS for n in get_args(s.model_fields["type"].annotation))
+ENCODERS = f"one of {', '.join(map(repr, TYPES[:-1]))} or {TYPES[-1]!r}"
 NAMES = list(transforms())
 TRANSFORMS = ", ".join(map(repr, NAMES[:-1])) + f" or {NAMES[-1]!r}"
 TRAINING_KEYS = ", ".join(TrainingConfig.model_fields)

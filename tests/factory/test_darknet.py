@@ -1,4 +1,4 @@
-"""Darknet's files as the start of our models: which file is which, and what a report says."""
+"""Darknet's files as the start of our models: which file is which, and what a report contains."""
 
 import pytest
 import torch

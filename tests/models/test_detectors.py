@@ -164,9 +164,9 @@ def test_dropout_is_for_training_alone():
         assert not torch.equal(classifier(images), classifier(images))
 
 
-def test_the_input_is_what_the_encoder_expects_unless_told_otherwise():
+def test_the_input_is_what_the_encoder_expects_unless_given_otherwise():
     encoder = ENCODERS["darknet_tiny"](width=0.25)
     assert encoder.preprocessing == UNIT_RANGE
     assert Classifier(encoder=encoder, classes=3).normalise.mean.flatten().tolist() == [0, 0, 0]
-    told = Classifier(encoder=encoder, classes=3, preprocessing=IMAGENET)
-    torch.testing.assert_close(told.normalise.std.flatten(), torch.tensor(IMAGENET.std))
+    given = Classifier(encoder=encoder, classes=3, preprocessing=IMAGENET)
+    torch.testing.assert_close(given.normalise.std.flatten(), torch.tensor(IMAGENET.std))
