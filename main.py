@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from yolo.train.interruption import end_at_once_on_signals, end_process
@@ -25,10 +26,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     resolved = load_config_or_exit(arguments.config, arguments.overrides)
     # torch takes seconds to import: only now that the config has proved right
     from yolo.apps.report.drawing import EvaluationPictures
+    from yolo.factory.training import build_trainer
     from yolo.train.command import train
 
-    script, pictures = Path(__file__).resolve(), EvaluationPictures()
-    return train(arguments, resolved, argv, script=script, pictures=pictures)
+    build = partial(
+        build_trainer,
+        resolved,
+        name=arguments.name,
+        resume=arguments.resume,
+        pictures=EvaluationPictures(),
+    )
+    script = Path(__file__).resolve()
+    return train(build, devices=arguments.devices, argv=argv, script=script)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.timing import take_turns
 from benchmarks.training import CLASSES, random_batch
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.factory.detector import build_coder, build_detector, build_postprocess
-from yolo.train.host_memory import keep_freed_memory
+from yolo.train.distributed import keep_freed_memory
 from yolo.train.precision import choose_precision
 
 CONFIGS = (

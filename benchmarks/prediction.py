@@ -22,7 +22,7 @@ from yolo.factory.detector import build_coder, build_detector, build_postprocess
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector
 from yolo.records import Detections
-from yolo.train.host_memory import keep_freed_memory
+from yolo.train.distributed import keep_freed_memory
 
 CONFIG = REPOSITORY_ROOT / "configs" / "yolov3" / "darknet53_coco.yaml"
 CONF = 0.25

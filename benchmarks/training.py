@@ -16,10 +16,10 @@ from benchmarks.memory import GB, in_fresh_process, peak_bytes
 from benchmarks.timing import take_turns
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.factory.detector import build_coder, build_detector, build_loss
-from yolo.factory.optimizer import build_optimizer
+from yolo.factory.learner import build_optimizer
 from yolo.models.detector import Detector
 from yolo.records import Batch, Sample
-from yolo.train.host_memory import keep_freed_memory
+from yolo.train.distributed import keep_freed_memory
 from yolo.train.precision import Precision, choose_precision
 
 CLASSES = [f"class {number}" for number in range(80)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     # torch takes seconds to import: only now that the config has proved right
     from yolo.apps.report.drawing import EvaluationPictures
+    from yolo.factory.training import build_trainer
     from yolo.train.command import train
 
-    script, pictures = Path(__file__).resolve(), EvaluationPictures()
-    return train(arguments, resolved, argv, script=script, pictures=pictures)
+    build = partial(
+        build_trainer,
+        resolved,
+        name=arguments.name,
+        resume=arguments.resume,
+        pictures=EvaluationPictures(),
+    )
+    script = Path(__file__).resolve()
+    return train(build, devices=arguments.devices, argv=argv, script=script)
 
 
 if __name__ == "__main__":

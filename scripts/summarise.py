@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config_or_exit(arguments.config, arguments.overrides).config
     from yolo.factory.classification import build_classifier
     from yolo.factory.detector import build_detector
-    from yolo.factory.optimizer import build_freeze
+    from yolo.factory.learner import build_freeze
     from yolo.models.summary import summarise
 
     names = [str(label) for label in range(arguments.classes)]

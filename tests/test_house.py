@@ -28,9 +28,7 @@ LEVELS = (
 )
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 NEIGHBOURS = {"models": {"darknet"}}
-TO_BE_MOVED = {
-    "train": ("yolo.apps.report.drawing", "yolo.config", "yolo.factory.training"),
-}
+TO_BE_MOVED: dict[str, tuple[str, ...]] = {}
 """Imports that go once the rooms' own work is done."""
 LAZY = {"yolo.apps.predict.Predictor", "yolo.config.load_config"}
 """What ``import yolo`` offers and imports at its first use."""

@@ -18,6 +18,7 @@ import torch
 
 from tests.faults.tiny import check_same_run, differences, fork, reference, resume, start
 from tests.faults.trial import wait_for
+from yolo import files
 from yolo.train import checkpoint
 from yolo.train.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 
@@ -152,12 +153,12 @@ def _abort(
 
 
 def _end_at_line(number: int) -> None:
-    """End this process, as a kill would, before the n-th line that runs of checkpoint.py."""
+    """End this process, as a kill would, before the n-th line that runs of the saver's files."""
     seen = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename != checkpoint.__file__:
+        if frame.f_code.co_filename not in (checkpoint.__file__, files.__file__):
             return None
         if event == "line":
             seen += 1

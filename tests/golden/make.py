@@ -18,7 +18,7 @@ from tests.detectors import make_config
 from yolo.factory.detector import build_coder, build_detector, build_loss
 from yolo.models.encoders import ENCODERS
 from yolo.records import Targets
-from yolo.train.optim.optimizers import sgd
+from yolo.train.optimizers import sgd
 
 PATH = Path(__file__).with_name("losses.json")
 STEPS, IMAGES, BOXES, SIZE_PX = 20, 2, 3, 64

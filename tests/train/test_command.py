@@ -10,12 +10,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from yolo.config import load_config
-from yolo.config.command_line import DEFAULT_CONFIG, parse_train_arguments
 from yolo.errors import UserError
 from yolo.train import command
 from yolo.train.distributed import Ranks
 from yolo.train.interruption import Interrupted
+
+
+def train(devices, build=lambda ranks: pytest.fail("nothing to build")) -> int:
+    return command.train(build, devices=devices, argv=[], script=Path("main.py"))
 
 
 class Exchange(Ranks):
@@ -51,10 +53,7 @@ def test_only_what_ends_all_ranks_is_waited_for(failure, code, ended, monkeypatc
     exchange = Exchange(rank=0, world_size=2, device=torch.device("cuda", 0))
     exchange.ended.clear()
     monkeypatch.setattr(command, "join", lambda devices: exchange)
-    monkeypatch.setattr(command, "build_trainer", lambda *_, **__: SimpleNamespace(fit=fit))
-    arguments = parse_train_arguments([])
-    resolved = load_config(DEFAULT_CONFIG)
-    assert command.train(arguments, resolved, [], script=Path("main.py")) == code
+    assert train(None, build=lambda ranks: SimpleNamespace(fit=fit)) == code
     assert exchange.ended[0] == ended
     told = capsys.readouterr().err
     assert len(told.splitlines()) == (1 if code not in (0, 130) else 0)
@@ -63,24 +62,22 @@ def test_only_what_ends_all_ranks_is_waited_for(failure, code, ended, monkeypatc
 def test_gpus_that_are_not_there_are_told_once(monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(command, "launch", lambda *_, **__: pytest.fail("nothing to launch"))
-    arguments = parse_train_arguments(["--gpu", "0,1"])
-    resolved = load_config(DEFAULT_CONFIG)
-    assert command.train(arguments, resolved, [], script=Path("main.py")) == 1
+    assert train(["cuda:0", "cuda:1"]) == 1
     assert capsys.readouterr().err == (
         "error: --gpu 1: this machine has 1 GPU(s), numbered from 0; name one of them, or --gpu "
         "cpu\n"
     )
 
 
-@pytest.mark.parametrize(("gpu", "seconds"), [("cpu,cpu", 120), ("0,1", 30)])
+@pytest.mark.parametrize(
+    ("devices", "seconds"), [(["cpu", "cpu"], 120), (["cuda:0", "cuda:1"], 30)]
+)
 def test_the_long_step_of_a_cpu_may_end_before_the_launcher_kills(
-    gpu: str, seconds: int, monkeypatch
+    devices: list[str], seconds: int, monkeypatch
 ) -> None:
     """It is followed by a checkpoint, which a kill after torch's 30 seconds would lose."""
     given: dict[str, int] = {}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(command, "launch", lambda *_, **options: given.update(options) or 7)
-    arguments = parse_train_arguments(["--gpu", gpu])
-    resolved = load_config(DEFAULT_CONFIG)
-    assert command.train(arguments, resolved, [], script=Path("main.py")) == 7
+    assert train(devices) == 7
     assert given == {"processes": 2, "seconds_to_stop": seconds}

@@ -4,6 +4,8 @@ Each assertion in ``main`` and below runs in the ranks: one that fails ends its 
 """
 
 import os
+import platform
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -15,13 +17,14 @@ import torch.distributed as dist
 import torch.distributed.launcher.api as launcher
 
 from yolo.errors import UserError
-from yolo.train import distributed
+from yolo.train import command
 from yolo.train.checkpoint import load_checkpoint
+from yolo.train.command import launch
 from yolo.train.distributed import (
     Ranks,
     is_rank,
     join,
-    launch,
+    keep_freed_memory,
     lost_rank,
     share_batch_norm,
 )
@@ -108,7 +111,7 @@ def test_after_a_failure_nccl_is_not_waited_for(monkeypatch) -> None:
 def test_the_launcher_kills_when_it_is_told_to(monkeypatch) -> None:
     seen: list[str] = []
     variable = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
-    monkeypatch.setattr(distributed, "run", lambda arguments: seen.append(os.environ[variable]))
+    monkeypatch.setattr(command, "run", lambda arguments: seen.append(os.environ[variable]))
     for asked, got in ((None, "120"), ("7", "7")):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -155,9 +158,16 @@ def check_exchanges(ranks: Ranks) -> None:
 
 def check_training(ranks: Ranks, folder: Path) -> None:
     """The same global batches give the same weights; a step that fails on one rank fails on all."""
-    from test_trainer import ALONE, Notes, ToyBatches, ToyLoss, ToyNet, differences, trainer
-
-    from yolo.train.optim.optimizers import sgd
+    from tests.train.test_trainer import (
+        ALONE,
+        Notes,
+        ToyBatches,
+        ToyLoss,
+        ToyNet,
+        differences,
+        trainer,
+    )
+    from yolo.train.optimizers import sgd
 
     class OnceNaN(ToyLoss):
         """A loss that is no number in step 3 on rank 1, though its gradient is finite."""
@@ -205,10 +215,16 @@ def check_training(ranks: Ranks, folder: Path) -> None:
 
 def check_freezing(ranks: Ranks, folder: Path) -> None:
     """Gradients meet in what is trained now, before and after the unfreezing, and on resuming."""
-    from test_trainer import ALONE, ToyBatches, TwoPartNet, differences, toy_accuracy, trainer
-
+    from tests.train.test_trainer import (
+        ALONE,
+        ToyBatches,
+        TwoPartNet,
+        differences,
+        toy_accuracy,
+        trainer,
+    )
     from yolo.train.freezing import Freeze
-    from yolo.train.optim.optimizers import adam
+    from yolo.train.optimizers import adam
 
     def run(name: str, ranks: Ranks, steps: int):
         model = TwoPartNet(plain=True).double()
@@ -246,8 +262,7 @@ def check_freezing(ranks: Ranks, folder: Path) -> None:
 
 def check_stopping(ranks: Ranks, folder: Path) -> None:
     """With batch norm and dropout: a signal to rank 1 alone stops both, and both resume exactly."""
-    from test_trainer import ToyBatches, differences, signal_at, trainer
-
+    from tests.train.test_trainer import ToyBatches, differences, signal_at, trainer
     from yolo.train.interruption import Interrupted
 
     def run(name: str, **batches):
@@ -275,15 +290,22 @@ def check_stopping(ranks: Ranks, folder: Path) -> None:
 
 def check_evaluation(ranks: Ranks) -> None:
     """Five batches on two ranks give what one rank finds, in the same order."""
-    from test_detection_evaluator import ALONE, NoiseNet, batches, evaluator, never, same
+    from tests.evaluate.test_detection_evaluator import (
+        ALONE,
+        NoiseNet,
+        batches,
+        evaluator,
+        never,
+        same,
+    )
 
     mine = batches(size=1)[ranks.rank :: ranks.world_size]
     both = evaluator(batches=mine, ranks=ranks, metrics=()).find(NoiseNet(), never)
     alone = evaluator(batches=batches(size=1), ranks=ALONE).find(NoiseNet(), never)
     assert both is not None and alone is not None
-    assert same(both, alone) and len(alone.scores) > 100 and both.images == 5
-    for name, loss in alone.losses.items():
-        np.testing.assert_allclose(both.losses[name], loss, rtol=1e-6)
+    assert same(both, alone) and len(alone.scores) > 100 and both.run.images == 5
+    for name, loss in alone.run.losses.items():
+        np.testing.assert_allclose(both.run.losses[name], loss, rtol=1e-6)
     assert both.accuracy == alone.accuracy and set(alone.accuracy) >= {"class", "no_object"}
     result = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), never)
     assert result is not None
@@ -310,7 +332,7 @@ def test_statistics_are_shared_by_gpus_alone() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
     share_batch_norm(model, Ranks(rank=0, world_size=1, device=cpu))
     assert type(model[1]) is torch.nn.BatchNorm2d
-    with pytest.raises(UserError, match=r"sync_batch_norm: works on GPUs only, .* 2 processes"):
+    with pytest.raises(UserError, match=r"batch norm works on GPUs only, .* 2 processes"):
         share_batch_norm(model, Ranks(rank=0, world_size=2, device=cpu))
     share_batch_norm(model, Ranks(rank=0, world_size=2, device=cuda))
     assert type(model[1]) is torch.nn.SyncBatchNorm
@@ -333,3 +355,17 @@ def test_a_lost_rank_is_told_in_a_sentence() -> None:
     assert "(Cuda failure 2 'out of memory')" in str(lost_rank(own, two))
     assert lost_rank(RuntimeError("shapes differ"), two) is None
     assert lost_rank(broken, Ranks(rank=0, world_size=1, device=torch.device("cpu"))) is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
+def test_a_freed_tensors_memory_is_used_again():
+    tensor_mb = 64
+    pages = tensor_mb * 2**20 // resource.getpagesize()
+    assert keep_freed_memory()
+    for _ in range(16):  # the heap grows to its size
+        torch.ones(tensor_mb * 2**18)  # float32
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.ones(tensor_mb * 2**18)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < pages / 4  # mapped anew, each of the 8 would cost pages, or pages / 512 if huge

@@ -74,7 +74,7 @@ def test_a_part_that_is_not_there_is_told_with_those_that_are(until):
     with pytest.raises(UserError) as error:
         Freeze(Model(ENCODERS["darknet53"]()), until=until)
     assert str(error.value) == (
-        f"training.freeze.until: {until!r} is no part of this encoder; it can be encoder, "
+        f"{until!r} is no part of this encoder; it can be encoder, "
         + "encoder.stem, "
         + ", ".join(f"encoder.stages.{i}" for i in range(5))
     )
@@ -113,6 +113,6 @@ def test_the_whole_networks_batch_norms():
     assert frozen_names(model) == expected | {"encoder.convs.0.conv.weight"}
     assert len(norms_at_rest(model)) == 8
     count = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    assert freeze.describe() == (
+    assert freeze.describe(0, starting=True) == (
         f"frozen before step 1,000: {count:,} parameters, up to encoder.convs.0"
     )

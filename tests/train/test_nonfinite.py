@@ -161,15 +161,15 @@ def test_what_a_step_keeps_is_bounded_and_lies_in_no_shared_memory(monkeypatch) 
     batch = toy_batch(0, range(2))
     batch.images.share_memory_()
     monkeypatch.setattr(nonfinite, "KEPT_BYTES", batch.images.nbytes + 1)
-    share = nonfinite.Share()
+    step = nonfinite.StepInputs()
     for _ in range(3):
-        share.add(batch, {})
-    assert [tuple(kept.images.shape) for kept in share.batches] == [(2, 3, 8, 8)] * 2 + [
+        step.add(batch, {})
+    assert [tuple(kept.images.shape) for kept in step.batches] == [(2, 3, 8, 8)] * 2 + [
         (2, 3, 0, 0)
     ]
-    assert not any(kept.images.is_shared() for kept in share.batches[:2])
-    assert torch.equal(share.batches[1].images, batch.images)
-    assert share.batches[2].images.untyped_storage().nbytes() == 0
+    assert not any(kept.images.is_shared() for kept in step.batches[:2])
+    assert torch.equal(step.batches[1].images, batch.images)
+    assert step.batches[2].images.untyped_storage().nbytes() == 0
 
 
 @pytest.mark.parametrize(("where", "skipped", "backed_off"), [("output", 1, 0), ("gradient", 0, 1)])

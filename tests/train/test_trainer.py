@@ -17,12 +17,12 @@ from yolo.train.evaluation import Evaluation
 from yolo.train.freezing import Freeze
 from yolo.train.interruption import Interrupted
 from yolo.train.learner import Learner
-from yolo.train.logging import SilentLog
-from yolo.train.optim.optimizers import adam, adamw, sgd
-from yolo.train.optim.schedules import Plateau
+from yolo.train.log import RunLog
+from yolo.train.optimizers import adam, adamw, sgd
 from yolo.train.precision import Precision
 from yolo.train.progress import Plan, Progress
-from yolo.train.run_lock import RunLock
+from yolo.train.run_folder import RunLock
+from yolo.train.schedules import Plateau
 from yolo.train.trainer import Trainer
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
@@ -171,8 +171,8 @@ class ToyEvaluator:
         )
 
 
-class Notes(SilentLog):
-    """Remembers what it was told."""
+class Notes(RunLog):
+    """Remembers what was reported."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -745,7 +745,7 @@ def test_out_of_memory_is_told_with_what_to_do(tmp_path: Path, error: RuntimeErr
 
     run = trainer(tmp_path, model=Greedy())
     with pytest.raises(
-        UserError, match=r"out of memory on cpu: training\.micro_batch_size is 2 and data"
+        UserError, match="out of memory on cpu: make the micro-batch or the images smaller"
     ):
         run.fit()
     assert run.batches.closed == 1 and run.log.closed
@@ -803,17 +803,16 @@ def test_patience(tmp_path: Path, figures: list[float], stops_at: int) -> None:
     assert again.fit().step == stops_at and again.log.trained == []
 
 
-def test_enough_is_enough(tmp_path: Path) -> None:
+def test_the_training_ends_at_its_target_figure(tmp_path: Path) -> None:
     evaluator = ToyEvaluator([0.1, 0.9, 0.5, 0.95])
-    run = trainer(tmp_path, evaluate_every=1, evaluator=evaluator, more={"enough": 0.9})
+    run = trainer(tmp_path, evaluate_every=1, evaluator=evaluator, more={"target_figure": 0.9})
     assert run.fit().step == 2
     assert "stopped: toy 0.9000 has reached 0.9" in run.log.said
-    again = trainer(tmp_path, evaluate_every=1, more={"enough": 0.9})
+    again = trainer(tmp_path, evaluate_every=1, more={"target_figure": 0.9})
     again.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
     assert again.fit().step == 2 and again.log.trained == []
-    assert (
-        trainer(tmp_path, evaluator=ToyEvaluator([0.8, 0.8]), more={"enough": 0.9}).fit().step == 6
-    )
+    evaluator = ToyEvaluator([0.8, 0.8])
+    assert trainer(tmp_path, evaluator=evaluator, more={"target_figure": 0.9}).fit().step == 6
 
 
 def plateau() -> Plateau:
@@ -865,7 +864,7 @@ def test_evaluating_changes_nothing_in_the_training(tmp_path: Path) -> None:
         assert differences(often.state_dict()[part], rarely.state_dict()[part]) == []
 
 
-class LoneImage(ToyNet):
+class SingleValue(ToyNet):
     """Its batch norm sees one number per channel, as at 32 px with one image."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -874,11 +873,11 @@ class LoneImage(ToyNet):
 
 
 def test_one_image_too_small_for_batch_norm_is_told(tmp_path: Path) -> None:
-    run = trainer(tmp_path, model=LoneImage(), batches=ToyBatches(micro_batches=4))
-    with pytest.raises(UserError, match=r"data\.image_size: so small .* micro-batch of one image"):
+    run = trainer(tmp_path, model=SingleValue(), batches=ToyBatches(micro_batches=4))
+    with pytest.raises(UserError, match="batch norm cannot learn from a single value per channel"):
         run.fit()
     assert run.batches.closed == 1 and run.log.closed
-    assert trainer(tmp_path, model=LoneImage()).fit().step == STEPS  # two at a time
+    assert trainer(tmp_path, model=SingleValue()).fit().step == STEPS  # two at a time
 
 
 def test_the_log_and_the_lock_are_let_go_even_if_a_worker_does_not_end(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from yolo.evaluate.classification_evaluator import ClassificationEvaluator
 from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
 from yolo.evaluate.metrics.metric import PrecisionRecall
 from yolo.evaluate.metrics.voc import VocMetric
-from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.failures import explain_out_of_memory
 
 Log = Callable[[str], None]
 """Prints lines."""

@@ -1,8 +1,8 @@
-"""The task ``classify``: a classifier, its data, its loss and its evaluator from a config."""
+"""A classifier, its loss and its evaluator from a config."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -11,61 +11,12 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.classification import ClassificationLoss
 from yolo.evaluate.classification_evaluator import ClassificationEvaluator
 from yolo.evaluate.metrics.accuracy import label_accuracy
-from yolo.factory.data import build_training_batches
 from yolo.factory.detector import build_encoder, preprocessing_of
 from yolo.factory.evaluator import build_network_run
-from yolo.factory.initial_weights import load_initial_weights
-from yolo.factory.parts import Parts
 from yolo.models.detector import Classifier
 from yolo.train.distributed import Ranks
 from yolo.train.evaluation import Pictures
 from yolo.train.precision import Precision
-
-
-def build_classification(
-    config: ClassificationConfig,
-    train: DetectionDataset,
-    val: DetectionDataset,
-    ranks: Ranks,
-    *,
-    pretrained: bool,
-    pictures: Pictures | None = None,
-) -> Parts:
-    """Everything that training a classifier needs.
-
-    Args:
-        config: the whole config.
-        train, val: its data sets, opened.
-        ranks: this process among all.
-        pretrained: read the initial weights that the config names; a checkpoint that brings its
-            own needs none.
-        pictures: draws what an evaluation shows; None draws nothing.
-
-    Raises:
-        UserError: data or weights are at fault.
-    """
-    classifier = build_classifier(config, train.class_names)
-    reports = load_initial_weights(classifier, config.model) if pretrained else []
-    loss = build_classification_loss(config)
-
-    scored = val.share(config.evaluation.share, seed=config.seed)
-
-    def evaluator(precision: Precision) -> ClassificationEvaluator:
-        return build_classification_evaluator(
-            config, scored, ranks, loss=loss, precision=precision, pictures=pictures
-        )
-
-    return Parts(
-        title=f"{config.model.encoder.type} classifier, {len(train.class_names)} classes",
-        model=classifier,
-        loss=loss,
-        accuracy=label_accuracy,
-        batches=build_training_batches(config, train, ranks),
-        train=train,
-        evaluator=evaluator,
-        data_lines=[*_describe("train", train), *_describe("val", val)],
-        load_reports=reports,
-    )
 
 
 def build_classifier(config: ClassificationConfig, class_names: Sequence[str]) -> Classifier:
@@ -106,9 +57,3 @@ def build_classification_evaluator(
         pictures=pictures,
         picture_count=config.evaluation.pictures,
     )
-
-
-def _describe(name: str, dataset: DetectionDataset) -> Iterator[str]:
-    """Size of a data set, and what was passed over while it was listed."""
-    yield f"data.{name}: {len(dataset):,} images, {len(dataset.class_names):,} classes"
-    yield from (f"  {text}" for text in dataset.findings.texts)

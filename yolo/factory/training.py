@@ -3,169 +3,94 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from yolo.config import Resolved, TaskConfig
-from yolo.data.formats.detection import DetectionDataset
-from yolo.errors import UserError
+from yolo.config import ConfigError, Resolved, TaskConfig, config_from_dict, resolved_yaml
+from yolo.errors import UserError, prefixed
 from yolo.factory.anchors import settle_anchors
-from yolo.factory.classification import build_classification
 from yolo.factory.data import build_train_and_val, check_same_classes
-from yolo.factory.detection import build_detection
-from yolo.factory.learner import build_learner
-from yolo.factory.optimizer import build_freeze, build_schedule
-from yolo.factory.parts import Parts
-from yolo.factory.resuming import (
-    check_same_config,
-    describe_origin,
-    newest_whole_checkpoint,
-    replace_damaged,
-)
+from yolo.factory.learner import build_learner, build_schedule, micro_batch_size
+from yolo.factory.tasks import Parts, build_parts
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.evaluation import Pictures
-from yolo.train.freezing import Freeze
-from yolo.train.logging import FolderLog, RunLog, SilentLog
-from yolo.train.out_of_memory import explain_out_of_memory
-from yolo.train.precision import Precision, choose_precision
+from yolo.train.failures import Advice
+from yolo.train.learner import Learner
+from yolo.train.log import FolderLog, RunLog
+from yolo.train.precision import Precision
 from yolo.train.progress import Plan, Progress
-from yolo.train.run_folder import create_run_folder, write_config
-from yolo.train.run_lock import RunLock
+from yolo.train.resume import (
+    Origin,
+    check_same_config,
+    describe_new_length,
+    newest_whole_checkpoint,
+    replace_damaged,
+)
+from yolo.train.run_folder import RunLock, create_run_folder, write_config
 from yolo.train.trainer import Trainer
 
-TASKS: dict[str, Callable[..., Parts]] = {
-    "detect": build_detection,
-    "classify": build_classification,
-}
-"""``task`` in a config -> what builds its parts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What a new run and a resumed one have in common."""
-
-    resolved: Resolved
-    ranks: Ranks
-    folder: Path
-    log: RunLog
-    lock: RunLock | None
-    parts: Parts
-    freeze: Freeze | None
-    enough: float | None = None
-
-    @property
-    def config(self) -> TaskConfig:
-        return self.resolved.config
-
-    @property
-    def micro_batch_size(self) -> int:
-        """The config's, or this process's share of the batch where that is smaller."""
-        training = self.config.training
-        return min(training.micro_batch_size, -(-training.batch_size // self.ranks.world_size))
+SINGLE_VALUE = (
+    "data.image_size: so small that the last map is a single cell, which batch norm cannot "
+    "learn from in a micro-batch of one image; make data.image_size (or data.multi_scale.min) "
+    "larger, or choose training.batch_size and training.micro_batch_size so that no process is "
+    "left with a micro-batch of one image"
+)
 
 
 def build_trainer(
     resolved: Resolved,
     ranks: Ranks,
     *,
-    name: str | None,
-    enough: float | None = None,
+    name: str | None = None,
+    resume: Path | None = None,
     pictures: Pictures | None = None,
 ) -> Trainer:
-    """A new training in a new run folder.
+    """A new training in a new run folder, or that of an old one, to go on with exactly.
+
+    A resumed run goes on from its ``last.pt``, or where that is damaged from its ``best.pt``.
 
     Args:
-        resolved: the config.
-        ranks: this process among all; rank 0 makes the folder and speaks.
-        name: the folder's name; None for date, time and the config's name.
-        enough: the training ends once the monitored figure reaches it; None for the last step.
+        resolved: the config; of a resumed run its own ``config.yaml``, with overrides of what may
+            change.
+        ranks: this process among all; rank 0 makes the folder and prints.
+        name: the new folder's name; None for date, time and the config's name.
+        resume: the old run's folder.
         pictures: draws what an evaluation shows; None draws nothing.
 
     Raises:
-        UserError: data, weights, device or folder are at fault.
+        UserError: data, weights, device or folder are at fault; another process trains this run,
+            no checkpoint can be read, or config or data are not those it was trained with.
     """
-    train, val = _open_data(resolved.config, ranks)
-    resolved = ranks.broadcast(settle_anchors(resolved, train))  # CPUs differ in the last digit
-    parts, freeze = _build_parts(
-        resolved.config, train, val, ranks, pretrained=True, pictures=pictures
-    )
-    folder = None
-    if ranks.is_main:
-        directory = resolved.config.logging.directory
-        folder = create_run_folder(directory, name=name, config_name=resolved.path.stem)
-    folder = ranks.broadcast(folder)
-    assert folder is not None
+    folder, lock, origin, progress = resume, None, None, Progress()
     with ExitStack() as undone:
-        lock = _lock(folder, ranks, undone)
-        log = _open_log(folder, resolved, ranks, Progress())
+        if folder is not None:
+            lock = _lock(folder, ranks, undone)
+            origin = _read_origin(folder, resolved)
+            progress = Progress(**origin.content["progress"])
+        resolved, parts = _build_parts(resolved, ranks, origin, pictures)
+        config = resolved.config
+        precision = None if origin is None else Precision(**origin.content["precision"])
+        learner = build_learner(config, parts, ranks, precision=precision)
+        if config.training.compile:
+            learner.model.compile()
+        if folder is None:
+            folder = _create_folder(resolved, ranks, name)
+            lock = _lock(folder, ranks, undone)
+        if origin is not None:
+            ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
+            if ranks.is_main:
+                replace_damaged(folder, origin)
+        log = _open_log(folder, resolved, ranks, progress, pictures)
         undone.callback(log.close)
-        run = _Run(
-            resolved=resolved,
-            ranks=ranks,
-            folder=folder,
-            log=log,
-            lock=lock,
-            parts=parts,
-            freeze=freeze,
-            enough=enough,
-        )
-        trainer = _assemble(run, precision=None)
-        undone.pop_all()
-        return trainer
-
-
-def resume_trainer(
-    folder: Path, resolved: Resolved, ranks: Ranks, *, pictures: Pictures | None = None
-) -> Trainer:
-    """The training of a run's folder, to go on from its ``last.pt``, exactly.
-
-    Where that is damaged, it goes on from ``best.pt``.
-
-    Args:
-        folder: the run's.
-        resolved: the run's own ``config.yaml``, with overrides of what may change.
-        ranks: this process among all.
-        pictures: draws what an evaluation shows; None draws nothing.
-
-    Raises:
-        UserError: another process trains this run, no checkpoint can be read, or config or data
-            are not those it was trained with.
-    """
-    with ExitStack() as undone:
-        lock = _lock(folder, ranks, undone)
-        origin = newest_whole_checkpoint(folder)
-        checkpoint, config = origin.content, resolved.config
-        check_same_config(folder, checkpoint["config"], resolved.data)
-        train, val = _open_data(config, ranks)
-        ids, names = checkpoint["category_ids"], checkpoint["class_names"]
-        check_same_classes(train, "train", ids, names, owner=str(origin.path))
-        parts, freeze = _build_parts(config, train, val, ranks, pretrained=False, pictures=pictures)
-        # which files, that are not read again, had decided
-        parts.model.normalise.adopt(Preprocessing(**checkpoint["preprocessing"]))
-        ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
-        if ranks.is_main:
-            replace_damaged(folder, origin)
-        log = _open_log(folder, resolved, ranks, Progress(**checkpoint["progress"]))
-        undone.callback(log.close)
-        for line in describe_origin(origin, config):
+        for line in _introduction(folder, config, parts, learner, ranks, origin):
             log.message(line)
-        run = _Run(
-            resolved=resolved,
-            ranks=ranks,
-            folder=folder,
-            log=log,
-            lock=lock,
-            parts=parts,
-            freeze=freeze,
-        )
-        trainer = _assemble(run, precision=Precision(**checkpoint["precision"]))
-        trainer.load_state_dict(checkpoint)
+        trainer = _assemble(resolved, parts, learner, ranks, folder=folder, log=log, lock=lock)
+        if origin is not None:
+            trainer.load_state_dict(origin.content)
         undone.pop_all()
         return trainer
 
@@ -179,139 +104,170 @@ def _lock(folder: Path, ranks: Ranks, undone: ExitStack) -> RunLock | None:
     return lock
 
 
+def _read_origin(folder: Path, resolved: Resolved) -> Origin:
+    origin = newest_whole_checkpoint(folder)
+    before, now = origin.content["config"], resolved.data
+    check_same_config(folder, with_defaults(before), with_defaults(now))
+    return origin
+
+
+def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
+    """A config with the default of each setting that it lacks, for the setting is younger."""
+    try:
+        return config_from_dict(data).model_dump(mode="json")
+    except ConfigError:  # not one of this version's: the differences tell
+        return data
+
+
 def _build_parts(
-    config: TaskConfig,
-    train: DetectionDataset,
-    val: DetectionDataset,
-    ranks: Ranks,
-    *,
-    pretrained: bool,
-    pictures: Pictures | None,
-) -> tuple[Parts, Freeze | None]:
-    """What is trained on what, and what of it keeps its weights."""
-    build = TASKS[config.task]
-    parts = build(config, train, val, ranks, pretrained=pretrained, pictures=pictures)
-    if config.training.sync_batch_norm:
-        share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
-    return parts, build_freeze(config, parts.model)
-
-
-def _open_data(config: TaskConfig, ranks: Ranks) -> tuple[DetectionDataset, DetectionDataset]:
-    """Training and validation set, once the number of processes has proved possible."""
-    if config.training.batch_size < ranks.world_size:
+    resolved: Resolved, ranks: Ranks, origin: Origin | None, pictures: Pictures | None
+) -> tuple[Resolved, Parts]:
+    """What is trained on what; anchors that were to be fitted are numbers in the config then."""
+    training = resolved.config.training
+    if training.batch_size < ranks.world_size:
         raise UserError(
-            f"training.batch_size: {config.training.batch_size} images cannot be shared among "
+            f"training.batch_size: {training.batch_size} images cannot be shared among "
             f"{ranks.world_size} processes; use fewer devices or a larger batch"
         )
-    return build_train_and_val(config)
+    train, val = build_train_and_val(resolved.config)
+    if origin is None:
+        resolved = ranks.broadcast(settle_anchors(resolved, train))  # CPUs differ in the last digit
+    else:
+        ids, names = origin.content["category_ids"], origin.content["class_names"]
+        check_same_classes(train, "train", ids, names, owner=str(origin.path))
+    parts = build_parts(
+        resolved.config, train, val, ranks, pretrained=origin is None, pictures=pictures
+    )
+    if training.sync_batch_norm:
+        with prefixed("training.sync_batch_norm"):
+            share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
+    if origin is not None:  # which files, that are not read again, had decided
+        parts.model.normalise.adopt(Preprocessing(**origin.content["preprocessing"]))
+    return resolved, parts
 
 
-def _open_log(folder: Path, resolved: Resolved, ranks: Ranks, progress: Progress) -> RunLog:
+def _create_folder(resolved: Resolved, ranks: Ranks, name: str | None) -> Path:
+    folder = None
+    if ranks.is_main:
+        directory = resolved.config.logging.directory
+        folder = create_run_folder(directory, name=name, config_name=resolved.path.stem)
+    folder = ranks.broadcast(folder)
+    assert folder is not None
+    return folder
+
+
+def _open_log(
+    folder: Path, resolved: Resolved, ranks: Ranks, progress: Progress, pictures: Pictures | None
+) -> RunLog:
     """Rank 0 writes the config down, as it is from now on, and keeps the log."""
     if not ranks.is_main:
-        return SilentLog()
-    write_config(folder, resolved)
+        return RunLog()
+    write_config(folder, resolved_yaml(resolved))
     return FolderLog(
         folder=folder,
         steps=resolved.config.training.steps,
         start_step=progress.step,
         evaluated_step=progress.evaluated_step,
+        save_pictures=None if pictures is None else pictures.save,
     )
 
 
-def _assemble(run: _Run, *, precision: Precision | None) -> Trainer:
-    """Put the parts together; a resumed run brings the precision that was chosen at its start."""
-    config, ranks, parts = run.config, run.ranks, run.parts
-    advice = "make training.micro_batch_size or data.image_size smaller"
-    with explain_out_of_memory(ranks.device, advice):
-        model = parts.model.to(ranks.device)
-        parts.loss.to(ranks.device)  # its coder with it
-        if precision is None:
-            precision = _choose_precision(run, model)
-    if config.training.compile:
-        model.compile()
-    _introduce(run, precision)
-    learner = build_learner(
-        config,
-        parts,
-        freeze=run.freeze,
-        precision=precision,
-        ranks=ranks,
-        schedule=build_schedule(config),
-        images_per_step=config.training.batch_size,
+def _assemble(
+    resolved: Resolved,
+    parts: Parts,
+    learner: Learner,
+    ranks: Ranks,
+    *,
+    folder: Path,
+    log: RunLog,
+    lock: RunLock | None,
+) -> Trainer:
+    config = resolved.config
+    plan = Plan(
+        steps=config.training.steps,
+        evaluate_every=config.evaluation.every,
+        checkpoint_every=config.training.checkpoint_every,
+        log_every=config.logging.every,
+        patience=config.training.patience,
+        max_skipped=config.training.max_skipped,
     )
+    metadata = {
+        "config": resolved.data,
+        "precision": asdict(learner.precision),
+        "image_size_px": config.data.image_size,
+        "micro_batch_size": micro_batch_size(config, ranks),
+        "torch": importlib.metadata.version("torch"),
+        **parts.metadata,
+    }
     return Trainer(
         learner=learner,
         batches=parts.batches,
-        evaluator=parts.evaluator(precision),
-        plan=_build_plan(config, run.enough),
+        evaluator=parts.evaluator(precision=learner.precision),
+        plan=plan,
         ranks=ranks,
-        folder=run.folder,
-        log=run.log,
-        metadata=_build_metadata(run, precision),
-        lock=run.lock,
+        folder=folder,
+        log=log,
+        metadata=metadata,
+        advice=_build_advice(config, ranks),
+        lock=lock,
     )
 
 
-def _choose_precision(run: _Run, model: nn.Module) -> Precision:
-    """Rank 0 measures, all ranks obey."""
-    chosen = None
-    if run.ranks.is_main:
-        chosen = choose_precision(
-            run.config.training.precision,
-            model=model,
-            device=run.ranks.device,
-            images=run.micro_batch_size,
-            size_px=run.config.data.image_size,
-        )
-    chosen = run.ranks.broadcast(chosen)
-    assert chosen is not None
-    return chosen
-
-
-def _build_plan(config: TaskConfig, enough: float | None) -> Plan:
-    training = config.training
-    return Plan(
-        steps=training.steps,
-        evaluate_every=config.evaluation.every,
-        checkpoint_every=training.checkpoint_every,
-        log_every=config.logging.every,
-        patience=training.patience,
-        enough=enough,
-        max_skipped=training.max_skipped,
+def _build_advice(config: TaskConfig, ranks: Ranks) -> Advice:
+    return Advice(
+        step_memory=(
+            f"training.micro_batch_size is {micro_batch_size(config, ranks)} and data.image_size "
+            f"{config.data.image_size}: make one of them smaller (training.batch_size can stay)"
+        ),
+        evaluation_memory=(
+            "make evaluation.batch_size smaller; --resume goes on with the evaluation"
+        ),
+        single_value=SINGLE_VALUE,
+        not_finite=(
+            f"training.max_skipped is {config.training.max_skipped}; correct the data and go on "
+            "with --resume, or begin anew with a smaller learning rate or a training.gradient_clip"
+        ),
     )
 
 
-def _build_metadata(run: _Run, precision: Precision) -> dict[str, Any]:
-    """What a checkpoint tells about itself, as plain data."""
-    return {
-        "config": run.resolved.data,
-        "precision": asdict(precision),
-        "image_size_px": run.config.data.image_size,
-        "micro_batch_size": run.micro_batch_size,
-        "torch": importlib.metadata.version("torch"),
-        **run.parts.full_metadata,
-    }
-
-
-def _introduce(run: _Run, precision: Precision) -> None:
-    """Say what is about to be trained, on what and how."""
-    config, parts, log = run.config, run.parts, run.log.message
+def _introduction(
+    folder: Path,
+    config: TaskConfig,
+    parts: Parts,
+    learner: Learner,
+    ranks: Ranks,
+    origin: Origin | None,
+) -> Iterator[str]:
+    """What is about to be trained, on what and how, in lines for people."""
+    if origin is not None:
+        yield from describe_origin(origin, config)
+    training, micro_batch = config.training, micro_batch_size(config, ranks)
     parameters = sum(parameter.numel() for parameter in parts.model.parameters())
-    log(f"run folder: {run.folder}")
-    log(f"model: {parts.title}, {parameters:,} parameters, {config.data.image_size} px")
+    yield f"run folder: {folder}"
+    yield f"model: {parts.title}, {parameters:,} parameters, {config.data.image_size} px"
     for report in parts.load_reports:
-        for line in report.lines():
-            log(line)
-    log(f"device: {run.ranks.device}, {run.ranks.world_size} process(es)")
-    log(f"precision: {precision.name} ({precision.reason})")
-    if run.micro_batch_size < config.training.micro_batch_size:
-        log(
-            f"training.micro_batch_size: {config.training.micro_batch_size} cut to "
-            f"{run.micro_batch_size}, this process's share of training.batch_size "
-            f"{config.training.batch_size}"
+        yield from report.lines()
+    yield f"device: {ranks.device}, {ranks.world_size} process(es)"
+    yield f"precision: {learner.precision.name} ({learner.precision.reason})"
+    if micro_batch < training.micro_batch_size:
+        yield (
+            f"training.micro_batch_size: {training.micro_batch_size} cut to {micro_batch}, this "
+            f"process's share of training.batch_size {training.batch_size}"
         )
-    if config.training.sync_batch_norm and run.ranks.world_size == 1:
-        log("training.sync_batch_norm: changes nothing, for one process has the whole batch")
-    for line in parts.data_lines:
-        log(line)
+    if training.sync_batch_norm and ranks.world_size == 1:
+        yield "training.sync_batch_norm: changes nothing, for one process has the whole batch"
+    yield from parts.data_lines
+
+
+def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
+    """What to know of where a run goes on from, in lines for people."""
+    step = origin.content["progress"]["step"]
+
+    def rate(data: Mapping[str, Any]) -> float:
+        config = config_from_dict(dict(data))
+        return config.training.optimizer.learning_rate * build_schedule(config)(step)
+
+    if origin.complaint is not None:
+        yield origin.complaint
+    before = with_defaults(origin.content["config"])
+    yield from describe_new_length(before, config.model_dump(mode="json"), step, rate)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from yolo.errors import UserError
+from yolo.files import atomic_path
 from yolo.models.weights import load_plain
 
 VERSION = 1
@@ -23,24 +24,30 @@ _MARK = b"sha256:"
 _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
+_KINDS: dict[str, type] = {
+    "model": dict,
+    "config": dict,
+    "class_names": list,
+    "category_ids": list,
+    "precision": dict,
+    "preprocessing": dict,
+    "progress": dict,
+}
+"""What some of a checkpoint's parts are, where it has them."""
+
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint so that ``path`` is always either the old or the new one, whole.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder.
-
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:  # Python's own: torch's hides why it could not write
-            torch.save({"version": VERSION, **content}, file)
-        _seal(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with _replacing(path) as temporary:
+            with temporary.open("wb") as file:  # Python's own: torch's hides why it cannot write
+                torch.save({"version": VERSION, **content}, file)
+            _seal(temporary)
     except (OSError, RuntimeError) as error:
-        _discard(temporary)
         cause = _cause(error)
         if not isinstance(cause, OSError):  # such as a lost worker's, which comes up anywhere
             raise cause from None
@@ -54,33 +61,50 @@ def link_checkpoint(source: Path, target: Path) -> None:
     """Make ``target`` the same checkpoint as ``source``: a second name, or a copy, atomically.
 
     ``save_checkpoint`` never writes into an existing file, so the second name keeps its content.
+
+    Raises:
+        UserError: it cannot be written.
     """
-    temporary = target.with_name(target.name + ".tmp")
     try:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)
-            _sync(temporary)
-        os.replace(temporary, target)
-        temporary.unlink(missing_ok=True)  # between two names of one file, rename does nothing
-        _sync(target.parent)
+        with _replacing(target) as temporary:
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(source, temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, temporary)
     except OSError as error:
-        _discard(temporary)
         raise UserError(f"{target}: the checkpoint cannot be written ({error})") from error
 
 
-OUTLINE: dict[str, type] = {
-    "model": dict,
-    "config": dict,
-    "class_names": list,
-    "category_ids": list,
-    "precision": dict,
-    "preprocessing": dict,
-    "progress": dict,
-}
-"""What some of a checkpoint's parts are, where it has them."""
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU, after checking it.
+
+    Raises:
+        UserError: no such file, not a checkpoint of this project, unreadable, damaged, or of a
+            version that this code does not know; also where a part that it lacks is asked for.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint file")
+    try:
+        _check(path)
+    except OSError as error:
+        raise UserError(f"{path}: the checkpoint cannot be read ({error})") from error
+    foreign = f"{path}: not a checkpoint of this project"
+    try:
+        content = load_plain(path)
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{foreign} ({reason})") from error
+    if not isinstance(content, dict) or "version" not in content:
+        raise UserError(f"{foreign}: it has no version")
+    if content["version"] != VERSION:
+        raise UserError(
+            f"{path}: checkpoint version {content['version']}; this code reads version {VERSION}"
+        )
+    for key, kind in _KINDS.items():
+        if not isinstance(content.get(key, kind()), kind):
+            raise UserError(f"{foreign}: its {key!r} is of a wrong kind")
+    return _Content(path, content)
 
 
 class _Content(dict[str, Any]):
@@ -94,39 +118,9 @@ class _Content(dict[str, Any]):
         raise UserError(f"{self._path}: not a whole checkpoint of this project: it has no {key!r}")
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, after checking it.
-
-    Raises:
-        UserError: no such file, not a checkpoint of this project, unreadable, damaged, or of a
-            version that this code does not know.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint file")
-    try:
-        _check(path)
-    except OSError as error:
-        raise UserError(f"{path}: the checkpoint cannot be read ({error})") from error
-    try:
-        content = load_plain(path)
-    except Exception as error:
-        raise UserError(
-            f"{path}: not a checkpoint of this project ({_first_line(error)})"
-        ) from error
-    if not isinstance(content, dict) or "version" not in content:
-        raise UserError(f"{path}: not a checkpoint of this project: it has no version")
-    if content["version"] != VERSION:
-        raise UserError(
-            f"{path}: checkpoint version {content['version']}; this code reads version {VERSION}"
-        )
-    wrong = next(
-        (k for k, kind in OUTLINE.items() if not isinstance(content.get(k, kind()), kind)), ""
-    )
-    if wrong:
-        raise UserError(
-            f"{path}: not a checkpoint of this project: its {wrong!r} is of a wrong kind"
-        )
-    return _Content(path, content)
+def _replacing(path: Path) -> AbstractContextManager[Path]:
+    """One name for all: a killed run leaves gigabytes, which the next checkpoint overwrites."""
+    return atomic_path(path, sync=True, temporary_name=f"{path.name}.tmp")
 
 
 def _seal(path: Path) -> None:
@@ -140,15 +134,12 @@ def _seal(path: Path) -> None:
         digest = _digest(file, path.stat().st_size)
         file.seek(0, os.SEEK_END)
         file.write(_MARK + digest)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check(path: Path) -> None:
     size = path.stat().st_size - _COMMENT_BYTES
     with path.open("rb") as file:
-        if size > 0:
-            file.seek(size)
+        file.seek(max(size, 0))
         stored = file.read()
         if size <= 0 or not stored.startswith(_MARK):
             raise UserError(f"{path}: not a checkpoint of this project, or its end is missing")
@@ -157,29 +148,12 @@ def _check(path: Path) -> None:
             raise UserError(f"{path}: the checkpoint is damaged: its checksum does not match")
 
 
-def _digest(file: Any, size: int) -> bytes:
+def _digest(file: BinaryIO, size: int) -> bytes:
     digest = hashlib.sha256()
-    while size > 0:
-        chunk = file.read(min(size, _CHUNK_BYTES))
-        if not chunk:
-            break
+    while size > 0 and (chunk := file.read(min(size, _CHUNK_BYTES))):
         digest.update(chunk)
         size -= len(chunk)
     return digest.hexdigest().encode()
-
-
-def _discard(temporary: Path) -> None:
-    """Remove an unfinished file if possible: the error that left it is the one to tell."""
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -187,8 +161,3 @@ def _cause(error: BaseException) -> BaseException:
     while not isinstance(error, OSError) and error.__context__ is not None:
         error = error.__context__
     return error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

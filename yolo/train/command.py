@@ -1,47 +1,46 @@
-"""What main.py and scripts/pretrain_encoder.py do once their command line and config are read."""
+"""What a command that trains does once its command line and config are read."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from yolo.config import Resolved
-from yolo.config.command_line import TrainArguments
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser, run
+
 from yolo.errors import UserError
-from yolo.factory.training import build_trainer, resume_trainer
-from yolo.train.distributed import (
-    SECONDS_TO_STOP,
-    check_devices,
-    is_rank,
-    join,
-    launch,
-    lost_rank,
-)
-from yolo.train.evaluation import Pictures
+from yolo.train.distributed import Ranks, check_devices, is_rank, join, lost_rank
 from yolo.train.interruption import Interrupted
+from yolo.train.trainer import Trainer
+
+SECONDS_TO_STOP = {"cpu": 120, "cuda": 30}
+"""How long the launcher waits for ranks that it asked to stop before it kills them. They end their
+step and write a checkpoint, and on a CPU a step of a large batch takes more than torch's 30 s; on
+GPUs it is also what a rank costs that NCCL keeps waiting for one that failed."""
 
 
 def train(
-    arguments: TrainArguments,
-    resolved: Resolved,
-    argv: Sequence[str],
+    build: Callable[[Ranks], Trainer],
     *,
+    devices: Sequence[str] | None,
+    argv: Sequence[str],
     script: Path,
-    pictures: Pictures | None = None,
 ) -> int:
     """Train on one device, or start a process for each and wait for them.
 
     Args:
-        arguments, resolved: the command line and the config.
+        build: makes the training of this process, new or resumed.
+        devices: names for ``torch.device``, one for each process; None for the best there is.
         argv: the command line as it was given, for the other processes.
         script: the file that they run.
-        pictures: draws what an evaluation shows; None draws nothing.
 
     Returns:
         0 done, 1 a failure that one sentence explains, 128 + signal when stopped.
     """
-    devices = arguments.devices
     ranks = None
     try:
         if devices is not None and len(devices) > 1 and not is_rank():
@@ -49,11 +48,7 @@ def train(
             patience = SECONDS_TO_STOP["cpu" if "cpu" in devices else "cuda"]
             return launch(script, argv, processes=len(devices), seconds_to_stop=patience)
         ranks = join(devices)
-        if arguments.resume is not None:
-            trainer = resume_trainer(arguments.resume, resolved, ranks, pictures=pictures)
-        else:
-            trainer = build_trainer(resolved, ranks, name=arguments.name, pictures=pictures)
-        trainer.fit()
+        build(ranks).fit()
         ranks.leave()
     except Interrupted as stopped:
         if ranks is not None:
@@ -74,4 +69,36 @@ def train(
     finally:
         if ranks is not None:
             ranks.break_off()  # where it did not leave with the others
+    return 0
+
+
+def launch(
+    script: Path, arguments: Sequence[str], *, processes: int, seconds_to_stop: int = 30
+) -> int:
+    """Run a script once for each device through torch's own launcher.
+
+    Args:
+        script, arguments: the command line of each process.
+        processes: how many.
+        seconds_to_stop: until a process that was asked to stop is killed, see ``SECONDS_TO_STOP``.
+
+    Returns:
+        The exit code: 0, that of the first rank to fail, or 128 + signal.
+    """
+    for name in ("agent.server.api", "multiprocessing.api"):  # replaced by a sentence below
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds_to_stop))
+    command = ["--standalone", f"--nproc-per-node={processes}", str(script), *arguments]
+    try:
+        run(get_args_parser().parse_args(command))
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    except ChildFailedError as failed:
+        rank, failure = failed.get_first_failure()
+        code = failure.exitcode
+        ending = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        print(f"error: rank {rank} ended with {ending}", file=sys.stderr)
+        return code if code > 0 else 128 - code
     return 0

@@ -1,13 +1,14 @@
-"""What an evaluation gives back, whatever the task."""
+"""What an evaluation gives back, whatever the task, and the sums that its figures come from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from yolo.records import Detections, Sample
 
@@ -28,7 +29,7 @@ class Evaluation:
     figures: dict[str, float]
     images_per_second: float
     text: str
-    pictures: Sequence[np.ndarray] = field(default_factory=tuple)
+    pictures: Sequence[np.ndarray] = ()
 
 
 class Evaluator(Protocol):
@@ -43,19 +44,27 @@ class Evaluator(Protocol):
 
 
 class Pictures(Protocol):
-    """Draws what an evaluation shows."""
+    """Draws what an evaluation shows, and writes it."""
 
     def draw(self, truth: Sample, found: Detections, class_names: Sequence[str]) -> np.ndarray:
         """An image with its truth and what was found in it, boxes in its pixels: (H, W, 3)."""
 
+    def save(self, path: Path, pictures: Sequence[np.ndarray]) -> None:
+        """Write all of an evaluation to one file."""
 
-Number = TypeVar("Number", int, float, np.ndarray)
+
+Number = TypeVar("Number", int, float, np.ndarray, Tensor)
 
 
-def sum_by_name(shares: Sequence[Mapping[str, Number]]) -> dict[str, Number]:
+def add_terms(totals: dict[str, Number], terms: Mapping[str, Number]) -> None:
+    """Add loss terms, or counts, to the totals of the same names."""
+    for name, term in terms.items():
+        totals[name] = totals[name] + term if name in totals else term
+
+
+def sum_by_name(shares: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
     """Add up what the ranks have counted; a rank without images has no names."""
     totals: dict[str, Number] = {}
     for share in shares:
-        for name, value in share.items():
-            totals[name] = totals[name] + value if name in totals else value
+        add_terms(totals, share)
     return totals

@@ -10,8 +10,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from yolo.errors import UserError
 
-FrozenNorms = Literal["trained", "frozen_part", "whole_network"]
-
 WHOLE = "encoder"
 
 
@@ -38,7 +36,7 @@ class Freeze:
         model: nn.Module,
         *,
         until: str = WHOLE,
-        batch_norm: FrozenNorms = "frozen_part",
+        batch_norm: Literal["trained", "frozen_part", "whole_network"] = "frozen_part",
         unfreeze_at: int | None = None,
     ) -> None:
         assert isinstance(model.encoder, nn.Module)
@@ -52,11 +50,6 @@ class Freeze:
         kept = [p for module in frozen for p in module.parameters() if p not in of_norms]
         kept += [parameter for norm in self._norms for parameter in norm.parameters()]
         self._parameters = list(dict.fromkeys(kept))
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers are frozen."""
-        return sum(parameter.numel() for parameter in self._parameters)
 
     def is_on(self, step: int) -> bool:
         """Whether optimizer step ``step``, counted from 0, leaves the frozen part alone."""
@@ -76,10 +69,15 @@ class Freeze:
             parameter.requires_grad_(not on)
         return changed
 
-    def describe(self) -> str:
-        """A line for people."""
-        end = "" if self.unfreeze_at is None else f" before step {self.unfreeze_at:,}"
-        return f"frozen{end}: {self.parameters:,} parameters, up to {self.until}"
+    def describe(self, step: int, *, starting: bool) -> str | None:
+        """A line for people where training starts with frozen parts, or trains them from here."""
+        if starting and self.is_on(step):
+            end = "" if self.unfreeze_at is None else f" before step {self.unfreeze_at:,}"
+            count = sum(parameter.numel() for parameter in self._parameters)
+            return f"frozen{end}: {count:,} parameters, up to {self.until}"
+        if not starting and step == self.unfreeze_at:
+            return f"step {step}: everything is trained from here on"
+        return None
 
 
 def stages(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -88,24 +86,20 @@ def stages(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         members = [(name, child)]
         if isinstance(child, nn.ModuleList | nn.Sequential):
             members = [(f"{name}.{index}", member) for index, member in child.named_children()]
-        yield from (
-            (f"{WHOLE}.{name}", member)
-            for name, member in members
-            if next(member.parameters(), None) is not None
-        )
+        for member_name, member in members:
+            if next(member.parameters(), None) is not None:
+                yield f"{WHOLE}.{member_name}", member
 
 
 def _modules_until(encoder: nn.Module, until: str) -> list[nn.Module]:
     """The stages up to the last one of this name, or of a list or sequence of this name."""
-    found = dict(stages(encoder))
-    names = list(found)
+    names, modules = zip(*stages(encoder), strict=True)
     named = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{until}.")]
     if not named:
         raise UserError(
-            f"training.freeze.until: {until!r} is no part of this encoder; it can be "
-            f"{', '.join([WHOLE, *names])}"
+            f"{until!r} is no part of this encoder; it can be {', '.join([WHOLE, *names])}"
         )
-    return list(found.values())[: named[-1] + 1]
+    return list(modules[: named[-1] + 1])
 
 
 def _norms_in(modules: list[nn.Module]) -> list[nn.Module]:

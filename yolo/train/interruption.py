@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -19,8 +19,13 @@ def end_at_once_on_signals() -> None:
     An exception would surface inside an import, as a traceback or as an error of the module. What
     is written by then is written to temporary files, and no process was started.
     """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+        os._exit(128 + number)
+
     for number in _SIGNALS:
-        signal.signal(number, _end)
+        signal.signal(number, end)
 
 
 def ignore_signals() -> None:
@@ -33,7 +38,7 @@ def end_process(exit_code: int) -> NoReturn:
     """End the process when its work is done, without taking the interpreter apart.
 
     With PyTorch in it that takes seconds, in which nothing happens that the kernel would not do.
-    What was registered to be done at the end is done, and what was printed comes out.
+    Functions registered with ``atexit`` run, and what was printed comes out.
     """
     ignore_signals()
     atexit._run_exitfuncs()
@@ -41,11 +46,6 @@ def end_process(exit_code: int) -> NoReturn:
         with suppress(OSError, ValueError):  # a pipe that nobody reads any more
             stream.flush()
     os._exit(exit_code)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
-    os._exit(128 + number)
 
 
 class Interrupted(Exception):
@@ -64,20 +64,19 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
         """Whether a signal has come."""
         return self.signal_number is not None
 
     def __enter__(self) -> Interruption:
-        for number in _SIGNALS:
-            self._before[number] = signal.signal(number, self._note)
+        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is None:

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +17,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks, in_parallel
+from yolo.train.evaluation import add_terms
 from yolo.train.freezing import Freeze
-from yolo.train.nonfinite import Share, explain_step
+from yolo.train.nonfinite import StepInputs, explain_step
 from yolo.train.precision import Precision
-from yolo.train.throughput import add_terms
+from yolo.train.schedules import Plateau, Schedule
 
 Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
 """``accuracy(outputs, targets) -> {name: (hits, of)}``, summed over the images of the batch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """A whole step.
+    """A finished step.
 
     Attributes:
         terms: this rank's share of the loss by term; empty if the step was skipped.
@@ -43,31 +44,13 @@ class StepResult:
     backed_off: bool = False
 
 
-@runtime_checkable
-class NotingSchedule(Protocol):
-    """A schedule that depends on what was reached, and not on the step alone."""
-
-    def note(self, figure: float) -> None:
-        """Take account of one more evaluation."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that was noted, as plain data."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from another's ``state_dict()``."""
-
-
 class Learner:
     """All that learns: the model, its averages, the optimizer and the gradient scaler.
 
     Args:
-        model: on its device.
         loss: ``loss(outputs, targets, images_in_step, images_seen=...) -> dict of scalars``, where
             ``images_seen`` were trained on before this step.
         optimizer: its groups' learning rates are the base that ``schedule`` scales.
-        schedule: step -> factor.
-        precision: the number format of the forward pass.
-        ranks: this process among all.
         images_per_step: over all micro-batches and ranks.
         gradient_clip: largest norm of the whole gradient; None for no limit.
         ema_decay: of the averaged weights; None for none.
@@ -85,7 +68,7 @@ class Learner:
         model: nn.Module,
         loss: nn.Module,
         optimizer: torch.optim.Optimizer,
-        schedule: Callable[[int], float],
+        schedule: Schedule,
         precision: Precision,
         ranks: Ranks,
         images_per_step: int,
@@ -96,10 +79,11 @@ class Learner:
         freeze: Freeze | None = None,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.images_per_step = images_per_step
-        self._schedule, self._precision, self._ranks = schedule, precision, ranks
+        self.images_per_step, self.precision = images_per_step, precision
+        self._schedule, self._ranks = schedule, ranks
+        self._plateau = schedule if isinstance(schedule, Plateau) else None
         self._gradient_clip, self._seed = gradient_clip, seed
-        self._accuracy, self.freeze = accuracy, freeze
+        self._accuracy, self._freeze = accuracy, freeze
         self.is_whole = True
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         self.scaler = precision.scaler(ranks.device)
@@ -116,11 +100,14 @@ class Learner:
     @property
     def learning_rates(self) -> dict[str, float]:
         """Of the last step, by the name to log it under; a part with its own has its own name."""
-        rates = {}
-        for group in self.optimizer.param_groups:
-            part = group.get("part")
-            rates["learning_rate" if part is None else f"learning_rate_{part}"] = group["lr"]
-        return rates
+        return {
+            f"learning_rate_{group['part']}" if "part" in group else "learning_rate": group["lr"]
+            for group in self.optimizer.param_groups
+        }
+
+    def describe_freezing(self, step: int, *, starting: bool) -> str | None:
+        """A line for people where training starts with frozen parts, or trains them from here."""
+        return None if self._freeze is None else self._freeze.describe(step, starting=starting)
 
     def step(
         self,
@@ -132,10 +119,10 @@ class Learner:
         """Take optimizer step number ``step``, counted from 0.
 
         Args:
-            step: decides learning rate and chance.
+            step: decides learning rate and random numbers.
             micro_batches: ``count`` of this rank; fetched one by one.
             count: how many, so that the ranks' gradients meet in the last one.
-            cancelled: asked before each micro-batch; for one process alone, since a rank that
+            cancelled: asked before each micro-batch; for a single process only, since a rank that
                 left the others would make them wait for ever.
 
         Returns:
@@ -146,9 +133,9 @@ class Learner:
         """
         self.is_whole = False
         self._reseed(step)
-        self._prepare(step)
-        self._remember_buffers()
-        share = Share()
+        self._begin_training(step)
+        self._copy_buffers(self._buffers, self._buffers_before)
+        inputs = StepInputs()
         counts: dict[str, Tensor] = {}
         try:
             for index in range(count):
@@ -156,12 +143,14 @@ class Learner:
                     self._undo()
                     return None
                 batch = next(micro_batches)
-                share.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
+                inputs.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
         except Exception:
             self._undo()
             raise
-        self._set_learning_rates(step)
-        result = self._update(step, share, counts)
+        factor = self._schedule(step)
+        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * factor
+        result = self._update(step, inputs, counts)
         self.optimizer.zero_grad(set_to_none=True)
         self.is_whole = True
         return result
@@ -169,13 +158,13 @@ class Learner:
     def _undo(self) -> None:
         """Leave a step that has not yet changed the weights."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._restore_buffers()
+        self._copy_buffers(self._buffers_before, self._buffers)
         self.is_whole = True
 
-    def _prepare(self, step: int) -> None:
+    def _begin_training(self, step: int) -> None:
         """Training mode, less what is frozen."""
         self.model.train()
-        if self.freeze is None or not self.freeze.apply(step):
+        if self._freeze is None or not self._freeze.apply(step):
             return
         if self._parallel is not self.model:
             # it exchanges the gradients of what was trained when it was made
@@ -188,7 +177,10 @@ class Learner:
     ) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch on the device; adds to ``counts``."""
         batch = batch.to(self._ranks.device)
-        with self._synchronising(last):
+        synchronising: AbstractContextManager = nullcontext()
+        if not last and isinstance(self._parallel, DistributedDataParallel):
+            synchronising = self._parallel.no_sync()
+        with synchronising:
             outputs, terms = self._forward(self._parallel, step, batch)
             if self._accuracy is not None:
                 with torch.no_grad():
@@ -202,31 +194,26 @@ class Learner:
         self, network: nn.Module, step: int, batch: Batch
     ) -> tuple[Any, dict[str, Tensor]]:
         """Outputs and loss terms of a micro-batch that is on the device."""
-        with self._precision.autocast(self._ranks.device):
+        with self.precision.autocast(self._ranks.device):
             outputs = network(batch.images)
         seen = step * self.images_per_step
         return outputs, self.loss(outputs, batch.targets, self.images_per_step, images_seen=seen)
 
-    def _synchronising(self, last: bool) -> AbstractContextManager:
-        if last or not isinstance(self._parallel, DistributedDataParallel):
-            return nullcontext()
-        return self._parallel.no_sync()
-
-    def _update(self, step: int, share: Share, counts: dict[str, Tensor]) -> StepResult:
+    def _update(self, step: int, inputs: StepInputs, counts: dict[str, Tensor]) -> StepResult:
         """Change the weights, unless loss, gradient or statistics are not finite on any rank."""
         self.scaler.unscale_(self.optimizer)
         terms: dict[str, Tensor] = {}
-        for of_batch in share.terms:
+        for of_batch in inputs.terms:
             add_terms(terms, of_batch)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         forward = torch.stack(list(terms.values())).sum()
         if self._statistics:  # an Inf that no loss shows would stay in them
             forward = forward + nn.utils.get_total_norm(self._statistics, norm_type=1.0)
-        if not all(batch.targets.is_finite for batch in share.batches):
-            forward = forward + torch.nan  # a loss may be blind to an infinite box
+        if not all(batch.targets.is_finite for batch in inputs.batches):
+            forward = forward + torch.nan  # a loss may not show an infinite box
         if self._ranks.any(~(norm.isfinite() & forward.isfinite())):
-            return self._skip(step, share, backed_off=not self._ranks.any(~forward.isfinite()))
+            return self._skip(step, inputs, backed_off=not self._ranks.any(~forward.isfinite()))
         if self._gradient_clip is not None:
             parameters = self.model.parameters()
             nn.utils.clip_grads_with_norm_(parameters, self._gradient_clip, norm)
@@ -236,45 +223,31 @@ class Learner:
             self.ema.update_parameters(self.model)
         return StepResult(terms=terms, counts=counts)
 
-    def _skip(self, step: int, share: Share, *, backed_off: bool) -> StepResult:
-        """Undo the step and tell what was wrong; a scale is only to blame for a gradient."""
-        self._restore_buffers()
-        faults = self._explain(step, share)
+    def _skip(self, step: int, inputs: StepInputs, *, backed_off: bool) -> StepResult:
+        """Undo the step and find what was wrong; a scale is only to blame for a gradient."""
+
+        def compute(batch: Batch) -> dict[str, Tensor]:
+            _, terms = self._forward(self.model, step, batch.to(self._ranks.device))
+            return {name: self.scaler.scale(term) for name, term in terms.items()}
+
+        self._copy_buffers(self._buffers_before, self._buffers)
+        self._reseed(step)
+        faults = explain_step(self.model, inputs, compute, self._ranks)
+        self._copy_buffers(self._buffers_before, self._buffers)
         backed_off = backed_off and self.scaler.is_enabled()
         self.scaler.update(None if backed_off else self.scaler.get_scale())
         return StepResult(terms={}, counts={}, faults=faults, backed_off=backed_off)
-
-    def _explain(self, step: int, share: Share) -> list[str]:
-        """What was not finite, by rank; the same on all ranks."""
-
-        def compute(batch: Batch) -> dict[str, Tensor]:
-            on_device = batch.to(self._ranks.device)
-            _, terms = self._forward(self.model, step, on_device)
-            return {name: self.scaler.scale(term) for name, term in terms.items()}
-
-        self._reseed(step)
-        faults = explain_step(self.model, share, compute, self._ranks)
-        self._restore_buffers()
-        return faults
-
-    def _set_learning_rates(self, step: int) -> None:
-        factor = self._schedule(step)
-        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * factor
 
     def _reseed(self, step: int) -> None:
         """Dropout and the like depend on (seed, step, rank) alone, so that a run can resume."""
         entropy = np.random.SeedSequence((self._seed, step, self._ranks.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
-    def _remember_buffers(self) -> None:
-        if self._buffers:
-            torch._foreach_copy_(self._buffers_before, self._buffers)
-
-    def _restore_buffers(self) -> None:
-        """Batch norm's statistics as they were before the step."""
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._buffers_before)
+    @staticmethod
+    def _copy_buffers(source: list[Tensor], target: list[Tensor]) -> None:
+        """Remember batch norm's statistics, or have them as they were before the step."""
+        if source:
+            torch._foreach_copy_(target, source)
 
     def evaluated_model(self) -> nn.Module:
         """The model to score, the same on all ranks.
@@ -290,19 +263,18 @@ class Learner:
         return averaged
 
     def note_figure(self, figure: float) -> None:
-        """Tell a schedule that goes by it what an evaluation gave, the same on all ranks."""
-        if isinstance(self._schedule, NotingSchedule):
-            self._schedule.note(figure)
+        """Give an evaluation's figure, the same on all ranks, to a schedule that goes by it."""
+        if self._plateau is not None:
+            self._plateau.note(figure)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data: all that the next step depends on."""
-        schedule = self._schedule
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "schedule": schedule.state_dict() if isinstance(schedule, NotingSchedule) else None,
+            "schedule": None if self._plateau is None else self._plateau.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -312,6 +284,6 @@ class Learner:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
-        noted = state.get("schedule")  # older checkpoints know no schedule that notes anything
-        if noted is not None and isinstance(self._schedule, NotingSchedule):
-            self._schedule.load_state_dict(noted)
+        noted = state.get("schedule")  # older checkpoints have none
+        if noted is not None and self._plateau is not None:
+            self._plateau.load_state_dict(noted)

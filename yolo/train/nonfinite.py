@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,32 +18,34 @@ NAMED = 3
 """So many weights are named in a sentence; of the rest only the number."""
 
 KEPT_BYTES = 128 * 2**20
-"""Once a step's kept images take this much, those of its further micro-batches are let go."""
+"""Once a step's kept images take this much, those of its further micro-batches are dropped."""
+
+Compute = Callable[[Batch], dict[str, Tensor]]
+"""Forward pass and loss terms of a micro-batch on this rank alone, with its graph."""
 
 
 @dataclass
-class Share:
+class StepInputs:
     """What one rank put into a step, on the host.
 
     Attributes:
-        batches: its micro-batches. Beyond ``KEPT_BYTES`` they lack their images, and of such a one
-            only the loss and the labels are told about, not the layer.
+        batches: its micro-batches; beyond ``KEPT_BYTES`` without their images, and for such a one
+            only the loss and the labels are explained, not the layer.
         terms: the loss of each, by term.
-        kept_bytes: of all images.
     """
 
     batches: list[Batch] = field(default_factory=list)
     terms: list[dict[str, Tensor]] = field(default_factory=list)
-    kept_bytes: int = 0
+    _kept_bytes: int = 0
 
     def add(self, batch: Batch, terms: dict[str, Tensor]) -> None:
         """One more micro-batch, as it came from the loader, and its loss."""
         images = batch.images
-        if self.kept_bytes >= KEPT_BYTES:
+        if self._kept_bytes >= KEPT_BYTES:
             images = images[:, :, :0, :0].clone()  # (B, 3, 0, 0): a view would keep the rest
         elif not images.is_cuda and images.is_shared():  # as a loader's process sent it
             images = images.clone()  # in /dev/shm, which may be small, is room for one step's work
-        self.kept_bytes += images.nbytes
+        self._kept_bytes += images.nbytes
         self.batches.append(replace(batch, images=images))
         self.terms.append(terms)
 
@@ -53,41 +56,47 @@ def find_nonfinite(state: Any, above: str = "") -> list[str]:
     Waits for each device once.
     """
     found = list(_tensors(state, above))
-    by_device: dict[torch.device, list[tuple[str, Tensor]]] = {}
-    for name, tensor in found:
-        by_device.setdefault(tensor.device, []).append((name, tensor))
     bad = set()
-    for pairs in by_device.values():
-        flags = torch.stack([tensor.isfinite().all() for _, tensor in pairs]).tolist()
-        bad |= {name for (name, _), finite in zip(pairs, flags, strict=True) if not finite}
+    for device in {tensor.device for _, tensor in found}:
+        names, tensors = zip(*(pair for pair in found if pair[1].device == device), strict=True)
+        flags = torch.stack([tensor.isfinite().all() for tensor in tensors]).tolist()
+        bad |= {name for name, finite in zip(names, flags, strict=True) if not finite}
     return [name for name, _ in found if name in bad]
 
 
-def explain_step(
-    model: nn.Module, share: Share, compute: Callable[[Batch], dict[str, Tensor]], ranks: Ranks
-) -> list[str]:
+def explain_step(model: nn.Module, step: StepInputs, compute: Compute, ranks: Ranks) -> list[str]:
     """Name what was not finite in a step, and the images that it came from.
 
-    Micro-batches are computed again where the step alone does not tell: their own gradients were
+    Micro-batches are computed again where the step itself does not show it: their gradients were
     added up, and no layer's output is kept.
 
     Args:
         model: with the gradients of the step.
-        share: of this rank.
-        compute: forward pass and loss of a micro-batch on this rank alone, with its graph.
+        step, compute: of this rank.
         ranks: this process among all.
 
     Returns:
         A phrase for each micro-batch at fault; the same on all ranks.
     """
-    with _without_exchange(model), _as_written(model):
-        mine = _phrases(model, share, compute)
-    told = ranks.gather(mine)
-    if not any(told):
-        told = ranks.gather([_describe_gradient(model, share)])
+    bad_gradients = find_nonfinite(
+        {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    )
+    with _local_statistics(model), _uncompiled(model):
+        pairs = zip(step.batches, step.terms, strict=True)
+        found = [_forward_fault(model, batch, terms, compute) for batch, terms in pairs]
+        mine = [phrase for phrase in found if phrase is not None]
+        if bad_gradients and not mine:
+            guilty = [b for b in step.batches if _has_bad_gradient(model, b, compute)]
+            mine = [f"the gradient of {shorten(bad_gradients)} ({_ids(guilty)})"] if guilty else []
+    of_ranks = ranks.gather(mine)
+    if not any(of_ranks):  # no micro-batch of any rank shows it when computed again
+        what = "the norm of the whole gradient"
+        if bad_gradients:
+            what = f"the gradient of {shorten(bad_gradients)}"
+        of_ranks = ranks.gather([f"{what} ({_ids(step.batches)})"])
     if ranks.world_size == 1:
-        return told[0]
-    return [f"rank {rank}: {phrase}" for rank, phrases in enumerate(told) for phrase in phrases]
+        return of_ranks[0]
+    return [f"rank {rank}: {phrase}" for rank, phrases in enumerate(of_ranks) for phrase in phrases]
 
 
 def shorten(names: Sequence[str]) -> str:
@@ -96,36 +105,9 @@ def shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-def _phrases(
-    model: nn.Module, share: Share, compute: Callable[[Batch], dict[str, Tensor]]
-) -> list[str]:
-    """Of this rank; none where the fault is another's."""
-    pairs = list(zip(share.batches, share.terms, strict=True))
-    phrases = [_of_loss(model, batch, terms, compute) for batch, terms in pairs]
-    found = [phrase for phrase in phrases if phrase is not None]
-    if found:
-        return found
-    bad = find_nonfinite(_gradients(model))
-    if not bad:
-        return []
-    guilty = [batch for batch in share.batches if _has_bad_gradient(model, batch, compute)]
-    return [f"the gradient of {shorten(bad)} ({_images(guilty)})"] if guilty else []
-
-
-def _describe_gradient(model: nn.Module, share: Share) -> str:
-    """The phrase for a gradient that no micro-batch of any rank shows when computed again."""
-    bad = find_nonfinite(_gradients(model))
-    what = f"the gradient of {shorten(bad)}" if bad else "the norm of the whole gradient"
-    return f"{what} ({_images(share.batches)})"
-
-
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
 @contextmanager
-def _without_exchange(model: nn.Module) -> Iterator[None]:
-    """Keep batch norms that exchange statistics to their own: the ranks do not run in step here."""
+def _local_statistics(model: nn.Module) -> Iterator[None]:
+    """Keep batch norms that exchange statistics from it: the ranks do not run in step here."""
     norms = [m for m in model.modules() if isinstance(m, nn.SyncBatchNorm) and m.training]
     for norm in norms:
         norm.eval()
@@ -136,79 +118,59 @@ def _without_exchange(model: nn.Module) -> Iterator[None]:
             norm.train()
 
 
-def _as_written(model: nn.Module) -> AbstractContextManager:
+def _uncompiled(model: nn.Module) -> Any:
     """A compiled model would be compiled anew for the hooks, and after some such times no more."""
     if model._compiled_call_impl is None:
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 
 
-def _of_loss(
-    model: nn.Module,
-    batch: Batch,
-    terms: Mapping[str, Tensor],
-    compute: Callable[[Batch], dict[str, Tensor]],
+def _forward_fault(
+    model: nn.Module, batch: Batch, terms: Mapping[str, Tensor], compute: Compute
 ) -> str | None:
-    """The phrase for a loss or a layer's output that is not finite, or None."""
+    """The phrase for a loss, a label or a layer's output that is not finite, or None."""
     bad = find_nonfinite(dict(terms))
-    origin = _bad_labels(batch) or _bad_output(model, batch, compute)
+    origin = _bad_labels(batch) or _bad_weights(model) or _bad_output(model, batch, compute)
     if not bad and origin is None:
         return None
-    told = [f"loss {', '.join(bad)}"] if bad else []
-    told += [] if origin is None else [origin]
-    return f"{', from '.join(told)} ({_images([batch])})"
+    loss = f"loss {', '.join(bad)}" if bad else None
+    return f"{', from '.join(filter(None, [loss, origin]))} ({_ids([batch])})"
 
 
 def _bad_labels(batch: Batch) -> str | None:
     targets = batch.targets
     bad = ~targets.boxes_cxcywh_norm.isfinite().all(dim=1)  # (N,)
-    if not bad.any():
-        return None
     ids = batch.image_ids[targets.image_index[bad].cpu()].unique().tolist()
-    return f"the boxes of image {', '.join(map(str, ids))}"
+    return f"the boxes of image {', '.join(map(str, ids))}" if ids else None
 
 
-def _bad_output(
-    model: nn.Module, batch: Batch, compute: Callable[[Batch], dict[str, Tensor]]
-) -> str | None:
-    """The first layer with such an output, where weights that are no numbers do not explain it."""
+def _bad_weights(model: nn.Module) -> str | None:
     weights = find_nonfinite(dict(model.named_parameters()))
-    if weights:
-        return f"the weights {shorten(weights)}"
+    return f"the weights {shorten(weights)}" if weights else None
+
+
+def _bad_output(model: nn.Module, batch: Batch, compute: Compute) -> str | None:
+    """The first layer with such an output."""
     if not batch.images.numel():
         return None
-    with _first_bad_output(model) as found, torch.no_grad():
-        compute(batch)
-    return f"the output of {found[0]}" if found else None
-
-
-@contextmanager
-def _first_bad_output(model: nn.Module) -> Iterator[list[str]]:
-    """Collects the names of the layers whose outputs are not finite, in the order they run."""
     found: list[str] = []
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if not found and find_nonfinite([output]):
-                found.append(name or "the network")
+    def note(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        if not found and find_nonfinite([output]):
+            found.append(name or "the network")
 
-        return hook
-
-    handles = [module.register_forward_hook(note(name)) for name, module in model.named_modules()]
+    handles = [m.register_forward_hook(partial(note, name)) for name, m in model.named_modules()]
     try:
-        yield found
+        with torch.no_grad():
+            compute(batch)
     finally:
         for handle in handles:
             handle.remove()
+    return f"the output of {found[0]}" if found else None
 
 
-def _has_bad_gradient(
-    model: nn.Module, batch: Batch, compute: Callable[[Batch], dict[str, Tensor]]
-) -> bool:
-    """Computes this rank's gradient of one micro-batch, without the exchange with the others.
-
-    A micro-batch without its images stays a suspect.
-    """
+def _has_bad_gradient(model: nn.Module, batch: Batch, compute: Compute) -> bool:
+    """Of one micro-batch on this rank; one without its images stays a suspect."""
     if not batch.images.numel():
         return True
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -217,7 +179,7 @@ def _has_bad_gradient(
     return bool(find_nonfinite([g for g in gradients if g is not None]))
 
 
-def _images(batches: Sequence[Batch]) -> str:
+def _ids(batches: Sequence[Batch]) -> str:
     ids = [str(number) for batch in batches for number in batch.image_ids.tolist()]
     return f"image ids {', '.join(ids)}"
 
@@ -227,10 +189,10 @@ def _tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:
         if state.is_floating_point():
             yield name, state
         return
-    items: Iterator[tuple[Any, Any]] = iter(())
+    items: Any = ()
     if isinstance(state, Mapping):
-        items = iter(state.items())
+        items = state.items()
     elif isinstance(state, list | tuple):
-        items = iter(enumerate(state))
+        items = enumerate(state)
     for key, value in items:
         yield from _tensors(value, f"{name}.{key}" if name else str(key))

@@ -1,22 +1,28 @@
-"""How a training is to go and how far it is: plain data."""
+"""How a training is to go, how far it is, and what happened since the last report."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from yolo.records import Batch
+from yolo.train.distributed import Ranks
+from yolo.train.evaluation import add_terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The rhythm of a training.
+    """The rhythm of a training, counted in optimizer steps.
 
     Attributes:
-        steps: optimizer steps in all.
-        evaluate_every, checkpoint_every, log_every: steps.
         patience: stop after so many evaluations without a better figure; None for never.
-        enough: stop once the monitored figure reaches this; None for never.
-        max_skipped: end with an error after so many steps in a row that were not finite; None for
-            never.
+        target_figure: stop once the monitored figure reaches it; None for never.
+        max_skipped: fail after so many steps in a row that were not finite; None for never.
     """
 
     steps: int
@@ -24,7 +30,7 @@ class Plan:
     checkpoint_every: int
     log_every: int
     patience: int | None = None
-    enough: float | None = None
+    target_figure: float | None = None
     max_skipped: int | None = None
 
 
@@ -40,9 +46,8 @@ class Progress:
         evaluations_since_best: for ``patience``.
         skipped_steps: steps whose loss or gradients were not finite.
         scaler_backoffs: steps that the fp16 scaler gave up to find a smaller scale.
-        skipped_in_a_row: steps skipped since the last whole one; checkpoints from before it was
-            counted have none.
-        figures: of the last evaluation; those that are no numbers are left out.
+        skipped_in_a_row: steps skipped since the last finite one; older checkpoints lack it.
+        figures: of the last evaluation, the finite ones.
     """
 
     step: int = 0
@@ -69,3 +74,62 @@ class Progress:
             self.evaluations_since_best = 0
         else:
             self.evaluations_since_best += 1
+
+
+class Window:
+    """Adds up the steps between two reports; nothing waits for the device before ``figures``."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._waited = 0.0
+        self._images = 0
+        self._steps = 0
+        self._terms: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def fetch(self, stream: Iterator[Batch], count: int) -> Iterator[Batch]:
+        """The next ``count`` batches; the time until each is there counts as waiting."""
+        for _ in range(count):
+            start = time.perf_counter()
+            batch = next(stream)
+            self._waited += time.perf_counter() - start
+            yield batch
+
+    def add(self, terms: dict[str, Tensor], counts: dict[str, Tensor], images: int) -> None:
+        """Count a step, of which only the images if ``terms`` is empty: it was skipped.
+
+        Args:
+            terms: of the loss, scalars.
+            counts: hits and attempts by name, (2,) each.
+            images: of all ranks.
+        """
+        self._images += images
+        if terms:
+            add_terms(self._terms, terms)
+            add_terms(self._counts, counts)
+            self._steps += 1
+
+    def figures(self, ranks: Ranks) -> dict[str, float]:
+        """Mean loss terms over the steps, summed over the ranks, the accuracy and the speed.
+
+        An accuracy without a single attempt on any rank is left out.
+        """
+        terms, counts = self._summed(ranks) if self._steps else ({}, {})
+        seconds = time.perf_counter() - self._start
+        return {
+            "loss": sum(terms.values()) if terms else math.nan,
+            **{f"loss/{name}": value for name, value in terms.items()},
+            **{f"accuracy/{name}": hits / of for name, (hits, of) in counts.items() if of},
+            "images_per_second": self._images / seconds,
+            "data_wait_share": self._waited / seconds,
+        }
+
+    def _summed(self, ranks: Ranks) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Loss terms per step and counts, over all ranks, in one exchange."""
+        flat = [*self._terms.values(), *self._counts.values()]
+        values = ranks.sum(torch.cat([value.double().flatten() for value in flat])).tolist()
+        terms, pairs = values[: len(self._terms)], values[len(self._terms) :]
+        return (
+            {name: term / self._steps for name, term in zip(self._terms, terms, strict=True)},
+            {name: pairs[2 * i : 2 * i + 2] for i, name in enumerate(self._counts)},
+        )

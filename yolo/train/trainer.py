@@ -13,15 +13,13 @@ from yolo.records import Batch
 from yolo.train.checkpoint import link_checkpoint, save_checkpoint
 from yolo.train.distributed import Ranks, lost_rank
 from yolo.train.evaluation import Evaluator
+from yolo.train.failures import Advice, explain_out_of_memory, explain_single_value
 from yolo.train.interruption import Interrupted, Interruption
 from yolo.train.learner import Learner, StepResult
-from yolo.train.logging import RunLog
-from yolo.train.lone_image import explain_lone_image
+from yolo.train.log import RunLog
 from yolo.train.nonfinite import find_nonfinite, shorten
-from yolo.train.out_of_memory import explain_out_of_memory
-from yolo.train.progress import Plan, Progress
-from yolo.train.run_lock import RunLock
-from yolo.train.throughput import Window
+from yolo.train.progress import Plan, Progress, Window
+from yolo.train.run_folder import RunLock
 
 
 class Batches(Protocol):
@@ -48,6 +46,7 @@ class Trainer:
         folder: the run's folder, for ``last.pt`` and ``best.pt``.
         log: where to report.
         metadata: plain data that every checkpoint carries, to be read without the config.
+        advice: what to do about a failure.
         lock: what keeps other runs out of the folder; held until ``fit`` ends, None on other ranks.
     """
 
@@ -62,11 +61,13 @@ class Trainer:
         folder: Path,
         log: RunLog,
         metadata: dict[str, Any],
+        advice: Advice | None = None,
         lock: RunLock | None = None,
     ) -> None:
         self.learner, self.batches, self.evaluator = learner, batches, evaluator
         self.plan, self.ranks, self.folder = plan, ranks, folder
         self.log, self.metadata, self._lock = log, metadata, lock
+        self._advice = advice or Advice()
         self.progress = Progress()
         self._window = Window()
         self._saved_step = 0
@@ -80,35 +81,26 @@ class Trainer:
         """
         with Interruption() as interruption:  # to the end: a second signal leaves no worker behind
             try:
-                try:
+                with ExitStack() as closing:  # in reverse order, whatever becomes of one of them
+                    if self._lock is not None:
+                        closing.callback(self._lock.release)
+                    closing.callback(self.log.close)
+                    closing.callback(self.batches.close)
                     self._fit(interruption)
-                    self._conclude()
-                finally:
-                    self._close()
             except RuntimeError as error:
                 raise lost_rank(error, self.ranks) or error from None
         return self.progress
 
-    def _close(self) -> None:
-        """Workers, log and lock, in this order, whatever becomes of one of them."""
-        with ExitStack() as closing:
-            if self._lock is not None:
-                closing.callback(self._lock.release)
-            closing.callback(self.log.close)
-            closing.callback(self.batches.close)
-
     def _fit(self, interruption: Interruption) -> None:
         if self.progress.step >= self.plan.steps:
             self.log.message(f"{self.folder}: finished already, at step {self.progress.step}")
-        freeze = self.learner.freeze
-        if freeze is not None and freeze.is_on(self.progress.step):
-            self.log.message(freeze.describe())
+        self._report_freezing(starting=True)
         stream = None
         while True:
             if self._evaluation_is_due():
                 self._evaluate(interruption)
             if self._is_over():
-                return
+                break
             if stream is None:
                 stream = self.batches.from_step(self.progress.step)
                 self._window = Window()
@@ -117,32 +109,34 @@ class Trainer:
                 self._stop(interruption)
             if self.progress.step % self.plan.checkpoint_every == 0:
                 self.save()
+        if self.progress.best_figure is not None:
+            self.log.message(
+                f"best {self._monitored(self.progress.best_figure)} at step "
+                f"{self.progress.best_step}: {self.folder / 'best.pt'}"
+            )
+
+    def _report_freezing(self, *, starting: bool) -> None:
+        line = self.learner.describe_freezing(self.progress.step, starting=starting)
+        if line is not None:
+            self.log.message(line)
 
     def _step(self, stream: Iterator[Batch], interruption: Interruption) -> None:
         """One optimizer step; a single process can be stopped in its middle."""
         count = self.batches.micro_batches_per_step
-        alone = self.ranks.world_size == 1
-        advice = (
-            f"training.micro_batch_size is {self.metadata['micro_batch_size']} and "
-            f"data.image_size {self.metadata['image_size_px']}: make one of them smaller "
-            "(training.batch_size can stay)"
-        )
         with (
-            explain_out_of_memory(self.ranks.device, advice),
-            explain_lone_image(),
+            explain_out_of_memory(self.ranks.device, self._advice.step_memory),
+            explain_single_value(self._advice.single_value),
             self._rescuing(),
         ):
             result = self.learner.step(
                 self.progress.step,
                 self._window.fetch(stream, count),
                 count,
-                cancelled=interruption if alone else lambda: False,
+                cancelled=interruption if self.ranks.world_size == 1 else lambda: False,
             )
         if result is None:
             self._stop(interruption)
-        freeze = self.learner.freeze
-        if freeze is not None and self.progress.step == freeze.unfreeze_at:
-            self.log.message(f"step {self.progress.step}: everything is trained from here on")
+        self._report_freezing(starting=False)
         self._window.add(result.terms, result.counts, self.learner.images_per_step)
         self.progress.step += 1
         if result.faults:
@@ -154,17 +148,17 @@ class Trainer:
 
     def _note_skip(self, result: StepResult) -> None:
         """Count a skipped step; one more search for the fp16 scale is no failure yet."""
-        number, told = self.progress.step - 1, "; ".join(result.faults)
+        number, faults = self.progress.step - 1, "; ".join(result.faults)
         if not result.backed_off:
             self.progress.skipped_steps += 1
             self.progress.skipped_in_a_row += 1
-            self.log.message(f"step {number}: skipped, not finite: {told}")
+            self.log.message(f"step {number}: skipped, not finite: {faults}")
             return
         self.progress.scaler_backoffs += 1
         scale = self.learner.scaler.get_scale()
         if scale < 1:
             self.progress.skipped_in_a_row += 1
-        self.log.message(f"step {number}: fp16 scale lowered to {scale:g}, not finite: {told}")
+        self.log.message(f"step {number}: fp16 scale lowered to {scale:g}, not finite: {faults}")
 
     def _check_skipped(self, result: StepResult) -> None:
         """End a training that no longer learns.
@@ -177,10 +171,8 @@ class Trainer:
             return
         self.save()
         raise UserError(
-            f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite "
-            f"(training.max_skipped is {most}), the last one for {'; '.join(result.faults)}; mend "
-            "the data and go on with --resume, or begin anew with a smaller learning rate or a "
-            "training.gradient_clip"
+            f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite, the "
+            f"last one for {'; '.join(result.faults)}; {self._advice.not_finite}"
         )
 
     def _report(self) -> None:
@@ -203,7 +195,7 @@ class Trainer:
         return due and progress.step > progress.evaluated_step
 
     def _evaluate(self, interruption: Interruption) -> None:
-        advice = "make evaluation.batch_size smaller; --resume goes on with the evaluation"
+        advice = self._advice.evaluation_memory
         with explain_out_of_memory(self.ranks.device, advice), self._rescuing():
             evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
         if evaluation is None:
@@ -220,33 +212,20 @@ class Trainer:
         self._window = Window()
 
     def _is_over(self) -> bool:
-        if self.progress.step >= self.plan.steps:
+        plan, progress = self.plan, self.progress
+        if progress.step >= plan.steps:
             return True
-        return self._is_good_enough() or self._patience_is_over()
-
-    def _is_good_enough(self) -> bool:
-        best, enough = self.progress.best_figure, self.plan.enough
-        if best is None or enough is None or best < enough:
-            return False
-        self.log.message(f"stopped: {self._monitored(best)} has reached {enough:g}")
-        return True
-
-    def _patience_is_over(self) -> bool:
-        patience = self.plan.patience
-        if patience is None or self.progress.evaluations_since_best < patience:
-            return False
-        self.log.message(
-            f"stopped: {self.evaluator.monitor} has not risen for {patience} evaluations "
-            f"since step {self.progress.best_step}"
-        )
-        return True
-
-    def _conclude(self) -> None:
-        best, step = self.progress.best_figure, self.progress.best_step
-        if best is not None:
+        best, target = progress.best_figure, plan.target_figure
+        if best is not None and target is not None and best >= target:
+            self.log.message(f"stopped: {self._monitored(best)} has reached {target:g}")
+            return True
+        if plan.patience is not None and progress.evaluations_since_best >= plan.patience:
             self.log.message(
-                f"best {self._monitored(best)} at step {step}: {self.folder / 'best.pt'}"
+                f"stopped: {self.evaluator.monitor} has not risen for {plan.patience} evaluations "
+                f"since step {progress.best_step}"
             )
+            return True
+        return False
 
     def _monitored(self, figure: float) -> str:
         return f"{self.evaluator.monitor} {figure:.4f}"
@@ -258,7 +237,14 @@ class Trainer:
             UserError: the file cannot be written, or (on all ranks) the state is not finite.
         """
         state = self.state_dict()
-        self._check_finite(state)
+        bad = find_nonfinite(state)
+        if self.ranks.any(bool(bad)):
+            names = next(found for found in self.ranks.gather(bad) if found)
+            raise UserError(
+                f"{self.folder / 'last.pt'}: not written at step {self.progress.step}, for what "
+                f"was learnt is no longer finite ({shorten(names)}); the files from before are "
+                "whole: go on with --resume, or begin anew with a smaller learning rate"
+            )
         if self.ranks.is_main:
             self._write(state)
 
@@ -267,42 +253,28 @@ class Trainer:
         self._saved_step = self.progress.step
         self._name_best()
 
+    def _name_best(self) -> None:
+        if self.progress.is_best:
+            link_checkpoint(self.folder / "last.pt", self.folder / "best.pt")
+
     @contextmanager
     def _rescuing(self) -> Iterator[None]:
         """Where a step or an evaluation fails, for an image perhaps, keep the whole steps before.
 
-        Each rank may be alone with its failure, so this asks no other; rank 0 alone writes.
+        Only this rank may fail, so this asks no other; rank 0 writes.
         """
         try:
             yield
         except Exception:
             is_new = self.progress.step > self._saved_step
             if is_new and self.ranks.is_main and self.learner.is_whole:
-                with suppress(Exception):  # the failure at hand is the one to tell
-                    self._rescue()
+                with suppress(Exception):  # the failure at hand is the one to report
+                    state, step = self.state_dict(), self.progress.step
+                    if not find_nonfinite(state):
+                        self._write(state)
+                        last = self.folder / "last.pt"
+                        self.log.message(f"{last}: keeps what was learnt until step {step}")
             raise
-
-    def _rescue(self) -> None:
-        state = self.state_dict()
-        if not find_nonfinite(state):
-            self._write(state)
-            step = self.progress.step
-            self.log.message(f"{self.folder / 'last.pt'}: keeps what was learnt until step {step}")
-
-    def _check_finite(self, state: dict[str, Any]) -> None:
-        bad = find_nonfinite(state)
-        if not self.ranks.any(bool(bad)):
-            return
-        names = next(found for found in self.ranks.gather(bad) if found)
-        raise UserError(
-            f"{self.folder / 'last.pt'}: not written at step {self.progress.step}, for what was "
-            f"learnt is no longer finite ({shorten(names)}); the files from before are whole: go "
-            "on with --resume, or begin anew with a smaller learning rate"
-        )
-
-    def _name_best(self) -> None:
-        if self.progress.is_best:
-            link_checkpoint(self.folder / "last.pt", self.folder / "best.pt")
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed training needs, as tensors and plain data."""

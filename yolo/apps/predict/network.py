@@ -16,7 +16,7 @@ from yolo.factory.detector import Coder
 from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 from yolo.records import Detections
-from yolo.train.out_of_memory import explain_out_of_memory
+from yolo.train.failures import explain_out_of_memory
 from yolo.train.precision import (
     DTYPES,
     Format,

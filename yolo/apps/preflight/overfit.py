@@ -136,14 +136,14 @@ def overfit(
     train = build_dataset(resolved.config, "train")
     resolved = settle_anchors(resolved, train)
     resolved = overfitting_config(resolved, choose_images(train, images), steps=steps)
-    trainer = build_trainer(resolved, ranks, name=None, pictures=EvaluationPictures())
+    trainer = build_trainer(resolved, ranks, pictures=EvaluationPictures())
     bound = find_bound(resolved, trainer, ranks)
     log(
         f"the truth itself, encoded and decoded again, reaches mAP@0.5 {bound.figure:.4f} "
         f"({bound.placed} of {bound.truths} boxes have a place)"
     )
     target = min(TARGET_FIGURE, bound.figure - TOLERANCE)
-    trainer.plan = replace(trainer.plan, enough=target)
+    trainer.plan = replace(trainer.plan, target_figure=target)
     start = time.monotonic()
     progress = trainer.fit()
     return Overfit(

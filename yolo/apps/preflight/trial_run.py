@@ -8,16 +8,14 @@ import torch
 
 from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
-from yolo.factory.detection import build_detection
-from yolo.factory.learner import build_learner
-from yolo.factory.optimizer import build_freeze
-from yolo.factory.parts import Parts
+from yolo.factory.learner import build_learner, micro_batch_size
+from yolo.factory.tasks import Parts, build_parts
+from yolo.factory.training import SINGLE_VALUE
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
+from yolo.train.failures import explain_out_of_memory, explain_single_value
 from yolo.train.learner import Learner, StepResult
-from yolo.train.lone_image import explain_lone_image
-from yolo.train.out_of_memory import explain_out_of_memory
-from yolo.train.precision import Precision, choose_precision
+from yolo.train.precision import Precision
 
 WARMUP_STEPS = 5
 """The learning rate rises over them; the config's schedule would hardly change in so few steps."""
@@ -41,7 +39,7 @@ class TrialRun:
             UserError: out of memory, or one image too small for batch norm.
         """
         advice = "make training.micro_batch_size, data.image_size or data.multi_scale.max smaller"
-        with explain_out_of_memory(self.device, advice), explain_lone_image():
+        with explain_out_of_memory(self.device, advice), explain_single_value(SINGLE_VALUE):
             result = self.learner.step(self.step_number, iter([batch]), 1)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
@@ -58,29 +56,17 @@ def build_trial_run(
     Raises:
         UserError: the weights cannot be had, or an image not be loaded.
     """
-    parts = build_detection(config, train, val, ranks, pretrained=True)
-    model = parts.model.to(ranks.device)
-    parts.loss.to(ranks.device)
-    micro_batch_size = min(config.training.micro_batch_size, config.training.batch_size)
-    precision = choose_precision(
-        config.training.precision,
-        model=model,
-        device=ranks.device,
-        images=micro_batch_size,
-        size_px=config.data.image_size,
-    )
+    parts = build_parts(config, train, val, ranks, pretrained=True)
     learner = build_learner(
         config,
         parts,
-        freeze=build_freeze(config, model),
-        precision=precision,
-        ranks=ranks,
+        ranks,
         schedule=lambda step: min(1.0, (step + 1) / WARMUP_STEPS),
-        images_per_step=micro_batch_size,
+        images_per_step=micro_batch_size(config, ranks),
     )
     batch = next(parts.batches.from_step(0))
     parts.batches.close()
-    return TrialRun(parts, learner, precision, ranks.device, batch)
+    return TrialRun(parts, learner, learner.precision, ranks.device, batch)
 
 
 def first_images(batch: Batch, count: int) -> Batch:

@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from torch.utils.tensorboard.summary import image as image_summary
 
 from yolo.apps.report.drawing import save_image
 from yolo.apps.report.plots import Line, Panel, draw_classes, draw_models
@@ -20,7 +19,7 @@ from yolo.evaluate.metrics.metric import (
     pooled,
 )
 from yolo.evaluate.scoring import ModelCurves
-from yolo.train.events import EventFile
+from yolo.train.log import EventFile
 
 FILE_NAME = "precision_recall.png"  # in a folder that is given instead of a file
 MOST_CLASSES = 30  # with more of them, several models are compared without a panel for each class
@@ -51,8 +50,7 @@ def _show_in_tensorboard(
     folder = model.checkpoint.resolve().parent
     try:
         with closing(EventFile(folder)) as events:
-            tag = f"precision_recall/{model.split}"
-            events.write(model.step, image_summary(tag, picture, dataformats="HWC"))
+            events.write_picture(model.step, f"precision_recall/{model.split}", picture)
     except OSError as error:  # a checkpoint may lie where nobody may write
         log(f"  not in TensorBoard: {folder} cannot be written ({error.strerror or error})")
     else:

@@ -96,6 +96,10 @@ class EvaluationPictures:
         left = draw_boxes(truth.image, boxes, labels, class_names, ignored=truth.ignored)
         return side_by_side(left, draw_detections(truth.image, found, class_names))
 
+    def save(self, path: Path, pictures: Sequence[np.ndarray]) -> None:
+        """Write all of an evaluation to one file."""
+        save_image(path, contact_sheet(pictures, columns=2))
+
 
 def draw_tile(
     image: np.ndarray,

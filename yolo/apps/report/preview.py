@@ -17,11 +17,11 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.classification import build_classifier
 from yolo.factory.data import build_training_batches
 from yolo.factory.detector import build_detector
-from yolo.factory.optimizer import build_schedule
+from yolo.factory.learner import build_schedule
 from yolo.models.layers import Normalise
 from yolo.records import Batch
 from yolo.train.distributed import Ranks
-from yolo.train.optim.schedules import Plateau
+from yolo.train.schedules import Plateau
 
 LEAST_TILE_PX = 320  # smaller images are enlarged, so that the text on them can be read
 

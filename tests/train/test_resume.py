@@ -8,9 +8,10 @@ import torch
 
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.errors import UserError
-from yolo.factory.resuming import check_same_config, describe_new_length, newest_whole_checkpoint
+from yolo.factory.training import describe_origin, with_defaults
 from yolo.train import checkpoint
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
+from yolo.train.resume import Origin, check_same_config, newest_whole_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training
@@ -23,17 +24,26 @@ def config():
     return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml").data
 
 
+def check(before, now):
+    check_same_config(RUN, with_defaults(before), with_defaults(now))
+
+
+def describe(before, config):
+    origin = Origin(RUN / "last.pt", {"config": before, "progress": {"step": 30}}, None)
+    return list(describe_origin(origin, config))
+
+
 def test_what_may_change_and_what_may_not(config):
     changed = copy.deepcopy(config)
     changed["training"]["steps"] += 1
     changed["evaluation"]["both"] = True  # another figure beside those that decide
     changed["data"]["on_error"] = "skip"  # what stopped on a bad image may go on without it
     changed["data"]["max_bad_share"] = 0.5
-    check_same_config(RUN, config, changed)
+    check(config, changed)
     changed["training"]["encoder_learning_rate"] = 1e-5
     changed["training"]["freeze"] = {"until": "encoder", "batch_norm": "trained"}
     with pytest.raises(UserError) as error:
-        check_same_config(RUN, config, changed)
+        check(config, changed)
     told = str(error.value)
     assert "training.encoder_learning_rate: None -> 1e-05" in told
     assert "training.freeze.until: None -> encoder" in told and "training.steps:" not in told
@@ -48,18 +58,18 @@ def test_a_checkpoint_older_than_a_setting_has_its_default(config):
     }.items():
         for name in names:
             del old[section][name]
-    check_same_config(RUN, old, config)
+    check(old, config)
     changed = copy.deepcopy(config)
     changed["evaluation"]["voc_iou"] = 0.7
     with pytest.raises(UserError, match=r"evaluation\.voc_iou: 0\.5 -> 0\.7"):
-        check_same_config(RUN, old, changed)
+        check(old, changed)
 
 
 def test_a_config_of_another_version_is_compared_as_it_stands(config):
     old = copy.deepcopy(config)
     old["training"]["forgotten"] = 3
     with pytest.raises(UserError, match=r"training\.forgotten: 3 -> None"):
-        check_same_config(RUN, old, config)
+        check(old, config)
 
 
 @pytest.mark.parametrize(
@@ -77,18 +87,18 @@ def test_a_schedule_that_is_stretched_is_told(schedule, was, now):
         return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", overrides)
 
     before, longer = loaded(41), loaded(81)
-    lines = list(describe_new_length(before.data, longer.config, 30))
+    lines = describe(before.data, longer.config)
     assert lines[0] == "training.steps: 41 -> 81"
     assert f"at step 30 the learning rate is {now} where it was to be {was};" in lines[1]
     assert lines[2:] == ["  data.mosaic ends at step 40 instead of 0"]
-    assert list(describe_new_length(before.data, before.config, 30)) == []
+    assert describe(before.data, before.config) == []
 
 
 def test_other_schedules_do_not_depend_on_the_number_of_steps(config):
     longer = load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", ["training.steps=77"])
     assert config["training"]["schedule"]["type"] == "cosine_restarts"
     assert config["data"]["mosaic"] is None
-    (line,) = describe_new_length(config, longer.config, 30)
+    (line,) = describe(config, longer.config)
     assert line.endswith("-> 77")
 
 

@@ -6,6 +6,8 @@ Fused steps also skip non-finite gradients of a scaler on the device, without wa
 
 A fused kernel on a CPU pairs parameter, gradient and state by their place in memory. Autograd and
 ``load_state_dict`` keep the parameter's strides; whoever sets a gradient by hand must do so too.
+
+In all of them ``encoder_learning_rate`` is the base rate of ``model.encoder``, None for the same.
 """
 
 from __future__ import annotations
@@ -27,12 +29,7 @@ def adam(
 ) -> Optimizer:
     """Adam (https://arxiv.org/abs/1412.6980).
 
-    Args:
-        model: its parameters are optimised; those without a gradient are passed over.
-        learning_rate: the base rate.
-        encoder_learning_rate: the base rate of ``model.encoder``; None for the same.
-        weight_decay: added to the gradient (L2 regularisation), so Adam's scaling applies to it.
-        betas: decay of the running mean and of the running square.
+    The weight decay is added to the gradient (L2 regularisation), so Adam's scaling applies to it.
     """
     groups = param_groups(model, weight_decay, encoder_learning_rate)
     return Adam(groups, lr=learning_rate, betas=betas, fused=True)
@@ -48,12 +45,7 @@ def adamw(
 ) -> Optimizer:
     """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101).
 
-    Args:
-        model: its parameters are optimised; those without a gradient are passed over.
-        learning_rate: the base rate.
-        encoder_learning_rate: the base rate of ``model.encoder``; None for the same.
-        weight_decay: the share of a weight, times the learning rate, that each step removes.
-        betas: decay of the running mean and of the running square.
+    Each step removes the weight decay, times the learning rate, as a share of a weight.
     """
     groups = param_groups(model, weight_decay, encoder_learning_rate)
     return AdamW(groups, lr=learning_rate, betas=betas, fused=True)
@@ -70,14 +62,8 @@ def sgd(
 ) -> Optimizer:
     """Gradient descent with momentum, Darknet's optimizer.
 
-    Args:
-        model: its parameters are optimised; those without a gradient are passed over.
-        learning_rate: the base rate.
-        encoder_learning_rate: the base rate of ``model.encoder``; None for the same.
-        momentum: of the running sum of gradients, which the learning rate then multiplies, in
-            Darknet as in PyTorch.
-        nesterov: look ahead; needs a momentum.
-        weight_decay: added to the gradient (L2 regularisation).
+    The learning rate multiplies the running sum of gradients, in Darknet as in PyTorch; the weight
+    decay is added to the gradient.
     """
     groups = param_groups(model, weight_decay, encoder_learning_rate)
     optimizer = SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov, fused=True)
@@ -115,17 +101,15 @@ def param_groups(
         return _by_decay(parameters, weight_decay)
     assert isinstance(model.encoder, nn.Module)
     encoder = list(model.encoder.parameters())
-    own = set(encoder)
     groups = _by_decay(encoder, weight_decay)
     for group in groups:
         group.update(lr=encoder_learning_rate, part="encoder")
-    return _by_decay([p for p in parameters if p not in own], weight_decay) + groups
+    of_encoder = set(encoder)
+    return _by_decay([p for p in parameters if p not in of_encoder], weight_decay) + groups
 
 
 def _by_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    decayed: list[torch.Tensor] = [p for p in parameters if p.ndim > 1]
-    free: list[torch.Tensor] = [p for p in parameters if p.ndim <= 1]
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]

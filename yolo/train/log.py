@@ -1,30 +1,35 @@
-"""What a run tells: on the terminal, in TensorBoard, metrics.jsonl and pictures."""
+"""What a run reports: to the terminal, TensorBoard, metrics.jsonl and pictures."""
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image as image_summary
-from torch.utils.tensorboard.summary import scalar as scalar_summary
 from tqdm import tqdm
 
-from yolo.apps.report.drawing import contact_sheet, save_image
 from yolo.errors import UserError
-from yolo.train.events import EventFile
+from yolo.files import atomic_write
+
+_EVENTS = "events.out.tfevents."
 
 
-class RunLog(Protocol):
-    """Where the trainer reports to; ranks other than 0 report to ``SilentLog``."""
+class RunLog:
+    """Where the trainer reports to; this one, of all ranks but 0, writes nothing."""
 
     def message(self, text: str) -> None:
         """Print lines for a person."""
@@ -44,24 +49,8 @@ class RunLog(Protocol):
         """Finish every file."""
 
 
-class SilentLog:
-    """Says nothing and writes nothing."""
-
-    def message(self, text: str) -> None: ...
-
-    def training(self, step: int, figures: Mapping[str, float], *, seconds_left: float) -> None: ...
-
-    def evaluation(
-        self, step: int, figures: Mapping[str, float], pictures: Sequence[np.ndarray]
-    ) -> None: ...
-
-    def progress(self, step: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class FolderLog:
-    """Writes a run's folder and speaks to the terminal.
+class FolderLog(RunLog):
+    """Writes a run's folder and prints to the terminal.
 
     In a terminal a progress bar; elsewhere (``nohup``, a pipe) one plain line for each report.
 
@@ -72,27 +61,35 @@ class FolderLog:
             are removed from ``metrics.jsonl`` and hidden in TensorBoard.
         evaluated_step: of the last evaluation that is not made again, where that was no longer
             saved at ``start_step``; reports of later ones go too.
+        save_pictures: writes the pictures of an evaluation to one file; None writes none.
 
     Raises:
         UserError: (as every report) a file of the log cannot be written.
     """
 
     def __init__(
-        self, *, folder: Path, steps: int, start_step: int = 0, evaluated_step: int | None = None
+        self,
+        *,
+        folder: Path,
+        steps: int,
+        start_step: int = 0,
+        evaluated_step: int | None = None,
+        save_pictures: Callable[[Path, Sequence[np.ndarray]], None] | None = None,
     ) -> None:
-        self._folder, self._steps = folder, steps
+        self._folder, self._steps, self._save_pictures = folder, steps, save_pictures
         evaluated_step = start_step if evaluated_step is None else evaluated_step
         self._path = folder / "metrics.jsonl"
-        with _telling(self._path):
+        with _explain_unwritable(self._path):
             kept = _forget(self._path, training=start_step, validation=evaluated_step)
-        # an evaluation of the step itself is made again: hide the step, and tell its loss anew
+        # an evaluation of the step itself is made again: hide the step, and write its loss anew
         again = start_step > evaluated_step
         redone_from = start_step + (0 if again else 1) if start_step else None
-        with _telling(folder):
+        with _explain_unwritable(folder):
             self._events = EventFile(folder, redone_from=redone_from)
         for record in kept if again else ():
-            if (record["phase"], record["step"]) == ("training", start_step):
-                self._write_events("training", start_step, _figures_of(record))
+            if (record.pop("phase"), record.pop("step")) == ("training", start_step):
+                figures = {n: math.nan if v is None else v for n, v in record.items()}
+                self._write_events("training", start_step, figures)
         self._bar = None
         if _has_screen():
             self._bar = tqdm(total=steps, initial=start_step, unit="step", dynamic_ncols=True)
@@ -115,14 +112,13 @@ class FolderLog:
         self, step: int, figures: Mapping[str, float], pictures: Sequence[np.ndarray]
     ) -> None:
         self._write("validation", step, figures)
-        if pictures:
+        if pictures and self._save_pictures is not None:
             path = self._folder / "pictures" / f"step_{step:06d}.jpg"
-            save_image(path, contact_sheet(pictures, columns=2))
+            self._save_pictures(path, pictures)
             self.message(f"pictures: {path}")
-        with _telling(self._events.path):
+        with _explain_unwritable(self._events.path):
             for index, picture in enumerate(pictures):
-                summary = image_summary(f"validation/{index}", picture, dataformats="HWC")
-                self._events.write(step, summary)
+                self._events.write_picture(step, f"validation/{index}", picture)
 
     def progress(self, step: int) -> None:
         if self._bar is not None:
@@ -134,18 +130,16 @@ class FolderLog:
         self._events.close()
 
     def _write(self, phase: str, step: int, figures: Mapping[str, float]) -> None:
-        record: dict[str, Any] = {"phase": phase, "step": step, **figures}
+        record: dict[str, Any] = {"phase": phase, "step": step}
         for name, value in figures.items():
             record[name] = value if math.isfinite(value) else None  # JSON knows no NaN
-        with _telling(self._path), self._path.open("a", encoding="utf-8") as file:
+        with _explain_unwritable(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self._write_events(phase, step, figures)
 
     def _write_events(self, phase: str, step: int, figures: Mapping[str, float]) -> None:
-        summaries = [scalar_summary(f"{phase}/{name}", value) for name, value in figures.items()]
-        values = [value for summary in summaries for value in summary.value]
-        with _telling(self._events.path):
-            self._events.write(step, Summary(value=values))
+        with _explain_unwritable(self._events.path):
+            self._events.write_scalars(step, {f"{phase}/{n}": v for n, v in figures.items()})
 
     def _line(self, step: int, figures: Mapping[str, float], seconds_left: float) -> str:
         left = timedelta(seconds=round(seconds_left))
@@ -157,6 +151,57 @@ class FolderLog:
             + f"lr {figures['learning_rate']:.2e}  {figures['images_per_second']:.1f} images/s  "
             f"waiting for data {figures['data_wait_share']:.0%}  {left} left"
         )
+
+
+class EventFile:
+    """One more of TensorBoard's event files in a run's folder.
+
+    PyTorch's ``SummaryWriter`` hands every event to a thread, which a full disk kills unnoticed;
+    here an event is in the file when a method returns, or the error is the caller's.
+
+    Args:
+        folder: the run's.
+        redone_from: readers forget what older files hold of this step and those after it; None to
+            forget nothing.
+
+    Raises:
+        OSError: (as every method) the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, redone_from: int | None = None) -> None:
+        self.path = folder / f"{_EVENTS}{_next_number(folder):010d}.{socket.gethostname()}"
+        self._file = self.path.open("xb", buffering=0)
+        self._append(Event(file_version="brain.Event:2"))
+        if redone_from is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._append(Event(step=redone_from, session_log=start))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars.items()]
+        self._append(Event(step=step, summary=Summary(value=values)))
+
+    def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """A picture is uint8 (H, W, 3), RGB."""
+        summary = image_summary(name, picture, dataformats="HWC")
+        self._append(Event(step=step, summary=summary))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _append(self, event: Event) -> None:
+        event.wall_time = time.time()
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        rest = memoryview(record.getvalue())
+        while rest:  # a disk that fills up takes a part first and refuses the next
+            rest = rest[self._file.write(rest) :]
+
+
+def _next_number(folder: Path) -> int:
+    """The time in seconds, but above that of every file there: readers go by it."""
+    names = [path.name.removeprefix(_EVENTS) for path in folder.glob(f"{_EVENTS}*")]
+    numbers = [int(name.partition(".")[0]) for name in names if name[:10].isdecimal()]
+    return max([int(time.time()), *(number + 1 for number in numbers)])
 
 
 def _under(prefix: str, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
@@ -177,8 +222,7 @@ def _has_screen() -> bool:
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """Turn a failure to write into a ``UserError`` that names the file."""
+def _explain_unwritable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -189,35 +233,26 @@ def _telling(path: Path) -> Iterator[None]:
 
 
 def _forget(path: Path, *, training: int, validation: int) -> list[dict[str, Any]]:
-    """Drop the records after each phase's last step, and a line that a crash left half written.
-
-    Returns:
-        Those that stay.
-    """
+    """Drop the records after each phase's last step; returns those that stay."""
     if not path.exists():
         return []
     last = {"training": training, "validation": validation}
-    kept: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in path.read_text("utf-8", "replace").splitlines():
-        record = _record_of(line)
-        if record is not None and record["step"] <= last.get(record["phase"], -1):
-            kept[record["phase"], record["step"]] = record
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept.values()), "utf-8")
-    temporary.replace(path)
+    kept = {
+        (record["phase"], record["step"]): record
+        for record in _whole_records(path)
+        if record["step"] <= last.get(record["phase"], -1)
+    }
+    atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
     return list(kept.values())
 
 
-def _record_of(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    whole = isinstance(record, dict) and isinstance(record.get("step"), int)
-    return record if whole and isinstance(record.get("phase"), str) else None
-
-
-def _figures_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """A record's figures; JSON's null was no number."""
-    named = {name: value for name, value in record.items() if name not in ("phase", "step")}
-    return {name: math.nan if value is None else value for name, value in named.items()}
+def _whole_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Without a line that a crash left half written."""
+    for line in path.read_text("utf-8", "replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        whole = isinstance(record, dict) and isinstance(record.get("step"), int)
+        if whole and isinstance(record.get("phase"), str):
+            yield record

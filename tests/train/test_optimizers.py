@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from yolo.train.optim.optimizers import adam, adamw, param_groups, sgd
+from yolo.train.optimizers import adam, adamw, param_groups, sgd
 
 
 def small_network():

@@ -1,16 +1,13 @@
-"""What must be the same when a run goes on, and what may differ."""
+"""Going on with a run: from which checkpoint, and what of its config may differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo.config import ConfigError, TaskConfig, config_from_dict
-from yolo.config.schema.optimization import LinearScheduleConfig, OneCycleConfig
 from yolo.errors import UserError
-from yolo.factory.optimizer import build_schedule
 from yolo.train.checkpoint import link_checkpoint, load_checkpoint
 
 CHANGEABLE = (
@@ -71,7 +68,7 @@ def newest_whole_checkpoint(folder: Path) -> Origin:
 
 
 def replace_damaged(folder: Path, origin: Origin) -> None:
-    """Give the checkpoint that a run goes on from the name ``last.pt``; for one process alone.
+    """Give the checkpoint that a run goes on from the name ``last.pt``; on one rank.
 
     Otherwise the damaged file would be taken for the best one, which is linked to it.
     """
@@ -79,15 +76,17 @@ def replace_damaged(folder: Path, origin: Origin) -> None:
         link_checkpoint(origin.path, folder / "last.pt")
 
 
-def check_same_config(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """The config that a run is to go on with against the checkpoint's.
+def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Compare a checkpoint's config with the one that its run is to go on with.
 
-    A setting that the checkpoint's lacks, for it is older than the setting, counts as its default.
+    Args:
+        folder: of the run, for the error.
+        before, now: as nested dicts, with the defaults of what they leave out.
 
     Raises:
         UserError: something else than ``CHANGEABLE`` differs; all differences are listed.
     """
-    old, new = dict(_leaves(_with_defaults(before))), dict(_leaves(_with_defaults(now)))
+    old, new = dict(_leaves(before)), dict(_leaves(now))
     changed = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in dict.fromkeys([*old, *new])
@@ -100,57 +99,41 @@ def check_same_config(folder: Path, before: dict[str, Any], now: dict[str, Any])
         )
 
 
-def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
-    """What to know of where a run goes on from, in lines for people."""
-    if origin.complaint is not None:
-        yield origin.complaint
-    yield from describe_new_length(
-        origin.content["config"], config, origin.content["progress"]["step"]
-    )
-
-
-def describe_new_length(before: dict[str, Any], config: TaskConfig, step: int) -> Iterator[str]:
+def describe_new_length(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    step: int,
+    rate: Callable[[Mapping[str, Any]], float],
+) -> Iterator[str]:
     """What follows from another ``training.steps`` than the run had, in lines for people.
 
     Args:
-        before: the checkpoint's config.
-        config: the one that the run goes on with; it differs in nothing else that decides the
-            weights.
-        step: where it goes on.
+        before, now: configs that ``check_same_config`` let pass.
+        step: where the run goes on.
+        rate: the learning rate of a config at that step.
     """
-    old = config_from_dict(before)
-    steps, new_steps = old.training.steps, config.training.steps
+    steps, new_steps = before["training"]["steps"], now["training"]["steps"]
     if steps == new_steps:
         return
     yield f"training.steps: {steps:,} -> {new_steps:,}"
-    schedule = config.training.schedule
-    if isinstance(schedule, OneCycleConfig | LinearScheduleConfig):
-        was, now = (
-            each.training.optimizer.learning_rate * build_schedule(each)(step)
-            for each in (old, config)
-        )
+    schedule = now["training"]["schedule"]["type"]
+    if schedule in ("one_cycle", "linear"):
         yield (
-            f"  the schedule {schedule.type} spans all steps and changes with their number: at "
-            f"step {step:,} the learning rate is {now:.2e} where it was to be {was:.2e}; a run "
-            f"with {new_steps:,} steps from the start would have learnt otherwise"
+            f"  the schedule {schedule} spans all steps and changes with their number: at "
+            f"step {step:,} the learning rate is {rate(now):.2e} where it was to be "
+            f"{rate(before):.2e}; a run with {new_steps:,} steps from the start would have learnt "
+            "otherwise"
         )
     for name in ("mosaic", "mixup"):
-        mix = getattr(config.data, name, None)
+        mix = now["data"].get(name)
         if mix is not None:
-            then, ends = (max(each - mix.off_for_last, 0) for each in (steps, new_steps))
-            yield f"  data.{name} ends at step {ends:,} instead of {then:,}"
+            ends = [max(each - mix["off_for_last"], 0) for each in (steps, new_steps)]
+            yield f"  data.{name} ends at step {ends[1]:,} instead of {ends[0]:,}"
 
 
-def _with_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return config_from_dict(data).model_dump(mode="json")
-    except ConfigError:  # not one of this version's: the differences tell
-        return data
-
-
-def _leaves(data: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in data.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from _leaves(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
 )
 
-from yolo.train.optim.schedules import (
+from yolo.train.schedules import (
     Plateau,
     cosine_restarts,
     linear,

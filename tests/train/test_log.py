@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from yolo.apps.report.drawing import EvaluationPictures
 from yolo.errors import UserError
-from yolo.train.logging import FolderLog
+from yolo.train.log import FolderLog
 
 
 def figures(loss: float, **more: float) -> dict[str, float]:
@@ -107,7 +108,7 @@ def test_a_report_without_a_finished_step_is_still_json(tmp_path: Path, capsys) 
 def test_pictures_are_one_file_and_one_picture_each_in_tensorboard(tmp_path: Path, capsys) -> None:
     red, blue = np.zeros((2, 20, 30, 3), np.uint8)
     red[..., 0] = blue[..., 2] = 255
-    log = FolderLog(folder=tmp_path, steps=4)
+    log = FolderLog(folder=tmp_path, steps=4, save_pictures=EvaluationPictures().save)
     log.evaluation(3, {"AP": 0.1}, [red, blue])
     log.close()
     path = tmp_path / "pictures" / "step_000003.jpg"

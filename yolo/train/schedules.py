@@ -2,7 +2,7 @@
 
 A step is an optimizer step, counted from 0; the trainer sets ``rate = base rate * factor(step)``
 before it. All but ``Plateau`` are pure: nothing is remembered between steps, so a resumed run goes
-on exactly.
+on exactly. ``warmup_steps`` is that of ``warmup``, which is multiplied onto the schedule.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ def step_schedule(
 
     Args:
         milestones: ascending steps; each is the first step of its new factor.
-        factors: of the base rate (not of the factor before): one ahead of the first milestone, one
+        factors: of the base rate (not of the factor before): one before the first milestone, one
             from each milestone on.
-        warmup_steps: see ``warmup``.
     """
     assert len(factors) == len(milestones) + 1, "one factor more than milestones"
     assert list(milestones) == sorted(set(milestones)), "milestones ascend"
@@ -47,8 +46,8 @@ def cosine_restarts(
         t_0: steps in the first cycle.
         t_mult: each cycle is this many times as long as the one before.
         eta_min_ratio: the lowest rate over the base rate, approached at a cycle's end.
-        warmup_steps: see ``warmup``. The cosine runs on beneath it, so restarts stay at t_0,
-            t_0 + t_0 * t_mult, ...
+        warmup_steps: the cosine runs on beneath it, so restarts stay at t_0, t_0 + t_0 * t_mult,
+            ...
     """
     assert t_0 > 0 and t_mult >= 1, "cycles have a length and do not shrink"
 
@@ -82,14 +81,16 @@ def one_cycle(
     assert steps > 0 and 0 <= warm_share < 1 and div >= 1 and final_div >= 1
     first, last = 1 / div, 1 / (div * final_div)
     peak_step = max(warm_share * steps - 1, 0.0)
-    ease = {"linear": _straight, "cosine": _eased}[shape]
+
+    def between(start: float, end: float, place: float) -> float:
+        return _between(start, end, _half_cosine(place) if shape == "cosine" else place)
 
     def factor(step: int) -> float:
         if step < peak_step:
-            return _between(first, 1.0, ease(step / peak_step))
+            return between(first, 1.0, step / peak_step)
         fall_steps = steps - 1 - peak_step
         place = (step - peak_step) / fall_steps if fall_steps > 0 else 0.0  # one step: no fall
-        return _between(1.0, last, ease(min(place, 1.0)))
+        return between(1.0, last, min(place, 1.0))
 
     return factor
 
@@ -100,7 +101,7 @@ def linear(*, steps: int, end_factor: float, warmup_steps: int = 0) -> Schedule:
     Args:
         steps: of the whole training; the last one, ``steps - 1``, has the lowest rate exactly.
         end_factor: the last rate over the base rate.
-        warmup_steps: see ``warmup``. The line runs on beneath it.
+        warmup_steps: the line runs on beneath it.
     """
     assert steps > 0
 
@@ -124,7 +125,6 @@ class Plateau:
         threshold: a figure is better where it is higher than the best by more than this. One that
             is not a number is not better.
         min_factor: the lowest rate over the base rate.
-        warmup_steps: see ``warmup``.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Plateau:
         return self._factor * warmup(step, self._warmup_steps)
 
     def note(self, figure: float) -> None:
-        """Take account of one more evaluation; every rank must be told the same figure."""
+        """Take account of one more evaluation, with the same figure on every rank."""
         if figure > self._best + self._threshold:
             self._best, self._missed = figure, 0
             return
@@ -165,7 +165,7 @@ class Plateau:
 
 
 def warmup(step: int, warmup_steps: int) -> float:
-    """Rise to 1 by the fourth power over the first steps; multiplied onto a schedule.
+    """Rise to 1 by the fourth power over the first steps.
 
     Darknet begins with a rate of 0; here the step that is under way counts as done, so the first
     one learns too, and step ``warmup_steps - 1`` reaches 1.
@@ -191,10 +191,6 @@ def _between(start: float, end: float, place: float) -> float:
     return (1 - place) * start + place * end
 
 
-def _straight(place: float) -> float:
-    return place
-
-
-def _eased(place: float) -> float:
-    """Half a cosine from 0 to 1, level at both ends."""
+def _half_cosine(place: float) -> float:
+    """From 0 to 1, level at both ends."""
     return (1 - math.cos(math.pi * place)) / 2

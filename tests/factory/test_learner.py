@@ -3,8 +3,8 @@
 import pytest
 
 from yolo.config import REPOSITORY_ROOT, load_config
-from yolo.factory.optimizer import build_schedule
-from yolo.train.optim.schedules import Plateau
+from yolo.factory.learner import build_schedule
+from yolo.train.schedules import Plateau
 
 BASE = ["training.steps=11", "training.optimizer.learning_rate=0.01"]
 # first, middle and last of 11 steps
