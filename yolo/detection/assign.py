@@ -25,11 +25,10 @@ TAKEN = -1.0
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The anchors that T truths chose; row t of every tensor belongs to truth t.
+    """The anchors that T truths chose.
 
     Attributes:
-        level: int64 (T,), index of the raw map.
-        anchor: int64 (T,), index of the anchor within its level.
+        level, anchor: int64 (T,), index of the raw map, and of the anchor within it.
         row, column: int64 (T,), the cell that holds the truth's centre.
         owns: bool (T,). False for ignored truths, where a later truth took the same anchor of the
             same cell, and where no anchor was left.
@@ -51,7 +50,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class CellAssignment:
-    """The cells of T truths; row t of every tensor belongs to truth t.
+    """The cells of T truths.
 
     Attributes:
         row, column: int64 (T,), the cell that holds the truth's centre.
@@ -169,13 +168,9 @@ def _of_level(level: Tensor, values: Sequence[int]) -> Tensor:
 
 
 def _owners(place: Tensor, without: Tensor, places: int, which: Literal["amin", "amax"]) -> Tensor:
-    """The first or the last truth of each place: int64 (places,), -1 where there is none.
+    """The first (``amin``) or last truth of each place: int64 (places,), -1 where there is none.
 
-    Args:
-        place: int64 (T,), where each truth wants to be.
-        without: bool (T,), truths that take no place.
-        places: how many there are.
-        which: ``amin`` for the first, ``amax`` for the last.
+    ``place`` int64 (T,) is where truths want to be; those ``without`` take no place.
     """
     place = torch.where(without, places, place)  # those have one of their own
     owners = torch.full((places + 1,), -1, device=place.device, dtype=torch.int64)
@@ -184,16 +179,10 @@ def _owners(place: Tensor, without: Tensor, places: int, which: Literal["amin", 
 
 
 def _pair_off(fits: Tensor, cell: Tensor, *, cells: int, rounds: int) -> Tensor:
-    """Pair one truth of each cell with an anchor in every round, the best fit that is left.
+    """The anchor of each truth, -1 for none: int64 (T,).
 
-    Args:
-        fits: (T, A), ``TAKEN`` where a pair is out of the question.
-        cell: int64 (T,), the cell of each truth.
-        cells: of all images.
-        rounds: at most so many truths of a cell get an anchor.
-
-    Returns:
-        The anchor of each truth, -1 for none: int64 (T,).
+    In every round the best of the fits (T, A) that are left in a cell makes a pair; ``TAKEN`` marks
+    those out of the question.
     """
     truths, anchors = fits.shape
     truth = torch.arange(truths, device=fits.device)
@@ -218,13 +207,9 @@ def _settle(
     without: Tensor,
     shapes: Sequence[tuple[int, int, int, int]],
 ) -> Assignment:
-    """Who owns what, once every truth has chosen its place: the later truth wins a shared one.
+    """Who owns what, once truths have chosen a level, anchor, row and column: the later one wins.
 
-    Args:
-        targets: T truths.
-        place: level, anchor, row and column, int64 (T,) each.
-        without: bool (T,), truths that take no place.
-        shapes: (B, A, H, W) of each level.
+    Those ``without`` take no place; ``shapes`` are (B, A, H, W) of each level.
     """
     level, anchor, row, column = place
     sizes = [prod(shape) for shape in shapes]

@@ -92,14 +92,9 @@ class AnchorCoder(nn.Module):
         return _corners(centre, values[..., 2:], anchors)
 
     def boxes_in_cells(self, raw: Tensor, *, level: Tensor, anchor: Tensor) -> Tensor:
-        """Boxes of single places, seen from their cell: small numbers, so tiny boxes stay exact.
+        """Boxes of single places with the anchors int64 (T,). (T, 4 or more) -> (T, 4), float32.
 
-        Args:
-            raw: (T, 4) or more, the output at each place.
-            level, anchor: int64 (T,), the anchor of each place.
-
-        Returns:
-            Corners in pixels from the upper left corner of the cell, float32 (T, 4).
+        Corners in pixels from the upper left one of the cell: small numbers keep tiny boxes exact.
         """
         values = full_precision(raw[:, :4])
         centre = values[:, :2].sigmoid() * self.strides[level][:, None]  # (T, 2)
