@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from tests.apps.predict.checkpoints import CONF, write_checkpoint
+from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.apps.predict import Predictor
 from yolo.apps.predict.network import ExportedNetwork, TrainedNetwork, cast_weights
 from yolo.data.formats.shapes import ShapesDataset
@@ -174,3 +175,59 @@ def test_thresholds_inside_a_file_are_not_passed_over():
     for thresholds in ({"conf": 0.05, "iou": 0.5}, {"conf": 0.3, "iou": 0.6}):
         with pytest.raises(UserError, match=r"with IoU 0.5 and confidences from 0.1 on"):
             network.detect(images, Postprocess(**thresholds))
+
+
+def silent(text):
+    """In place of print."""
+
+
+def images():
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((70, 120), (96, 40))]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("tiny") / "best.pt", neck="yolov3_tiny")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "onnx with suppression", "torchscript"])
+def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
+    if kind != "torchscript":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    expected = Predictor.from_checkpoint(tiny, device="cpu", conf=CONF, precision="fp32")(images())
+    assert min(len(one.names) for one in expected) > 2
+    output = tmp_path / f"model.{kind.split()[0]}"
+    if kind == "torchscript":
+        export_torchscript(tiny, output=output, log=silent)
+    else:
+        export_onnx(tiny, output=output, nms="with" in kind, conf=CONF, log=silent)
+    predictor = Predictor.from_checkpoint(output, conf=CONF)
+    assert predictor.image_size_px == 96 and predictor.config["model"]["neck"]["type"]
+    for one, other in zip(predictor(images()), expected, strict=True):
+        same(one.detections, other.detections)
+        assert (sorted(one.names), one.image_hw) == (sorted(other.names), other.image_hw)
+    few = predictor(images()[0], conf=0.2)[0]
+    same(few.detections, expected[0].detections.above(0.2))
+    with pytest.raises(UserError, match="was exported for 96 px alone, not for 128"):
+        Predictor.from_checkpoint(output, image_size_px=128)
+
+
+def test_an_exported_file_for_any_size(tiny, tmp_path):
+    output = export_torchscript(
+        tiny, output=tmp_path / "any.torchscript", dynamic_size=True, log=silent
+    )
+    one = Predictor.from_checkpoint(output, conf=CONF, image_size_px=160)
+    other = Predictor.from_checkpoint(
+        tiny, device="cpu", conf=CONF, image_size_px=160, precision="fp32"
+    )
+    for found, wanted in zip(one(images()), other(images()), strict=True):
+        same(found.detections, wanted.detections)
+
+
+def test_somebody_elses_exported_file(tmp_path):
+    module = torch.jit.script(torch.nn.Identity())
+    module.save(str(tmp_path / "other.torchscript"))
+    with pytest.raises(UserError, match=r"not a file that export\.py wrote"):
+        Predictor.from_checkpoint(tmp_path / "other.torchscript")
