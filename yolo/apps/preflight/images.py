@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from yolo.apps.preflight.checks import Outcome, Preflight, within
-from yolo.apps.preflight.copies import Copies
+from yolo.apps.preflight.datasets import Copies
 from yolo.apps.report.drawing import contact_sheet, draw_tile
 from yolo.apps.report.page import picture, table
 from yolo.config import Config

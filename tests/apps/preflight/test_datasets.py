@@ -1,4 +1,4 @@
-from yolo.apps.preflight.copies import END_BYTES, same_content
+from yolo.apps.preflight.datasets import END_BYTES, same_content
 
 
 def test_only_the_same_bytes_are_grouped(tmp_path):

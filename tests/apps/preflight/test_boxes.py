@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from yolo.apps.preflight.box_statistics import measure_boxes
+from yolo.apps.preflight.boxes import measure_boxes
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.voc import VocDataset
 
