@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         dataset = build_dataset(config, split)
         for kind, count in dataset.findings.counts.items():
-            print(f"mended while reading: {count:,} boxes {kind}")
+            print(f"corrected while reading: {count:,} boxes {kind}")
         conversion = convert(
             dataset,
             to=arguments.to,

@@ -63,9 +63,9 @@ def test_the_images_stay_with_their_truth(kind: str, tmp_path: Path) -> None:
     opened = write_formats(tmp_path)[kind]
     with pytest.raises(UserError, match=r"2\.jpg cannot be read"):
         opened()
-    told: list[str] = []
-    dataset = opened(on_bad_image=lambda error: told.append(str(error)))
-    assert len(told) == 2 and "2.jpg" in told[0] and "/3." in told[1]
+    errors: list[str] = []
+    dataset = opened(on_bad_image=lambda error: errors.append(str(error)))
+    assert len(errors) == 2 and "2.jpg" in errors[0] and "/3." in errors[1]
     expected = [([40, 60], [30, 10, 60, 40]), *SIZES_AND_BOXES[kind]]
     for index, (size_hw, box) in enumerate(expected):
         assert dataset.image_path(index) == tmp_path / "JPEGImages" / f"{index + 1}.jpg"

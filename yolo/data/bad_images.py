@@ -47,11 +47,7 @@ def stop(error: UserError) -> None:
 def nominal_hw(
     boxes_xyxy_px: ArrayLike = (), annotated_hw: tuple[int, int] | None = None
 ) -> tuple[int, int]:
-    """The size of an image that cannot be read.
-
-    It is the annotated one, unless no image is as large, or else one that holds all boxes (N, 4)
-    that are finite, so that no object gets lost.
-    """
+    """The annotated size, if images can be as large, or one that holds all finite boxes (N, 4)."""
     if annotated_hw is not None and math.prod(annotated_hw) <= LARGEST_IMAGE_PX:
         return annotated_hw
     corners = np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)[:, 2:]
@@ -61,11 +57,7 @@ def nominal_hw(
 
 
 def check_bad_share(bad: int, images: int, max_bad_share: float, last: object) -> None:
-    """Check how many of the images are bad.
-
-    Raises:
-        UserError: more than ``max_bad_share`` of them; the sentence ends with the ``last`` reason.
-    """
+    """Raise a UserError, which ends with the ``last`` reason, if too many of the images are bad."""
     allowed = int(max_bad_share * images)
     if bad > allowed:
         raise UserError(
@@ -97,11 +89,7 @@ class _CountedBadImages:
         return len(self._images)
 
     def _note(self, index: int, error: Exception) -> None:
-        """Name a bad image, unless another worker has done so in the meantime.
-
-        Raises:
-            UserError: it is one too many.
-        """
+        """Name a bad image, unless another worker has; raise a UserError if it is one too many."""
         known, self._bad[index] = self._bad[index], 1
         count = bytes(self._bad).count(1)
         check_bad_share(count, len(self), self._max_bad_share, error)
@@ -124,11 +112,7 @@ class TolerantImages(_CountedBadImages):
     _substitute = "the next readable image"
 
     def load(self, index: int) -> Sample:
-        """The image, or the next one that can be read.
-
-        Raises:
-            UserError: too many images are bad, or all.
-        """
+        """The image, or the next one that can be read; a UserError if too many are bad, or all."""
         for place in chain(range(index, len(self)), range(index)):
             if self._bad[place]:
                 continue
@@ -146,11 +130,7 @@ class ImagesOrEmpty(_CountedBadImages):
     _images: DetectionDataset
 
     def load(self, index: int) -> Sample:
-        """The image, or an empty one with its truth.
-
-        Raises:
-            UserError: too many images are bad.
-        """
+        """The image, or an empty one with its truth; a UserError if too many images are bad."""
         if not self._bad[index]:
             try:
                 return self._images.load(index)

@@ -62,7 +62,7 @@ def test_a_sample_has_its_boxes_crowds_and_ids(write_coco: WriteCoco) -> None:
     assert empty.boxes_xyxy_px.shape == (0, 4)
 
 
-def test_boxes_are_clipped_or_dropped_counted_and_told(write_coco: WriteCoco) -> None:
+def test_boxes_are_clipped_or_dropped_counted_and_reported(write_coco: WriteCoco) -> None:
     data = good_json(write_coco)
     boxes = [
         [-5, 10, 20, 20],  # clipped on the left

@@ -68,7 +68,7 @@ def test_images_without_boxes_alone_need_class_names(images: Path) -> None:
     assert CsvBoxesDataset(**table, class_names=["cat"]).annotations.box_counts().tolist() == [0]
 
 
-def test_boxes_are_mended_as_in_every_format(images: Path) -> None:
+def test_boxes_are_sanitized_as_in_every_format(images: Path) -> None:
     lines = ["-1,0,9,9,cat", "5,5,5,9,dog", "nan,0,9,9,dog", "0,0,60.01,40,dog"]
     table = write_table(images, "".join(f"b.jpg,{line}\n" for line in lines))
     dataset = CsvBoxesDataset(**table)
@@ -100,12 +100,12 @@ def test_boxes_are_mended_as_in_every_format(images: Path) -> None:
         ('"b.jpg,1,2,3,4,cat', r"the table of boxes .*boxes\.csv is broken: unexpected end"),
     ],
 )
-def test_a_fault_is_told_with_file_and_line(images: Path, text: str, sentence: str) -> None:
+def test_a_fault_is_reported_with_file_and_line(images: Path, text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         CsvBoxesDataset(**write_table(images, text))
 
 
-def test_an_unknown_class_is_told_with_file_and_line(images: Path) -> None:
+def test_an_unknown_class_is_reported_with_file_and_line(images: Path) -> None:
     table = write_table(images, LINES)
     with pytest.raises(UserError, match=r"boxes\.csv, line 1 is of the class 'dog', which class"):
         CsvBoxesDataset(**table, class_names=["cat, large", "bird"])

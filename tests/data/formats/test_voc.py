@@ -52,7 +52,7 @@ def test_class_names_give_the_order_and_may_be_more(devkit: Path) -> None:
     assert dataset.annotations.labels.tolist() == [2, 0]
 
 
-def test_boxes_are_clipped_or_dropped_counted_and_told_with_their_place(tmp_path: Path) -> None:
+def test_boxes_are_clipped_or_dropped_counted_and_reported_with_their_place(tmp_path: Path) -> None:
     boxes = [
         (0, 5, 20, 30),  # someone who counts from 0: clipped on the left
         (50.5, 20.25, 60.01, 40),  # VOC 2011 has fractions; out by a rounding error
@@ -195,7 +195,7 @@ def test_a_faulty_xml_is_one_sentence_with_its_place(
         ),
     ],
 )
-def test_missing_files_are_told_with_their_place(
+def test_missing_files_are_reported_with_their_place(
     tmp_path: Path, missing: str, sentence: str
 ) -> None:
     write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml(DOG)})
@@ -213,14 +213,16 @@ def test_missing_files_are_told_with_their_place(
         ("a\nb\na\n", r"train\.txt, line 3: JPEGImages/a is listed twice, first in .*, line 1;"),
     ],
 )
-def test_a_faulty_list_is_told_with_its_line(tmp_path: Path, listed: str, sentence: str) -> None:
+def test_a_faulty_list_is_reported_with_its_line(
+    tmp_path: Path, listed: str, sentence: str
+) -> None:
     write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml()})
     (tmp_path / "ImageSets/Main/train.txt").write_text(listed)
     with pytest.raises(UserError, match=sentence):
         VocDataset(root=tmp_path, image_sets=["train"])
 
 
-def test_a_wrong_folder_tells_what_there_is(devkit: Path, tmp_path: Path) -> None:
+def test_a_wrong_folder_names_what_there_is(devkit: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image set 'trainval'.* it has 2007/trainval, 2012/tr"):
         VocDataset(root=devkit, image_sets=["trainval"])
     with pytest.raises(UserError, match=r"no image set '2008/trainval'.*VOC2008/Annotations;"):

@@ -115,7 +115,7 @@ def test_a_faulty_file_of_names(
         ("0 30 20 10 10", "is .*, but cx cy w h must be relative to the image"),
     ],
 )
-def test_a_faulty_line_is_told_with_file_and_line(
+def test_a_faulty_line_is_reported_with_file_and_line(
     folders: tuple[Path, Path], line: str, sentence: str
 ) -> None:
     images, labels = folders
@@ -126,7 +126,7 @@ def test_a_faulty_line_is_told_with_file_and_line(
         CsvListDataset(**write_list(folders, "1.jpg,1.txt"), class_names=NAMES)
 
 
-def test_boxes_are_mended_as_in_every_format(folders: tuple[Path, Path]) -> None:
+def test_boxes_are_sanitized_as_in_every_format(folders: tuple[Path, Path]) -> None:
     images, labels = folders
     lines = ["0 0 0.5 0.5 0.5", "1 0.5 0.5 0 0.5", "1 nan 0.5 0.5 0.5", "1 0.5 0.5 1.0001 1"]
     (labels / "1.txt").write_text("\n".join(lines))
@@ -170,7 +170,7 @@ def test_folders_that_cannot_be_meant(folders: tuple[Path, Path], tmp_path: Path
         ('"1.jpg,1.txt', r"the list .*list\.csv is broken: unexpected end of data"),
     ],
 )
-def test_a_faulty_list_is_told_with_its_line(
+def test_a_faulty_list_is_reported_with_its_line(
     folders: tuple[Path, Path], text: str | None, sentence: str
 ) -> None:
     paths = write_list(folders, text or "")

@@ -27,22 +27,13 @@ ImagesGo = Literal["link", "copy", "keep"]
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A format that can be written.
-
-    Attributes:
-        write: the annotations into a folder; returns the section of a config that reads them, its
-            paths relative to that folder.
-        images: the folder of images in it.
-        ignored: whether it can mark regions as ignored.
-        stay: why the images must lie in the data set; "" where they may lie anywhere.
-        sized: whether it says how large an image is, and so which way up it is annotated.
-    """
+    """A format that can be written; ``write`` returns the section of a config that reads it."""
 
     write: Callable[..., dict[str, Any]]
-    images: str = "images"
-    ignored: bool = False
-    stay: str = ""
-    sized: bool = False
+    images: str = "images"  # the folder of images in it
+    ignored: bool = False  # whether it can mark regions as ignored
+    stay: str = ""  # why the images must lie in the data set; "" where they may lie anywhere
+    sized: bool = False  # whether it holds the images' sizes, and so which way up they are
 
 
 VOC_STAY = f"voc has its images in its own {IMAGES}"
@@ -56,16 +47,9 @@ FORMATS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What was written.
+    """What was written; ``left_out`` counts the ignored regions that the format cannot hold."""
 
-    Attributes:
-        section: a config's section of this data set: paths absolute and as text.
-        class_names: of the labels, in their order.
-        images, boxes: how many.
-        left_out: ignored regions that the format cannot hold.
-    """
-
-    section: dict[str, Any]
+    section: dict[str, Any]  # of a config that reads it: paths absolute and as text
     class_names: tuple[str, ...]
     images: int
     boxes: int
@@ -89,10 +73,7 @@ def convert(
             data set, or an image is missing.
     """
     form, output = FORMATS[to], output.absolute()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: exists already, and nothing is overwritten: choose another.")
-    if images == "keep" and form.stay:
-        raise UserError(f"{form.stay}, so they cannot stay elsewhere: choose link or copy.")
+    _check_request(form, output, images)
     sources = [dataset.image_path(index).absolute() for index in range(len(dataset))]
     folder = Path(os.path.commonpath([path.parent for path in sources]))
     names = [path.relative_to(folder).as_posix() for path in sources]
@@ -120,6 +101,13 @@ def convert(
         boxes=boxes,
         left_out=len(dataset.annotations.labels) - boxes,
     )
+
+
+def _check_request(form: Format, output: Path, images: ImagesGo) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: exists already, and nothing is overwritten: choose another.")
+    if images == "keep" and form.stay:
+        raise UserError(f"{form.stay}, so they cannot stay elsewhere: choose link or copy.")
 
 
 def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -> None:

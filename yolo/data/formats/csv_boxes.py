@@ -127,11 +127,7 @@ def _read_table(path: Path, content: bytes) -> dict[str, _ImageLines]:
 
 
 def csv_rows(called: str, content: bytes, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not empty, with their numbers, without the header.
-
-    Raises:
-        UserError: no csv; the sentence starts with ``called``.
-    """
+    """The lines that are not empty, with their numbers, without the header."""
     text = io.StringIO(decode_text(called, content), newline="")
     reader = csv.reader(text, skipinitialspace=True, strict=True)
     try:
@@ -159,11 +155,7 @@ def _object(where: str, number: int, row: Sequence[str]) -> TruthObject:
 def write_csv_boxes(
     folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
 ) -> dict[str, Any]:
-    """Write the table with its header; an image without boxes has a line with empty fields.
-
-    Raises:
-        UserError: a name that the format cannot hold.
-    """
+    """Write the table with its header; an image without boxes has a line with empty fields."""
     check_plain(dataset.class_names, images, "csv_boxes")
     with (folder / "boxes.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -77,20 +77,12 @@ class DetectionDataset:
         return PurePosixPath(self.annotations.file_name(index)).stem
 
     def load(self, index: int) -> Sample:
-        """Decode an image at its full size.
-
-        Raises:
-            UserError: the image is missing, damaged or not of the size in the annotations.
-        """
+        """Decode an image at its full size, which must be the annotated one."""
         size_hw = self.annotations.size_hw(index)
         return self.sample(index, decode(self.image_path(index), expected_hw=size_hw))
 
     def empty(self, index: int) -> Sample:
-        """What replaces an image that cannot be read: as large, of one colour, with its truth.
-
-        Raises:
-            UserError: the annotated size is larger than any image that is read.
-        """
+        """What replaces an image that cannot be read: as large, of one colour, with its truth."""
         height, width = self.annotations.size_hw(index)
         if height * width > LARGEST_IMAGE_PX:
             raise UserError(

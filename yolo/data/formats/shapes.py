@@ -115,19 +115,12 @@ def _generator(split: str, seed: int, index: int) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A generated data set.
-
-    Attributes:
-        name: for messages.
-        version: raised by whoever changes what is drawn; folders of another one are made anew.
-        draw: fills a folder, given the split, the number of images and the seed.
-        needed: the names of files beside the JPEGs.
-    """
+    """A generated data set."""
 
     name: str
-    version: int
-    draw: Callable[[Path, str, int, int], None]
-    needed: tuple[str, ...] = ()
+    version: int  # raised by whoever changes what is drawn; folders of another one are made anew
+    draw: Callable[[Path, str, int, int], None]  # into a folder: the split, number of images, seed
+    needed: tuple[str, ...] = ()  # files beside the JPEGs
 
 
 SHAPES = Kind("shapes", 2, _draw_scenes, needed=(ANNOTATIONS,))

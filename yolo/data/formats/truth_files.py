@@ -166,11 +166,7 @@ def pack_truths(
     unit: str,
     class_names: Sequence[str] | None,
 ) -> Contents:
-    """Sanitize and pack what all images hold; the arguments are those of `TruthFilesDataset`.
-
-    Raises:
-        UserError: an object is of a class that ``class_names`` lacks.
-    """
+    """Sanitize and pack what all images hold; the arguments are those of `TruthFilesDataset`."""
     objects = [found for truth in truths for found in truth.objects]
     image_index = np.repeat(np.arange(len(truths)), [len(truth.objects) for truth in truths])
     if class_names is None:

@@ -241,13 +241,7 @@ def _corner(where: str, element: Element, tag: str) -> float:
 def write_voc(
     folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
 ) -> dict[str, Any]:
-    """Write an XML for each image and the list of them; ignored regions are difficult.
-
-    Fractions of a pixel stay.
-
-    Raises:
-        UserError: a name that the format cannot hold, or two images that share an XML.
-    """
+    """Write an XML for each image, fractions of a pixel too, and the list of them."""
     check_plain(dataset.class_names, images, "voc")
     stems = [stem(image.name) for image in images]
     check_distinct("the image", stems, "voc has one XML for both: rename one")

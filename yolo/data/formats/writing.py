@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -67,24 +68,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_distinct(what: str, names: Iterable[str], why: str) -> None:
-    """Refuse names that the format could not tell apart.
-
-    Raises:
-        UserError: names the first ones.
-    """
+    """Refuse names that the format could not tell apart."""
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"{what} {first_names(repeated)}: stands there more than once, but {why}.")
 
 
 def check_plain(class_names: Sequence[str], images: Iterable[WrittenImage], form: str) -> None:
-    """Refuse what a format that has all names as text cannot hold.
-
-    Raises:
-        UserError: a name with control characters or spaces around it, or a class name that repeats.
-    """
-    named = [("the class", name) for name in class_names]
-    for what, name in [*named, *(("the image", image.name) for image in images)]:
+    """Refuse what a format that has all names as text cannot hold, and repeated class names."""
+    classes = (("the class", name) for name in class_names)
+    for what, name in chain(classes, (("the image", image.name) for image in images)):
         if not name or not name.isprintable() or name != name.strip():
             raise UserError(
                 f"{what} {name!r}: {form} cannot hold names that are empty, have spaces around "

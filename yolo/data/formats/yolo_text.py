@@ -253,11 +253,7 @@ def _parse_line(
 def write_yolo_text(
     folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
 ) -> dict[str, Any]:
-    """Write a text file for each image, also for one without boxes, and the classes' names.
-
-    Raises:
-        UserError: an image that the format would not find, or that shares its text file.
-    """
+    """Write a text file for each image, also for one without boxes, and the classes' names."""
     stems = [stem(image.name) for image in images]
     check_distinct("the image", stems, "yolo_text has one text file for both: rename one")
     for path in (PurePosixPath(image.name) for image in images):
