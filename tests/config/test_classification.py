@@ -17,7 +17,7 @@ evaluation: {every: 5}
 """
 
 
-def test_what_is_not_said_is_filled_in(write, tmp_path):
+def test_what_is_missing_is_filled_in(write, tmp_path):
     config = load_config(write(WHOLE, whole=True)).config
     assert isinstance(config, ClassificationConfig)
     assert (config.loss.type, config.loss.label_smoothing) == ("cross_entropy", 0)

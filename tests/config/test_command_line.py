@@ -112,11 +112,11 @@ def test_a_classifier_is_no_detector(capsys):
     )
 
 
-def test_every_problem_of_a_detectors_config_is_told(capsys):
+def test_every_problem_of_a_detectors_config_is_printed(capsys):
     with pytest.raises(SystemExit, match="2"):
         load_detector_config(DEFAULT_CONFIG, ["training.steps=0", "seed=x"])
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and "training.steps" in told[1] + told[0]
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == 2 and "training.steps" in printed[1] + printed[0]
 
 
 def test_a_detectors_config_comes_back():

@@ -184,7 +184,7 @@ def test_resolved_yaml_loads_to_the_same_config(write):
     assert yaml.safe_load(saved).keys() == before.data.keys()
 
 
-def test_resolved_yaml_tells_the_origin_of_each_value():
+def test_resolved_yaml_has_the_origin_of_each_value():
     overrides = ["seed=7", "data.image_size=96"]
     lines = resolved_yaml(load_config(CONFIGS / "quickstart.yaml", overrides)).splitlines()
     assert "seed: 7  # command line" in lines

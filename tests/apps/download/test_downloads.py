@@ -1,7 +1,6 @@
 """The downloader and the scripts that use it against a server on loopback."""
 
 import hashlib
-import importlib.util
 import io
 import os
 import re
@@ -18,10 +17,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from scripts import download_voc, download_weights
 from yolo.apps.download import archives
 from yolo.apps.download.downloads import download, readable_size, remote_size
 from yolo.errors import UserError
@@ -409,14 +408,6 @@ def test_coco_refuses_a_bad_archive(
     assert not (tmp_path / "out.txt").exists()
 
 
-@pytest.fixture
-def download_voc() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("download_voc", SCRIPT.parent / "download_voc.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def tarred(*members: tuple[str, bytes | str]) -> bytes:
     """Files, and where the content is text, symbolic links to there."""
     buffer = io.BytesIO()
@@ -432,17 +423,22 @@ def tarred(*members: tuple[str, bytes | str]) -> bytes:
     return buffer.getvalue()
 
 
-def serve_voc(site: Site, script: ModuleType, tars: dict[str, bytes]) -> None:
+@pytest.fixture
+def serve_voc(site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], None]:
     """Tars in the places of the real ones; the script takes their sizes for the known ones."""
-    site.files = {}
-    for name, content in tars.items():
-        archive = replace(script.ARCHIVES[name], size=len(content))
-        script.ARCHIVES[name] = archive
-        site.files[f"/{archive.url_path}"] = content
+
+    def serve(tars: dict[str, bytes]) -> None:
+        site.files = {}
+        for name, content in tars.items():
+            archive = replace(download_voc.ARCHIVES[name], size=len(content))
+            monkeypatch.setitem(download_voc.ARCHIVES, name, archive)
+            site.files[f"/{archive.url_path}"] = content
+
+    return serve
 
 
-def fetch_voc(site: Site, script: ModuleType, root: Path, *more: str) -> int:
-    return script.main(["--root", str(root), "--base-url", site.url, *more])
+def fetch_voc(site: Site, root: Path, *more: str) -> int:
+    return download_voc.main(["--root", str(root), "--base-url", site.url, *more])
 
 
 VOC_TARS = {
@@ -453,28 +449,26 @@ VOC_TARS = {
 
 
 def test_voc_goes_on_where_it_stopped_and_is_unpacked_once(
-    site: Site, download_voc: ModuleType, tmp_path: Path
+    site: Site, serve_voc, tmp_path: Path
 ) -> None:
     assert sum(archive.size for archive in download_voc.ARCHIVES.values()) == 2_910_691_840
-    serve_voc(site, download_voc, VOC_TARS)
+    serve_voc(VOC_TARS)
     name = "VOCtrainval_06-Nov-2007.tar"
     (tmp_path / f"{name}.part").write_bytes(VOC_TARS["2007/trainval"][:600])
     (tmp_path / f"{name}.part-version").write_text(site.version)
-    assert fetch_voc(site, download_voc, tmp_path, "--delete-tars") == 0
+    assert fetch_voc(site, tmp_path, "--delete-tars") == 0
     assert site.ranges_asked() == ["bytes=600-", None, None]
     files = sorted(path for path in tmp_path.glob("VOCdevkit/*/*/*"))
     assert [path.read_bytes() for path in files] == [b"one", b"five", b"two"]
     assert list(tmp_path.glob("VOC*.tar*")) == []
     site.requests.clear()
-    assert fetch_voc(site, download_voc, tmp_path) == 0
+    assert fetch_voc(site, tmp_path) == 0
     assert site.requests == []
 
 
-def test_voc_of_another_size_is_refused(
-    site: Site, download_voc: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_voc_of_another_size_is_refused(site: Site, tmp_path: Path, capsys) -> None:
     site.files = {"/voc2007/VOCtest_06-Nov-2007.tar": b"a page that begs pardon"}
-    assert fetch_voc(site, download_voc, tmp_path, "--sets", "2007/test") == 1
+    assert fetch_voc(site, tmp_path, "--sets", "2007/test") == 1
     assert "has 23 bytes where 451020800 were expected" in capsys.readouterr().err
 
 
@@ -488,15 +482,10 @@ def test_voc_of_another_size_is_refused(
     ],
 )
 def test_voc_refuses_a_bad_archive(
-    site: Site,
-    download_voc: ModuleType,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    content: bytes,
-    sentence: str,
+    site: Site, serve_voc, tmp_path: Path, capsys, content: bytes, sentence: str
 ) -> None:
-    serve_voc(site, download_voc, {"2007/test": content})
-    assert fetch_voc(site, download_voc, tmp_path / "data", "--sets", "2007/test") == 1
+    serve_voc({"2007/test": content})
+    assert fetch_voc(site, tmp_path / "data", "--sets", "2007/test") == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out.txt").exists()
     assert not list((tmp_path / "data").glob(".*unpacked"))
@@ -506,19 +495,10 @@ def test_voc_refuses_a_bad_archive(
 
 
 @pytest.fixture
-def download_weights(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script's functions, with a small file in the place of the real one."""
-    path = SCRIPT.parent / "download_weights.py"
-    spec = importlib.util.spec_from_file_location("download_weights", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setitem(script.SIZES, "yolov3.weights", len(CONTENT))
+def fetch_weights(site: Site, tmp_path: Path, monkeypatch) -> Callable[..., int]:
+    """The script, with a small file in the place of the real one."""
+    monkeypatch.setitem(download_weights.SIZES, "yolov3.weights", len(CONTENT))
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    return script
-
-
-@pytest.fixture
-def fetch_weights(site: Site, tmp_path: Path, download_weights: ModuleType) -> Callable[..., int]:
     site.files = {"/files/yolov3.weights": CONTENT}
     options = ["--folder", str(tmp_path / "weights"), "--mirror", f"{site.url}/files/"]
     return lambda *names: download_weights.main([*names, *options])
@@ -564,9 +544,8 @@ def test_weights_of_the_wrong_length_are_refused(
     assert leftovers(tmp_path / "weights") == []
 
 
-def test_weights_offline_are_one_sentence(
-    tmp_path: Path, download_weights: ModuleType, capsys
-) -> None:
+def test_weights_offline_are_one_sentence(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         mirror = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -579,7 +558,7 @@ def test_weights_offline_are_one_sentence(
 
 @pytest.mark.parametrize("arguments", [["yolov4.weights"], []])
 def test_unknown_weights_are_named_beside_those_that_are_known(
-    download_weights: ModuleType, capsys, arguments: list[str]
+    capsys, arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         download_weights.main(arguments)
@@ -587,9 +566,7 @@ def test_unknown_weights_are_named_beside_those_that_are_known(
     assert "darknet53.conv.74" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_weights_are_listed_with_their_sizes(
-    tmp_path: Path, download_weights: ModuleType, capsys
-) -> None:
+def test_weights_are_listed_with_their_sizes(tmp_path: Path, capsys) -> None:
     (tmp_path / "yolov2.weights").touch()
     assert download_weights.main(["--list", "--folder", str(tmp_path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -597,9 +574,9 @@ def test_weights_are_listed_with_their_sizes(
     assert ["yolov2.weights", "203.9", "MB", "here"] in lines
 
 
-def test_the_sizes_are_those_of_the_models(download_weights: ModuleType) -> None:
+def test_the_sizes_are_those_of_the_models() -> None:
     """A header of 20 bytes, 16 in the three older files, and four for each number."""
-    sizes = {**download_weights.SIZES, "yolov3.weights": 248_007_048}
+    sizes = download_weights.SIZES
     floats = {name: (size - 20) / 4 for name, size in sizes.items()}
     assert floats["yolov3.weights"] == 62_001_757
     assert floats["yolov3-tiny.weights"] == 8_858_734
