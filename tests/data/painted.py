@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from yolo.data.transforms.augment import UNMIXED, Augment, Mix
 from yolo.records import Sample
 
 RED = (255, 0, 0)
+
+
+def augmented(
+    transforms: list[dict[str, Any]],
+    sample: Sample,
+    *,
+    size_px: int,
+    seed: int = 0,
+    mix: Mix = UNMIXED,
+    **settings: Any,
+) -> Sample:
+    """A sample after some transforms; the other settings are those of `Augment`."""
+    augment = Augment(transforms=transforms, **settings)
+    return augment(sample, size_px=size_px, seed=(seed,), mix=mix)
 
 
 def painted_sample(

@@ -71,8 +71,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=KINDS)
-def opened(request: pytest.FixtureRequest, dataset: CocoDataset, folder: Path) -> ImageCache:
-    return open_cache(dataset, folder if request.param == "disk" else None)
+def place(request: pytest.FixtureRequest, folder: Path) -> Path | None:
+    """Where a cache of each kind keeps its images: in the folder, or in memory."""
+    return folder if request.param == "disk" else None
 
 
 def open_cache(
@@ -95,6 +96,10 @@ def forbid_decoding(dataset: DetectionDataset, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(dataset, "load", refuse)
 
 
+def shrunk(dataset: DetectionDataset) -> list[Sample]:
+    return [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+
+
 def kept_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/*"))
 
@@ -104,6 +109,11 @@ def assert_same(one: Sample, other: Sample) -> None:
         mine, its = getattr(one, name), getattr(other, name)
         assert mine.dtype == its.dtype and np.array_equal(mine, its), name
     assert (one.image_id, one.original_size_hw) == (other.image_id, other.original_size_hw)
+
+
+def assert_all_same(cache: ImageCache, wanted: list[Sample]) -> None:
+    for index, sample in enumerate(wanted):
+        assert_same(cache.load(index), sample)
 
 
 def test_an_image_of_twice_the_size_by_hand(dataset: CocoDataset, folder: Path) -> None:
@@ -131,17 +141,14 @@ def test_shape_scales_and_small_images(dataset: CocoDataset, folder: Path) -> No
 
 
 def test_cold_and_warm_are_the_same(
-    opened: ImageCache, dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
+    place: Path | None, dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
-    cold = [opened.load(index) for index in range(5)]
+    wanted, cache = shrunk(dataset), open_cache(dataset, place)
+    assert_all_same(cache, wanted)
     forbid_decoding(dataset, monkeypatch)
-    warm = [opened.load(index) for index in range(5)]
-    for one, two, three in zip(wanted, cold, warm, strict=True):
-        assert_same(one, two)
-        assert_same(one, three)
-    warm[0].image[:] = 0  # it is the caller's own
-    assert_same(opened.load(0), wanted[0])
+    assert_all_same(cache, wanted)
+    cache.load(0).image[:] = 0  # it is the caller's own
+    assert_same(cache.load(0), wanted[0])
 
 
 def test_a_later_run_finds_the_files(
@@ -156,10 +163,9 @@ def test_a_later_run_finds_the_files(
         DiskCache(later, side_px=39, limit_bytes=PLENTY, folder=folder).load(0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("annotated_hw", [(60, 40), (40, 60)])
-def test_the_rotation_is_the_one_that_the_annotations_speak_of(
-    annotated_hw: tuple[int, int], kind: str, tmp_path: Path, folder: Path
+def test_the_rotation_is_the_one_that_the_annotations_need(
+    annotated_hw: tuple[int, int], tmp_path: Path, place: Path | None
 ) -> None:
     """Two data sets of one file, whose EXIF data turn it: one counts with that, one does not."""
     exif = Image.Exif()
@@ -175,7 +181,7 @@ def test_the_rotation_is_the_one_that_the_annotations_speak_of(
         }
         (tmp_path / "truth.json").write_text(json.dumps(truth))
         dataset = CocoDataset(annotations=tmp_path / "truth.json", images=tmp_path)
-        cache = open_cache(dataset, folder if kind == "disk" else None)
+        cache = open_cache(dataset, place)
         cold, warm = cache.load(0), cache.load(0)
     image = decode(tmp_path / "turned.jpg", expected_hw=annotated_hw)
     height, width = image.shape[:2]
@@ -186,9 +192,8 @@ def test_the_rotation_is_the_one_that_the_annotations_speak_of(
         assert sample.original_size_hw == annotated_hw
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_images_of_unknown_size(
-    kind: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, place: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder of classes does not say how large its images are."""
     for number, size in enumerate([(60, 80), (200, 10)]):
@@ -196,7 +201,7 @@ def test_images_of_unknown_size(
         path.parent.mkdir(parents=True)
         cv2.imwrite(str(path), np.full((*size, 3), 50 * number, np.uint8))
     dataset = ClassFolderDataset(root=tmp_path / "classes")
-    cache = open_cache(dataset, folder if kind == "disk" else None)
+    cache = open_cache(dataset, place)
     cold = [cache.load(index) for index in (0, 1)]
     forbid_decoding(dataset, monkeypatch)
     for index, sample in enumerate(cold):
@@ -279,7 +284,7 @@ def test_an_image_that_changes_while_it_is_read_is_not_kept(
     assert_same(cache.load(0), old)
 
 
-def test_a_missing_image_is_told_though_it_is_kept(dataset: CocoDataset, folder: Path) -> None:
+def test_a_missing_image_is_an_error_though_it_is_kept(dataset: CocoDataset, folder: Path) -> None:
     cache = open_cache(dataset, folder)
     cache.load(0)
     dataset.image_path(0).unlink()
@@ -294,8 +299,7 @@ def test_memory_is_bounded(
     cache = open_cache(dataset, None, limit_bytes=3600 + 3248 + 1799)
     assert "2 of 5 images fit" in caplog.text
     wanted = [cache.load(index) for index in range(5)]
-    for index in range(5):
-        assert_same(cache.load(index), wanted[index])
+    assert_all_same(cache, wanted)
     forbid_decoding(dataset, monkeypatch)
     assert [cache.load(index).image_id for index in (0, 1)] == [10, 11]
     with pytest.raises(NotDecoded):
@@ -305,7 +309,7 @@ def test_memory_is_bounded(
         nothing.load(0)
 
 
-def test_memory_that_the_machine_lacks_is_told() -> None:
+def test_memory_that_the_machine_lacks_is_refused() -> None:
     truth = SimpleNamespace(sizes_hw=np.full((200_000, 2), 3000))
     many: Any = SimpleNamespace(annotations=truth)
     with pytest.raises(UserError, match=r"'ram' asks for 25\d\d\.\d GB, more than this machine"):
@@ -325,12 +329,11 @@ def test_the_folder_is_bounded(
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(bytes(2000))
     limit = 2000 + 3600 + 3240 + 3 * _HEADER.size
-    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+    wanted = shrunk(dataset)
     for _ in range(3):
         cache = open_cache(dataset, folder, limit_bytes=limit)
         caplog.clear()
-        for index in range(5):
-            assert_same(cache.load(index), wanted[index])
+        assert_all_same(cache, wanted)
         assert caplog.text.count("it has reached its limit") == 1
     assert len(kept_files(folder)) == 3
     assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
@@ -375,7 +378,7 @@ def test_a_full_disk_ends_the_writing_and_not_the_training(
     dataset: CocoDataset, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = open_cache(dataset, folder)
-    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+    wanted = shrunk(dataset)
     with small_files_only():
         found = [cache.load(index) for index in range(5)]
     for index in range(5):
@@ -404,15 +407,23 @@ def test_a_folder_deleted_while_it_is_in_use(dataset: CocoDataset, folder: Path)
 ROUNDS = 10
 
 
+def run_four(work: Callable[[], object]) -> list[int | None]:
+    """Exit codes of four forked processes that do the same."""
+    workers = [multiprocessing.get_context("fork").Process(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return [worker.exitcode for worker in workers]
+
+
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-@pytest.mark.parametrize("kind", KINDS)
 def test_processes_at_the_same_time(
-    kind: str, dataset: CocoDataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: CocoDataset, place: Path | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four fill one cache at once, over and over; every sample that any of them sees is right."""
-    context = multiprocessing.get_context("fork")
-    wanted = [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
-    start = context.Barrier(4)
+    wanted = shrunk(dataset)
+    start = multiprocessing.get_context("fork").Barrier(4)
 
     def work(cache: ImageCache) -> None:
         start.wait()
@@ -420,23 +431,18 @@ def test_processes_at_the_same_time(
             assert_same(cache.load(index), wanted[index])
 
     for _ in range(ROUNDS):
-        shutil.rmtree(folder, ignore_errors=True)
-        cache = open_cache(dataset, folder if kind == "disk" else None)
-        workers = [context.Process(target=work, args=(cache,)) for _ in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        assert [worker.exitcode for worker in workers] == [0] * 4
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        cache = open_cache(dataset, place)
+        assert run_four(lambda cache=cache: work(cache)) == [0] * 4
     forbid_decoding(dataset, monkeypatch)
-    for index in range(5):  # what the children kept is there for the parent
-        assert_same(cache.load(index), wanted[index])
-    if kind == "disk":
-        assert len(kept_files(folder)) == 5  # and nothing temporary
+    assert_all_same(cache, wanted)  # what the children kept is there for the parent
+    if place is not None:
+        assert len(kept_files(place)) == 5  # and nothing temporary
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_a_limit_holds_for_all_processes_and_is_told_once(
+def test_a_limit_holds_for_all_processes_and_is_logged_once(
     dataset: CocoDataset, folder: Path, tmp_path: Path
 ) -> None:
     limit = 3600 + 3240 + 3 * _HEADER.size
@@ -444,17 +450,12 @@ def test_a_limit_holds_for_all_processes_and_is_told_once(
     log = tmp_path / "log"
     handler = logging.FileHandler(log)
     logging.getLogger("yolo.data.disk_cache").addHandler(handler)
-    context = multiprocessing.get_context("fork")
 
     def work() -> None:
         for index in range(5):
             cache.load(index)
 
-    workers = [context.Process(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    run_four(work)
     logging.getLogger("yolo.data.disk_cache").removeHandler(handler)
     handler.close()
     assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
@@ -463,11 +464,9 @@ def test_a_limit_holds_for_all_processes_and_is_told_once(
 
 def stream(images: ImageCache, *, workers: int, step: int, count: int) -> list[Batch]:
     """Batches of a training that begins at ``step``."""
-    augment = [
-        {"type": "HorizontalFlip", "p": 0.5},
+    augment: list[dict[str, Any]] = [
         {"type": "Affine", "p": 1, "rotate": [-9, 9]},
-        {"type": "HSVJitter", "p": 0.5},
-        {"type": "Haze", "p": 0.5},
+        *({"type": name, "p": 0.5} for name in ("HorizontalFlip", "HSVJitter", "Haze")),
     ]
     sampler = StepSampler(
         order=SampleOrder(length=len(images), seed=0),
@@ -484,12 +483,11 @@ def stream(images: ImageCache, *, workers: int, step: int, count: int) -> list[B
         batches.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_is_the_same_from_a_cold_and_a_warm_cache(
-    kind: str, dataset: CocoDataset, folder: Path
+    dataset: CocoDataset, place: Path | None
 ) -> None:
     plain = stream(open_cache(dataset, None, limit_bytes=1), workers=0, step=0, count=6)
-    cache = open_cache(dataset, folder if kind == "disk" else None)
+    cache = open_cache(dataset, place)
     runs = [
         stream(cache, workers=2, step=0, count=6),  # cold
         stream(cache, workers=0, step=0, count=6),

@@ -93,6 +93,10 @@ def training(
     )
 
 
+def evaluation(dataset: Noise | None = None, **settings: int) -> EvaluationBatches:
+    return EvaluationBatches(dataset=dataset or Noise(), image_size_px=64, **settings)
+
+
 def take(batches: TrainingBatches, steps: int, start: int = 0) -> list[Batch]:
     taken = list(islice(batches.from_step(start), steps * batches.micro_batches_per_step))
     batches.close()
@@ -118,13 +122,13 @@ def digest(batches: Iterable[Batch]) -> list[str]:
 
 
 def test_training_is_the_same_for_any_number_of_workers() -> None:
-    alone = take(training(), steps=4)
-    assert [len(batch) for batch in alone[:3]] == [3, 3, 2]
-    assert alone[0].images.shape == (3, 3, 64, 64)
-    assert alone[0].images.dtype == torch.uint8
+    single = take(training(), steps=4)
+    assert [len(batch) for batch in single[:3]] == [3, 3, 2]
+    assert single[0].images.shape == (3, 3, 64, 64)
+    assert single[0].images.dtype == torch.uint8
     for workers in (1, 2):
         others = take(training(workers=workers), steps=4)
-        assert digest(others) == digest(alone)
+        assert digest(others) == digest(single)
         assert others[0].images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -137,9 +141,9 @@ MIXED: dict[str, Any] = {
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 def test_mixed_images_are_the_same_for_any_workers_ranks_and_pool() -> None:
-    alone = take(training(**MIXED), steps=7)
-    assert len({batch.images.shape[-1] for batch in alone}) == 4
-    expected = digest(alone)
+    single = take(training(**MIXED), steps=7)
+    assert len({batch.images.shape[-1] for batch in single}) == 4
+    expected = digest(single)
     for workers in (1, 2, 4):
         assert digest(take(training(workers=workers, **MIXED), steps=7)) == expected
     for pool_bytes in (0, 20_000):  # a noise of 60 px sides takes 8,000
@@ -180,11 +184,11 @@ def test_an_image_that_an_epoch_repeats_looks_different_each_time() -> None:
 
 
 def test_two_ranks_share_the_images_of_each_step() -> None:
-    alone = take(training(), steps=3)
+    single = take(training(), steps=3)
     ranks = [take(training(rank=rank, world_size=2), steps=3) for rank in (0, 1)]
     for step in range(3):
         together = digest(batch for rank in ranks for batch in rank[2 * step : 2 * step + 2])
-        assert together == digest(alone[3 * step : 3 * step + 3])
+        assert together == digest(single[3 * step : 3 * step + 3])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -202,8 +206,8 @@ def test_loading_leaves_the_global_random_numbers_alone() -> None:
     assert (torch.rand(3) == expected).all()
 
 
-def test_a_worker_that_is_missed_elsewhere_is_told_in_the_same_sentence(monkeypatch) -> None:
-    """On a GPU's machine a thread takes the tensors, and PyTorch says that the thread is gone."""
+def test_a_worker_that_is_missed_elsewhere_gives_the_same_sentence(monkeypatch) -> None:
+    """On a GPU's machine a thread takes the tensors, and PyTorch reports that the thread is gone."""
     batches = training(workers=2)
     stream = batches.from_step(0)
     next(stream)
@@ -281,11 +285,8 @@ def test_a_bad_image_is_the_same_sentence_with_and_without_workers(workers: int)
         take(training(Noise(broken=4), workers=workers), steps=2)
     assert str(caught.value) == "the image 4.jpg cannot be decoded."
     assert not _children()  # although the traceback is still held
-    evaluation = EvaluationBatches(
-        dataset=Noise(broken=4), image_size_px=64, batch_size=3, workers=workers
-    )
     with pytest.raises(UserError, match=r"^the image 4.jpg cannot be decoded.$"):
-        list(evaluation)
+        list(evaluation(Noise(broken=4), batch_size=3, workers=workers))
 
 
 def test_a_killed_worker_is_one_sentence() -> None:
@@ -296,7 +297,7 @@ def test_a_killed_worker_is_one_sentence() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_sees_every_image_once_in_order(workers: int) -> None:
-    batches = EvaluationBatches(dataset=Noise(), image_size_px=64, batch_size=4, workers=workers)
+    batches = evaluation(batch_size=4, workers=workers)
     taken = list(batches)
     assert len(batches) == len(taken) == 3
     assert [batch.image_ids.tolist() for batch in taken] == [
@@ -310,17 +311,13 @@ def test_evaluation_sees_every_image_once_in_order(workers: int) -> None:
 
 
 def test_ranks_take_whole_batches_in_turn() -> None:
-    alone = list(EvaluationBatches(dataset=Noise(), image_size_px=64, batch_size=4))
+    single = list(evaluation(batch_size=4))
     for rank, places in ((0, [0, 2]), (1, [1])):
-        batches = EvaluationBatches(
-            dataset=Noise(), image_size_px=64, batch_size=4, rank=rank, world_size=2
-        )
+        batches = evaluation(batch_size=4, rank=rank, world_size=2)
         assert len(batches) == len(places)
         assert batches.number_of_images == 10
-        assert [digest([batch]) for batch in batches] == [digest([alone[i]]) for i in places]
-    idle = EvaluationBatches(
-        dataset=Noise(), image_size_px=64, batch_size=16, rank=1, world_size=2, workers=2
-    )
+        assert [digest([batch]) for batch in batches] == [digest([single[i]]) for i in places]
+    idle = evaluation(batch_size=16, rank=1, world_size=2, workers=2)
     assert list(idle) == []
 
 

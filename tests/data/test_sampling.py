@@ -114,10 +114,10 @@ def test_micro_batches_are_cut_from_the_rank_share() -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
 def test_the_ranks_together_take_what_one_takes(world_size: int) -> None:
-    alone = steps(4)
+    single = steps(4)
     ranks = [steps(4, rank=rank, world_size=world_size) for rank in range(world_size)]
     for step in range(4):
-        assert flat(rank[step] for rank in ranks) == alone[step]
+        assert flat(rank[step] for rank in ranks) == single[step]
         sizes = [len(rank[step]) for rank in ranks]
         assert max(sizes) - min(sizes) <= 1
 

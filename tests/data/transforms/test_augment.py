@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data.painted import RED, found_box
+from tests.data.painted import RED, augmented, found_box
 from tests.data.painted import painted_sample as sample
 from yolo.data.transforms.augment import Augment, WholeImageAugment, letterbox_sample
 from yolo.data.transforms.transform_list import COLOUR, TRANSFORMS
@@ -64,10 +64,8 @@ def test_a_chain_of_transforms_keeps_box_and_pixels_together() -> None:
 
 
 def test_half_a_turn_of_the_flip_by_hand() -> None:
-    augment = Augment(transforms=[{"type": "HorizontalFlip", "p": 1}])
-    result = augment(
-        sample([[0, 0, 30, 20], [70, 50, 100, 100]], size_hw=(100, 100)), size_px=100, seed=(0,)
-    )
+    two = sample([[0, 0, 30, 20], [70, 50, 100, 100]], size_hw=(100, 100))
+    result = augmented([{"type": "HorizontalFlip", "p": 1}], two, size_px=100)
     assert result.boxes_xyxy_px.tolist() == [[70, 0, 100, 20], [0, 50, 30, 100]]
 
 
@@ -75,7 +73,7 @@ def test_an_ellipse_encloses_less_than_a_rectangle_when_turned() -> None:
     sizes = []
     for method in ("largest_box", "ellipse"):
         turn = {"type": "Rotate", "p": 1, "limit": [45, 45], "rotate_method": method}
-        box = Augment(transforms=[turn])(sample([[150, 100, 250, 200]]), size_px=400, seed=(0,))
+        box = augmented([turn], sample([[150, 100, 250, 200]]), size_px=400)
         sizes.append(box.boxes_xyxy_px[0, 2] - box.boxes_xyxy_px[0, 0])
     np.testing.assert_allclose(sizes, [100 * np.sqrt(2), 100], rtol=1e-4)
 
@@ -91,10 +89,8 @@ def test_cut_boxes_become_ignored_and_vanished_ones_are_dropped() -> None:
         [200, 100, 240, 140],  # was ignored before
     ]
     ignored = [False] * 5 + [True]
-    settings = {"transforms": [shift], "min_visibility": 0.2}
-    result = Augment(**settings)(
-        sample(boxes, size_hw=(400, 400), ignored=ignored), size_px=400, seed=(0,)
-    )
+    whole = sample(boxes, size_hw=(400, 400), ignored=ignored)
+    result = augmented([shift], whole, size_px=400, min_visibility=0.2)
     assert result.labels.tolist() == [1, 2, 3, 5]
     assert result.ignored.tolist() == [True, False, False, True]
     assert result.boxes_xyxy_px[0].tolist() == [0, 0, 10, 50]
@@ -103,9 +99,7 @@ def test_cut_boxes_become_ignored_and_vanished_ones_are_dropped() -> None:
 def test_what_a_crop_cuts_off_stays_cut_off_in_the_letterbox_round_it() -> None:
     crop = {"type": "RandomCrop", "p": 1, "height": 200, "width": 400}
     boxes = [[0, 0, 400, 400]]
-    result = Augment(transforms=[crop], min_visibility=0.6)(
-        sample(boxes, size_hw=(400, 400)), size_px=400, seed=(0,)
-    )
+    result = augmented([crop], sample(boxes, size_hw=(400, 400)), size_px=400, min_visibility=0.6)
     assert result.boxes_xyxy_px.tolist() == [[0, 100, 400, 300]]
     assert result.ignored.tolist() == [True]
     assert result.image[50, 200].tolist() == list(FILL_COLOUR_RGB)
@@ -125,8 +119,8 @@ def test_a_cut_of_the_original_by_hand() -> None:
         sides = small.boxes_xyxy_px[:, 2:] - small.boxes_xyxy_px[:, :2]
         inside = (small.boxes_xyxy_px > 0).all() and (small.boxes_xyxy_px < 100).all()
         assert not inside or (sides == 10).all()  # 20 px by 100 / 200
-    quarter = Augment(transforms=[cut], min_visibility=0.3)
-    result = quarter(sample([[0, 0, 400, 400]], size_hw=(400, 400)), size_px=100, seed=(0,))
+    whole = sample([[0, 0, 400, 400]], size_hw=(400, 400))
+    result = augmented([cut], whole, size_px=100, min_visibility=0.3)
     assert result.ignored.tolist() == [True]  # a quarter of it is left
 
 
@@ -136,8 +130,8 @@ def test_of_the_transforms_that_size_the_first_one_that_fires_does() -> None:
         {"type": "RandomResizedCrop", "p": 1, "scale": [0.2, 0.3]},
     ]
     marked = sample([[0, 0, 1, 1]])
-    cut = Augment(transforms=sizing, min_visibility=0)(marked, size_px=64, seed=(0,))
-    whole = Augment(transforms=[{"type": "Resize", "p": 1}, *sizing])(marked, size_px=64, seed=(0,))
+    cut = augmented(sizing, marked, size_px=64, min_visibility=0)
+    whole = augmented([{"type": "Resize", "p": 1}, *sizing], marked, size_px=64)
     stretched = cv2.resize(marked.image, (64, 64), interpolation=cv2.INTER_AREA)
     assert (whole.image == stretched).all() and (cut.image != stretched).any()
 
@@ -146,7 +140,7 @@ def test_a_classifiers_image_keeps_its_label_whatever_is_left_of_it() -> None:
     """A crop into the padding of a long image would drop the box that stands for all of it."""
     crop = {"type": "RandomCrop", "p": 1, "height": 20, "width": 100}
     long = sample([[0, 0, 400, 20]], size_hw=(20, 400))
-    plain = [Augment(transforms=[crop])(long, size_px=100, seed=(i,)) for i in range(20)]
+    plain = [augmented([crop], long, size_px=100, seed=i) for i in range(20)]
     assert min(len(result.labels) for result in plain) == 0
     for seed, other in enumerate(plain):
         result = WholeImageAugment(transforms=[crop])(long, size_px=100, seed=(seed,))
@@ -161,12 +155,10 @@ def test_empty_areas_are_filled_with_the_mean_colour() -> None:
         {"type": "Rotate", "p": 1, "limit": [45, 45]},
         {"type": "RandomCrop", "p": 1, "height": 600, "width": 600, "pad_if_needed": True},
     ):
-        result = Augment(transforms=[settings])(
-            sample([], size_hw=(400, 400)), size_px=400, seed=(0,)
-        )
+        result = augmented([settings], sample([], size_hw=(400, 400)), size_px=400)
         assert result.image[0, 0].tolist() == list(FILL_COLOUR_RGB), settings
     drop = {"type": "CoarseDropout", "p": 1}
-    result = Augment(transforms=[drop])(sample([], size_hw=(400, 400)), size_px=400, seed=(0,))
+    result = augmented([drop], sample([], size_hw=(400, 400)), size_px=400)
     assert (result.image == FILL_COLOUR_RGB).all(axis=-1).any()
 
 
@@ -213,14 +205,13 @@ def test_colour_changes_pixels_and_no_box(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_no_boxes(name: str) -> None:
-    augment = Augment(transforms=[{"type": name, "p": 1, **arguments(name)}])
-    result = augment(sample([]), size_px=128, seed=(0,))
+    result = augmented([{"type": name, "p": 1, **arguments(name)}], sample([]), size_px=128)
     assert result.boxes_xyxy_px.shape == (0, 4)
     assert result.image.shape == (128, 128, 3)
 
 
 def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
-    result = Augment(transforms=[])(photo(), size_px=128, seed=(0,))
+    result = augmented([], photo(), size_px=128)
     plain = letterbox_sample(photo(), 128)
     assert (result.image == plain.image).all()
     np.testing.assert_allclose(result.boxes_xyxy_px, plain.boxes_xyxy_px, rtol=1e-6)
@@ -260,7 +251,7 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
         ),
     ],
 )
-def test_wrong_settings_are_told(settings: dict[str, Any], sentence: str) -> None:
+def test_wrong_settings_are_refused(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         Augment(transforms=[settings])
 
@@ -299,18 +290,18 @@ def test_a_cut_of_a_narrow_image_has_a_pixel_at_least(
 
 
 def test_a_crop_larger_than_the_image() -> None:
-    augment = Augment(transforms=[{"type": "RandomCrop", "p": 1, "height": 500, "width": 400}])
+    crop = {"type": "RandomCrop", "p": 1, "height": 500, "width": 400}
     sentence = r"RandomCrop cuts 400x500 px from an image of 416x416 px; .*pad_if_needed: true"
     with pytest.raises(UserError, match=sentence):
-        augment(photo(), size_px=416, seed=(0,))
+        augmented([crop], photo(), size_px=416)
 
 
 def test_importing_the_transforms_asks_no_network() -> None:
     """Albumentations would ask for its newest version when it is imported."""
     module = "yolo.data.transforms.transform_list"
-    told = f"import os, {module}; print(os.environ['NO_ALBUMENTATIONS_UPDATE'])"
+    program = f"import os, {module}; print(os.environ['NO_ALBUMENTATIONS_UPDATE'])"
     bare = {name: value for name, value in os.environ.items() if "ALBUMENTATIONS" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, check=True, env=bare
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=bare
     )
     assert done.stdout == "1\n"

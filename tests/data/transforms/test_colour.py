@@ -177,6 +177,6 @@ def test_it_fires_as_often_as_p_says(name: str) -> None:
         ({"type": "IntensityStretch", "low": 60}, "low = 60: Input should be less than 50"),
     ],
 )
-def test_wrong_settings_are_told(settings: dict[str, Any], sentence: str) -> None:
+def test_wrong_settings_are_refused(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         build_transform(settings)

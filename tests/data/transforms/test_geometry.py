@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data.painted import found_box, painted_sample
+from tests.data.painted import augmented, found_box, painted_sample
 from yolo.data.transforms.augment import Augment, letterbox_sample
 from yolo.letterbox import FILL_COLOUR_RGB
 
@@ -72,7 +72,7 @@ def test_a_flip_is_the_letterbox_of_validation_mirrored(size_hw: tuple[int, int]
     plain = letterbox_sample(sample, 96)
     nothing: dict[str, Any] = {"type": "Affine", "p": 1, "scale": 1.0, "rotate": 0.0}
     for flips in (1, 2):
-        result = Augment(transforms=[FLIP, nothing] * flips)(sample, size_px=96, seed=(0,))
+        result = augmented([FLIP, nothing] * flips, sample, size_px=96)
         assert (result.image == plain.image[:, :: (-1) ** flips]).all()
 
 
@@ -80,7 +80,7 @@ def test_what_one_transform_moves_out_the_next_one_can_bring_back() -> None:
     """A frame of 400 px twice as large and half as large again: nothing is lost in between."""
     zoom = [{"type": "Affine", "p": 1, "scale": scale} for scale in (2.0, 0.5)]
     corner = painted_sample([[0, 0, 50, 50]], size_hw=(400, 400))
-    result = Augment(transforms=zoom)(corner, size_px=400, seed=(0,))
+    result = augmented(zoom, corner, size_px=400)
     np.testing.assert_allclose(result.boxes_xyxy_px, [[0, 0, 50, 50]], atol=1e-4)
     assert not result.ignored[0]
     assert (result.image[:50, :50] == corner.image[:50, :50]).all()
@@ -90,7 +90,7 @@ def test_ten_maps_blur_no_more_than_one() -> None:
     """Turned to and fro ten times, the stripes are what they were: nothing was interpolated."""
     stripes = painted_sample([[x, 0, x + 1, 200] for x in range(40, 160, 4)], size_hw=(200, 200))
     turns = [{"type": "Rotate", "p": 1, "limit": [angle, angle]} for angle in [7.0, -7.0] * 5]
-    result = Augment(transforms=turns)(stripes, size_px=200, seed=(0,))
+    result = augmented(turns, stripes, size_px=200)
     assert (result.image == stripes.image).all()
 
 
@@ -99,7 +99,7 @@ def test_a_fine_pattern_that_shrinks_is_averaged() -> None:
     board = painted_sample([], size_hw=(1600, 1600))
     board.image[:] = (np.indices((1600, 1600)).sum(axis=0) % 2 * 255)[..., None]
     half = {"type": "Affine", "p": 1, "scale": 0.5, "rotate": 7}
-    result = Augment(transforms=[half])(board, size_px=800, seed=(0,))
+    result = augmented([half], board, size_px=800)
     middle = result.image[300:500, 300:500].astype(int)
     assert abs(middle - 127.5).max() < 2
 
@@ -110,7 +110,7 @@ def test_an_image_that_shrinks_reaches_to_the_edge_of_its_box(size_hw: tuple[int
     height, width = size_hw
     whole = painted_sample([[0, 0, width, height]], size_hw=size_hw)
     shrink = {"type": "Affine", "p": 1, "scale": 0.9}
-    result = Augment(transforms=[shrink])(whole, size_px=512, seed=(0,))
+    result = augmented([shrink], whole, size_px=512)
     (box,) = result.boxes_xyxy_px
     np.testing.assert_allclose(box, found_box(result.image), atol=1.0)
 
@@ -119,10 +119,9 @@ def test_boxes_of_one_pixel_stay_on_their_pixel() -> None:
     boxes = [[x, y, x + 1, y + 1] for x, y in ((0, 0), (99, 0), (57, 31), (0, 99), (99, 99))]
     for box in boxes:
         one = painted_sample([box], size_hw=(100, 100))
-        flipped = Augment(transforms=[FLIP])(one, size_px=100, seed=(0,))
-        shifted = Augment(
-            transforms=[{"type": "Affine", "p": 1, "scale": 0.8, "translate_px": 1}, FLIP]
-        )(one, size_px=400, seed=(0,))
+        flipped = augmented([FLIP], one, size_px=100)
+        shift = {"type": "Affine", "p": 1, "scale": 0.8, "translate_px": 1}
+        shifted = augmented([shift, FLIP], one, size_px=400)
         for result in (flipped, shifted):
             place, pixels = result.boxes_xyxy_px[0], result.image
             np.testing.assert_allclose(place, found_box(pixels), atol=1.0)
@@ -140,7 +139,7 @@ def test_the_border_that_was_asked_for() -> None:
         ({"fill": [1, 2, 3]}, (1, 2, 3), (1, 2, 3)),
         ({"border_mode": cv2.BORDER_REPLICATE}, FILL_COLOUR_RGB, (255, 0, 0)),
     ):
-        result = Augment(transforms=[half | border])(red, size_px=200, seed=(0,))
+        result = augmented([half | border], red, size_px=200)
         assert result.image[5, 100].tolist() == list(above), border
         assert result.image[100, 5].tolist() == list(beside), border
         assert result.image[60, 100].tolist() == list(FILL_COLOUR_RGB), border  # the letterbox
@@ -154,7 +153,7 @@ def test_a_crop_discards_what_it_cuts_off() -> None:
         {"type": "Affine", "p": 1, "scale": 0.5},
     ]
     red = painted_sample([[0, 0, 200, 200]], size_hw=(200, 200))
-    result = Augment(transforms=chain, min_visibility=0.6)(red, size_px=200, seed=(0,))
+    result = augmented(chain, red, size_px=200, min_visibility=0.6)
     np.testing.assert_allclose(result.boxes_xyxy_px, [[75, 50, 125, 150]], atol=1e-4)
     np.testing.assert_allclose(found_box(result.image), [75, 50, 125, 150], atol=1.0)
     assert result.ignored.tolist() == [True]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.painted import found_box, painted_sample
+from tests.data.painted import augmented, found_box, painted_sample
 from yolo.data.sampling import SampleKey
 from yolo.data.transforms.augment import UNMIXED, Augment, Mix, MixUp, Mosaic
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -43,8 +43,8 @@ def join(
     seed: int = 0,
 ) -> Sample:
     """A mosaic of four samples."""
-    augment = Augment(transforms=transforms or [])
-    return augment(samples[0], mix=Mix(samples, centre), size_px=size_px, seed=(seed,))
+    mix = Mix(samples, centre)
+    return augmented(transforms or [], samples[0], mix=mix, size_px=size_px, seed=seed)
 
 
 def test_four_squares_fill_the_square_around_their_centre_by_hand() -> None:
@@ -72,7 +72,7 @@ def test_images_of_other_shapes_touch_the_centre_and_leave_the_mean_colour() -> 
     assert (image[150:, 100:] == FILL_COLOUR_RGB).all()
 
 
-@pytest.mark.parametrize("transforms", [[], AFFINE], ids=["alone", "affine"])
+@pytest.mark.parametrize("transforms", [[], AFFINE], ids=["only", "affine"])
 @pytest.mark.parametrize("place", range(4))
 def test_a_rectangle_in_each_tile_is_where_its_box_says(
     place: int, transforms: list[dict[str, Any]]
@@ -135,8 +135,7 @@ def test_mixup_by_hand() -> None:
     own, other = with_box((100, 100)), with_box((100, 100), label=5)
     own = replace(own, image=np.full((100, 100, 3), 200, np.uint8))
     other = replace(other, image=np.full((100, 100, 3), 100, np.uint8), ignored=np.ones(1, bool))
-    mix = Mix(other=other, share=0.7)
-    result = Augment(transforms=[])(own, mix=mix, size_px=100, seed=(0,))
+    result = augmented([], own, mix=Mix(other=other, share=0.7), size_px=100)
     assert (result.image == 170).all()  # 0.7 * 200 + 0.3 * 100
     assert result.labels.tolist() == [0, 5]
     assert result.ignored.tolist() == [False, True]
@@ -153,7 +152,7 @@ def test_both_images_of_a_mixup_move_on_their_own() -> None:
             sample.image[:] = FILL_COLOUR_RGB
             sample.image[boxed, channel] = 255
         mix = Mix(other=samples[1], share=0.5)
-        result = Augment(transforms=AFFINE)(samples[0], mix=mix, size_px=256, seed=(seed,))
+        result = augmented(AFFINE, samples[0], mix=mix, size_px=256, seed=seed)
         for channel, box in enumerate(result.boxes_xyxy_px):
             bright = (result.image[..., channel].astype(float) - FILL_COLOUR_RGB[channel]) * 2
             image = np.zeros((256, 256, 3))
