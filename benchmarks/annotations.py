@@ -16,7 +16,7 @@ from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.memory import MB, in_fresh_process, proportional_bytes, trim_heap
 from yolo.data.annotations import Annotations
 from yolo.data.loader import TrainingBatches
-from yolo.data.sampling import FixedSize, SampleOrder, StepSampler
+from yolo.data.sampling import SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment
 from yolo.records import Sample
 
@@ -120,7 +120,7 @@ def _memory(annotations: Annotations, workers: int) -> float:
         order=SampleOrder(length=len(annotations), seed=0),
         batch_size=1,
         micro_batch_size=1,
-        size_px=FixedSize(IMAGE_SIZE_PX),
+        size_px=lambda step: IMAGE_SIZE_PX,
     )
     batches = TrainingBatches(
         dataset=TruthOnly(annotations),

@@ -19,7 +19,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from yolo.data import loader
 from yolo.data.loader import POOL_BYTES, DecodedPool, EvaluationBatches, TrainingBatches
-from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder, StepSampler
+from yolo.data.sampling import RandomSizes, SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment, MixUp, Mosaic
 from yolo.data.workers import lost_worker, prepare_worker
 from yolo.errors import UserError
@@ -78,7 +78,7 @@ def training(
     augment = Augment(transforms=TRANSFORMS, mosaic=mosaic, mixup=mixup)
     defaults: dict[str, Any] = {
         "order": SampleOrder(length=len(dataset), seed=5),
-        "size_px": FixedSize(64),
+        "size_px": lambda step: 64,
         "batch_size": 8,
         "micro_batch_size": 3,
         "mixes_until": augment.mixes_until,
@@ -207,7 +207,7 @@ def test_loading_leaves_the_global_random_numbers_alone() -> None:
 
 
 def test_a_worker_that_is_missed_elsewhere_gives_the_same_sentence(monkeypatch) -> None:
-    """On a GPU's machine a thread takes the tensors, and PyTorch reports that the thread is gone."""
+    """On a GPU's machine a thread takes the tensors, and PyTorch reports that it is gone."""
     batches = training(workers=2)
     stream = batches.from_step(0)
     next(stream)

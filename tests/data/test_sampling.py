@@ -10,7 +10,6 @@ import pytest
 
 from yolo.data.annotations import Annotations
 from yolo.data.sampling import (
-    FixedSize,
     RandomSizes,
     SampleKey,
     SampleOrder,
@@ -18,6 +17,10 @@ from yolo.data.sampling import (
     repeat_factors,
 )
 from yolo.errors import UserError
+
+
+def of_64_px(step: int) -> int:
+    return 64
 
 
 def flat(lists: Iterable[list[SampleKey]]) -> list[SampleKey]:
@@ -28,7 +31,7 @@ def steps(count: int, **settings: Any) -> list[list[SampleKey]]:
     """The images of each of ``count`` steps, over all micro-batches of one rank."""
     start = settings.pop("start_step", 0)
     order = SampleOrder(length=settings.pop("length", 10), seed=3)
-    defaults = {"order": order, "micro_batch_size": 3, "size_px": FixedSize(64), "batch_size": 8}
+    defaults = {"order": order, "micro_batch_size": 3, "size_px": of_64_px, "batch_size": 8}
     sampler = StepSampler(**(defaults | settings))
     batches = sampler.from_step(start)
     per_step = sampler.micro_batches_per_step
@@ -106,9 +109,9 @@ def test_a_data_set_smaller_than_a_batch() -> None:
 
 def test_micro_batches_are_cut_from_the_rank_share() -> None:
     order = SampleOrder(length=10, seed=0)
-    sampler = StepSampler(order=order, batch_size=8, micro_batch_size=3, size_px=FixedSize(64))
+    sampler = StepSampler(order=order, batch_size=8, micro_batch_size=3, size_px=of_64_px)
     assert [len(batch) for batch in islice(sampler.from_step(0), 6)] == [3, 3, 2, 3, 3, 2]
-    large = StepSampler(order=order, batch_size=8, micro_batch_size=99, size_px=FixedSize(64))
+    large = StepSampler(order=order, batch_size=8, micro_batch_size=99, size_px=of_64_px)
     assert [len(batch) for batch in islice(large.from_step(0), 2)] == [8, 8]
 
 
@@ -204,7 +207,6 @@ def test_a_size_stays_for_some_steps_and_is_a_function_of_seed_and_step() -> Non
 def test_from_a_step_on_the_size_is_fixed() -> None:
     assert [sizes(until_step=25)(step) for step in (25, 26, 999)] == [400] * 3
     assert sizes(until_step=25)(24) == sizes()(24) != 400
-    assert FixedSize(96)(7) == 96
 
 
 def test_known_sizes() -> None:

@@ -14,7 +14,7 @@ CONTAINER_LIMITS = (
 
 
 def memory_bytes() -> int | None:
-    """The most that all processes together can use; None where the system does not tell."""
+    """The most that all processes together can use; None where it is not known."""
     known = []
     with suppress(AttributeError, ValueError, OSError):  # not on every system
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -123,17 +123,6 @@ def repeat_factors(annotations: Annotations, threshold: float) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedSize:
-    """The same side of the images in every optimizer step."""
-
-    side_px: int
-
-    def __call__(self, step: int) -> int:
-        del step
-        return self.side_px
-
-
-@dataclass(frozen=True, slots=True)
 class RandomSizes:
     """Multi-scale training (YOLO9000, section 2): a new side every few steps, for all ranks.
 

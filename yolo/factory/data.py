@@ -23,7 +23,7 @@ from yolo.data.formats.voc import EVERY_XML, VocDataset
 from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
 from yolo.data.image_cache import ImageCache, MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
-from yolo.data.sampling import FixedSize, RandomSizes, SampleOrder, StepSampler, repeat_factors
+from yolo.data.sampling import RandomSizes, SampleOrder, StepSampler, repeat_factors
 from yolo.data.transforms.augment import Augment, MixUp, Mosaic, WholeImageAugment
 from yolo.errors import UserError
 from yolo.train.distributed import Ranks
@@ -190,7 +190,7 @@ def _size_px(config: TaskConfig) -> Callable[[int], int]:
     """The side of the images as a function of the optimizer step."""
     data = config.data
     if isinstance(data, ClassificationDataConfig) or data.multi_scale is None:
-        return FixedSize(data.image_size)
+        return lambda step: data.image_size
     given = data.multi_scale
     return RandomSizes(
         sides_px=tuple(range(given.min, given.max + 1, given.step)),
