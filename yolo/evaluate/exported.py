@@ -91,11 +91,7 @@ class ExportMetadata:
 
     def postprocess(self) -> Postprocess:
         return Postprocess(
-            conf=self.conf,
-            iou=self.iou,
-            max_detections=self.max_detections,
-            max_candidates=self.max_candidates,
-            labels=self.labels,
+            **{field.name: getattr(self, field.name) for field in fields(Postprocess)}
         )
 
     def to_metadata(self) -> dict[str, str]:

@@ -29,27 +29,17 @@ FINEST_PX = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """The anchors of one raw map.
-
-    Attributes:
-        stride_px: pixels per cell.
-        anchors_px: widths and heights.
-        counts: training boxes of each.
-    """
+    """The anchors of one raw map."""
 
     stride_px: int
     anchors_px: list[list[float]]
-    counts: list[int]
+    counts: list[int]  # training boxes of each
 
 
 def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
     """The config with numbers in place of ``anchors: auto``; any other stays as it is.
 
     The result depends on the config, its seed and the boxes alone: it is the same on all ranks.
-
-    Args:
-        resolved: of any task and head.
-        train: its training set, opened.
 
     Raises:
         UserError: there are fewer different boxes than anchors, or a raw map would get no box at
@@ -61,12 +51,16 @@ def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
         return resolved
     sizes_wh_px = box_sizes_px(train.annotations, config.data.image_size)
     if config.model.head.anchors == "auto":
-        fitted = fit_to_head(config, sizes_wh_px)
-        resolved = resolved.with_values({KEY: fitted}, ORIGIN)
+        resolved = resolved.with_values({KEY: fit_to_head(config, sizes_wh_px)}, ORIGIN)
         assert isinstance(resolved.config, Config)
         config = resolved.config
     if config.data.limit is None and len(sizes_wh_px) >= FEWEST_BOXES:
-        _refuse_empty_levels(config, sizes_wh_px)
+        _, levels = levels_of(config, sizes_wh_px)
+        if empty := [_describe_empty(level) for level in levels if not sum(level.counts)]:
+            raise UserError(
+                f"{KEY}: at {config.data.image_size} px {'; '.join(empty)}; fit the anchors with "
+                f"scripts/fit_anchors.py, or set {KEY}: auto"
+            )
     return resolved
 
 
@@ -87,11 +81,7 @@ def box_sizes_px(annotations: Annotations, image_size_px: int) -> np.ndarray:
 
 
 def fit_to_head(config: Config, sizes_wh_px: np.ndarray) -> list[list[float]]:
-    """As many anchors as the head has.
-
-    Args:
-        config: of a head with anchors.
-        sizes_wh_px: (N, 2) boxes in pixels of the network's input.
+    """As many anchors as the head has, fitted to boxes (N, 2) in pixels of the network's input.
 
     Raises:
         UserError: there are fewer different boxes.
@@ -121,17 +111,13 @@ def fit_by_level(
         anchors: widths and heights in pixels of the network's input, from small to large.
         sizes_wh_px: (N, 2) boxes.
     """
-    strides = STRIDES_PX[head]
-    fit, each = measure_fit(sizes_wh_px, np.array(anchors)), len(anchors) // len(strides)
-    levels = [
-        Level(
-            stride_px=stride,
-            anchors_px=anchors[start : start + each],
-            counts=fit.counts[start : start + each].tolist(),
-        )
-        for stride, start in zip(strides, range(0, len(anchors), each), strict=True)
+    strides, fit = STRIDES_PX[head], measure_fit(sizes_wh_px, np.array(anchors))
+    each = len(anchors) // len(strides)
+    parts = [slice(start, start + each) for start in range(0, len(anchors), each)]
+    return fit, [
+        Level(stride_px=stride, anchors_px=anchors[part], counts=fit.counts[part].tolist())
+        for stride, part in zip(strides, parts, strict=True)
     ]
-    return fit, levels
 
 
 def describe_anchors(config: Config, train: DetectionDataset) -> Iterator[str]:
@@ -148,22 +134,10 @@ def describe_anchors(config: Config, train: DetectionDataset) -> Iterator[str]:
         f"{KEY}: average IoU {fit.average_iou:.3f} with data.train, "
         f"{fit.recall:.1%} of the boxes above {RECALL_IOU}; {shares}"
     )
-    for level in levels:
-        if sum(level.counts) == 0:
-            yield f"  {_empty(level)}"
+    yield from (f"  {_describe_empty(level)}" for level in levels if not sum(level.counts))
 
 
-def _refuse_empty_levels(config: Config, sizes_wh_px: np.ndarray) -> None:
-    _, levels = levels_of(config, sizes_wh_px)
-    empty = [level for level in levels if sum(level.counts) == 0]
-    if empty:
-        raise UserError(
-            f"{KEY}: at {config.data.image_size} px {'; '.join(map(_empty, empty))}; fit the "
-            f"anchors with scripts/fit_anchors.py, or set {KEY}: auto"
-        )
-
-
-def _empty(level: Level) -> str:
+def _describe_empty(level: Level) -> str:
     anchors = ", ".join(f"[{width:g}, {height:g}]" for width, height in level.anchors_px)
     return (
         f"no box of data.train belongs to stride {level.stride_px}, for another anchor fits each "

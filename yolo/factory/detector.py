@@ -53,12 +53,7 @@ def build_encoder(config: Encoder) -> encoders.Encoder:
 
 
 def build_detector(config: Config, class_names: Sequence[str]) -> Detector:
-    """The detector with random weights, decided by the config's seed; no data is needed.
-
-    Args:
-        config: the whole config.
-        class_names: of the data set; their number sizes the head.
-    """
+    """The detector with random weights, decided by the config's seed; no data is needed."""
     torch.manual_seed(config.seed)
     model = config.model
     encoder = build_encoder(model.encoder)
@@ -81,11 +76,9 @@ def _build_head(config: Config, neck: Neck, classes: int) -> nn.Module:
     if isinstance(head, YOLOv1HeadConfig):
         return YOLOv1Head(
             in_channels=channels,
-            cells=cells(config),
-            boxes=head.boxes,
+            cells=_cells(config),
             classes=classes,
-            end=head.end,
-            dropout=head.dropout,
+            **head.model_dump(include={"boxes", "end", "dropout"}),
         )
     anchors_per_cell = count_anchors(head) // len(STRIDES_PX[head.type])
     if isinstance(head, YOLOv2HeadConfig):
@@ -99,7 +92,7 @@ def _build_head(config: Config, neck: Neck, classes: int) -> nn.Module:
     )
 
 
-def cells(config: Config) -> int:
+def _cells(config: Config) -> int:
     """Cells per side of a YOLOv1 head."""
     (stride_px,) = STRIDES_PX["yolov1"]
     return config.data.image_size // stride_px
@@ -125,7 +118,7 @@ def build_coder(config: Config) -> Coder:
     """Between raw maps and boxes; anchors from small to large are shared out to the strides."""
     head, loss = config.model.head, config.loss
     if isinstance(head, YOLOv1HeadConfig):
-        return GridCoder(cells=cells(config), boxes=head.boxes, stride_px=STRIDES_PX["yolov1"][0])
+        return GridCoder(cells=_cells(config), boxes=head.boxes, stride_px=STRIDES_PX["yolov1"][0])
     strides, anchors = STRIDES_PX[head.type], anchors_px(config)
     per_level = len(anchors) // len(strides)
     exclusive = not isinstance(loss, YOLOv3LossConfig) or loss.class_loss == "cross_entropy"
@@ -171,14 +164,9 @@ def _by_label(weights: dict[str, float] | None, class_names: Sequence[str]) -> l
 
 def build_postprocess(config: Config, *, conf: float | None = None) -> Postprocess:
     """The suppression as configured; ``conf`` replaces the confidence that it asks for."""
-    evaluation = config.evaluation
-    return Postprocess(
-        conf=evaluation.conf if conf is None else conf,
-        iou=evaluation.iou,
-        max_detections=evaluation.max_detections,
-        max_candidates=evaluation.max_candidates,
-        labels=evaluation.labels,
-    )
+    names = {"conf", "iou", "max_detections", "max_candidates", "labels"}
+    settings = config.evaluation.model_dump(include=names)
+    return Postprocess(**settings | ({} if conf is None else {"conf": conf}))
 
 
 def check_yolov1_size(path: Path, config: Config, asked_px: int | None, advice: str) -> None:

@@ -46,8 +46,6 @@ def score_checkpoints(
     """Score one checkpoint, or several one after the other, and write what was asked for.
 
     Args:
-        arguments: the command line.
-        log: prints lines.
         analyse: gets each detector with what it found.
         draw_curves: gets the curves of all detectors.
 
@@ -81,7 +79,7 @@ def _score(
     curves: list[ModelCurves],
 ) -> dict[str, Any]:
     """Score a checkpoint of any task; a detector's curves are added to ``curves``."""
-    checkpoint = read_exported(path, arguments) if is_exported(path) else load_checkpoint(path)
+    checkpoint = _read_exported(path, arguments) if is_exported(path) else load_checkpoint(path)
     if arguments.precision is not None:
         checkpoint["precision"] = {"name": arguments.precision, "reason": "as asked for"}
     config = read_config(path, checkpoint)
@@ -161,10 +159,8 @@ def build_scorer(
 
     Args:
         path: of the checkpoint, for errors.
-        checkpoint: its content, or what ``read_exported`` gives.
+        checkpoint: its content, or what ``_read_exported`` gives.
         config: the checkpoint's, or one with other settings of the evaluation.
-        ranks: where to compute.
-        split: of the config.
         image_size_px: another input size; None for the training's.
 
     Raises:
@@ -181,14 +177,8 @@ def build_scorer(
         loss=loss,
         image_size_px=image_size_px,
     )
-    evaluation = config.evaluation
-    return DetectorScorer(
-        **scored,
-        model=model,
-        evaluator=evaluator,
-        conf=evaluation.conf,
-        voc_iou=evaluation.voc_iou,
-    )
+    conf, voc_iou = config.evaluation.conf, config.evaluation.voc_iou
+    return DetectorScorer(**scored, model=model, evaluator=evaluator, conf=conf, voc_iou=voc_iou)
 
 
 def build_classifier_scorer(
@@ -202,14 +192,12 @@ def build_classifier_scorer(
     """The same for a classifier."""
     scored = _scored(path, checkpoint, config, ranks, split)
     loss, precision = build_classification_loss(config), Precision(**checkpoint["precision"])
-    classifier = build_classifier(config, checkpoint["class_names"])
-    return ClassifierScorer(
-        **scored,
-        model=load_trained(classifier, path, checkpoint).to(ranks.device),
-        evaluator=build_classification_evaluator(
-            config, scored["dataset"], ranks, loss=loss, precision=precision
-        ),
+    evaluator = build_classification_evaluator(
+        config, scored["dataset"], ranks, loss=loss, precision=precision
     )
+    classifier = build_classifier(config, checkpoint["class_names"])
+    model = load_trained(classifier, path, checkpoint).to(ranks.device)
+    return ClassifierScorer(**scored, model=model, evaluator=evaluator)
 
 
 def _scored(
@@ -242,14 +230,8 @@ def _network(
     return load_detector(path, checkpoint, config).to(ranks.device), coder, loss
 
 
-def read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
-    """What scoring reads of a checkpoint, from an exported file.
-
-    The config is the training's, with the input size and the thresholds of the file.
-
-    Raises:
-        UserError: the file cannot be opened, or cannot do what was asked for.
-    """
+def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
+    """What scoring reads of a checkpoint; the size and the thresholds are the file's own."""
     model = ExportedModel.open(path)
     metadata, confs, size_px = model.metadata, arguments.confs, arguments.image_size_px
     if metadata.nms and confs is not None and min(confs) < metadata.conf:

@@ -18,15 +18,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_trained(model: Model, path: Path, checkpoint: Mapping[str, Any]) -> Model:
-    """The model as it was scored: averaged weights, if there are any, with trained statistics.
-
-    Args:
-        model: as the checkpoint's config describes it; is filled.
-        path: of the checkpoint, for errors.
-        checkpoint: its content.
+    """Fill a model as it was scored: averaged weights, if there are any, with trained statistics.
 
     Raises:
-        UserError: its weights do not fit.
+        UserError: the weights do not fit; ``path`` names the checkpoint.
     """
     try:
         model.load_state_dict(evaluated_tensors(checkpoint))
@@ -39,9 +34,8 @@ def load_trained(model: Model, path: Path, checkpoint: Mapping[str, Any]) -> Mod
 
 
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
-    """The checkpoint's detector: averaged weights if it has them, with the trained statistics."""
-    detector = build_detector(config, checkpoint["class_names"])
-    return load_trained(detector, path, checkpoint)
+    """The checkpoint's detector."""
+    return load_trained(build_detector(config, checkpoint["class_names"]), path, checkpoint)
 
 
 def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
