@@ -14,6 +14,7 @@ import torch
 import yolo.factory.anchors
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
+from yolo.config.load import dotted, leaf_values
 from yolo.data.annotations import Annotations
 from yolo.data.formats.contents import Contents, Findings
 from yolo.data.formats.detection import DetectionDataset
@@ -47,7 +48,8 @@ def make_dataset(sizes_wh, *, image_hw=(64, 64), ignored=None) -> DetectionDatas
 
 def resolved_of(config: Config) -> Resolved:
     data = json.loads(config.model_dump_json())
-    return Resolved(config=config, data=data, origins={"seed": "default"}, path=Path("a.yaml"))
+    origins = {dotted(key): "default" for key, _ in leaf_values(data)}
+    return Resolved(config=config, data=data, origins=origins, path=Path("a.yaml"))
 
 
 def auto(neck="yolov3") -> Resolved:
@@ -88,7 +90,8 @@ def test_auto_becomes_numbers():
     settled = settle_anchors(resolved, make_dataset(NINE * 20))
     assert settled.config.model.head.anchors == tuple(sorted(NINE, key=np.prod))
     assert settled.data["model"]["head"]["anchors"] == [list(a) for a in sorted(NINE, key=np.prod)]
-    assert settled.origins == {"seed": "default", "model.head.anchors": ORIGIN}
+    assert settled.origins == {**resolved.origins, "model.head.anchors": ORIGIN}
+    assert settled.origins["seed"] == "default"
     assert resolved.data == before and resolved.config.model.head.anchors == "auto"
     assert settle_anchors(settled, make_dataset(NINE[:2] * 5)) is settled
 

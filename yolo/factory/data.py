@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import zip_longest
 from typing import Literal
 
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
@@ -68,28 +69,19 @@ def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
 
 
 def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> DetectionDataset:
-    """The fields of a data set's section are its constructor's arguments.
-
-    Args:
-        spec: the section.
-        place: its dotted key.
-    """
+    """The fields of a data set's section are its constructor's arguments."""
     fields = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
     opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
     errors: list[UserError] = []
-    with _named(place):
+    with naming(place):
         if config.data.on_error == "stop" or spec.type not in SIZED_BY_HEADERS:
             return opened()
         dataset = opened(on_bad_image=errors.append)
         if errors:
             check_bad_share(len(errors), len(dataset), config.data.max_bad_share, errors[-1])
     if errors:
-        _log.warning(
-            "%s of the %s images of %s cannot be read; each is named where it is met",
-            f"{len(errors):,}",
-            f"{len(dataset):,}",
-            place,
-        )
+        counts = f"{len(errors):,} of the {len(dataset):,} images of {place}"
+        _log.warning("%s cannot be read; each is named where it is met", counts)
     return dataset
 
 
@@ -119,12 +111,7 @@ def check_same_classes(
     *,
     owner: str,
 ) -> None:
-    """A label must mean the same class in a data set as in what it is used with.
-
-    Args:
-        dataset, split: the data set to check, and its place in the config.
-        category_ids, class_names: by label, what they must be.
-        owner: whose these are: another data set, or a checkpoint.
+    """A label must mean the same class in a data set as for an owner: another one, a checkpoint.
 
     Raises:
         UserError: names, ids or their order differ.
@@ -133,9 +120,8 @@ def check_same_classes(
     given = list(zip(dataset.category_ids, dataset.class_names, strict=True))
     if given == wanted:
         return
-    pairs = enumerate(zip(wanted, given, strict=False))
-    fewer = min(len(wanted), len(given))
-    place = next((i for i, (one, other) in pairs if one != other), fewer)
+    pairs = zip_longest(wanted, given)
+    place = next(number for number, (one, other) in enumerate(pairs, start=1) if one != other)
     way = "; data.class_names gives them to both"
     if isinstance(dataset, ClassFolderDataset):
         way = "; make a folder, empty if need be, for each class in both"
@@ -143,7 +129,7 @@ def check_same_classes(
         way = ""
     raise UserError(
         f"{owner} has {len(wanted)} categories, but data.{split} defines {len(given)}, and they "
-        f"differ from number {place + 1} on; both must have the same categories with the same ids"
+        f"differ from number {place} on; both must have the same categories with the same ids"
         f"{way}"
     )
 
@@ -155,9 +141,9 @@ def build_training_batches(
     data, factors = config.data, None
     if data.sampling == "repeat_factor":
         factors = repeat_factors(dataset.annotations, data.repeat_factor_threshold)
-    with _named("data.augment"):
+    with naming("data.augment"):
         augment = _build_augment(config)
-    with _named("training.batch_size"):
+    with naming("training.batch_size"):
         sampler = StepSampler(
             order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
             batch_size=config.training.batch_size,
@@ -178,7 +164,7 @@ def build_training_batches(
 
 
 @contextmanager
-def _named(key: str) -> Iterator[None]:
+def naming(key: str) -> Iterator[None]:
     """Put the YAML key before the message of what is built under this."""
     try:
         yield
@@ -225,7 +211,7 @@ def _cached(data: DataConfig | ClassificationDataConfig, dataset: DetectionDatas
         folder = CACHE / "images"
         return DiskCache(dataset, side_px=side_px, limit_bytes=limit_bytes, folder=folder)
     limit_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    with _named("data.cache"):
+    with naming("data.cache"):
         return MemoryCache(dataset, side_px=side_px, limit_bytes=limit_bytes)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from torch import nn
@@ -14,6 +12,7 @@ from yolo.config.schema.model import InitConfig, ModelConfig
 from yolo.darknet.weights import is_weights_file
 from yolo.errors import UserError
 from yolo.factory.darknet import load_darknet_detector, load_darknet_encoder
+from yolo.factory.data import naming
 from yolo.models.detector import Detector
 from yolo.models.encoders import Encoder
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
@@ -34,7 +33,7 @@ MOST_NAMED = 5
 """Layers that an error names; the rest is counted."""
 
 Loaded = tuple[LoadReport, Preprocessing | None]
-"""What was filled, and the input that the file's weights expect; None where it does not tell."""
+"""What was filled, and the input that the file's weights expect; None where it does not know."""
 
 
 def load_initial_weights(
@@ -43,11 +42,7 @@ def load_initial_weights(
     """Fill a new model with the weights that its config names: the encoder's first, then all.
 
     The weights decide what the input is normalised with, unless the config does: the last file
-    that filled any of the encoder and tells.
-
-    Args:
-        model: has an ``encoder`` and, as its first layer, ``normalise``.
-        config: the section ``model``.
+    that filled any of the encoder and knows it.
 
     Returns:
         A report for each file.
@@ -74,14 +69,14 @@ def _load_encoder(encoder: Encoder, config: EncoderConfig) -> Loaded:
     assert weights is not None
     if weights == "imagenet":
         source = f"torchvision's ImageNet weights of {config.type}"
-        with _naming("model.encoder.weights"):
+        with naming("model.encoder.weights"):
             fill_encoder(encoder, imagenet_tensors(config.type), source=source)
         return report_filled(encoder, source, tensors_by_layer(encoder)), IMAGENET
     path = Path(weights)
     _check_exists(path, "model.encoder.weights")
     if is_weights_file(path):
         return load_darknet_encoder(encoder, path), UNIT_RANGE
-    with _naming("model.encoder.weights"):
+    with naming("model.encoder.weights"):
         tensors = read_tensors(path)
         fill_encoder(encoder, tensors, source=str(path))
     report = report_filled(encoder, f"{path}, its encoder", tensors_by_layer(encoder))
@@ -94,7 +89,10 @@ def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
     _check_exists(path, "model.init.weights")
     preprocessing: Preprocessing | None = UNIT_RANGE
     if not is_weights_file(path):
-        report, preprocessing = _load_checkpoint(model, path)
+        with naming("model.init.weights"):
+            tensors = evaluated_tensors(load_checkpoint(path))
+        report = report_filled(model, str(path), fill_matching(model, tensors))
+        preprocessing = stored_preprocessing(tensors)
     elif isinstance(model, Detector):
         report = load_darknet_detector(model, path)
     else:
@@ -103,25 +101,17 @@ def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
             "name a file of Darknet's as model.encoder.weights"
         )
     if report.share < config.min_matched:
-        raise UserError(_too_little(report, config))
+        more = len(report.left) - MOST_NAMED
+        layers = ", ".join(report.left[:MOST_NAMED])
+        layers += f" and {more:,} more layers" if more > 0 else ""
+        raise UserError(
+            f"{path}: fits {report.parameters_filled:,} of the model's {report.parameters:,} "
+            f"parameters ({report.share:.1%}), and model.init.min_matched asks for "
+            f"{config.min_matched:.1%}; what did not fit: {layers}; start from a model with the "
+            "same encoder and neck, or lower min_matched"
+        )
     encoder_too = any(name.startswith("encoder.") for name in report.filled)
     return report, preprocessing if encoder_too else None
-
-
-def _load_checkpoint(model: nn.Module, path: Path) -> Loaded:
-    with _naming("model.init.weights"):
-        tensors = evaluated_tensors(load_checkpoint(path))
-    report = report_filled(model, str(path), fill_matching(model, tensors))
-    return report, stored_preprocessing(tensors)
-
-
-@contextmanager
-def _naming(setting: str) -> Iterator[None]:
-    """Put a setting in front of errors about its file."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{setting}: {error}") from error
 
 
 def _check_exists(path: Path, setting: str) -> None:
@@ -130,15 +120,3 @@ def _check_exists(path: Path, setting: str) -> None:
             f"{path}: no such weights file; check {setting} "
             "(scripts/download_weights.py fetches Darknet's)"
         )
-
-
-def _too_little(report: LoadReport, config: InitConfig) -> str:
-    names = ", ".join(report.left[:MOST_NAMED])
-    more = len(report.left) - MOST_NAMED
-    return (
-        f"{config.weights}: fits {report.parameters_filled:,} of the model's "
-        f"{report.parameters:,} parameters ({report.share:.1%}), and model.init.min_matched asks "
-        f"for {config.min_matched:.1%}; what did not fit: {names}"
-        f"{f' and {more:,} more layers' if more > 0 else ''}; start from a model with the same "
-        "encoder and neck, or lower min_matched"
-    )
