@@ -48,7 +48,7 @@ def make_config(
 def make_detector(
     encoder: str = "darknet_tiny", neck: str = "yolov3", *, classes: int = 4, **settings: Any
 ) -> Detector:
-    """The detector alone; ``settings`` are those of ``make_config``."""
+    """The detector without the config; ``settings`` are those of ``make_config``."""
     names = [f"class {i}" for i in range(classes)]
     return build_detector(make_config(encoder, neck, **settings), names)
 

@@ -73,10 +73,10 @@ def test_layers_are_shown_in_the_order_asked_for(tmp_path):
 def test_threads_do_not_disturb_each_other(tmp_path):
     predictor = make_predictor(tmp_path)
     images = [np.roll(a_bright_square(), 25 * i, axis=1) for i in range(4)]
-    alone = [eigencam(predictor, image) for image in images]
+    one_by_one = [eigencam(predictor, image) for image in images]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda image: eigencam(predictor, image), images))
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(one_by_one, together, strict=True):
         difference = np.abs(np.stack(one).astype(int) - np.stack(other))
         assert difference.max() <= 2
     hooks = [len(m._forward_hooks) for m in trained_detector(predictor).modules()]
@@ -88,11 +88,11 @@ def test_layers_that_cannot_be_shown(tmp_path):
     image = a_bright_square()
     with pytest.raises(UserError, match=r"no layer 'neck\.stride99'"):
         eigencam(predictor, image, layer_names=["neck.stride99"])
-    for name, told in (
+    for name, problem in (
         ("encoder.convs", "does not run by itself"),
         ("head.stride8", r"returns numbers of shape \(1, 3, 16, 16, 11\)"),
     ):
-        with pytest.raises(UserError, match=f"one map, and {name} {told}; choose one inside it"):
+        with pytest.raises(UserError, match=f"one map, and {name} {problem}; choose one inside it"):
             eigencam(predictor, image, layer_names=["neck.stride8", name])
     predictor.network = ExportedNetwork.__new__(ExportedNetwork)
     with pytest.raises(UserError, match="EigenCAM needs the checkpoint"):

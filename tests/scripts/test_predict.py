@@ -73,7 +73,7 @@ def test_a_mixed_folder(checkpoint, mixed, tmp_path, capsys):
 
 
 def check_json(path, checkpoint, folder):
-    """It is COCO's form, and says what the predictor says."""
+    """It is COCO's form, and holds what the predictor finds."""
     coco = COCO(str(path))
     entries = json.loads(path.read_text())["images"]
     assert [entry["file_name"] for entry in entries][:2] == ["cmyk.jpg", "film.avi"]

@@ -1,6 +1,6 @@
 """Raw maps to boxes and back: the one home of each generation's box parametrisation.
 
-With t the raw output, (column, row) the cell and (pw, ph) the anchor, YOLOv2 and YOLOv3 say
+With t the raw output, (column, row) the cell and (pw, ph) the anchor, YOLOv2 and YOLOv3 mean
 (YOLOv2 section 2, figure 3), in pixels::
 
     bx = (sigmoid(tx) + column) * stride        bw = pw * exp(tw)

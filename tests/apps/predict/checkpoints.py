@@ -52,7 +52,7 @@ def write_checkpoint(
 
 
 def spread(detector: nn.Module, image_size: int) -> None:
-    """Batch norm's statistics as after a training, and a last layer that tells places apart."""
+    """Batch norm's statistics as after a training, and a last layer that differs by place."""
     generator = torch.Generator().manual_seed(1)
     norms = [layer for layer in detector.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:

@@ -210,7 +210,7 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
         assert (sorted(one.names), one.image_hw) == (sorted(other.names), other.image_hw)
     few = predictor(images()[0], conf=0.2)[0]
     same(few.detections, expected[0].detections.above(0.2))
-    with pytest.raises(UserError, match="was exported for 96 px alone, not for 128"):
+    with pytest.raises(UserError, match="was exported only for 96 px, not for 128"):
         Predictor.from_checkpoint(output, image_size_px=128)
 
 

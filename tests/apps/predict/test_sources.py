@@ -123,7 +123,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_leads_to_no_network(name, tmp_path):
-    """A listening socket sees nobody, whatever a file says."""
+    """A listening socket sees nobody, whatever a file holds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         path = tmp_path / name
@@ -146,7 +146,7 @@ def test_a_stream_from_the_network_that_the_user_named(tmp_path):
         ((source,), _) = find_sources([address])
         assert (source.name, source.live) == ("127.0.0.1_film.mp4", True)
         assert len(list(source.read())) == 12
-        with pytest.raises(UserError, match="never ends: name it alone"):
+        with pytest.raises(UserError, match="never ends: name no other source"):
             find_sources([address, address])
         server.shutdown()
 

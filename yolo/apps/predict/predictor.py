@@ -227,7 +227,7 @@ def _open_exported(
     size_px = image_size_px or metadata.image_size_px
     if size_px != metadata.image_size_px and not metadata.dynamic_size:
         raise UserError(
-            f"{path}: was exported for {metadata.image_size_px} px alone, not for {size_px}; "
+            f"{path}: was exported only for {metadata.image_size_px} px, not for {size_px}; "
             "export it for another size, or for any"
         )
     _check_size(size_px)

@@ -106,7 +106,7 @@ class Source:
                 number, failures = number + 1, 0
         expected = self.frames or 0
         lost = expected - number
-        if lost > max(1, expected // 100):  # some formats know the number from their length alone
+        if lost > max(1, expected // 100):  # some formats only guess the number from their length
             error = f"{self.name}: {lost:,} of its {expected:,} frames are missing or broken"
             yield Frame(self, number, error=error, lost=lost)
 
@@ -140,7 +140,7 @@ def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
             except UserError as error:
                 broken.append(str(error))
     if any(source.live for source in sources) and len(sources) > 1:
-        raise UserError("a camera or a stream never ends: name it alone")
+        raise UserError("a camera or a stream never ends: name no other source beside it")
     return _with_unique_names(sources), broken
 
 

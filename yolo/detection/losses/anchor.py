@@ -38,7 +38,7 @@ class AnchorLoss(Loss):
 
     Args:
         coder: decodes and encodes boxes; also knows the anchors.
-        ignore_threshold: IoU with a truth above which an anchor that owns none is left alone.
+        ignore_threshold: IoU with a truth above which an anchor that owns none gets no loss.
         assign: chooses the anchors of truths.
     """
 
@@ -104,7 +104,7 @@ class AnchorLoss(Loss):
 
     @torch.no_grad()
     def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
-        """What the maps say where a truth is and where none is."""
+        """Raw outputs at the places with and without a truth, for the accuracy of the grid."""
         placed = self.place(raw, targets)
         objectness = [full_precision(values[..., 4]).sigmoid().flatten() for values in raw]
         return GridMatches(

@@ -101,7 +101,7 @@ class YOLOv1Loss(Loss):
 
     @torch.no_grad()
     def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
-        """What the map says where a truth is and where none is; the confidence is the raw one."""
+        """Raw outputs at the places with and without a truth, for the accuracy of the grid."""
         values = full_precision(raw[0])
         placed = self.place(values, targets)
         return GridMatches(

@@ -44,7 +44,7 @@ class YOLOv2Loss(AnchorLoss):
         coder: decodes and encodes boxes; also knows the anchors.
         assignment: where several truths share a cell: ``darknet``, each takes its best anchor and
             the later one wins; ``global``, the best fitting pairs first, each anchor once.
-        ignore_threshold: IoU above which an anchor that owns nothing is left alone.
+        ignore_threshold: IoU above which an anchor that owns nothing gets no loss.
         coord_scale, object_scale, no_object_scale, class_scale: factors on the terms.
         rescore: False sets the target of ``object`` to 1.
         prior_images: how many images "the first" are.

@@ -34,7 +34,7 @@ class YOLOv3Loss(AnchorLoss):
     Args:
         coder: decodes and encodes boxes; also knows the anchors.
         class_loss: ``bce`` (the paper, section 2.2) or ``cross_entropy``.
-        ignore_threshold: IoU above which an anchor that owns nothing is left alone
+        ignore_threshold: IoU above which an anchor that owns nothing gets no loss
             (0.5 in the paper, 0.7 in Darknet's ``yolov3.cfg``).
         class_weights: (K,) weights of the classes in the ``class`` term.
     """
