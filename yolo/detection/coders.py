@@ -66,10 +66,7 @@ class AnchorCoder(nn.Module):
         assert self.anchors_px.ndim == 3 and len(self.anchors_px) == len(self.stride_px)
 
     def forward(self, raw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Decode whole maps.
-
-        Args:
-            raw: L tensors (B, A, H, W, 5 + K): x, y, w, h, objectness, classes.
+        """Decode L maps (B, A, H, W, 5 + K): x, y, w, h, objectness, classes.
 
         Returns:
             Boxes float32 (B, N, 4) xyxy in pixels of the network's input, and scores float32
@@ -105,9 +102,7 @@ class AnchorCoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What the network should answer for boxes (T, 4) at the places int64 (T,).
 
-        Returns:
-            The centre within its cell (T, 2), 0..1, which sigmoid(tx, ty) should equal; and
-            (tw, th) as (T, 2).
+        That is sigmoid(tx, ty), the centre within its cell, 0..1: (T, 2); and (tw, th) as (T, 2).
         """
         stride = self.strides[level]  # (T,)
         centre = boxes_cxcywh_px[:, :2] / stride[:, None] - torch.stack((column, row), dim=1)
@@ -139,16 +134,10 @@ class GridCoder(nn.Module):
         self.size_px = cells * stride_px
 
     def forward(self, raw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Decode the whole map.
+        """Decode one map (B, S, S, n * 5 + K), as ``AnchorCoder``; N runs over row, column, box.
 
         A score is confidence times class, as in Darknet. Both are unbounded there, and two negative
         ones would make a good score: here a negative one and NaN count as 0, and 1 is the highest.
-
-        Args:
-            raw: one (B, S, S, n * 5 + K); see ``split``.
-
-        Returns:
-            Boxes and scores as ``AnchorCoder`` returns them; N runs over row, column, box.
         """
         (values,) = raw
         boxes, classes = self.split(full_precision(values))
@@ -176,18 +165,14 @@ class GridCoder(nn.Module):
         return cxcywh_to_xyxy((cxcywh + corner) * self.size_px)
 
     def boxes_in_cell(self, boxes: Tensor) -> Tensor:
-        """Raw boxes (..., 4 or more) -> cxcywh (..., 4), relative to the image.
-
-        The centre is counted from the corner of the cell.
-        """
+        """Raw (..., 4 or more) -> cxcywh (..., 4) of the image, from the corner of the cell."""
         values = _bounded(boxes[..., :4])
         return torch.cat((values[..., :2] / self.cells, values[..., 2:].square()), dim=-1)
 
     def encode(self, boxes_cxcywh_norm: Tensor, *, row: Tensor, column: Tensor) -> Tensor:
         """What the network should answer for boxes (T, 4) at the cells int64 (T,).
 
-        Returns:
-            (T, 4): the centre within its cell, 0..1, and the square roots of width and height.
+        That is the centre within its cell, 0..1, and the square roots of width and height: (T, 4).
         """
         cell = torch.stack((column, row), dim=1)  # (T, 2)
         centre = boxes_cxcywh_norm[:, :2] * self.cells - cell

@@ -31,14 +31,11 @@ class Postprocess:
     labels: Literal["best_class", "all_classes"] = "best_class"
 
     def __call__(self, boxes_xyxy_px: Tensor, scores: Tensor) -> list[Detections]:
-        """Detections of each image, in the frame of the given boxes.
+        """Detections of each image on the same device, in the frame of the given boxes.
 
         Args:
             boxes_xyxy_px: float32 (B, N, 4).
             scores: float32 (B, N, K).
-
-        Returns:
-            B detections on the same device, each sorted by score.
         """
         best, label = self._candidates(scores)  # (B, M)
         best = best.nan_to_num(nan=-1.0)  # topk would take NaN for the best of all

@@ -17,16 +17,10 @@ from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 from yolo.records import Detections
 from yolo.train.failures import explain_out_of_memory
-from yolo.train.precision import (
-    DTYPES,
-    Format,
-    Precision,
-    faster_format,
-    precision_by_rule,
-)
+from yolo.train.precision import DTYPES, Format, Precision, faster_format, precision_by_rule
 
 WARM_UP_SECONDS, TIMED_SECONDS = 0.1, 1.5
-"""How long a start takes for timing number formats: one round warms up, no other begins later."""
+"""Of timing number formats at a start: a round warms up, and after so long none begins."""
 
 
 class Network(Protocol):
@@ -34,7 +28,7 @@ class Network(Protocol):
 
     Attributes:
         batch_size: images that are worth computing together.
-        description: how it computes.
+        description: how it computes, for the user.
     """
 
     batch_size: int
@@ -81,11 +75,7 @@ class TrainedNetwork:
         self.description = f"{self.precision.name} on {device} ({self.precision.reason})"
 
     def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
-        """See ``Network``.
-
-        Raises:
-            UserError: the device's memory does not suffice.
-        """
+        """See ``Network``; ``UserError`` where the device's memory does not suffice."""
         with (
             torch.inference_mode(),
             explain_out_of_memory(self.device, "choose a smaller image size, or the CPU"),
@@ -101,12 +91,7 @@ class TrainedNetwork:
 
 
 class ExportedNetwork:
-    """An exported file. Suppression, where the file contains it, keeps the file's own thresholds.
-
-    Args:
-        model: the opened file.
-        name: of the file, for errors.
-    """
+    """An exported file; suppression that it contains keeps the file's own thresholds."""
 
     batch_size = 1
 
@@ -115,11 +100,7 @@ class ExportedNetwork:
         self.description = f"exported, {model.metadata.precision}"
 
     def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
-        """See ``Network``.
-
-        Raises:
-            UserError: the thresholds are fixed inside the file and others were asked for.
-        """
+        """See ``Network``; ``UserError`` for other thresholds than those fixed inside the file."""
         metadata = self._model.metadata
         if not metadata.nms:
             return postprocess(*self._model(images))

@@ -179,11 +179,7 @@ class Predictor:
 
 
 def _to_rgb(image: ImageLike) -> np.ndarray:
-    """Any kind of image as uint8 (H, W, 3), RGB.
-
-    Raises:
-        UserError: a file that cannot be read, or an array of another shape or type.
-    """
+    """Any kind of image as uint8 (H, W, 3), RGB."""
     if isinstance(image, str | os.PathLike):
         return decode(Path(image))
     if isinstance(image, Image.Image):

@@ -48,7 +48,7 @@ class Pictures:
     Args:
         folder: is made when something is written.
         class_names: by label.
-        explain: adds what it returns to each picture; None adds nothing.
+        explain: its pictures are put beside each; None adds nothing.
     """
 
     def __init__(

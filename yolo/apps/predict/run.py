@@ -66,11 +66,7 @@ def predict_sources(
 ) -> Tally:
     """Predict on every frame and hand it to the results, which are finished in any case.
 
-    Args:
-        predictor: finds the boxes.
-        sources: one after the other.
-        results: what writes.
-        log: gets a line for the first broken frame of each source.
+    ``log`` gets a line for the first broken frame of each source.
 
     Raises:
         UserError: something cannot be written, or a stream cannot be opened.
