@@ -87,7 +87,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=Path, default=default_data(), help="folder like coco-mini, for the loader")
     add("--output", type=Path, metavar="FILE", help="write the figures as a Markdown page")
     add("--slow", action="store_true", help="time pycocotools beside hotcoco too: a minute")
-    add("--tiny", action="store_true", help="tiny sizes, to see each case run: figures say nothing")
+    add("--tiny", action="store_true", help="tiny sizes, to see each case run; no figures")
     parser.add_gpu_option(one_for="measuring uses")
     arguments = parser.parse(argv)
     for name in arguments.cases:

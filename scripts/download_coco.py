@@ -45,7 +45,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def fetch_coco(arguments: argparse.Namespace) -> None:
-    """The annotations come first: they are small and tell early of trouble."""
+    """The annotations come first: they are small, and trouble shows early."""
     wanted = [ARCHIVES[name] for name in ARCHIVES if name in {"annotations", *arguments.splits}]
     fetch_archives(
         wanted,

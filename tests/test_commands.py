@@ -219,7 +219,7 @@ def test_a_users_mistake_is_one_sentence(spoil, shapes, tmp_path, capsys):
         assert not list(tmp_path.glob("logs/*")), "a run was begun"
 
 
-def test_a_place_that_cannot_be_written_is_told_before_scoring(run, tmp_path, capsys):
+def test_a_place_that_cannot_be_written_is_refused_before_scoring(run, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         validation.main([str(run / "best.pt"), "--json", str(tmp_path / "nowhere/scores.json")])
     assert caught.value.code == 2

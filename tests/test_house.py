@@ -62,7 +62,7 @@ UNSAFE_LOADERS = {"Loader", "UnsafeLoader", "FullLoader"}
 IMPORTS_BY_NAME = {"yolo/evaluate/exported.py"}
 """One of three packages that only exporting needs."""
 EXPLICIT = {"torch.load": "weights_only", "np.load": "allow_pickle"}
-"""What a loader may do is said where it is called, whatever its default."""
+"""What a loader may do is written where it is called, whatever its default."""
 UNSAFE_ARGUMENTS = {("allow_pickle", True), ("weights_only", False)}
 
 

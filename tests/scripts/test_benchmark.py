@@ -1,4 +1,4 @@
-"""Every cheap case runs, and what it says can be read; how fast it was is not tested."""
+"""Every cheap case runs, and its figures can be read; how fast it was is not tested."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def table_of(page: str) -> list[list[str]]:
     return cells[2:]
 
 
-def test_cheap_cases_give_figures_and_a_page(images: Path, tmp_path: Path, capsys) -> None:
+def test_cheap_cases_give_figures_and_a_page(images, tmp_path, capsys):
     page = tmp_path / "results.md"
     options = ["--tiny", "--rounds", "2", "--gpu", "cpu", "--data", str(images)]
     assert benchmark.main([*CHEAP, *options, "--output", str(page)]) == 0
@@ -70,7 +70,7 @@ def test_cheap_cases_give_figures_and_a_page(images: Path, tmp_path: Path, capsy
     assert sum(line.startswith(CHEAP) for line in printed) == len(rows)
 
 
-def test_the_command_line_knows_the_cases() -> None:
+def test_the_command_line_knows_the_cases():
     assert list(benchmark.CASES) == [case.name for case in CASES]
     result = subprocess.run(
         [sys.executable, ROOT / "scripts" / "benchmark.py", "--help"],
@@ -83,7 +83,7 @@ def test_the_command_line_knows_the_cases() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "sentence"),
     [
         (["lossy"], "there is no case 'lossy' (did you mean 'loss'?)"),
         (["--rounds", "1"], "--rounds must be at least 2"),
@@ -91,23 +91,23 @@ def test_the_command_line_knows_the_cases() -> None:
         (["--output", "/nowhere/results.md"], "/nowhere/results.md: its folder does not exist"),
     ],
 )
-def test_bad_usage_is_one_sentence(arguments: list[str], told: str, capsys) -> None:
+def test_bad_usage_is_one_sentence(arguments, sentence, capsys):
     with pytest.raises(SystemExit) as left:
         benchmark.main(arguments)
     assert left.value.code == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert sentence in error
     assert error.count("\n") == 1
 
 
-def test_a_named_case_without_its_data_fails(tmp_path: Path, capsys) -> None:
+def test_a_named_case_without_its_data_fails(tmp_path, capsys):
     assert benchmark.main(["loader", "--gpu", "cpu", "--data", str(tmp_path / "absent")]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: loader: ")
     assert "--data" in error
 
 
-def test_an_unnamed_case_without_its_data_is_left_out(tmp_path: Path) -> None:
+def test_an_unnamed_case_without_its_data_is_left_out(tmp_path):
     settings = Settings(rounds=2, device=torch.device("cpu"), data=tmp_path)
     lacks = {case.name: case.lacks(settings) for case in CASES}
     assert "does not exist" in (lacks.pop("loader") or "")
@@ -115,7 +115,7 @@ def test_an_unnamed_case_without_its_data_is_left_out(tmp_path: Path) -> None:
         assert set(lacks.values()) == {None}
 
 
-def test_the_baseline_computes_in_contiguous_memory() -> None:
+def test_the_baseline_computes_in_contiguous_memory():
     """Else channels-last memory would speed up what it is compared with."""
     detector = build_detector(read_config(TRAININGS["train-tiny"]), CLASSES)
     images = random_batch(2, 64).images
@@ -131,7 +131,7 @@ def test_the_baseline_computes_in_contiguous_memory() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-def test_contestants_take_turns_and_the_first_round_is_dropped() -> None:
+def test_contestants_take_turns_and_the_first_round_is_dropped():
     order: list[str] = []
     work = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
     rounds = take_turns(work, rounds=3)
@@ -139,13 +139,13 @@ def test_contestants_take_turns_and_the_first_round_is_dropped() -> None:
     assert [len(values) for values in rounds.seconds.values()] == [2, 2]
 
 
-def test_a_ratio_is_the_median_over_the_rounds() -> None:
+def test_a_ratio_is_the_median_over_the_rounds():
     rounds = Rounds({"slow": [3.0, 30.0, 4.0], "fast": [1.0, 10.0, 4.0]})
     assert rounds.median("slow") == 4
     assert rounds.speedup("fast", over="slow") == 3
 
 
-def test_goals() -> None:
+def test_goals():
     assert Figure("", 3.0, "times", Goal("at least", 3)).verdict == "met"
     assert Figure("", 2.9, "times", Goal("at least", 3)).verdict == "missed"
     assert Figure("", 4.3, "GB", Goal("at most", 4.2)).verdict == "missed"
@@ -155,23 +155,23 @@ def test_goals() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1,234")]
 )
-def test_numbers_are_shown_with_the_digits_that_count(value: float, text: str) -> None:
+def test_numbers_are_shown_with_the_digits_that_count(value, text):
     assert show(value) == text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
-def test_memory_of_annotations_is_found_for_each_number_of_workers(monkeypatch) -> None:
+def test_memory_of_annotations_is_found_for_each_number_of_workers(monkeypatch):
     monkeypatch.setattr(annotations, "WORKERS", (0, 1))
     monkeypatch.setattr(annotations, "REPEATS", 1)
     assert list(annotations.annotations_cost((500, 3000))) == [0, 1]
 
 
-def test_a_fresh_process_answers() -> None:
+def test_a_fresh_process_answers():
     assert in_fresh_process(os.getpid) != os.getpid()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
-def test_peak_memory_is_the_process_own() -> None:
+def test_peak_memory_is_the_process_own():
     """A process started by a large one must not be charged with its size."""
     large = np.ones(300_000_000, np.uint8)
     program = "from benchmarks.memory import peak_bytes; print(peak_bytes())"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -26,7 +25,7 @@ def inline(write_coco: WriteCoco) -> str:  # noqa: F811
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_the_printed_section_reads_the_result(to: str, inline: str, tmp_path: Path, capsys) -> None:
+def test_the_printed_section_reads_the_result(to, inline, tmp_path, capsys):
     out = tmp_path / "out"
     argv = ["--data", inline, "--to", to, "--output", str(out), "--split", "val"]
     assert convert_dataset.main(argv) == 0
@@ -43,7 +42,7 @@ def test_the_printed_section_reads_the_result(to: str, inline: str, tmp_path: Pa
     assert "exists already, and nothing is overwritten" in capsys.readouterr().err
 
 
-def test_a_split_of_a_config(tmp_path: Path, capsys) -> None:
+def test_a_split_of_a_config(tmp_path, capsys):
     output = tmp_path / "out"
     argv = ["--config", str(QUICKSTART), "--split", "val", "--to", "csv_boxes"]
     more = [f"data.val.root={tmp_path / 'shapes'}", "data.val.images=4", "data.limit=3"]
@@ -54,7 +53,7 @@ def test_a_split_of_a_config(tmp_path: Path, capsys) -> None:
     assert len({line.split(",")[0] for line in lines[1:]}) == 3
 
 
-def test_classes_can_be_ordered(inline: str, tmp_path: Path, capsys) -> None:
+def test_classes_can_be_ordered(inline, tmp_path, capsys):
     argv = ["--data", inline, "--to", "yolo_text", "--output", str(tmp_path / "out")]
     assert convert_dataset.main([*argv, "data.class_names=[tree,dog,cat]"]) == 0
     assert 'class_names: ["tree", "dog", "cat"]' in capsys.readouterr().out
@@ -69,7 +68,7 @@ def test_classes_can_be_ordered(inline: str, tmp_path: Path, capsys) -> None:
         ("{type: [", "command line: data.train: line 1, column 9: is not YAML"),
     ],
 )
-def test_inline_data_is_validated_as_a_config(data: str, sentence: str, capsys) -> None:
+def test_inline_data_is_validated_as_a_config(data, sentence, capsys):
     with pytest.raises(SystemExit, match="2"):
         convert_dataset.main(["--data", data, "--to", "voc", "--output", "out"])
     assert sentence in capsys.readouterr().err
@@ -84,18 +83,18 @@ def test_inline_data_is_validated_as_a_config(data: str, sentence: str, capsys) 
         (["--to", "voc", "--output", "o", "--data", "{}", "--config", "c"], "give one of --config"),
     ],
 )
-def test_bad_usage(argv: list[str], sentence: str, capsys) -> None:
+def test_bad_usage(argv, sentence, capsys):
     with pytest.raises(SystemExit, match="2"):
         convert_dataset.main(argv)
     assert sentence in capsys.readouterr().err
 
 
-def test_a_classifier_has_no_boxes(capsys) -> None:
+def test_a_classifier_has_no_boxes(capsys):
     config = REPOSITORY_ROOT / "configs/pretrain/shapes_darknet53.yaml"
     with pytest.raises(SystemExit, match="2"):
         convert_dataset.main(["--config", str(config), "--to", "voc", "--output", "out"])
     assert "task: 'classify': must be 'detect'" in capsys.readouterr().err
 
 
-def test_the_formats_on_offer_are_those_that_can_be_written() -> None:
+def test_the_formats_on_offer_are_those_that_can_be_written():
     assert tuple(FORMATS) == convert_dataset.FORMATS

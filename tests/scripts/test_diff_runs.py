@@ -21,7 +21,7 @@ def run_folder(path: Path, *overrides: str) -> Path:
     return path
 
 
-def test_what_was_saved_is_read_back_with_its_origins(tmp_path: Path) -> None:
+def test_what_was_saved_is_read_back_with_its_origins(tmp_path):
     overrides = ("training.batch_size=8", "data.class_names=['a  # b', 'c: d']")
     resolved = load_config(QUICKSTART, overrides)
     settings = read_settings(run_folder(tmp_path / "a", *overrides))
@@ -35,7 +35,7 @@ def test_what_was_saved_is_read_back_with_its_origins(tmp_path: Path) -> None:
         assert setting.value == value
 
 
-def test_the_settings_that_differ_are_shown_with_their_origins(tmp_path: Path, capsys) -> None:
+def test_the_settings_that_differ_are_shown_with_their_origins(tmp_path, capsys):
     a = run_folder(tmp_path / "a", "training.batch_size=8", "training.ema=null")
     b = run_folder(tmp_path / "b", "data.augment=[]")
     assert diff_runs.main([str(a), str(b / "config.yaml")]) == 0
@@ -65,13 +65,13 @@ def test_the_settings_that_differ_are_shown_with_their_origins(tmp_path: Path, c
     ]
 
 
-def test_a_run_against_the_yaml_it_was_started_with(tmp_path: Path, capsys) -> None:
+def test_a_run_against_the_yaml_it_was_started_with(tmp_path, capsys):
     assert diff_runs.main([str(run_folder(tmp_path / "a")), str(QUICKSTART)]) == 0
     assert capsys.readouterr().out.startswith("no difference in ")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
-def test_what_is_no_config(tmp_path: Path, capsys, name: str) -> None:
+def test_what_is_no_config(tmp_path, capsys, name):
     assert diff_runs.main([str(QUICKSTART), str(tmp_path / name)]) == 2
     assert "no such file" in capsys.readouterr().err
 

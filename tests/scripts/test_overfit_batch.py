@@ -36,7 +36,7 @@ def records(run: Path, phase: str) -> list[dict[str, float]]:
     return [line for line in lines if line["phase"] == phase]
 
 
-def test_two_images_are_learnt(tiny: list[str], tmp_path: Path, capsys) -> None:
+def test_two_images_are_learnt(tiny, tmp_path, capsys):
     argv = ["-n", "2", "--steps", "500", *tiny, f"logging.directory={tmp_path}"]
     assert overfit_batch.main(argv) == 0
     printed = capsys.readouterr().out
@@ -52,7 +52,7 @@ def test_two_images_are_learnt(tiny: list[str], tmp_path: Path, capsys) -> None:
     assert rates == {5e-3}  # constant, once it is warm
 
 
-def test_what_is_not_learnt_ends_with_1(tiny: list[str], tmp_path: Path, capsys) -> None:
+def test_what_is_not_learnt_ends_with_1(tiny, tmp_path, capsys):
     argv = ["-n", "1", "--steps", "3", *tiny, f"logging.directory={tmp_path}"]
     # fitted to all training images, for a single one has too few boxes for nine anchors
     assert overfit_batch.main([*argv, "model.head.anchors=auto"]) == 1
@@ -61,7 +61,7 @@ def test_what_is_not_learnt_ends_with_1(tiny: list[str], tmp_path: Path, capsys)
     assert "give it more --steps" in last[1]
 
 
-def test_bad_usage(capsys) -> None:
+def test_bad_usage(capsys):
     with pytest.raises(SystemExit, match="2"):
         overfit_batch.main(["-n", "0"])
     with pytest.raises(SystemExit, match="2"):

@@ -148,7 +148,7 @@ def test_no_source_is_overwritten(checkpoint, mixed, capsys):
     assert {path: path.read_bytes() for path in mixed.iterdir()} == before
 
 
-def test_a_full_disk_is_told(checkpoint, mixed, capsys):
+def test_a_full_disk_is_one_sentence(checkpoint, mixed, capsys):
     assert predict(checkpoint, mixed / "rgb.png", "--output", "/proc/none") == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -170,7 +170,7 @@ def test_bad_usage(argv, text, capsys):
     assert caught.value.code == 2 and text in error and len(error.splitlines()) == 1
 
 
-def test_what_is_not_there_is_told_before_the_network_is_loaded(tmp_path, capsys):
+def test_what_is_not_there_is_named_before_the_network_is_loaded(tmp_path, capsys):
     assert predicting.main(["none.jpg", "--checkpoint", str(tmp_path / "none.pt")]) == 1
     assert capsys.readouterr().err == "error: none.jpg: there is no such file or folder\n"
 

@@ -90,18 +90,18 @@ def test_the_best_checkpoint_fills_a_detectors_encoder(run):
 
 
 def test_scoring_gives_the_figures_that_training_logged(run):
-    path, said = run / "last.pt", []
+    path, lines = run / "last.pt", []
     alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
     checkpoint = load_checkpoint(path)
     config = config_from_dict(checkpoint["config"])
-    report = build_classifier_scorer(path, checkpoint, config, alone).score(said.append)
+    report = build_classifier_scorer(path, checkpoint, config, alone).score(lines.append)
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     (result,) = report["results"]
     assert result["stats"] == {
         name: logged[name] for name in ("top1", "top5", "loss", "loss/class")
     }
     assert (report["step"], report["split"]) == (STEPS, "val")
-    assert "top-1 accuracy" in "\n".join(said)
+    assert "top-1 accuracy" in "\n".join(lines)
 
 
 def test_data_sets_with_other_classes_are_refused(run, tiny, tmp_path, capsys):
@@ -111,9 +111,9 @@ def test_data_sets_with_other_classes_are_refused(run, tiny, tmp_path, capsys):
     others = [setting for setting in tiny if not setting.startswith("data.val.")]
     argv = ["--config", str(CONFIG), *others, wrong, f"logging.directory={tmp_path}"]
     assert pretrain_encoder.main(argv) == 1
-    told = capsys.readouterr().err
-    assert "data.train has 6 categories, but data.val defines 1" in told
-    assert "make a folder, empty if need be, for each class in both" in told
+    printed = capsys.readouterr().err
+    assert "data.train has 6 categories, but data.val defines 1" in printed
+    assert "make a folder, empty if need be, for each class in both" in printed
 
 
 def test_detectors_are_main_pys(capsys):

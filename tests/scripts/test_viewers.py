@@ -26,7 +26,7 @@ def sheets(folder: Path) -> dict[str, tuple[int, ...]]:
     return {path.name: cv2.imread(str(path)).shape[:2] for path in sorted(folder.iterdir())}
 
 
-def test_a_data_set_on_sheets(shapes: list[str], tmp_path: Path, capsys) -> None:
+def test_a_data_set_on_sheets(shapes, tmp_path, capsys):
     argv = ["-n", "5", "--tile", "200", "--output", str(tmp_path / "a"), *shapes]
     assert visualize_dataset.main(argv) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'a' / 'sheet_01.jpg'}\n"
@@ -41,7 +41,7 @@ def test_a_data_set_on_sheets(shapes: list[str], tmp_path: Path, capsys) -> None
     assert "has none of the listed image ids (99)" in capsys.readouterr().err
 
 
-def test_predictions_stand_beside_the_truth(shapes: list[str], tmp_path: Path) -> None:
+def test_predictions_stand_beside_the_truth(shapes, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "best.pt")
     common = ["-n", "1", "--tile", "200", *shapes]
     for name, more in (
@@ -59,7 +59,7 @@ def test_predictions_stand_beside_the_truth(shapes: list[str], tmp_path: Path) -
     assert abs(found[24:, 212:].astype(int) - nothing[24:, 212:]).mean() > 1
 
 
-def test_a_training_batch_on_sheets(shapes: list[str], tmp_path: Path, capsys) -> None:
+def test_a_training_batch_on_sheets(shapes, tmp_path, capsys):
     batch = ["training.batch_size=20", "training.micro_batch_size=10"]
     argv = ["--step", "2", "-n", "18", "--output", str(tmp_path), *shapes, *batch]
     assert visualize_batch.main(argv) == 0
@@ -70,7 +70,7 @@ def test_a_training_batch_on_sheets(shapes: list[str], tmp_path: Path, capsys) -
     assert (wide, narrow) == (4 * 320 + 3 * 4, 2 * 320 + 4) and high == 4 * low + 3 * 4
 
 
-def test_a_classifier_has_pictures_too(tmp_path: Path) -> None:
+def test_a_classifier_has_pictures_too(tmp_path):
     config = REPOSITORY_ROOT / "configs/pretrain/shapes_darknet53.yaml"
     data = [f"data.train.root={tmp_path}", "data.train.images=6", "data.image_size=64"]
     model = "model.encoder={type: darknet_tiny, width: 0.25}"
@@ -81,7 +81,7 @@ def test_a_classifier_has_pictures_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", [visualize_batch, visualize_dataset])
-def test_bad_usage(script, capsys) -> None:
+def test_bad_usage(script, capsys):
     with pytest.raises(SystemExit, match="2"):
         script.main(["training.steps=none"])
     assert "command line: training.steps: 'none': must be" in capsys.readouterr().err

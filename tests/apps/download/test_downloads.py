@@ -107,7 +107,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-def test_whole_file_lands_under_its_name_with_nothing_beside_it(site: Site, tmp_path: Path) -> None:
+def test_whole_file_lands_under_its_name_with_nothing_beside_it(site, tmp_path):
     target = tmp_path / "deep" / "a.bin"
     checksum = hashlib.sha256(CONTENT).hexdigest()
     assert download(f"{site.url}/a.bin", target, size=len(CONTENT), sha256=checksum) == target
@@ -115,7 +115,7 @@ def test_whole_file_lands_under_its_name_with_nothing_beside_it(site: Site, tmp_
     assert leftovers(target.parent) == ["a.bin"]
 
 
-def test_a_file_that_is_there_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
+def test_a_file_that_is_there_is_not_fetched_again(site, tmp_path):
     target = tmp_path / "a.bin"
     target.write_bytes(b"mine")
     download(f"{site.url}/a.bin", target)
@@ -127,7 +127,7 @@ def test_a_file_that_is_there_is_not_fetched_again(site: Site, tmp_path: Path) -
     assert target.read_bytes() == b"mine"
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(site: Site, tmp_path: Path) -> None:
+def test_a_broken_connection_is_taken_up_where_it_broke(site, tmp_path):
     site.break_after = [300_000, 200_000]
     target = download(f"{site.url}/a.bin", tmp_path / "a.bin", tries=2, pause_s=0)
     assert target.read_bytes() == CONTENT
@@ -135,7 +135,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(site: Site, tmp_path: Pa
     assert leftovers(tmp_path) == ["a.bin"]
 
 
-def test_a_later_call_continues_what_an_earlier_one_left(site: Site, tmp_path: Path) -> None:
+def test_a_later_call_continues_what_an_earlier_one_left(site, tmp_path):
     site.break_after = [300_000]
     with pytest.raises(UserError, match=r"broke after 300000 of 1048576 .* \(300\.0 kB\) is kept"):
         download(f"{site.url}/a.bin", tmp_path / "a.bin", tries=1)
@@ -185,9 +185,7 @@ def waiting_line(process: subprocess.Popen[str]) -> str:
     return printed
 
 
-def test_a_second_process_waits_for_the_first_and_fetches_nothing(
-    site: Site, tmp_path: Path, another_process: Start
-) -> None:
+def test_a_second_process_waits_for_the_first_and_fetches_nothing(site, tmp_path, another_process):
     site.gate = threading.Event()
     argv = ["-c", SECOND, f"{site.url}/a.bin", str(tmp_path / "a.bin")]
     first = another_process(*argv)
@@ -203,9 +201,7 @@ def test_a_second_process_waits_for_the_first_and_fetches_nothing(
     assert leftovers(tmp_path) == ["a.bin"]
 
 
-def test_a_process_that_was_killed_keeps_nobody_out(
-    site: Site, tmp_path: Path, another_process: Start
-) -> None:
+def test_a_process_that_was_killed_keeps_nobody_out(site, tmp_path, another_process):
     site.gate = threading.Event()
     argv = ["-c", SECOND, f"{site.url}/a.bin", str(tmp_path / "a.bin")]
     first = another_process(*argv)
@@ -221,13 +217,13 @@ def test_a_process_that_was_killed_keeps_nobody_out(
     assert leftovers(tmp_path) == ["a.bin"]
 
 
-def test_a_part_that_is_already_whole_is_taken(site: Site, tmp_path: Path) -> None:
+def test_a_part_that_is_already_whole_is_taken(site, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(CONTENT)
     download(f"{site.url}/a.bin", tmp_path / "a.bin")  # 416: there is nothing behind its end
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_parts_of_two_versions_are_never_joined(site: Site, tmp_path: Path) -> None:
+def test_parts_of_two_versions_are_never_joined(site, tmp_path):
     site.break_after = [300_000]
     with pytest.raises(UserError):
         download(f"{site.url}/a.bin", tmp_path / "a.bin", tries=1)
@@ -236,7 +232,7 @@ def test_parts_of_two_versions_are_never_joined(site: Site, tmp_path: Path) -> N
     assert (tmp_path / "a.bin").read_bytes() == CONTENT[::-1]
 
 
-def test_a_server_that_does_not_resume_is_asked_for_the_whole(site: Site, tmp_path: Path) -> None:
+def test_a_server_that_does_not_resume_is_asked_for_the_whole(site, tmp_path):
     site.ranges = False
     site.break_after = [300_000]
     download(f"{site.url}/a.bin", tmp_path / "a.bin", pause_s=0)
@@ -244,32 +240,32 @@ def test_a_server_that_does_not_resume_is_asked_for_the_whole(site: Site, tmp_pa
     assert site.ranges_asked() == [None, "bytes=300000-"]
 
 
-def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again(site, tmp_path):
     site.statuses = [503, 429]
     download(f"{site.url}/a.bin", tmp_path / "a.bin", pause_s=0)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
-def test_no_such_file_fails_at_once(site: Site, tmp_path: Path) -> None:
+def test_no_such_file_fails_at_once(site, tmp_path):
     with pytest.raises(UserError, match=r"/b\.bin: the server answers 404"):
         download(f"{site.url}/b.bin", tmp_path / "b.bin")
     assert len(site.requests) == 1
     assert leftovers(tmp_path) == []
 
 
-def test_another_size_is_refused_before_the_first_byte(site: Site, tmp_path: Path) -> None:
+def test_another_size_is_refused_before_the_first_byte(site, tmp_path):
     with pytest.raises(UserError, match="has 1048576 bytes where 7 were expected"):
         download(f"{site.url}/a.bin", tmp_path / "a.bin", size=7)
     assert leftovers(tmp_path) == []
 
 
-def test_another_checksum_leaves_nothing(site: Site, tmp_path: Path) -> None:
+def test_another_checksum_leaves_nothing(site, tmp_path):
     with pytest.raises(UserError, match="SHA-256"):
         download(f"{site.url}/a.bin", tmp_path / "a.bin", sha256="0" * 64)
     assert leftovers(tmp_path) == []
 
 
-def test_offline_is_one_sentence(tmp_path: Path) -> None:
+def test_offline_is_one_sentence(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a.bin"
@@ -281,21 +277,19 @@ def test_offline_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "a.bin", "http://a b/c"])
-def test_an_address_that_is_none(url: str, tmp_path: Path) -> None:
+def test_an_address_that_is_none(url, tmp_path):
     with pytest.raises(UserError, match=r"http:// or https://|not a valid address"):
         download(url, tmp_path / "a.bin")
 
 
-def test_too_little_space_is_refused_before_the_first_byte(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_space_is_refused_before_the_first_byte(site, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 0, 1000))
     with pytest.raises(UserError, match=r"needs 1\.0 MB, 1\.0 kB are free"):
         download(f"{site.url}/a.bin", tmp_path / "a.bin")
 
 
-def test_a_disk_that_fills_up_is_one_sentence(site: Site, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_one_sentence(site, tmp_path):
     if not os.access("/dev/full", os.W_OK):
         pytest.skip("this system has no /dev/full")
     (tmp_path / "a.bin.part").symlink_to("/dev/full")
@@ -303,22 +297,20 @@ def test_a_disk_that_fills_up_is_one_sentence(site: Site, tmp_path: Path) -> Non
         download(f"{site.url}/a.bin", tmp_path / "a.bin")
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(site: Site, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_one_sentence(site, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/a\.bin"):
         download(f"{site.url}/a.bin", tmp_path / "file" / "a.bin")
 
 
-def test_progress_without_a_terminal_is_plain_lines(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_without_a_terminal_is_plain_lines(site, tmp_path, capsys):
     download(f"{site.url}/a.bin", tmp_path / "a.bin")
     captured = capsys.readouterr()
     assert captured.err == "a.bin: 1.0 MB of 1.0 MB\n"
     assert captured.out == ""
 
 
-def test_readable_size() -> None:
+def test_readable_size():
     sizes = [readable_size(size) for size in (999, 1000, 1_234_567, 19.34e9)]
     assert sizes == ["999 B", "1.0 kB", "1.2 MB", "19.3 GB"]
 
@@ -347,7 +339,7 @@ def coco_site(site: Site) -> Site:
     return site
 
 
-def test_coco_is_fetched_and_unpacked_once(coco_site: Site, tmp_path: Path) -> None:
+def test_coco_is_fetched_and_unpacked_once(coco_site, tmp_path):
     root = tmp_path / "coco"
     first = fetch_coco(coco_site, root, "--delete-zips")
     assert (first.returncode, first.stderr.count("error")) == (0, 0)
@@ -359,9 +351,7 @@ def test_coco_is_fetched_and_unpacked_once(coco_site: Site, tmp_path: Path) -> N
     assert coco_site.requests == []
 
 
-def test_what_one_process_unpacks_no_other_unpacks_too(
-    coco_site: Site, tmp_path: Path, monkeypatch
-) -> None:
+def test_what_one_process_unpacks_no_other_unpacks_too(coco_site, tmp_path, monkeypatch):
     """Two of them would remove the archive under each other's feet."""
     (name,) = [name for name in coco_site.files if "annotations" in name]
     archive = archives.Archive(name.lstrip("/"))
@@ -397,9 +387,7 @@ def test_what_one_process_unpacks_no_other_unpacks_too(
     ("content", "sentence"),
     [(zipped({"../out.txt": b"x"}), "leads out of"), (b"no zip", "is broken")],
 )
-def test_coco_refuses_a_bad_archive(
-    coco_site: Site, tmp_path: Path, content: bytes, sentence: str
-) -> None:
+def test_coco_refuses_a_bad_archive(coco_site, tmp_path, content, sentence):
     coco_site.files["/zips/val2017.zip"] = content
     result = fetch_coco(coco_site, tmp_path / "coco")
     assert result.returncode == 1
@@ -448,9 +436,7 @@ VOC_TARS = {
 }
 
 
-def test_voc_goes_on_where_it_stopped_and_is_unpacked_once(
-    site: Site, serve_voc, tmp_path: Path
-) -> None:
+def test_voc_goes_on_where_it_stopped_and_is_unpacked_once(site, serve_voc, tmp_path):
     assert sum(archive.size for archive in download_voc.ARCHIVES.values()) == 2_910_691_840
     serve_voc(VOC_TARS)
     name = "VOCtrainval_06-Nov-2007.tar"
@@ -466,7 +452,7 @@ def test_voc_goes_on_where_it_stopped_and_is_unpacked_once(
     assert site.requests == []
 
 
-def test_voc_of_another_size_is_refused(site: Site, tmp_path: Path, capsys) -> None:
+def test_voc_of_another_size_is_refused(site, tmp_path, capsys):
     site.files = {"/voc2007/VOCtest_06-Nov-2007.tar": b"a page that begs pardon"}
     assert fetch_voc(site, tmp_path, "--sets", "2007/test") == 1
     assert "has 23 bytes where 451020800 were expected" in capsys.readouterr().err
@@ -481,9 +467,7 @@ def test_voc_of_another_size_is_refused(site: Site, tmp_path: Path, capsys) -> N
         (tarred(("VOCdevkit/a.xml", b"x" * 4000))[:2000], "is broken"),
     ],
 )
-def test_voc_refuses_a_bad_archive(
-    site: Site, serve_voc, tmp_path: Path, capsys, content: bytes, sentence: str
-) -> None:
+def test_voc_refuses_a_bad_archive(site, serve_voc, tmp_path, capsys, content, sentence):
     serve_voc({"2007/test": content})
     assert fetch_voc(site, tmp_path / "data", "--sets", "2007/test") == 1
     assert sentence in capsys.readouterr().err
@@ -504,7 +488,7 @@ def fetch_weights(site: Site, tmp_path: Path, monkeypatch) -> Callable[..., int]
     return lambda *names: download_weights.main([*names, *options])
 
 
-def test_weights_are_fetched_once(site: Site, tmp_path: Path, fetch_weights, capsys) -> None:
+def test_weights_are_fetched_once(site, tmp_path, fetch_weights, capsys):
     assert fetch_weights("yolov3.weights") == 0
     assert leftovers(tmp_path / "weights") == ["yolov3.weights"]
     assert (tmp_path / "weights/yolov3.weights").read_bytes() == CONTENT
@@ -514,16 +498,14 @@ def test_weights_are_fetched_once(site: Site, tmp_path: Path, fetch_weights, cap
     assert site.requests == []
 
 
-def test_weights_from_a_server_that_breaks_off(site: Site, tmp_path: Path, fetch_weights) -> None:
+def test_weights_from_a_server_that_breaks_off(site, tmp_path, fetch_weights):
     site.break_after = [300_000, 200_000]
     assert fetch_weights("yolov3.weights") == 0
     assert (tmp_path / "weights/yolov3.weights").read_bytes() == CONTENT
     assert site.ranges_asked() == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_weights_that_stay_in_part_are_taken_up_by_the_next_call(
-    site: Site, tmp_path: Path, fetch_weights, capsys
-) -> None:
+def test_weights_in_part_are_taken_up_by_the_next_call(site, tmp_path, fetch_weights, capsys):
     site.break_after = [300_000, *[0] * 4]  # after five failures in a row it gives up
     assert fetch_weights("yolov3.weights") == 1
     printed = capsys.readouterr().err.splitlines()[-1]
@@ -534,9 +516,7 @@ def test_weights_that_stay_in_part_are_taken_up_by_the_next_call(
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-4], CONTENT + b"more", b"", b"<html>gone</html>"])
-def test_weights_of_the_wrong_length_are_refused(
-    site: Site, tmp_path: Path, fetch_weights, capsys, content: bytes
-) -> None:
+def test_weights_of_the_wrong_length_are_refused(site, tmp_path, fetch_weights, capsys, content):
     site.files["/files/yolov3.weights"] = content
     assert fetch_weights("yolov3.weights") == 1
     printed = capsys.readouterr().err.splitlines()[-1]
@@ -544,7 +524,7 @@ def test_weights_of_the_wrong_length_are_refused(
     assert leftovers(tmp_path / "weights") == []
 
 
-def test_weights_offline_are_one_sentence(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_weights_offline_are_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -557,16 +537,14 @@ def test_weights_offline_are_one_sentence(tmp_path: Path, monkeypatch, capsys) -
 
 
 @pytest.mark.parametrize("arguments", [["yolov4.weights"], []])
-def test_unknown_weights_are_named_beside_those_that_are_known(
-    capsys, arguments: list[str]
-) -> None:
+def test_unknown_weights_are_named_beside_those_that_are_known(capsys, arguments):
     with pytest.raises(SystemExit) as ended:
         download_weights.main(arguments)
     assert ended.value.code == 2
     assert "darknet53.conv.74" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_weights_are_listed_with_their_sizes(tmp_path: Path, capsys) -> None:
+def test_weights_are_listed_with_their_sizes(tmp_path, capsys):
     (tmp_path / "yolov2.weights").touch()
     assert download_weights.main(["--list", "--folder", str(tmp_path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -574,7 +552,7 @@ def test_weights_are_listed_with_their_sizes(tmp_path: Path, capsys) -> None:
     assert ["yolov2.weights", "203.9", "MB", "here"] in lines
 
 
-def test_the_sizes_are_those_of_the_models() -> None:
+def test_the_sizes_are_those_of_the_models():
     """A header of 20 bytes, 16 in the three older files, and four for each number."""
     sizes = download_weights.SIZES
     floats = {name: (size - 20) / 4 for name, size in sizes.items()}
