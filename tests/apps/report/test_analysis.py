@@ -49,7 +49,7 @@ def checkpoint(coco, tmp_path):
     """A detector with random weights, which finds something everywhere."""
     data = make_config(width=0.25).model_dump(mode="json")
     data["data"] |= {"train": coco, "val": coco, "workers": 0}
-    data["evaluation"] |= {"conf": 0.01, "max_detections": 50}
+    data["evaluation"] |= {"conf": 1e-6, "max_detections": 50}
     detector = build_detector(config_from_dict(data), NAMES)
     path = tmp_path / "run" / "best.pt"
     path.parent.mkdir()
@@ -151,7 +151,9 @@ def test_the_page_of_a_checkpoint(checkpoint, tmp_path, capsys):
         assert title in page.texts
     for name in NAMES:
         assert name in page.texts
-    assert 2 <= len(page.pictures) <= 2 * gallery.MOST_PICTURES
+    assert "Share of right boxes over confidence" in page.texts and page.tags.count("svg") == 1
+    assert "nothing there" in page.texts and "mean" in page.texts
+    assert 4 + gallery.MOST_PER_IMAGE <= len(page.pictures) <= 2 * gallery.MOST_PICTURES
     folder = tmp_path / "pages"
     assert validation.main([str(checkpoint), "--gpu", "cpu", "--analyse", str(folder)]) == 0
     assert (folder / "analysis.html").is_file()
