@@ -158,55 +158,44 @@ def test_a_whole_model_tells_its_preprocessing():
     assert stored_preprocessing(tiny(width=0.25).state_dict()) is None
 
 
-def test_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.pt: no such weights file"):
-        read_tensors(tmp_path / "nowhere.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"\0\0\0\0\2\0\0\0" * 100, b"not tensors"])
-def test_a_file_of_another_kind(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "no such weights file"),
+        *((content, "not a PyTorch state_dict") for content in (b"", b"not tensors")),
+        (b"\0\0\0\0\2\0\0\0" * 100, "not a PyTorch state_dict"),
+        ("cut short", "not a PyTorch state_dict"),
+        *((content, "not a PyTorch state_dict") for content in ([1, 2], {"step": 3}, {})),
+    ],
+)
+def test_what_holds_no_tensors_is_refused(content, text, tmp_path):
     path = tmp_path / "encoder.pt"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"encoder\.pt: not a PyTorch state_dict"):
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "cut short":
+        torch.save(tiny(width=0.25).state_dict(), path)
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=rf"encoder\.pt: {text}"):
         read_tensors(path)
 
 
-def test_a_file_that_was_cut_short(tmp_path):
-    path = tmp_path / "encoder.pt"
-    torch.save(tiny(width=0.25).state_dict(), path)
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"encoder\.pt: not a PyTorch state_dict"):
-        read_tensors(path)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"step": 3}, {}])
-def test_a_file_without_tensors(tmp_path, content):
-    torch.save(content, tmp_path / "other.pt")
-    with pytest.raises(UserError, match=r"other\.pt: not a PyTorch state_dict"):
-        read_tensors(tmp_path / "other.pt")
-
-
-def test_another_width_tells_how_many_tensors_match(tmp_path):
-    torch.save(tiny(width=1.0).state_dict(), tmp_path / "wide.pt")
-    expected = r"wide\.pt: 0 of the encoder's 35 tensors match.* convs\.0\.conv\.weight"
-    with pytest.raises(UserError, match=expected):
-        loaded(tmp_path / "wide.pt")
-
-
-def test_a_file_that_lacks_one_tensor_is_refused(tmp_path):
-    state = tiny(width=0.25).state_dict()
-    del state["convs.6.norm.running_var"]
-    torch.save(state, tmp_path / "partial.pt")
-    with pytest.raises(UserError, match=r"34 of the encoder's 35 .* convs\.6\.norm\.running_var"):
-        loaded(tmp_path / "partial.pt")
-
-
-def test_step_counters_may_be_absent_as_in_old_files(tmp_path):
+def test_an_encoder_is_filled_as_a_whole_or_not_at_all(tmp_path):
     reference = tiny(width=0.25)
     state = reference.state_dict()
-    kept = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
-    torch.save(kept, tmp_path / "old.pt")
-    assert same_weights(loaded(tmp_path / "old.pt"), reference)
+    partial = {name: t for name, t in state.items() if name != "convs.6.norm.running_var"}
+    old = {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")}
+    torch.save(tiny(width=1.0).state_dict(), tmp_path / "wide.pt")
+    torch.save(partial, tmp_path / "partial.pt")
+    torch.save(old, tmp_path / "old.pt")
+    for name, text in (
+        ("wide.pt", r"wide\.pt: 0 of the encoder's 35 tensors match.* convs\.0\.conv\.weight"),
+        ("partial.pt", r"34 of the encoder's 35 .* convs\.6\.norm\.running_var"),
+    ):
+        with pytest.raises(UserError, match=text):
+            loaded(tmp_path / name)
+    assert same_weights(loaded(tmp_path / "old.pt"), reference), "step counters may be absent"
 
 
 def test_imagenet_comes_from_torchvisions_cache(tmp_path, monkeypatch):
@@ -215,8 +204,9 @@ def test_imagenet_comes_from_torchvisions_cache(tmp_path, monkeypatch):
     cached = tmp_path / "hub" / "checkpoints" / url.rpartition("/")[2]
     cached.parent.mkdir(parents=True)
     reference = torchvision.models.mobilenet_v3_small(weights=None).state_dict()
-    torch.save(reference, cached)
+    torch.save({**reference, "denselayer1.norm.1.bias": torch.ones(1)}, cached)
     found = imagenet_tensors("mobilenet_v3_small")
+    assert found.pop("denselayer1.norm1.bias") == 1, "an old file's name"
     assert found.keys() == reference.keys()
     assert all(torch.equal(found[name], reference[name]) for name in reference)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -38,44 +38,38 @@ class Convolution:
         assert self.conv.padding == tuple(size // 2 for size in self.conv.kernel_size)
 
 
-@dataclass(frozen=True, slots=True)
-class MaxPool:
+class MaxPool(NamedTuple):
     """``[maxpool]``, padded by ``size - 1`` in all, the smaller half in front."""
 
     size: int
     stride: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shortcut:
+class Shortcut(NamedTuple):
     """``[shortcut]``: the layer before plus the layer ``source``."""
 
     source: int
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """``[route]``: the channels of the layers ``sources``, one after the other."""
 
     sources: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Upsample:
+class Upsample(NamedTuple):
     """``[upsample]``: every cell ``stride`` x ``stride`` times."""
 
     stride: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reorg:
+class Reorg(NamedTuple):
     """``[reorg]``: blocks of ``stride`` x ``stride`` cells become channels."""
 
     stride: int
 
 
-@dataclass(frozen=True, slots=True)
-class Yolo:
+class Yolo(NamedTuple):
     """``[yolo]``: YOLOv3's detection at one scale.
 
     Attributes:
@@ -89,8 +83,7 @@ class Yolo:
     classes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """``[region]``: YOLOv2's detection.
 
     Attributes:

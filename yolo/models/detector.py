@@ -34,15 +34,10 @@ class Detector(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Predict.
+        """uint8 (B, 3, S, S), RGB, S any multiple of 32 -> raw maps, the finest stride first.
 
-        Args:
-            images: uint8 (B, 3, S, S), RGB, 0..255, S any multiple of 32 (a YOLOv1 head works at
-                the size that it was built for).
-
-        Returns:
-            Raw maps from the finest stride to the coarsest: (B, A, S / stride, S / stride, 5 + K)
-            each; of YOLOv1 a single one, (B, S / 64, S / 64, boxes * 5 + K).
+        They are (B, A, S / stride, S / stride, 5 + K) each; of YOLOv1, which works at the size that
+        it was built for, it is a single one, (B, S / 64, S / 64, boxes * 5 + K).
         """
         return self.head(self.neck(self.encoder(self.normalise(images))))
 

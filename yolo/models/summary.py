@@ -19,12 +19,9 @@ BATCH = 2
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: a convolution with its norm and activation, or a layer that stands alone.
+    """One layer, or a convolution with its norm and activation; shapes are without the batch.
 
-    Attributes:
-        layer: the module.
-        input_shape, output_shape: without the batch.
-        multiply_adds: of convolutions, local ones too, and linear layers, for one image.
+    ``multiply_adds`` are those of convolutions, local ones too, and linear layers, for one image.
     """
 
     name: str
@@ -60,10 +57,8 @@ class Summary:
 
     Attributes:
         rows: the layers, in the order in which they ran.
-        parameters, trainable: of the whole model.
         statistics: running means and variances of batch norms, which Darknet's files hold too.
         weight_bytes: of parameters and buffers.
-        trainable_bytes: of the trainable parameters.
         activation_bytes: what the backward pass keeps, per image, at the model's own precision.
     """
 
@@ -84,12 +79,8 @@ class Summary:
 def summarise(model: nn.Module, image_size_px: int) -> str:
     """Describe every layer of a model in one printable table, followed by totals.
 
-    Nothing is computed: the model runs on tensors without data, so it takes a moment on any
-    machine, and the model is left as it was.
-
-    Args:
-        model: takes uint8 images (B, 3, S, S).
-        image_size_px: S.
+    The model, which takes uint8 images (B, 3, S, S), runs on tensors without data: that takes a
+    moment on any machine, and the model is left as it was.
     """
     summary = dry_run(model, image_size_px)
     return "\n".join((*_table(summary), "", *_totals(summary, image_size_px)))

@@ -37,8 +37,7 @@ class LoadReport:
     Attributes:
         source: the file, and what was found in it.
         filled, left: names of layers, in the model's order.
-        parameters_filled: numbers in the filled parameters; running statistics do not count.
-        parameters: numbers in all parameters of the model or part.
+        parameters_filled, parameters: numbers in those; running statistics do not count.
     """
 
     source: str
@@ -99,14 +98,8 @@ def fill_matching(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str,
     """Fill every layer whose tensors are all there under their names and in their shapes.
 
     A layer is filled as a whole or not at all: a bias of the right length beside a weight of
-    another shape would belong to something else.
-
-    Args:
-        model: to be filled in place.
-        tensors: of the ``state_dict`` of a model that is like it in part.
-
-    Returns:
-        Names of the layers that were filled, in the model's order.
+    another shape would belong to something else. Returns the names of the filled layers, in the
+    model's order.
     """
     fitting = _fitting(tensors, model.state_dict())
     filled = {
@@ -124,12 +117,7 @@ def fill_encoder(encoder: Encoder, tensors: Mapping[str, Tensor], *, source: str
 
     The tensors may be those of the encoder alone, of a whole detector or classifier
     (``encoder.*``), or torchvision's for the same network, with or without its classifier. What
-    there is beyond the encoder is left aside.
-
-    Args:
-        encoder: to be filled in place.
-        tensors: by name, see ``read_tensors`` and ``imagenet_tensors``.
-        source: where they come from, for the error.
+    there is beyond the encoder is left aside; ``source`` is where they come from, for the error.
 
     Raises:
         UserError: a tensor of the encoder is missing or has another shape.

@@ -25,13 +25,7 @@ the gradient."""
 
 
 class YOLOv2Head(nn.Module):
-    """One 1x1 convolution with bias (Darknet's ``yolov2.cfg``).
-
-    Args:
-        in_channels: channels of the neck's one map.
-        anchors_per_cell: A; the paper's 5.
-        classes: K.
-    """
+    """One 1x1 convolution with bias to A anchors, the paper's 5 (Darknet's ``yolov2.cfg``)."""
 
     def __init__(
         self, *, in_channels: tuple[int, ...], anchors_per_cell: int, classes: int
@@ -58,9 +52,9 @@ class YOLOv3Head(nn.Module):
     YOLOv3 and YOLOv3-SPP have three, YOLOv3-tiny has two.
 
     Args:
-        in_channels: channels of the neck's maps, fine to coarse.
+        in_channels: of the neck's maps, fine to coarse.
         hidden_channels: of the 3x3 convolution at each scale.
-        strides_px: their pixels per cell; they name the outputs, ``stride8`` and so on.
+        strides_px: pixels per cell; they name the scales, ``stride8`` and so on.
         anchors_per_cell: A; the paper's 3.
         classes: K.
     """
