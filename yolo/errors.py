@@ -6,8 +6,7 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 LONGEST_SENTENCE = 1800
 """Characters. What a sentence quotes may be a whole file without a line's end."""
@@ -22,15 +21,6 @@ class UserError(ValueError):
 
     def __init__(self, sentence: object) -> None:
         super().__init__(one_line(str(sentence)))
-
-
-@contextmanager
-def prefixed(key: str) -> Iterator[None]:
-    """Put the key of a config in front of the errors that its value causes."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{key}: {error}") from error
 
 
 def one_line(text: str) -> str:

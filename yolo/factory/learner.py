@@ -13,7 +13,7 @@ from yolo.config.schema.optimization import (
     LinearScheduleConfig,
     OneCycleConfig,
 )
-from yolo.errors import prefixed
+from yolo.factory.data import naming
 from yolo.factory.tasks import Parts
 from yolo.train.distributed import Ranks
 from yolo.train.failures import explain_out_of_memory
@@ -57,9 +57,6 @@ def build_learner(
     """The learner of a task's parts, which it moves to the device.
 
     Args:
-        config: the whole config.
-        parts: model and loss.
-        ranks: this process among all.
         precision: that of a resumed run; None chooses it.
         schedule, images_per_step: instead of the config's.
 
@@ -128,7 +125,7 @@ def build_freeze(config: TaskConfig, model: nn.Module) -> Freeze | None:
         UserError: the config names a part that the model does not have.
     """
     freeze = config.training.freeze
-    with prefixed("training.freeze.until"):
+    with naming("training.freeze.until"):
         return None if freeze is None else Freeze(model, **freeze.model_dump())
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from yolo.config import ConfigError, Resolved, TaskConfig, config_from_dict, resolved_yaml
-from yolo.errors import UserError, prefixed
+from yolo.errors import UserError
 from yolo.factory.anchors import settle_anchors
-from yolo.factory.data import build_train_and_val, check_same_classes
+from yolo.factory.data import build_train_and_val, check_same_classes, naming
 from yolo.factory.learner import build_learner, build_schedule, micro_batch_size
 from yolo.factory.tasks import Parts, build_parts
 from yolo.models.layers import Preprocessing
@@ -51,42 +51,32 @@ def build_trainer(
 ) -> Trainer:
     """A new training in a new run folder, or that of an old one, to go on with exactly.
 
-    A resumed run goes on from its ``last.pt``, or where that is damaged from its ``best.pt``.
-
     Args:
-        resolved: the config; of a resumed run its own ``config.yaml``, with overrides of what may
-            change.
+        resolved: the config; of an old run its own, with overrides of what may change.
         ranks: this process among all; rank 0 makes the folder and prints.
         name: the new folder's name; None for date, time and the config's name.
-        resume: the old run's folder.
+        resume: the old run's folder; it goes on from its ``last.pt``, or where that is damaged from
+            its ``best.pt``.
         pictures: draws what an evaluation shows; None draws nothing.
 
     Raises:
         UserError: data, weights, device or folder are at fault; another process trains this run,
             no checkpoint can be read, or config or data are not those it was trained with.
     """
-    folder, lock, origin, progress = resume, None, None, Progress()
+    folder, lock, origin = resume, None, None
     with ExitStack() as undone:
         if folder is not None:
             lock = _lock(folder, ranks, undone)
             origin = _read_origin(folder, resolved)
-            progress = Progress(**origin.content["progress"])
         resolved, parts = _build_parts(resolved, ranks, origin, pictures)
-        config = resolved.config
         precision = None if origin is None else Precision(**origin.content["precision"])
-        learner = build_learner(config, parts, ranks, precision=precision)
-        if config.training.compile:
-            learner.model.compile()
+        learner = build_learner(resolved.config, parts, ranks, precision=precision)
         if folder is None:
             folder = _create_folder(resolved, ranks, name)
             lock = _lock(folder, ranks, undone)
-        if origin is not None:
-            ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
-            if ranks.is_main:
-                replace_damaged(folder, origin)
-        log = _open_log(folder, resolved, ranks, progress, pictures)
+        log = _open_log(folder, resolved, ranks, origin, pictures)
         undone.callback(log.close)
-        for line in _introduction(folder, config, parts, learner, ranks, origin):
+        for line in _introduction(folder, resolved.config, parts, learner, ranks, origin):
             log.message(line)
         trainer = _assemble(resolved, parts, learner, ranks, folder=folder, log=log, lock=lock)
         if origin is not None:
@@ -139,7 +129,7 @@ def _build_parts(
         resolved.config, train, val, ranks, pretrained=origin is None, pictures=pictures
     )
     if training.sync_batch_norm:
-        with prefixed("training.sync_batch_norm"):
+        with naming("training.sync_batch_norm"):
             share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
     if origin is not None:  # which files, that are not read again, had decided
         parts.model.normalise.adopt(Preprocessing(**origin.content["preprocessing"]))
@@ -157,9 +147,19 @@ def _create_folder(resolved: Resolved, ranks: Ranks, name: str | None) -> Path:
 
 
 def _open_log(
-    folder: Path, resolved: Resolved, ranks: Ranks, progress: Progress, pictures: Pictures | None
+    folder: Path,
+    resolved: Resolved,
+    ranks: Ranks,
+    origin: Origin | None,
+    pictures: Pictures | None,
 ) -> RunLog:
     """Rank 0 writes the config down, as it is from now on, and keeps the log."""
+    progress = Progress()
+    if origin is not None:
+        progress = Progress(**origin.content["progress"])
+        ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
+        if ranks.is_main:
+            replace_damaged(folder, origin)
     if not ranks.is_main:
         return RunLog()
     write_config(folder, resolved_yaml(resolved))
@@ -183,6 +183,8 @@ def _assemble(
     lock: RunLock | None,
 ) -> Trainer:
     config = resolved.config
+    if config.training.compile:
+        learner.model.compile()
     plan = Plan(
         steps=config.training.steps,
         evaluate_every=config.evaluation.every,

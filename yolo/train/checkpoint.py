@@ -40,7 +40,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint so that ``path`` is always either the old or the new one, whole.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        UserError: it cannot be written.
     """
     try:
         with _replacing(path) as temporary:

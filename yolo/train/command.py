@@ -35,8 +35,7 @@ def train(
     Args:
         build: makes the training of this process, new or resumed.
         devices: names for ``torch.device``, one for each process; None for the best there is.
-        argv: the command line as it was given, for the other processes.
-        script: the file that they run.
+        argv, script: the command line as it was given, for other processes, and what they run.
 
     Returns:
         0 done, 1 a failure that one sentence explains, 128 + signal when stopped.
@@ -50,6 +49,7 @@ def train(
         ranks = join(devices)
         build(ranks).fit()
         ranks.leave()
+        return 0
     except Interrupted as stopped:
         if ranks is not None:
             ranks.leave()
@@ -69,18 +69,12 @@ def train(
     finally:
         if ranks is not None:
             ranks.break_off()  # where it did not leave with the others
-    return 0
 
 
 def launch(
     script: Path, arguments: Sequence[str], *, processes: int, seconds_to_stop: int = 30
 ) -> int:
     """Run a script once for each device through torch's own launcher.
-
-    Args:
-        script, arguments: the command line of each process.
-        processes: how many.
-        seconds_to_stop: until a process that was asked to stop is killed, see ``SECONDS_TO_STOP``.
 
     Returns:
         The exit code: 0, that of the first rank to fail, or 128 + signal.

@@ -125,14 +125,14 @@ def _reason(text: str) -> str:
 
 
 def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
-    """Let batch norms gather their statistics over all ranks; a single one has the batch already.
+    """Let batch norms gather their statistics over all ranks.
 
     Parameters stay the same objects and names the same: optimizers and checkpoints see no change.
 
     Raises:
         UserError: several ranks compute on CPUs, for which PyTorch has no such layer.
     """
-    if ranks.world_size == 1:
+    if ranks.world_size == 1:  # it has the whole batch already
         return
     if ranks.device.type != "cuda":
         raise UserError(
@@ -144,10 +144,7 @@ def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
 
 
 def in_parallel(model: nn.Module) -> DistributedDataParallel:
-    """Average gradients over the ranks.
-
-    Each rank's batch-norm statistics are its own until an evaluation takes rank 0's.
-    """
+    """Average gradients over the ranks; batch norm's statistics are each rank's own."""
     with warnings.catch_warnings():  # newer releases rename broadcast_buffers, older know no other
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -196,11 +193,7 @@ def join(devices: Sequence[str] | None) -> Ranks:
 
 
 def check_devices(names: Sequence[str]) -> None:
-    """Refuse what this machine lacks before a process is started for each.
-
-    Raises:
-        UserError: it has no such GPU.
-    """
+    """Refuse GPUs that this machine lacks, with a ``UserError``."""
     count = torch.cuda.device_count() if any(name != "cpu" for name in names) else 0
     found = f"this machine has {count} GPU(s), numbered from 0; name one of them, or --gpu cpu"
     if count == 0:
@@ -230,9 +223,7 @@ def keep_freed_memory() -> bool:
     glibc maps every tensor of 32 MB or more anew and unmaps it at its end, so that each step has
     the system clear the same gigabytes again: a quarter of the time of a MobileNetV3-large at
     416 px. The process then keeps its peak, which the next step would have asked for anyway.
-
-    Returns:
-        Whether the allocator is one that has these settings (glibc's).
+    False where the allocator is another, which lacks these settings.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -16,9 +16,8 @@ WHOLE = "encoder"
 class Freeze:
     """Keep an encoder, or its beginning, as it is.
 
-    What is frozen gets no gradient, so that an optimizer passes over it: neither momentum nor
-    weight decay reaches it. A frozen batch norm works with the statistics that it has gathered, in
-    training too.
+    What is frozen gets no gradient, so that neither momentum nor weight decay reaches it. A frozen
+    batch norm works with the statistics that it has gathered, in training too.
 
     Args:
         model: has an ``encoder``, whose children (or, of its lists and sequences, theirs) are its

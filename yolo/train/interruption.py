@@ -67,7 +67,7 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal came."""
         return self.signal_number is not None
 
     def __enter__(self) -> Interruption:

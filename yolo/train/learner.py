@@ -120,8 +120,7 @@ class Learner:
 
         Args:
             step: decides learning rate and random numbers.
-            micro_batches: ``count`` of this rank; fetched one by one.
-            count: how many, so that the ranks' gradients meet in the last one.
+            micro_batches, count: of this rank; the ranks' gradients meet in the last one.
             cancelled: asked before each micro-batch; for a single process only, since a rank that
                 left the others would make them wait for ever.
 

@@ -55,10 +55,8 @@ class FolderLog(RunLog):
     In a terminal a progress bar; elsewhere (``nohup``, a pipe) one plain line for each report.
 
     Args:
-        folder: the run's folder.
-        steps: of the whole training.
-        start_step: where it begins; reports of later steps, which a resumed run will make again,
-            are removed from ``metrics.jsonl`` and hidden in TensorBoard.
+        start_step: where the training begins; reports of later steps, which a resumed run will
+            make again, are removed from ``metrics.jsonl`` and hidden in TensorBoard.
         evaluated_step: of the last evaluation that is not made again, where that was no longer
             saved at ``start_step``; reports of later ones go too.
         save_pictures: writes the pictures of an evaluation to one file; None writes none.
@@ -160,7 +158,6 @@ class EventFile:
     here an event is in the file when a method returns, or the error is the caller's.
 
     Args:
-        folder: the run's.
         redone_from: readers forget what older files hold of this step and those after it; None to
             forget nothing.
 

@@ -14,11 +14,8 @@ from torch import Tensor, nn
 from yolo.records import Batch
 from yolo.train.distributed import Ranks
 
-NAMED = 3
-"""So many weights are named in a sentence; of the rest only the number."""
-
-KEPT_BYTES = 128 * 2**20
-"""Once a step's kept images take this much, those of its further micro-batches are dropped."""
+NAMED = 3  # weights in a sentence; of the rest only the number
+KEPT_BYTES = 128 * 2**20  # once a step's images take this much, those of further ones are dropped
 
 Compute = Callable[[Batch], dict[str, Tensor]]
 """Forward pass and loss terms of a micro-batch on this rank alone, with its graph."""
@@ -73,7 +70,6 @@ def explain_step(model: nn.Module, step: StepInputs, compute: Compute, ranks: Ra
     Args:
         model: with the gradients of the step.
         step, compute: of this rank.
-        ranks: this process among all.
 
     Returns:
         A phrase for each micro-batch at fault; the same on all ranks.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,16 +17,10 @@ TIMED_PIXELS = 4 * 416 * 416
 """Most that a timed batch holds: enough to keep a CPU busy. Half a micro-batch at most, so that its
 fp32 activations need no more memory than the training's bf16 ones, but two images."""
 
-WARM_UP_SECONDS = 3.0
-"""The C library's allocator takes some rounds to learn how large tensors are."""
-
-TIMED_SECONDS = 15.0
-"""After so long no further round begins."""
-
+WARM_UP_SECONDS = 3.0  # the C library's allocator takes some rounds to learn how large tensors are
+TIMED_SECONDS = 15.0  # after so long no further round begins
 ROUNDS = 5
-
-WORTHWHILE = 1.1
-"""How much faster bf16 must prove: below it is the noise of a busy machine."""
+WORTHWHILE = 1.1  # how much faster bf16 must prove: below it is the noise of a busy machine
 
 Format = Literal["fp32", "bf16", "fp16"]
 
@@ -66,9 +61,7 @@ def choose_precision(
     backward pass of depthwise ones loses), so a few training steps are timed on a copy of it.
 
     Args:
-        setting: the config's value.
         model: takes uint8 (B, 3, S, S), returns tensors; stays as it is.
-        device: where it will train.
         images, size_px: the micro-batch and input size of the training.
     """
     by_rule = precision_by_rule(setting, device)
@@ -80,12 +73,9 @@ def choose_precision(
     with torch.random.fork_rng(devices=[]):
         batch = torch.randint(0, 256, (images, 3, size_px, size_px), dtype=torch.uint8)
         batch = batch.to(memory_format=torch.channels_last)
-        return faster_format(
-            lambda name: _train(model, batch, name),
-            "trains",
-            warm_up_seconds=WARM_UP_SECONDS,
-            timed_seconds=TIMED_SECONDS,
-        )
+        train = partial(_train, model, batch)
+        limits = {"warm_up_seconds": WARM_UP_SECONDS, "timed_seconds": TIMED_SECONDS}
+        return faster_format(train, "trains", **limits)
 
 
 def precision_by_rule(setting: Literal["auto"] | Format, device: torch.device) -> Precision | None:
@@ -119,7 +109,6 @@ def faster_format(
     Args:
         run: does the work in a format.
         verb: what it does, for the reason.
-        warm_up_seconds, timed_seconds: see the constants.
     """
     start = time.perf_counter()
     rounds: list[tuple[float, float]] = []

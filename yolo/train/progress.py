@@ -96,12 +96,9 @@ class Window:
             yield batch
 
     def add(self, terms: dict[str, Tensor], counts: dict[str, Tensor], images: int) -> None:
-        """Count a step, of which only the images if ``terms`` is empty: it was skipped.
+        """Count a step, of which only the images (of all ranks) if it was skipped.
 
-        Args:
-            terms: of the loss, scalars.
-            counts: hits and attempts by name, (2,) each.
-            images: of all ranks.
+        Loss terms are scalars, none for a skipped step; counts are hits and attempts, (2,) each.
         """
         self._images += images
         if terms:

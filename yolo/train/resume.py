@@ -31,13 +31,7 @@ CHANGEABLE = (
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint that a run goes on from.
-
-    Attributes:
-        path: ``last.pt``, or ``best.pt`` where that is damaged or missing.
-        content: what it holds.
-        complaint: why it is not ``last.pt``; None if it is.
-    """
+    """The checkpoint that a run goes on from, and why it is not ``last.pt``."""
 
     path: Path
     content: dict[str, Any]
@@ -77,11 +71,7 @@ def replace_damaged(folder: Path, origin: Origin) -> None:
 
 
 def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Compare a checkpoint's config with the one that its run is to go on with.
-
-    Args:
-        folder: of the run, for the error.
-        before, now: as nested dicts, with the defaults of what they leave out.
+    """Compare a checkpoint's config with the one that its run is to go on with, as nested dicts.
 
     Raises:
         UserError: something else than ``CHANGEABLE`` differs; all differences are listed.

@@ -46,11 +46,7 @@ def create_run_folder(directory: Path, *, name: str | None, config_name: str) ->
 
 
 def write_config(folder: Path, text: str) -> None:
-    """Keep a run's config, as it is from now on, in its ``config.yaml``.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Keep a run's config, as it is from now on, in its ``config.yaml``."""
     path = folder / "config.yaml"
     try:
         atomic_write(path, text.encode())
@@ -59,11 +55,7 @@ def write_config(folder: Path, text: str) -> None:
 
 
 def newest_checkpoint(directory: Path) -> Path:
-    """``best.pt`` of the run that wrote one last.
-
-    Raises:
-        UserError: there is none.
-    """
+    """``best.pt`` of the run that wrote one last; a ``UserError`` where there is none."""
     found = list(directory.glob("*/best.pt"))
     if not found:
         raise UserError(

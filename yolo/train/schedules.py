@@ -23,10 +23,8 @@ def step_schedule(
 ) -> Schedule:
     """A constant between milestones, Darknet's ``policy=steps``.
 
-    Args:
-        milestones: ascending steps; each is the first step of its new factor.
-        factors: of the base rate (not of the factor before): one before the first milestone, one
-            from each milestone on.
+    The factors are of the base rate (not of the factor before): one before the first milestone, one
+    from each milestone, an ascending step, on.
     """
     assert len(factors) == len(milestones) + 1, "one factor more than milestones"
     assert list(milestones) == sorted(set(milestones)), "milestones ascend"
@@ -46,8 +44,7 @@ def cosine_restarts(
         t_0: steps in the first cycle.
         t_mult: each cycle is this many times as long as the one before.
         eta_min_ratio: the lowest rate over the base rate, approached at a cycle's end.
-        warmup_steps: the cosine runs on beneath it, so restarts stay at t_0, t_0 + t_0 * t_mult,
-            ...
+        warmup_steps: the cosine runs on beneath it, so restarts stay where they are.
     """
     assert t_0 > 0 and t_mult >= 1, "cycles have a length and do not shrink"
 
@@ -96,12 +93,9 @@ def one_cycle(
 
 
 def linear(*, steps: int, end_factor: float, warmup_steps: int = 0) -> Schedule:
-    """A straight line from the base rate at step 0 to the last step.
+    """A straight line from the base rate at step 0 to ``end_factor`` of it at the last step.
 
-    Args:
-        steps: of the whole training; the last one, ``steps - 1``, has the lowest rate exactly.
-        end_factor: the last rate over the base rate.
-        warmup_steps: the line runs on beneath it.
+    The last step is ``steps - 1``; the line runs on beneath the warm-up.
     """
     assert steps > 0
 

@@ -38,15 +38,8 @@ class Trainer:
     """Train a model, counted in optimizer steps.
 
     Args:
-        learner: model, loss and optimizer.
-        batches: this rank's micro-batches.
-        evaluator: names and computes the monitored figure.
-        plan: the rhythm.
-        ranks: this process among all.
         folder: the run's folder, for ``last.pt`` and ``best.pt``.
-        log: where to report.
         metadata: plain data that every checkpoint carries, to be read without the config.
-        advice: what to do about a failure.
         lock: what keeps other runs out of the folder; held until ``fit`` ends, None on other ranks.
     """
 
@@ -161,11 +154,7 @@ class Trainer:
         self.log.message(f"step {number}: fp16 scale lowered to {scale:g}, not finite: {faults}")
 
     def _check_skipped(self, result: StepResult) -> None:
-        """End a training that no longer learns.
-
-        Raises:
-            UserError: on all ranks, after ``last.pt`` was written.
-        """
+        """End a training that no longer learns, on all ranks, after ``last.pt`` was written."""
         most, skipped = self.plan.max_skipped, self.progress.skipped_in_a_row
         if most is None or skipped < most or not result.faults:
             return
