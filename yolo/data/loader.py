@@ -26,7 +26,7 @@ from yolo.records import Batch, Sample
 PREFETCHED_BATCHES = 4
 """Batches that each worker keeps ready."""
 POOL_BYTES = 256 * 2**20
-"""Most decoded images that a process keeps for mosaic and MixUp: some 280 of COCO's."""
+"""Most decoded images that a process keeps to mix them: some 280 of COCO's."""
 
 
 class ImageData(Protocol):
