@@ -47,13 +47,9 @@ _EDGES_PX2 = (32.0**2, 96.0**2)
 def write_analysis(
     scorer: DetectorScorer, found: Found, log: Callable[[str], None], place: Path | None = None
 ) -> Path:
-    """Write the page of one checkpoint.
+    """Write the page of one checkpoint, of what it found in its data.
 
-    Args:
-        scorer: the checkpoint and the data.
-        found: in the data, by that checkpoint.
-        log: prints lines.
-        place: a file that ends in .html, or a folder; None is the checkpoint's own folder.
+    ``place`` is a file that ends in .html, or a folder; None is the checkpoint's own folder.
 
     Raises:
         UserError: the page cannot be written, or an image cannot be read.
