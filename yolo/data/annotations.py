@@ -51,15 +51,9 @@ class Annotations:
         labels: np.ndarray,
         ignored: np.ndarray,
     ) -> Annotations:
-        """Pack boxes that come in any order; within an image their order is kept.
+        """Pack N boxes in any order, ``image_index`` (N,) tells the image of each, 0..I-1.
 
-        Args:
-            image_ids, file_names, sizes_hw: of the I images; names relative to the image folder.
-            image_index: (N,) the image of each box, 0..I-1.
-            boxes_xyxy_px, labels, ignored: of the N boxes.
-
-        Raises:
-            UserError: a file's name is not UTF-8.
+        Within an image their order is kept. A file's name that is not UTF-8 is a UserError.
         """
         by_image = np.argsort(image_index, kind="stable")
         encoded = [encode_name(name) for name in file_names]
@@ -118,11 +112,7 @@ class Annotations:
 
 
 def encode_name(name: str) -> bytes:
-    """A file's name in UTF-8.
-
-    Raises:
-        UserError: it holds bytes that are no UTF-8.
-    """
+    """A file's name in UTF-8; a UserError if it holds bytes that are no UTF-8."""
     try:
         return name.encode()
     except UnicodeEncodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,32 @@ SIZES_WH = {
 NAMES = ("zebra", "cat, large", '<dog> & "co"', "кошка")
 
 
+def coco_of(
+    folder: Path,
+    images: list[Any],
+    boxes: list[Any],
+    classes: list[Any],
+    class_names: Sequence[str] | None = None,
+) -> CocoDataset:
+    """A json in a folder of images; images are (name, width, height), classes are (id, name)."""
+    keys = ("id", "file_name", "width", "height")
+    data = {
+        "images": [dict(zip(keys, (i, *image), strict=True)) for i, image in enumerate(images, 7)],
+        "annotations": boxes,
+        "categories": [{"id": number, "name": name} for number, name in classes],
+    }
+    path = folder.parent / "made.json"
+    path.write_text(json.dumps(data))
+    return CocoDataset(annotations=path, images=folder, class_names=class_names)
+
+
 def made_data(folder: Path) -> CocoDataset:
     """Boxes with fractions that no float holds, of one pixel, of a whole image; one crowd."""
     rng = np.random.default_rng(5)
-    images, boxes = [], []
+    boxes = []
     for number, (name, size_wh) in enumerate(SIZES_WH.items(), start=7):
         write_image(folder / "images" / name, size_wh)
         width, height = size_wh
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
         if name == "none.jpeg":
             continue
         corners = np.sort(rng.random((4, 2, 2)) * size_wh, axis=1).round(2)  # (4, 2, xy)
@@ -60,11 +79,9 @@ def made_data(folder: Path) -> CocoDataset:
                     "iscrowd": int(place == 2),
                 }
             )
-    ids = zip([5, 90, 3, 7], NAMES, strict=True)
-    categories = [{"id": number, "name": name} for number, name in ids]
-    path = folder / "made.json"
-    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
-    return CocoDataset(annotations=path, images=folder / "images", class_names=NAMES)
+    images = [(name, *size_wh) for name, size_wh in SIZES_WH.items()]
+    classes = [*zip([5, 90, 3, 7], NAMES, strict=True)]
+    return coco_of(folder / "images", images, boxes, classes, class_names=NAMES)
 
 
 def read(conversion: Conversion) -> DetectionDataset:
@@ -206,55 +223,38 @@ def test_nothing_is_overwritten_and_nothing_half_stays(
     convert(dataset, to="coco", output=tmp_path / "empty", images="copy", split="train")
 
 
-def test_what_a_format_cannot_say_is_refused(tmp_path: Path) -> None:
-    def refuse(to: str, sentence: str, data: dict[str, Any], **paths: Path) -> None:
-        path = tmp_path / "a.json"
-        path.write_text(json.dumps(data))
-        dataset = CocoDataset(annotations=path, images=tmp_path)
-        with pytest.raises(UserError, match=sentence):
-            convert(dataset, to=to, output=tmp_path / "out", images="copy", split="train")
-
-    def data(*names: str, classes: tuple[str, ...] = ("cat",)) -> dict[str, Any]:
-        entries = [
-            {"id": i, "file_name": name, "width": 60, "height": 40} for i, name in enumerate(names)
-        ]
-        return {
-            "images": entries,
-            "annotations": [],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(classes)],
-        }
-
-    for name in ("a.jpg", "a.png", "b.gif", "b.PNG", " c.jpg"):
+@pytest.mark.parametrize(
+    ("to", "names", "classes", "sentence"),
+    [
+        ("voc", ["a.jpg", "a.png"], ["cat"], "the image a: stands there more .* one XML for both"),
+        ("yolo_text", ["a.jpg", "a.png"], ["cat"], "the image a: .* one text file for both"),
+        ("yolo_text", ["b.gif"], ["cat"], r"the image b\.gif: yolo_text takes images by their suf"),
+        ("csv_boxes", [" c.jpg"], ["cat"], r"the image ' c\.jpg': csv_boxes cannot hold names"),
+        ("voc", ["a.jpg"], ["cat "], "the class 'cat ': voc cannot hold names"),
+        ("csv_boxes", ["a.jpg"], ["cat", "cat"], "the class cat: stands there more than once"),
+        ("coco", ["a.jpg", "./a.jpg"], ["cat"], r"the image a\.jpg: stands there more than once"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused(
+    tmp_path: Path, to: str, names: list[str], classes: list[str], sentence: str
+) -> None:
+    for name in names:
         Image.new("RGB", (60, 40)).save(tmp_path / name)
-    refuse("voc", "the image a: stands there more than once, but voc has one XML for both",
-           data("a.jpg", "a.png"))  # fmt: skip
-    refuse("yolo_text", "the image a: .* one text file for both", data("a.jpg", "a.png"))
-    refuse("yolo_text", r"the image b\.gif: yolo_text takes images by their suf", data("b.gif"))
-    refuse("csv_boxes", r"the image ' c\.jpg': csv_boxes cannot hold names", data(" c.jpg"))
-    refuse("voc", "the class 'cat ': voc cannot hold names", data("a.jpg", classes=("cat ",)))
-    refuse("csv_boxes", "the class cat: stands there more than once",
-           data("a.jpg", classes=("cat", "cat")))  # fmt: skip
-    refuse("coco", r"the image a\.jpg: stands there more than once", data("a.jpg", "./a.jpg"))
+    images = [(name, 60, 40) for name in names]
+    dataset = coco_of(tmp_path, images, [], [*enumerate(classes)])
+    with pytest.raises(UserError, match=sentence):
+        convert(dataset, to=to, output=tmp_path / "out", images="copy", split="train")
 
 
 def test_an_image_that_its_exif_turns(tmp_path: Path) -> None:
-    """60x40 px as stored, shown as 40x60: coco and voc say which one they mean, the others not."""
+    """60x40 px as stored, shown as 40x60: coco and voc hold the size, the others not."""
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :, 0] = 255  # the upper half; shown, it is the right one
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    path = tmp_path / "a.json"
-    path.write_text(
-        json.dumps(
-            {
-                "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 60}],
-                "annotations": [{"image_id": 1, "category_id": 1, "bbox": [20, 0, 20, 60]}],
-                "categories": [{"id": 1, "name": "red"}],
-            }
-        )
-    )
-    dataset = CocoDataset(annotations=path, images=tmp_path)
+    box = {"image_id": 7, "category_id": 1, "bbox": [20, 0, 20, 60]}
+    dataset = coco_of(tmp_path, [("a.png", 40, 60)], [box], [(1, "red")])
     for to in ("coco", "voc"):
         done = convert(dataset, to=to, output=tmp_path / to, images="copy", split="train")
         sample = read(done).load(0)

@@ -70,10 +70,8 @@ class CsvBoxesDataset(DetectionDataset):
 
 @dataclass(slots=True)
 class _ImageLines:
-    """The lines of one image: the first one's number, that of an empty one, and its boxes."""
-
-    first: int
-    empty: int | None = None
+    first: int  # the number of the image's first line
+    empty: int | None = None  # that of a line without a box
     objects: list[TruthObject] = field(default_factory=list)
 
 

@@ -62,7 +62,7 @@ class YoloTextDataset(TruthFilesDataset):
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
-        images, labels = Path(images), Path(labels)
+        images, labels = _folders(images, labels)
         meanings = class_names if names is None else _read_names(Path(names))
         if meanings is None:
             raise UserError(
@@ -102,13 +102,13 @@ class CsvListDataset(TruthFilesDataset):
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
-        path, images, labels = Path(list), Path(images), Path(labels)
+        path, (images, labels) = Path(list), _folders(images, labels)
         if class_names is None:
             raise UserError(
                 f"the text files of {labels} only number their classes: set class_names."
             )
         super().__init__(
-            listed=_read_list(path, images, labels),
+            listed=_read_list(path, labels),
             parse=partial(_parse, images, tuple(class_names), on_bad_image),
             source=path,
             image_root=images,
@@ -119,14 +119,14 @@ class CsvListDataset(TruthFilesDataset):
         )
 
 
-def _check_folders(images: Path, labels: Path) -> None:
+def _folders(images: Path, labels: Path) -> tuple[Path, Path]:
     for what, folder in (("images", images), ("text files", labels)):
-        if not folder.is_dir():
+        if not Path(folder).is_dir():
             raise UserError(f"the folder of {what} {folder} does not exist.")
+    return Path(images), Path(labels)
 
 
 def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
-    _check_folders(images, labels)
     found = sorted(
         path.relative_to(images).as_posix()
         for path in images.rglob("*")
@@ -147,8 +147,7 @@ def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
     ]
 
 
-def _read_list(path: Path, images: Path, labels: Path) -> list[ListedImage]:
-    _check_folders(images, labels)
+def _read_list(path: Path, labels: Path) -> list[ListedImage]:
     listed = []
     content = read_or_refuse("the list", path)
     for number, row in csv_rows(f"the list {path}", content, LIST_HEADER):
@@ -213,39 +212,35 @@ def _parse(
         is_bad, (height, width) = True, nominal_hw()
     lines = decode_text(str(image.truth), content).split("\n")
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            name, cx, cy, w, h = _parse_line(line.split(), names)
-        except UserError as error:
-            raise UserError(f"{image.truth}, line {number} {error}") from None
-        left, top = (cx - w / 2) * width, (cy - h / 2) * height
-        right, bottom = (cx + w / 2) * width, (cy + h / 2) * height
-        objects.append(TruthObject(number, name, (left, top, right, bottom)))
+        if line.strip():
+            name, cx, cy, w, h = _parse_line(f"{image.truth}, line {number}", line.split(), names)
+            left, top = (cx - w / 2) * width, (cy - h / 2) * height
+            right, bottom = (cx + w / 2) * width, (cy + h / 2) * height
+            objects.append(TruthObject(number, name, (left, top, right, bottom)))
     return ImageTruth(image.name, (height, width), objects, is_bad)
 
 
 def _parse_line(
-    words: Sequence[str], names: tuple[str, ...]
+    where: str, words: Sequence[str], names: tuple[str, ...]
 ) -> tuple[str, float, float, float, float]:
     """Class name, centre and size, relative to the image."""
     if len(words) != 5:
-        raise UserError(f"has {len(words)} values, but must be `class cx cy w h`.")
+        raise UserError(f"{where} has {len(words)} values, but must be `class cx cy w h`.")
     try:
         label = int(words[0])
         cx, cy, w, h = map(float, words[1:])
     except ValueError:
         raise UserError(
-            f"is {' '.join(words)!r}, but must be a whole number and four numbers."
+            f"{where} is {' '.join(words)!r}, but must be a whole number and four numbers."
         ) from None
     if not 0 <= label < len(names):
         raise UserError(
-            f"has the class {label}, but there are the classes 0 to {len(names) - 1} "
+            f"{where} has the class {label}, but there are the classes 0 to {len(names) - 1} "
             f"({first_names(names)})."
         )
     if max(map(abs, (cx, cy, w, h))) > FARTHEST:
         raise UserError(
-            f"is {' '.join(words)!r}, but cx cy w h must be relative to the image (0 to 1)."
+            f"{where} is {' '.join(words)!r}, but cx cy w h must be relative to the image (0 to 1)."
         )
     return names[label], cx, cy, w, h
 
