@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from yolo.config import Config, config_from_dict
 from yolo.factory.detector import build_detector
 from yolo.models.detector import Detector
 from yolo.train.checkpoint import save_checkpoint
+from yolo.train.distributed import Ranks
 
+ONE_RANK = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 LOSSES = {"yolov3_spp": "yolov3", "yolov3_tiny": "yolov3"}
 HEADS = {"yolov3_spp": "yolov3"}
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.detectors import ONE_RANK
 from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.data.transforms.augment import letterbox_sample
 from yolo.detection.losses.classification import ClassificationLoss
@@ -54,10 +55,6 @@ class TwoRanks(Ranks):
         return [value, self.other]
 
 
-def alone() -> Ranks:
-    return Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-
-
 def evaluator(**changes) -> ClassificationEvaluator:
     parts = {
         "batches": batches(),
@@ -65,7 +62,7 @@ def evaluator(**changes) -> ClassificationEvaluator:
         "loss": ClassificationLoss(),
         "accuracy": label_accuracy,
         "precision": Precision("fp32"),
-        "ranks": alone(),
+        "ranks": ONE_RANK,
     }
     network = NetworkRun(**{name: changes.pop(name, part) for name, part in parts.items()})
     return ClassificationEvaluator(network=network, class_names=NAMES, monitor="top5", **changes)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.detectors import ONE_RANK
 from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.detection.assign import assign_best_anchor
 from yolo.detection.coders import AnchorCoder, GridCoder
@@ -21,10 +22,8 @@ from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.network_run import NetworkRun
 from yolo.letterbox import Letterbox
 from yolo.records import Batch, Sample
-from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
 
-ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 ANCHORS = [
     [[10, 13], [16, 30], [33, 23]],
     [[30, 61], [62, 45], [59, 70]],
@@ -99,7 +98,7 @@ def voc_metric() -> VocMetric:
 
 
 def true_raw(batch: Batch) -> list[Tensor]:
-    """The maps of a network that is sure of the truth and of nothing else."""
+    """The maps of a network that is certain of the truth and of nothing else."""
     raw = [torch.full((len(batch), 3, SIZE // s, SIZE // s, 5 + 3), -12.0) for s in STRIDES]
     targets = batch.targets
     boxes_px = targets.boxes_cxcywh_norm * SIZE
@@ -161,7 +160,7 @@ def evaluator(**changes) -> DetectionEvaluator:
         "loss": loss,
         "accuracy": accuracy_of(loss),
         "precision": Precision("fp32"),
-        "ranks": ALONE,
+        "ranks": ONE_RANK,
     }
     parts |= changes
     of_run = ("batches", "images", "loss", "accuracy", "precision", "ranks")
@@ -201,9 +200,9 @@ def test_the_grids_accuracy_is_that_of_all_images_together() -> None:
     expected = {f"accuracy/{name}": float(hits / of) for name, (hits, of) in counts.items()}
     result = evaluator().evaluate(model, never)
     assert result is not None
-    told = {name: v for name, v in result.figures.items() if name.startswith("accuracy/")}
-    assert told == expected and {"accuracy/class", "accuracy/no_object"} <= set(told)
-    assert 0.1 < told["accuracy/no_object"] < 0.9
+    logged = {name: v for name, v in result.figures.items() if name.startswith("accuracy/")}
+    assert logged == expected and {"accuracy/class", "accuracy/no_object"} <= set(logged)
+    assert 0.1 < logged["accuracy/no_object"] < 0.9
 
     knows = evaluator().evaluate(Oracle([true_raw(batch) for batch in batches()]), never)
     assert knows is not None

@@ -123,11 +123,11 @@ def test_a_raw_map_without_a_box_is_refused():
     small = [(width, 12) for width in range(3, 13)] * 10
     with pytest.raises(UserError) as error:
         settle_anchors(resolved, make_dataset(small))
-    told = str(error.value)
-    assert "at 64 px no box of data.train belongs to stride 16" in told
-    assert "stride 32" in told and "[116, 90], [156, 198], [373, 326]" in told
-    assert "stride 8" not in told
-    assert "scripts/fit_anchors.py" in told and "model.head.anchors: auto" in told
+    message = str(error.value)
+    assert "at 64 px no box of data.train belongs to stride 16" in message
+    assert "stride 32" in message and "[116, 90], [156, 198], [373, 326]" in message
+    assert "stride 8" not in message
+    assert "scripts/fit_anchors.py" in message and "model.head.anchors: auto" in message
     fitting = make_dataset([*small, (60, 50), (64, 64)], image_hw=(64, 64))
     with pytest.raises(UserError, match="to stride 32"):
         settle_anchors(resolved, fitting)

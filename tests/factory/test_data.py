@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import torch
 import yaml
 
 from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
+from tests.detectors import ONE_RANK
 from yolo.config import REPOSITORY_ROOT, Config, config_from_dict
 from yolo.config.schema.classification import ClassDataset
 from yolo.config.schema.data import Dataset
@@ -18,7 +18,6 @@ from yolo.data.sampling import RandomSizes
 from yolo.data.transforms.augment import MixUp, Mosaic
 from yolo.errors import UserError
 from yolo.factory import data as build
-from yolo.train.distributed import Ranks
 
 SECTIONS = [section for kind in (Dataset, ClassDataset) for section in get_args(get_args(kind)[0])]
 
@@ -109,14 +108,13 @@ def test_broken_headers_are_passed_over_up_to_the_share(
     assert caplog.messages == [
         "2 of the 10 images of data.val cannot be read; each is named where it is met"
     ]
-    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    evaluation = build.build_evaluation_batches(config, dataset, alone)
+    evaluation = build.build_evaluation_batches(config, dataset, ONE_RANK)
     for _ in range(2):
         batches = [*evaluation]
         assert sum(len(batch) for batch in batches) == 10
         assert sum(len(batch.targets) for batch in batches) == 10
-    told = caplog.messages[1:]
-    assert len(told) == 2 and "3.jpg" in told[0] and "7.jpg" in told[1]
+    messages = caplog.messages[1:]
+    assert len(messages) == 2 and "3.jpg" in messages[0] and "7.jpg" in messages[1]
 
 
 def test_classes_that_were_found_and_differ_can_be_named(tmp_path: Path) -> None:
@@ -168,8 +166,7 @@ def test_training_keeps_images_of_its_largest_size(
         workers=0,
     )
     dataset = build.build_dataset(config, "train")
-    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    images: Any = build.build_training_batches(config, dataset, alone)
+    images: Any = build.build_training_batches(config, dataset, ONE_RANK)
     largest = max(max(images.load(index).image.shape) for index in range(4))
     assert max(max(dataset.load(index).image.shape) for index in range(4)) > 128
     assert (largest == 128) == (kind != "none")
@@ -181,7 +178,6 @@ def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(build, "TrainingBatches", lambda **given: given)
     monkeypatch.setattr(build, "StepSampler", lambda **given: given)
     shapes = {"type": "shapes", "root": str(tmp_path), "images": 1, "split": "train"}
-    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
     data = {"train": shapes, "val": shapes, "image_size": 96}
     given: Any = build.build_training_batches(
         make_config(
@@ -191,14 +187,14 @@ def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.Monk
             multi_scale={"min": 64, "max": 160, "step": 64, "every": 3, "until_step": 7},
         ),
         build.build_dataset(make_config(**data), "train"),
-        alone,
+        ONE_RANK,
     )
     assert given["augment"].mosaic == Mosaic(p=0.5, until_step=0)  # of one step
     assert given["augment"].mixup == MixUp(p=0.1, alpha=2.0, until_step=1)
     expected = RandomSizes(sides_px=(64, 128), every=3, seed=0, until_step=7, final_px=96)
     assert given["sampler"]["size_px"] == expected
     plain: Any = build.build_training_batches(
-        make_config(**data), build.build_dataset(make_config(**data), "train"), alone
+        make_config(**data), build.build_dataset(make_config(**data), "train"), ONE_RANK
     )
     assert (
         plain["augment"].mosaic is plain["augment"].mixup is None

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.detectors import ONE_RANK
 from yolo.boxes import cxcywh_to_xyxy
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.formats.coco import CocoDataset
@@ -15,7 +16,6 @@ from yolo.evaluate.detection_evaluator import DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.network_run import NetworkRun
 from yolo.factory.evaluator import build_metrics
-from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
 
 SIZE_PX = 416
@@ -51,7 +51,7 @@ def evaluator(dataset: DetectionDataset, metrics) -> DetectionEvaluator:
             batches=EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16),
             images=len(dataset),
             precision=Precision("fp32"),
-            ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu")),
+            ranks=ONE_RANK,
         ),
         metrics=metrics,
         category_ids=dataset.category_ids,

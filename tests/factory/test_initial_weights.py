@@ -79,12 +79,12 @@ def test_too_small_a_share_is_an_error_with_both_numbers_and_the_layers(trained)
     model = make_detector("mobilenet_v3_small")
     with pytest.raises(UserError) as error:
         fill(model, init={"weights": path, "min_matched": 0.3})
-    told = str(error.value)
-    assert told.startswith(f"{path}: fits 0 of the model's ") and "\n" not in told
+    message = str(error.value)
+    assert message.startswith(f"{path}: fits 0 of the model's ") and "\n" not in message
     count = f"{sum(p.numel() for p in model.parameters()):,}"
-    assert f"{count} parameters (0.0%), and model.init.min_matched asks for 30.0%" in told
-    assert "what did not fit: encoder.features.0, encoder.features.1.block.0, " in told
-    assert "more layers" in told
+    assert f"{count} parameters (0.0%), and model.init.min_matched asks for 30.0%" in message
+    assert "what did not fit: encoder.features.0, encoder.features.1.block.0, " in message
+    assert "more layers" in message
 
 
 def test_the_encoder_is_taken_from_a_checkpoint(trained):
@@ -112,7 +112,7 @@ def test_init_overrides_the_encoders_own_file(trained, tmp_path):
 
 
 def darknet_file(path, encoder):
-    """A .weights file of noise for the encoder alone."""
+    """A .weights file of noise for the encoder."""
     floats = sum(t.numel() for t in encoder.state_dict().values() if t.is_floating_point())
     header = np.array([0, 2, 0], "<i4").tobytes() + np.array([0], "<i8").tobytes()
     noise = np.random.default_rng(0).uniform(0.5, 1.5, floats).astype("<f4")
@@ -221,8 +221,8 @@ def test_garbage_is_one_sentence(tmp_path, kind, place, name):
     setting = {"encoder": path, "init": {"weights": path}}[place]
     with pytest.raises(UserError) as error:
         fill(make_detector(), **{place: setting})
-    told = str(error.value)
-    assert str(path) in told and "\n" not in told and len(told) > len(str(path)) + 20
+    message = str(error.value)
+    assert str(path) in message and "\n" not in message and len(message) > len(str(path)) + 20
 
 
 @pytest.mark.parametrize("place", ["encoder", "init"])

@@ -12,13 +12,13 @@ from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.evaluate.metrics.accuracy import grid_accuracy, top_k
 from yolo.records import GridMatches, Targets
 
-SURE = 9.0
+LARGE = 9.0
 """A raw number whose sigmoid is nearly 1."""
 
 
 def test_grid_accuracy_by_hand() -> None:
     matches = GridMatches(
-        objectness=torch.tensor([0.9, 0.2, 0.5, 0.6, 0.1]),  # 0.5 does not say that one is there
+        objectness=torch.tensor([0.9, 0.2, 0.5, 0.6, 0.1]),  # 0.5 claims no object
         owned=torch.tensor([True, True, False, False, False]),
         class_logits=torch.tensor([[0.0, 1, 2], [0, 5, 1], [9, 0, 0]]),
         labels=torch.tensor([2, 0, 0]),
@@ -76,10 +76,10 @@ def counts_of(loss, raw: list[Tensor]) -> dict[str, list[float]]:
 
 
 def maps(strides: tuple[int, ...], anchors: int) -> list[Tensor]:
-    """Two images of 64 px, two classes; sure that nothing is anywhere, and of class 0."""
+    """Two images of 64 px, two classes; certain that nothing is anywhere, and of class 0."""
     raw = [torch.zeros(2, anchors, 64 // s, 64 // s, 5 + 2) for s in strides]
     for values in raw:
-        values[..., 4], values[..., 5] = -SURE, SURE
+        values[..., 4], values[..., 5] = -LARGE, LARGE
     return raw
 
 
@@ -103,8 +103,8 @@ def test_yolov3_of_any_number_of_maps(strides: tuple[int, ...], boxes: int) -> N
     }
     row, column = 24 // strides[-1], 40 // strides[-1]
     right = [values.detach() for values in raw]
-    right[-1][0, 2, row, column, 4:] = torch.tensor([SURE, -SURE, SURE])  # objectness, class 1
-    right[0][0, 0, 0, 0, 4] = SURE  # something where nothing is
+    right[-1][0, 2, row, column, 4:] = torch.tensor([LARGE, -LARGE, LARGE])  # objectness, class 1
+    right[0][0, 0, 0, 0, 4] = LARGE  # something where nothing is
     assert counts_of(loss, right) == {
         "class": [2, 2],
         "object": [1, 2],
@@ -117,7 +117,7 @@ def test_yolov3_of_any_number_of_maps(strides: tuple[int, ...], boxes: int) -> N
 def test_yolov2() -> None:
     coder = AnchorCoder(anchors_px=[[(8, 8), (32, 32)]], stride_px=(32,))
     raw = maps((32,), anchors=2)
-    raw[0][1, 0, 0, 1, 4] = SURE  # the small box
+    raw[0][1, 0, 0, 1, 4] = LARGE  # the small box
     assert counts_of(YOLOv2Loss(coder=coder), raw) == {
         "class": [1, 2],
         "object": [1, 2],

@@ -10,7 +10,7 @@ from yolo.evaluate.metrics import coco, voc
 from yolo.evaluate.metrics.metric import DetectedBoxes, MetricResult
 from yolo.evaluate.metrics.voc import VocMetric
 
-# As an XML says them: pixels from 1 on, the last one inside. Image, class, box, difficult.
+# As in an XML: pixels from 1 on, the last one inside. Image, class, box, difficult.
 TRUTHS: list[reference.Truth] = [
     (1, 7, (1, 1, 10, 10), False),
     (1, 7, (21, 21, 40, 40), False),
@@ -185,8 +185,8 @@ def expected(truths: list, detections: list, iou: float) -> dict[str, float]:
         if to_find:
             aps.append(reference.ap_all_points(recall, precision))
             aps_11.append(reference.ap_11_points(recall, precision))
-            sure = [detection for detection in detections if detection[3] >= 0.4]
-            recall, precision, _ = reference.curve(truths, sure, label, iou)
+            confident = [detection for detection in detections if detection[3] >= 0.4]
+            recall, precision, _ = reference.curve(truths, confident, label, iou)
             aps_fixed.append(reference.ap_all_points(recall, precision))
     return {"mAP": np.mean(aps), "mAP_11": np.mean(aps_11), "mAP_fixed": np.mean(aps_fixed)}
 
