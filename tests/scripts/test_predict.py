@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.apps.predict.checkpoints import CONF, NAMES, write_checkpoint
+from tests.apps.predict.checkpoints import CONF, NAMES, make_predictor, write_checkpoint
 from tests.apps.predict.test_sources import write_video
-from yolo.apps.predict import Predictor
 from yolo.apps.predict.results import JsonFile, Pictures
 from yolo.apps.predict.run import predict_sources
 from yolo.apps.predict.sources import find_sources
@@ -79,7 +78,7 @@ def check_json(path, checkpoint, folder):
     assert [entry["file_name"] for entry in entries][:2] == ["cmyk.jpg", "film.avi"]
     assert [entry["frame"] for entry in entries if "frame" in entry] == list(range(10))
     (rgb,) = (entry["id"] for entry in entries if entry["file_name"] == "rgb.png")
-    predictor = Predictor.from_checkpoint(checkpoint, device="cpu", conf=CONF, precision="fp32")
+    predictor = make_predictor(checkpoint, conf=CONF)
     (expected,) = predictor(folder / "rgb.png")
     boxes = coco.imgToAnns[rgb]
     assert [box["category_name"] for box in boxes] == expected.names != []
@@ -129,7 +128,7 @@ class Stops:
 
 
 def test_after_ctrl_c_all_files_are_whole(checkpoint, mixed, tmp_path):
-    predictor = Predictor.from_checkpoint(checkpoint, device="cpu", precision="fp32")
+    predictor = make_predictor(checkpoint)
     sources, _ = find_sources([str(mixed / "film.avi")])
     json_file = JsonFile(tmp_path / "a.json", predictor, checkpoint)
     results = [Pictures(tmp_path / "out", NAMES), json_file, stops := Stops()]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tests.detectors import make_config
+from yolo.apps.predict import Predictor
 from yolo.config import config_from_dict
 from yolo.factory.detector import build_detector
 from yolo.train.checkpoint import save_checkpoint
@@ -49,6 +50,11 @@ def write_checkpoint(
         },
     )
     return path
+
+
+def make_predictor(path: Path, **settings: Any) -> Predictor:
+    """Of a checkpoint, on the CPU, exact."""
+    return Predictor.from_checkpoint(path, **{"device": "cpu", "precision": "fp32", **settings})
 
 
 def spread(detector: nn.Module, image_size: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.apps.predict.checkpoints import CONF, write_checkpoint
+from tests.apps.predict.checkpoints import CONF, make_predictor, write_checkpoint
 from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.apps.predict import Predictor
 from yolo.apps.predict.network import ExportedNetwork, TrainedNetwork, cast_weights
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor(checkpoint):
-    return Predictor.from_checkpoint(checkpoint, device="cpu", conf=CONF, precision="fp32")
+    return make_predictor(checkpoint, conf=CONF)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_it_finds_what_validation_scores(neck, tmp_path):
     config = read_config(path, content)
     scorer = build_scorer(path, content, config, join(["cpu"]))
     found = scorer.evaluator.find(scorer.model, lambda: False)
-    predictor = Predictor.from_checkpoint(path, device="cpu", conf=CONF, precision="fp32")
+    predictor = make_predictor(path, conf=CONF)
     paths = [dataset.image_path(i) for i in range(len(build_dataset(config, "val")))]
     assert len(found.scores) > 15
     for image_id, prediction in zip(dataset.annotations.image_ids, predictor(paths), strict=True):
@@ -117,7 +117,7 @@ def test_thresholds_of_a_call_and_of_its_own(predictor, checkpoint, image):
     assert 0 < len(few.detections) < len(many.detections)
     same(few.detections, many.detections.above(0.3))
     assert len(predictor(image, iou=0.05)[0].names) < len(many.names)
-    default = Predictor.from_checkpoint(checkpoint, device="cpu", precision="fp32")
+    default = make_predictor(checkpoint)
     assert (default.postprocess.conf, default.postprocess.iou) == (0.25, 0.45)
     with pytest.raises(UserError, match="conf must be from 0 to 1, not 7"):
         predictor(image, conf=7.0)
@@ -126,7 +126,7 @@ def test_thresholds_of_a_call_and_of_its_own(predictor, checkpoint, image):
 @pytest.mark.parametrize("neck", ["yolov3", "yolov2", "yolov1", "yolov3_tiny"])
 def test_weights_cast_once_compute_what_autocast_computes(neck, tmp_path):
     path = write_checkpoint(tmp_path / "best.pt", neck=neck, image_size=128)
-    network = Predictor.from_checkpoint(path, device="cpu", precision="fp32").network
+    network = make_predictor(path).network
     images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     cast = cast_weights(network.detector, "bf16")
     assert {p.dtype for p in cast.parameters()} == {torch.bfloat16}
@@ -196,7 +196,7 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
     if kind != "torchscript":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    expected = Predictor.from_checkpoint(tiny, device="cpu", conf=CONF, precision="fp32")(images())
+    expected = make_predictor(tiny, conf=CONF)(images())
     assert min(len(one.names) for one in expected) > 2
     output = tmp_path / f"model.{kind.split()[0]}"
     if kind == "torchscript":
@@ -219,9 +219,7 @@ def test_an_exported_file_for_any_size(tiny, tmp_path):
         tiny, output=tmp_path / "any.torchscript", dynamic_size=True, log=silent
     )
     one = Predictor.from_checkpoint(output, conf=CONF, image_size_px=160)
-    other = Predictor.from_checkpoint(
-        tiny, device="cpu", conf=CONF, image_size_px=160, precision="fp32"
-    )
+    other = make_predictor(tiny, conf=CONF, image_size_px=160)
     for found, wanted in zip(one(images()), other(images()), strict=True):
         same(found.detections, wanted.detections)
 

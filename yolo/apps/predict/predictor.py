@@ -57,7 +57,7 @@ class Prepared:
     letterbox: Letterbox
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Predictor:
     """Find objects in images with a trained detector.
 
