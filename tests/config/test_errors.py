@@ -111,6 +111,12 @@ def test_missing_file(problems, tmp_path, write):
     ]
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + "/a.yaml", "x" * 300, "a\0b/c.yaml", "a\0b"])
+def test_a_name_that_no_file_can_have(name, problems, tmp_path):
+    (line,) = problems(tmp_path / name)
+    assert line.endswith(": no such file") and line.startswith(name[:1])
+
+
 def test_folder(problems, tmp_path):
     (tmp_path / "configs").mkdir()
     assert problems(tmp_path / "configs") == ["configs: is a folder, not a YAML file"]

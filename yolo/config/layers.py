@@ -87,9 +87,11 @@ def _read_mapping(
     try:
         values = read_yaml_file(file, label)
     except ConfigError as error:
-        if not os.path.exists(file):  # noqa: PTH110 - unlike Path.exists it raises nothing
+        # unlike Path.exists and Path.is_dir, os.path's raise nothing
+        if not os.path.exists(file):  # noqa: PTH110
             by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
-            near = did_you_mean(file.name, [other.name for other in file.parent.glob("*.yaml")])
+            others = file.parent.glob("*.yaml") if os.path.isdir(file.parent) else ()  # noqa: PTH112
+            near = did_you_mean(file.name, sorted(other.name for other in others))
             problems.append(f"{label}: no such file{by}{near}")
         else:
             problems.extend(error.problems)
