@@ -40,20 +40,20 @@ NAMES = ("zebra", "cat, large", '<dog> & "co"', "кошка")
 
 
 def coco_of(
+    path: Path,
     folder: Path,
     images: list[Any],
     boxes: list[Any],
     classes: list[Any],
     class_names: Sequence[str] | None = None,
 ) -> CocoDataset:
-    """A json in a folder of images; images are (name, width, height), classes are (id, name)."""
+    """A json for a folder of images; images are (name, width, height), classes are (id, name)."""
     keys = ("id", "file_name", "width", "height")
     data = {
         "images": [dict(zip(keys, (i, *image), strict=True)) for i, image in enumerate(images, 7)],
         "annotations": boxes,
         "categories": [{"id": number, "name": name} for number, name in classes],
     }
-    path = folder.parent / "made.json"
     path.write_text(json.dumps(data))
     return CocoDataset(annotations=path, images=folder, class_names=class_names)
 
@@ -81,7 +81,9 @@ def made_data(folder: Path) -> CocoDataset:
             )
     images = [(name, *size_wh) for name, size_wh in SIZES_WH.items()]
     classes = [*zip([5, 90, 3, 7], NAMES, strict=True)]
-    return coco_of(folder / "images", images, boxes, classes, class_names=NAMES)
+    return coco_of(
+        folder / "made.json", folder / "images", images, boxes, classes, class_names=NAMES
+    )
 
 
 def read(conversion: Conversion) -> DetectionDataset:
@@ -241,7 +243,7 @@ def test_what_a_format_cannot_hold_is_refused(
     for name in names:
         Image.new("RGB", (60, 40)).save(tmp_path / name)
     images = [(name, 60, 40) for name in names]
-    dataset = coco_of(tmp_path, images, [], [*enumerate(classes)])
+    dataset = coco_of(tmp_path / "a.json", tmp_path, images, [], [*enumerate(classes)])
     with pytest.raises(UserError, match=sentence):
         convert(dataset, to=to, output=tmp_path / "out", images="copy", split="train")
 
@@ -254,7 +256,7 @@ def test_an_image_that_its_exif_turns(tmp_path: Path) -> None:
     pixels[:20, :, 0] = 255  # the upper half; shown, it is the right one
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
     box = {"image_id": 7, "category_id": 1, "bbox": [20, 0, 20, 60]}
-    dataset = coco_of(tmp_path, [("a.png", 40, 60)], [box], [(1, "red")])
+    dataset = coco_of(tmp_path / "a.json", tmp_path, [("a.png", 40, 60)], [box], [(1, "red")])
     for to in ("coco", "voc"):
         done = convert(dataset, to=to, output=tmp_path / to, images="copy", split="train")
         sample = read(done).load(0)
