@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 HEADINGS = ("layer", "kind", "kernel", "input", "output", "parameters", "trainable", "mult-adds")
 LEFT_ALIGNED = 3
 
+RUNNING = ("running_mean", "running_var")
+
 BATCH = 2
 """Images in the dry run: batch norm in training mode refuses a single cell of a single image."""
 
@@ -126,11 +128,7 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
         ),
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        statistics=sum(
-            buffer.numel()
-            for name, buffer in model.named_buffers()
-            if name.endswith(("running_mean", "running_var"))
-        ),
+        statistics=sum(t.numel() for n, t in tensors.items() if n.endswith(RUNNING)),
         weight_bytes=sum(t.nbytes for t in tensors.values()),
         trainable_bytes=sum(p.nbytes for p in parameters if p.requires_grad),
         activation_bytes=sum(stored.values()) // BATCH,

@@ -227,9 +227,7 @@ def check_suppression(
     Args:
         image: its index, for errors.
         boxes, scores: (N, 4) and (N, K).
-        found: the best first.
-        postprocess: the suppression that they went through.
-        bounds: what may differ.
+        found: the detections.
 
     Raises:
         Disagreement: they are not; the sentence names one that is too much, or one that is missing.

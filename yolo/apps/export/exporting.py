@@ -69,7 +69,7 @@ def export_onnx(
     images: Path | None = None,
     log: Log = print,
 ) -> Path:
-    """Write a checkpoint's detector as an ONNX file, or refuse to.
+    """Write a checkpoint's detector as an ONNX file, or refuse to. Returns its path.
 
     The input ``images`` is (B, 3, H, W), RGB, letterboxed with the colour of the metadata. The
     outputs are ``boxes`` float32 (B, N, 4), xyxy in pixels of the input, and ``scores`` float32
@@ -77,7 +77,6 @@ def export_onnx(
     once ONNX Runtime found with it what PyTorch finds without it: see ``check_export``.
 
     Args:
-        checkpoint_path: the checkpoint.
         output: where to; None for the checkpoint's name with ``.onnx``.
         image_size_px: side of the input; None for the training's.
         dynamic_size: take any height and width that are multiples of 32.
@@ -87,9 +86,6 @@ def export_onnx(
         conf, iou: of the suppression; None for those of the checkpoint's evaluation.
         images: a folder of images for the check; None draws some.
         log: prints lines.
-
-    Returns:
-        The file.
 
     Raises:
         UserError: the checkpoint or an image cannot be read, a package is missing, the model does

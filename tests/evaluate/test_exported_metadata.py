@@ -40,6 +40,6 @@ def test_round_trip():
         (lambda m: {k: v for k, v in m.items() if k != "yolo.iou"}, "damaged"),
     ],
 )
-def test_what_is_no_card_of_ours(change, text):
+def test_what_is_no_metadata_of_ours(change, text):
     with pytest.raises(UserError, match=f"a.onnx: .*{text}"):
         ExportMetadata.from_metadata(change(METADATA.to_metadata()), owner="a.onnx")
