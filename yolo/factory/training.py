@@ -105,7 +105,7 @@ def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
     """A config with the default of each setting that it lacks, for the setting is younger."""
     try:
         return config_from_dict(data).model_dump(mode="json")
-    except ConfigError:  # not one of this version's: the differences tell
+    except ConfigError:  # not one of this version's: the differences show
         return data
 
 
