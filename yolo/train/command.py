@@ -33,7 +33,6 @@ def train(
     """Train on one device, or start a process for each and wait for them.
 
     Args:
-        build: makes the training of this process, new or resumed.
         devices: names for ``torch.device``, one for each process; None for the best there is.
         argv, script: the command line as it was given, for other processes, and what they run.
 
