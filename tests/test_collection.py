@@ -31,7 +31,7 @@ def collected_files(root: Path) -> set[Path]:
     files = _CollectedFiles()
     arguments = ["--collect-only", "-qq", "-c", str(ROOT / "pyproject.toml")]
     pytest.main([*arguments, f"--rootdir={root}", str(root / "tests")], plugins=[files])
-    return files.paths
+    return {path for path in files.paths if path.is_relative_to(root / "tests")}
 
 
 def test_files(root: Path) -> set[Path]:
