@@ -334,7 +334,7 @@ def test_the_folder_is_bounded(
         cache = open_cache(dataset, folder, limit_bytes=limit)
         caplog.clear()
         assert_all_same(cache, wanted)
-        assert caplog.text.count("it has reached its limit") == 1
+        assert caplog.text.count("it has reached cache_limit_gb (") == 1
     assert len(kept_files(folder)) == 3
     assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
 

@@ -101,7 +101,9 @@ def test_broken_headers_are_passed_over_up_to_the_share(
     with pytest.raises(UserError, match=r"the size of the image .*3\.jpg cannot be read"):
         build.build_dataset(make_config(**data), "val")
     data["on_error"] = "skip"
-    with pytest.raises(UserError, match=r"2 of the 10 images cannot .* 0.1 allows 1; .*7\.jpg"):
+    with pytest.raises(
+        UserError, match=r"2 of the 10 .* data\.max_bad_share 0.1 allows 1; .*7\.jpg"
+    ):
         build.build_dataset(make_config(**data, max_bad_share=0.1), "val")
     config = make_config(**data, max_bad_share=0.2)
     dataset = build.build_dataset(config, "val")
@@ -115,6 +117,11 @@ def test_broken_headers_are_passed_over_up_to_the_share(
         assert sum(len(batch.targets) for batch in batches) == 10
     messages = caplog.messages[1:]
     assert len(messages) == 2 and "3.jpg" in messages[0] and "7.jpg" in messages[1]
+    strict = make_config(**data, max_bad_share=0.1)
+    with pytest.raises(UserError, match=r"repair them or raise data\.max_bad_share"):
+        list(build.build_evaluation_batches(strict, dataset, ONE_RANK))
+    with pytest.raises(UserError, match=r"repair them or raise data\.max_bad_share"):
+        next(build.build_training_batches(strict, dataset, ONE_RANK).from_step(0))
 
 
 def test_classes_that_were_found_and_differ_can_be_named(tmp_path: Path) -> None:
@@ -147,30 +154,48 @@ def test_the_image_set_that_voc_names_a_file_after(image_sets: list[str], name: 
     assert build.image_set(config, "train") == "train"
 
 
-@pytest.mark.parametrize("kind", ["none", "ram", "disk"])
+@pytest.mark.parametrize(
+    ("kind", "warning"),
+    [
+        ("none", None),
+        ("ram", "data.cache: 0 of 4 images fit into memory of data.cache_limit_gb; the others"),
+        ("disk", "it has reached data.cache_limit_gb (1e-09 GB); those missing"),
+    ],
+)
 def test_training_keeps_images_of_its_largest_size(
-    kind: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    warning: str | None,
+    tmp_path: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """128 px are the largest of the sizes; the drawn images are larger."""
     monkeypatch.setattr(build, "CACHE", own_cache)
     monkeypatch.setattr(build, "TrainingBatches", lambda dataset, **others: dataset)
     shapes = {"type": "shapes", "root": str(tmp_path), "images": 4, "split": "train"}
-    sizes = {"min": 64, "max": 128, "step": 64, "every": 1}
-    config = make_config(
-        train=shapes,
-        val=shapes,
-        image_size=96,
-        multi_scale=sizes,
-        cache=kind,
-        augment=[],
-        workers=0,
-    )
+    data: dict[str, Any] = {
+        "train": shapes,
+        "val": shapes,
+        "image_size": 96,
+        "multi_scale": {"min": 64, "max": 128, "step": 64, "every": 1},
+        "cache": kind,
+        "augment": [],
+        "workers": 0,
+    }
+    config = make_config(**data)
     dataset = build.build_dataset(config, "train")
     images: Any = build.build_training_batches(config, dataset, ONE_RANK)
     largest = max(max(images.load(index).image.shape) for index in range(4))
     assert max(max(dataset.load(index).image.shape) for index in range(4)) > 128
     assert (largest == 128) == (kind != "none")
     assert len(list(own_cache.glob("images/*/*.pixels"))) == (4 if kind == "disk" else 0)
+    assert not caplog.messages
+    monkeypatch.setattr(build, "CACHE", tmp_path / "another")
+    config = make_config(**data, cache_limit_gb=1e-9)
+    images = build.build_training_batches(config, dataset, ONE_RANK)
+    images.load(0)
+    assert [str(warning) in message for message in caplog.messages] == [True] * bool(warning)
 
 
 def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

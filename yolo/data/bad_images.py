@@ -56,14 +56,16 @@ def nominal_hw(
     return height, width
 
 
-def check_bad_share(bad: int, images: int, max_bad_share: float, last: object) -> None:
+def check_bad_share(
+    bad: int, images: int, max_bad_share: float, last: object, key_prefix: str = ""
+) -> None:
     """Raise a UserError, which ends with the ``last`` reason, if too many of the images are bad."""
     allowed = int(max_bad_share * images)
     if bad > allowed:
+        key = f"{key_prefix}max_bad_share"
         raise UserError(
-            f"{bad:,} of the {images:,} images cannot be read, and max_bad_share "
-            f"{max_bad_share:g} allows {allowed:,}; repair them or raise max_bad_share. The last "
-            f"one: {last}"
+            f"{bad:,} of the {images:,} images cannot be read, and {key} {max_bad_share:g} allows "
+            f"{allowed:,}; repair them or raise {key}. The last one: {last}"
         )
 
 
@@ -76,13 +78,15 @@ class _CountedBadImages:
     Args:
         images: whatever loads them.
         max_bad_share: above this share of bad images loading fails.
+        key_prefix: what stands before "max_bad_share" in messages.
     """
 
     _substitute: str
 
-    def __init__(self, images: ImageData, *, max_bad_share: float) -> None:
+    def __init__(self, images: ImageData, *, max_bad_share: float, key_prefix: str = "") -> None:
         self._images = images
         self._max_bad_share = max_bad_share
+        self._key_prefix = key_prefix
         self._bad = multiprocessing.RawArray("b", len(images))
 
     def __len__(self) -> int:
@@ -92,7 +96,7 @@ class _CountedBadImages:
         """Name a bad image, unless another worker has; raise a UserError if it is one too many."""
         known, self._bad[index] = self._bad[index], 1
         count = bytes(self._bad).count(1)
-        check_bad_share(count, len(self), self._max_bad_share, error)
+        check_bad_share(count, len(self), self._max_bad_share, error, self._key_prefix)
         if not known:
             _log.warning(
                 "%s; %s takes its place (bad image %s of at most %s)",

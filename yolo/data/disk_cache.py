@@ -41,15 +41,21 @@ class DiskCache(ImageCache):
     writes to the same number, under a lock.
 
     Args:
-        dataset, side_px: see ``ImageCache``.
+        dataset, side_px, key_prefix: see ``ImageCache``.
         limit_bytes: the most space of the folder; images beyond it are decoded each time.
         folder: shared by all data sets and settings.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, folder: Path
+        self,
+        dataset: DetectionDataset,
+        *,
+        side_px: int,
+        limit_bytes: int,
+        folder: Path,
+        key_prefix: str = "",
     ) -> None:
-        super().__init__(dataset, side_px=side_px)
+        super().__init__(dataset, side_px=side_px, key_prefix=key_prefix)
         self._limit_bytes = limit_bytes
         self._root = folder
         settings = f"{_MAGIC!r} {side_px} {cv2.__version__} {PIL.__version__}"
@@ -99,7 +105,8 @@ class DiskCache(ImageCache):
         header = _header(key, (*kept.image.shape[:2], *kept.original_hw), pixels)
         try:
             if not self._reserve(len(header) + pixels.nbytes):
-                self._close(f"it has reached its limit of {self._limit_bytes / 1e9:g} GB")
+                limit = f"{self._setting}_limit_gb ({self._limit_bytes / 1e9:g} GB)"
+                self._close(f"it has reached {limit}")
                 return
             with atomic_path(self._path(key)) as temporary, temporary.open("wb") as file:
                 file.write(header)
@@ -135,8 +142,9 @@ class DiskCache(ImageCache):
                 return
             self._is_closed.value = True
         _log.warning(
-            "no more images are kept in the cache %s, for %s; those missing there are decoded each "
-            "time, and it may be deleted to make room",
+            "%s: no more images are kept in %s, for %s; those missing there are decoded each time, "
+            "and it may be deleted to make room",
+            self._setting,
             self._root,
             reason,
         )

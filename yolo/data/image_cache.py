@@ -42,11 +42,13 @@ class ImageCache(ABC):
         dataset: the images.
         side_px: the longer side that they are shrunk to: the largest that training asks for.
             Smaller ones stay as they are.
+        key_prefix: what stands before "cache" and "cache_limit_gb" in messages.
     """
 
-    def __init__(self, dataset: DetectionDataset, *, side_px: int) -> None:
+    def __init__(self, dataset: DetectionDataset, *, side_px: int, key_prefix: str = "") -> None:
         self._dataset = dataset
         self._side_px = side_px
+        self._setting = f"{key_prefix}cache"
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -120,32 +122,35 @@ class MemoryCache(ImageCache):
     would else show a flag to other processes before the pixels.
 
     Args:
-        dataset, side_px: see ``ImageCache``.
+        dataset, side_px, key_prefix: see ``ImageCache``.
         limit_bytes: the most memory; images beyond it are decoded each time.
 
     Raises:
         UserError: there is not so much memory.
     """
 
-    def __init__(self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int) -> None:
-        super().__init__(dataset, side_px=side_px)
+    def __init__(
+        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, key_prefix: str = ""
+    ) -> None:
+        super().__init__(dataset, side_px=side_px, key_prefix=key_prefix)
         sizes = _slot_bytes(dataset.annotations, side_px)
         ends, count = np.cumsum(sizes), len(sizes)
         self._starts = ends - sizes
         self._slots = int(np.searchsorted(ends, limit_bytes, side="right"))
         pixels = int(ends[self._slots - 1]) if self._slots else 0
-        memory = _allocate(pixels + count * 17)
+        memory = _allocate(pixels + count * 17, self._setting)
         self._pixels = np.frombuffer(memory, np.uint8, pixels)
         self._shapes = np.frombuffer(memory, np.uint32, count * 4, offset=pixels).reshape(count, 4)
         self._ready = np.frombuffer(memory, np.uint8, count, offset=pixels + count * 16)
         self._lock = multiprocessing.Lock()
         if self._slots < count:
             _log.warning(
-                "%d of %d images fit into the %g GB of memory for the cache; the others are "
-                "decoded each time",
+                "%s: %d of %d images fit into memory of %s_limit_gb; the others are decoded each "
+                "time",
+                self._setting,
                 self._slots,
                 count,
-                limit_bytes / 1e9,
+                self._setting,
             )
 
     def _key(self, index: int) -> int:
@@ -172,8 +177,8 @@ class MemoryCache(ImageCache):
 
     def __reduce__(self) -> Any:
         raise UserError(
-            "the cache 'ram' is for systems whose loader processes are forked and share memory, "
-            "which this one's do not; use 'disk', or no workers."
+            f"{self._setting}: 'ram' is for systems whose loader processes are forked and share "
+            "memory, which this one's do not; use 'disk', or no workers."
         )
 
 
@@ -185,7 +190,7 @@ def _slot_bytes(annotations: Annotations, side_px: int) -> np.ndarray:
     return np.array([-(-count * CHANNELS // 16) * 16 for count in pixels], np.int64)
 
 
-def _allocate(length: int) -> mmap.mmap:
+def _allocate(length: int, setting: str) -> mmap.mmap:
     """Zeros that forked processes share."""
     available = memory_bytes()
     try:
@@ -194,6 +199,6 @@ def _allocate(length: int) -> mmap.mmap:
     except OSError:
         pass
     raise UserError(
-        f"'ram' asks for {length / 1e9:.1f} GB, more than this machine can give; lower "
-        "cache_limit_gb or use 'disk'."
+        f"{setting}: 'ram' asks for {length / 1e9:.1f} GB, more than this machine can give; lower "
+        f"{setting}_limit_gb or use 'disk'."
     )

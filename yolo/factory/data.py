@@ -32,6 +32,9 @@ from yolo.train.distributed import Ranks
 CACHE = REPOSITORY_ROOT / "data" / "cache"
 """What was read of many small files; may be deleted at any time."""
 
+KEY_PREFIX = "data."
+"""What stands before the names of settings in messages of yolo/data."""
+
 DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "class_folder": ClassFolderDataset,
     "class_shapes": ClassShapesDataset,
@@ -78,7 +81,8 @@ def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> Detec
             return opened()
         dataset = opened(on_bad_image=errors.append)
         if errors:
-            check_bad_share(len(errors), len(dataset), config.data.max_bad_share, errors[-1])
+            share = config.data.max_bad_share
+            check_bad_share(len(errors), len(dataset), share, errors[-1], KEY_PREFIX)
     if errors:
         counts = f"{len(errors):,} of the {len(dataset):,} images of {place}"
         _log.warning("%s cannot be read; each is named where it is met", counts)
@@ -193,7 +197,7 @@ def _training_images(
     """The images as training loads them, from the files outwards."""
     images: ImageData = dataset if data.cache == "none" else _cached(data, dataset)
     if data.on_error == "skip":
-        images = TolerantImages(images, max_bad_share=data.max_bad_share)
+        images = TolerantImages(images, max_bad_share=data.max_bad_share, key_prefix=KEY_PREFIX)
     return images
 
 
@@ -206,13 +210,14 @@ def largest_side_px(data: DataConfig | ClassificationDataConfig) -> int:
 
 def _cached(data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset) -> ImageCache:
     """Decoded images at the largest size of the training; processes share a machine's memory."""
-    limit_bytes, side_px = int(data.cache_limit_gb * 1e9), largest_side_px(data)
-    if data.cache == "disk":
-        folder = CACHE / "images"
-        return DiskCache(dataset, side_px=side_px, limit_bytes=limit_bytes, folder=folder)
-    limit_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    with naming("data.cache"):
-        return MemoryCache(dataset, side_px=side_px, limit_bytes=limit_bytes)
+    limit_bytes = int(data.cache_limit_gb * 1e9)
+    if data.cache == "ram":
+        limit_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        kind: Callable[..., ImageCache] = MemoryCache
+    else:
+        kind = partial(DiskCache, folder=CACHE / "images")
+    side_px = largest_side_px(data)
+    return kind(dataset, side_px=side_px, limit_bytes=limit_bytes, key_prefix=KEY_PREFIX)
 
 
 def _build_augment(config: TaskConfig) -> Augment:
@@ -235,7 +240,8 @@ def build_evaluation_batches(
     """This rank's letterboxed batches of a whole data set."""
     images: ImageData = dataset
     if config.data.on_error == "skip":
-        images = ImagesOrEmpty(dataset, max_bad_share=config.data.max_bad_share)
+        share = config.data.max_bad_share
+        images = ImagesOrEmpty(dataset, max_bad_share=share, key_prefix=KEY_PREFIX)
     return EvaluationBatches(
         dataset=images,
         image_size_px=image_size_px or config.data.image_size,
