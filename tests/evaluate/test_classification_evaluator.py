@@ -9,8 +9,8 @@ from tests.detectors import ONE_RANK
 from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.data.transforms.augment import letterbox_sample
 from yolo.detection.losses.classification import ClassificationLoss
-from yolo.evaluate.classification_evaluator import ClassificationEvaluator
-from yolo.evaluate.metrics.accuracy import label_accuracy
+from yolo.evaluate.evaluators import ClassificationEvaluator
+from yolo.evaluate.metrics.metric import top_k
 from yolo.evaluate.network_run import NetworkRun
 from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks
@@ -60,7 +60,7 @@ def evaluator(**changes) -> ClassificationEvaluator:
         "batches": batches(),
         "images": len(LABELS),
         "loss": ClassificationLoss(),
-        "accuracy": label_accuracy,
+        "accuracy": top_k,
         "precision": Precision("fp32"),
         "ranks": ONE_RANK,
     }

@@ -15,9 +15,9 @@ from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
-from yolo.evaluate.metrics.accuracy import grid_accuracy
+from yolo.evaluate.evaluators import DetectionEvaluator, Found
 from yolo.evaluate.metrics.coco import CocoMetric
+from yolo.evaluate.metrics.metric import grid_accuracy
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.network_run import NetworkRun
 from yolo.letterbox import Letterbox

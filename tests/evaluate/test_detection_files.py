@@ -10,8 +10,8 @@ from tests.data.voc_files import voc_object, voc_xml, write_voc
 from tests.reference import voc_metric as reference
 from yolo.data.formats.voc import VocDataset
 from yolo.errors import UserError
-from yolo.evaluate.detection_evaluator import Found
 from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
+from yolo.evaluate.evaluators import Found
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.network_run import RunTotals
 

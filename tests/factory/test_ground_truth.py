@@ -12,7 +12,7 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.voc import VocDataset
 from yolo.data.loader import EvaluationBatches
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.detection_evaluator import DetectionEvaluator
+from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.network_run import NetworkRun
 from yolo.factory.evaluator import build_metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
-from yolo.evaluate.detection_evaluator import Found
+from yolo.evaluate.evaluators import Found
 
 
 def write_coco_results(path: Path, dataset: DetectionDataset, found: Found) -> None:
@@ -32,9 +32,7 @@ class TextFiles:
     ``detections/<image>.txt`` has a line ``class confidence left top right bottom`` for each box,
     ``groundtruths/<image>.txt`` a line ``class left top right bottom`` for each truth that is not
     ignored, for the format knows none such. Pixels are VOC's, as that tool counts inclusively too.
-
-    Raises:
-        UserError: files of other images lie there already, and the tool would count them in.
+    Files of other images in the folders, which the tool would count in, are an error at once.
     """
 
     def __init__(self, folder: Path, dataset: DetectionDataset) -> None:
@@ -48,45 +46,44 @@ class TextFiles:
     def write(self, found: Found) -> None:
         """Write a file for every image, also where there is no box."""
         annotations, classes = self._dataset.annotations, self._classes
-        index_of = {int(number): i for i, number in enumerate(annotations.image_ids)}
-        detections: list[list[str]] = [[] for _ in self._names]
+        detections: dict[int, list[str]] = {i: [] for i in annotations.image_ids.tolist()}
         for image_id, label, box, score in _rows(found):
-            line = f"{classes[label]} {score:.9g} {inclusive(box)}"
-            detections[index_of[image_id]].append(line)
-        truths: list[list[str]] = [[] for _ in self._names]
-        for i, lines in enumerate(truths):
-            for box, label, ignored in zip(*annotations.truth(i), strict=True):
-                lines += [] if ignored else [f"{classes[label]} {inclusive(box)}"]
-        for place, contents in zip(self._folders, (detections, truths), strict=True):
-            _write_lines(place, self._names, contents)
+            detections[image_id].append(f"{classes[label]} {score:.9g} {inclusive(box)}")
+        truths = [
+            [
+                f"{classes[label]} {inclusive(box)}"
+                for box, label, ignored in zip(*annotations.truth(i), strict=True)
+                if not ignored
+            ]
+            for i in range(len(annotations))
+        ]
+        _write_lines(self._folders[0], self._names, list(detections.values()))
+        _write_lines(self._folders[1], self._names, truths)
 
 
 class VocFiles:
     """The result files of the VOC server, ``<competition>_det_<image set>_<class>.txt``.
 
-    A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``.
+    A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``. Files of other classes in the
+    folder are an error at once.
 
     Args:
         start: of the files' names, such as ``comp4_det_test_``: comp3 is trained on VOC's own
             images, comp4 on any.
-
-    Raises:
-        UserError: files of other classes lie there already.
     """
 
     def __init__(self, folder: Path, dataset: DetectionDataset, start: str) -> None:
-        self._folder, self._dataset = folder, dataset
+        self._folder = folder
         self._names = [f"{start}{name}.txt" for name in _words(dataset.class_names, "classes")]
-        self._images = _image_names(dataset)
+        ids = dataset.annotations.image_ids.tolist()
+        self._image_of = dict(zip(ids, _image_names(dataset), strict=True))
         _refuse_others(folder, f"{start}*.txt", self._names)
 
     def write(self, found: Found) -> None:
         """Write a file for every class, also where nothing was found."""
-        ids = self._dataset.annotations.image_ids.tolist()
-        name_of = dict(zip(ids, self._images, strict=True))
         contents: list[list[str]] = [[] for _ in self._names]
         for image_id, label, box, score in _rows(found):
-            contents[label].append(f"{name_of[image_id]} {score:.9g} {inclusive(box)}")
+            contents[label].append(f"{self._image_of[image_id]} {score:.9g} {inclusive(box)}")
         _write_lines(self._folder, self._names, contents)
 
 

@@ -18,31 +18,24 @@ from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.records import Detections
 
-VERSION = 1
-PREFIX = "yolo."
-"""Of every entry, so that they cannot be taken for those of the program that wrote the graph."""
-
 METADATA_FILE = "card.json"
 """The metadata's place among the extra files of a TorchScript file."""
 
-SUFFIXES = (".onnx", ".torchscript")
+_VERSION = 1
+_PREFIX = "yolo."
+"""Of every entry, so that they cannot be taken for those of the program that wrote the graph."""
 
-MULTIPLE_PX = 32
-"""Height and width of images are multiples of it."""
+_SUFFIXES = (".onnx", ".torchscript")
+_MULTIPLE_PX = 32  # of which height and width of images are multiples
 
 Package = Literal["onnx", "onnxscript", "onnxruntime"]
-"""The packages that only exporting needs."""
 
 Run = Callable[[Tensor], list[Tensor]]
 """Images on the CPU -> the file's outputs on the CPU."""
 
 
 def need(package: Package) -> ModuleType:
-    """Import an optional package; nothing else is ever imported by a name.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Import a package that only exporting needs; nothing else is ever imported by a name."""
     assert package in get_args(Package)
     try:
         return importlib.import_module(package)
@@ -57,37 +50,26 @@ def need(package: Package) -> ModuleType:
 class ExportMetadata:
     """The metadata that travels in an exported file.
 
-    Attributes:
-        category_ids: label -> category id of the data set.
-        image_size_px: side of the network's input.
-        fill_colour_rgb: of the letterbox.
-        conf, iou, max_detections, max_candidates, labels: of the suppression, see ``Postprocess``.
-            With ``nms`` they are part of the graph, otherwise they are what training scored with.
-        generation: the head's type.
-        config: the whole config of the training, plain data.
-        step: of the checkpoint.
-        precision: of the convolutions.
-        dynamic_size: whether any height and width that are multiples of 32 will do.
-        nms: whether the suppression is inside.
-        float_input: whether images are float32, 0..255, and not uint8.
+    The thresholds and ``labels`` are of the suppression, see ``Postprocess``. With ``nms`` they are
+    part of the graph, otherwise they are what training scored with.
     """
 
     class_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    image_size_px: int
-    fill_colour_rgb: tuple[int, ...]
+    category_ids: tuple[int, ...]  # by label
+    image_size_px: int  # side of the network's input
+    fill_colour_rgb: tuple[int, ...]  # of the letterbox
     conf: float
     iou: float
     max_detections: int
     max_candidates: int
     labels: Literal["best_class", "all_classes"]
-    generation: str
-    config: dict[str, Any]
-    step: int
-    precision: Literal["fp32", "fp16"]
-    dynamic_size: bool
-    nms: bool
-    float_input: bool = False
+    generation: str  # the head's type
+    config: dict[str, Any]  # the training's whole config
+    step: int  # of the checkpoint
+    precision: Literal["fp32", "fp16"]  # of the convolutions
+    dynamic_size: bool  # any height and width that are multiples of 32 will do
+    nms: bool  # the suppression is inside
+    float_input: bool = False  # images are float32, 0..255, and not uint8
 
     def postprocess(self) -> Postprocess:
         return Postprocess(
@@ -96,35 +78,31 @@ class ExportMetadata:
 
     def to_metadata(self) -> dict[str, str]:
         """One entry for each attribute, its value as JSON."""
-        content = {"version": VERSION, **asdict(self)}
-        return {PREFIX + name: json.dumps(value) for name, value in content.items()}
+        content = {"version": _VERSION, **asdict(self)}
+        return {_PREFIX + name: json.dumps(value) for name, value in content.items()}
 
     @classmethod
     def from_metadata(cls, entries: Mapping[str, str], *, owner: str) -> ExportMetadata:
-        """The metadata among a file's entries; ``owner`` names the file in errors.
-
-        Raises:
-            UserError: it is not one of ours, or of a version that this code does not know.
-        """
-        if PREFIX + "version" not in entries:
+        """The metadata among a file's entries; ``owner`` names the file in errors."""
+        if _PREFIX + "version" not in entries:
             raise UserError(
                 f"{owner}: not a file that export.py wrote: its metadata has no classes and sizes"
             )
         try:
             names = [field.name for field in fields(cls)]
-            content = {name: json.loads(entries[PREFIX + name]) for name in names}
-            version = json.loads(entries[PREFIX + "version"])
+            content = {name: json.loads(entries[_PREFIX + name]) for name in names}
+            version = json.loads(entries[_PREFIX + "version"])
         except (KeyError, ValueError) as error:
             raise UserError(f"{owner}: its metadata is damaged ({error})") from error
-        if version != VERSION:
-            raise UserError(f"{owner}: export version {version}; this code reads {VERSION}")
+        if version != _VERSION:
+            raise UserError(f"{owner}: export version {version}; this code reads {_VERSION}")
         lists = ("class_names", "category_ids", "fill_colour_rgb")
         return cls(**content | {name: tuple(content[name]) for name in lists})
 
 
 def is_exported(path: Path) -> bool:
     """Whether the name is that of an exported file."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in _SUFFIXES
 
 
 class ExportedModel:
@@ -140,13 +118,9 @@ class ExportedModel:
 
     @classmethod
     def open(cls, path: Path) -> ExportedModel:
-        """Open a file by its ending.
-
-        Raises:
-            UserError: there is no such file, it cannot be read, or export.py did not write it.
-        """
+        """Open a file by its ending."""
         if not is_exported(path):
-            raise UserError(f"{path}: must end in {' or '.join(SUFFIXES)}, as export.py writes it")
+            raise UserError(f"{path}: must end in {' or '.join(_SUFFIXES)}, as export.py writes it")
         if not path.is_file():
             raise UserError(f"{path}: there is no such file")
         opened = _open_onnx if path.suffix.lower() == ".onnx" else _open_torchscript
@@ -155,14 +129,8 @@ class ExportedModel:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes and scores before any suppression, on the CPU.
 
-        Args:
-            images: uint8 (B, 3, H, W), RGB, letterboxed.
-
-        Returns:
-            Boxes float32 (B, N, 4), xyxy in pixels of the images, and scores float32 (B, N, K).
-
-        Raises:
-            UserError: images of a size that the file does not take.
+        Images are uint8 (B, 3, H, W), RGB, letterboxed. Boxes are float32 (B, N, 4), xyxy in pixels
+        of the images, scores float32 (B, N, K). A size that the file does not take is a UserError.
         """
         assert not self.metadata.nms, "with the suppression inside, there is only detect()"
         boxes, scores = self._outputs(images)
@@ -179,24 +147,20 @@ class ExportedModel:
         ]
 
     def _outputs(self, images: Tensor) -> list[Tensor]:
-        self._check_size(*images.shape[2:])
-        images = images.cpu().contiguous()
-        return self._run(images.float() if self.metadata.float_input else images)
-
-    def _check_size(self, height: int, width: int) -> None:
-        size_px = self.metadata.image_size_px
-        if (height, width) == (size_px, size_px):
-            return
-        if not self.metadata.dynamic_size:
+        size_px, (height, width) = self.metadata.image_size_px, images.shape[2:]
+        is_other = (height, width) != (size_px, size_px)
+        if is_other and not self.metadata.dynamic_size:
             raise UserError(
                 f"{self.path}: takes images of {size_px} x {size_px} px, not of {width} x "
                 f"{height}; export with --image-size, or with --dynamic-size"
             )
-        if height % MULTIPLE_PX or width % MULTIPLE_PX:
+        if is_other and (height % _MULTIPLE_PX or width % _MULTIPLE_PX):
             raise UserError(
-                f"{self.path}: takes images whose sides are multiples of {MULTIPLE_PX} px, not "
+                f"{self.path}: takes images whose sides are multiples of {_MULTIPLE_PX} px, not "
                 f"of {width} x {height}"
             )
+        images = images.cpu().contiguous()
+        return self._run(images.float() if self.metadata.float_input else images)
 
 
 class ExportedDetector(nn.Module):

@@ -47,8 +47,6 @@ class RunTotals:
 
 @dataclass
 class _RankTotals:
-    """What this rank has added up so far."""
-
     losses: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
     images: int = 0
@@ -59,21 +57,13 @@ class _RankTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRun:
-    """Runs a network over a data set.
+    """Runs a network over a data set."""
 
-    Attributes:
-        batches: this rank's, letterboxed: batch i of the data goes to rank i modulo their number.
-        images: of all ranks.
-        precision, ranks: how and where to compute.
-        loss: for its terms on this data; None (of an exported file) computes none.
-        accuracy: for what is counted; None counts nothing.
-    """
-
-    batches: EvaluationBatches | Sequence[Batch]
-    images: int
+    batches: EvaluationBatches | Sequence[Batch]  # letterboxed; the i-th is rank i % world_size's
+    images: int  # of all ranks
     precision: Precision
     ranks: Ranks
-    loss: nn.Module | None = None
+    loss: nn.Module | None = None  # None, of an exported file, computes no terms
     accuracy: Accuracy | None = None
 
     @torch.inference_mode()
@@ -85,10 +75,9 @@ class NetworkRun:
         decode: Callable[[Any], Decoded],
         keep: Callable[[int, Batch, Decoded], None],
     ) -> RunTotals | None:
-        """Run a network once, in evaluation mode.
+        """Run a network once, in evaluation mode; it is left in the mode that it has.
 
         Args:
-            model: is left in the mode that it has.
             interrupted: asked before each batch.
             decode: the network's outputs to answers on the host; its time is counted.
             keep: gets index, batch and answers of each of this rank's batches.

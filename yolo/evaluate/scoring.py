@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from yolo.data.formats.detection import DetectionDataset
-from yolo.evaluate.classification_evaluator import ClassificationEvaluator
-from yolo.evaluate.detection_evaluator import DetectionEvaluator, Found
+from yolo.evaluate.evaluators import ClassificationEvaluator, DetectionEvaluator, Found
 from yolo.evaluate.metrics.metric import PrecisionRecall
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.train.failures import explain_out_of_memory
@@ -34,25 +33,17 @@ class ScoredModel:
     image_size_px: int  # that it was trained at
 
     def log_start(self, log: Log) -> None:
-        log(
-            f"{self.path} (step {self.step}): {len(self.dataset):,} images of data.{self.split}, "
-            f"{self.device}"
-        )
+        images = f"{len(self.dataset):,} images of data.{self.split}"
+        log(f"{self.path} (step {self.step}): {images}, {self.device}")
 
     def report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """What the report of any task begins with."""
-        return {
-            "checkpoint": str(self.path),
-            "step": self.step,
-            "split": self.split,
-            "results": results,
-        }
+        of_model = {"checkpoint": str(self.path), "step": self.step, "split": self.split}
+        return {**of_model, "results": results}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierScorer(ScoredModel):
-    """A trained classifier and its evaluator."""
-
     evaluator: ClassificationEvaluator
 
     def score(self, log: Log) -> dict[str, Any]:
@@ -67,16 +58,12 @@ class ClassifierScorer(ScoredModel):
             evaluation = self.evaluator.evaluate(self.model, lambda: False)
         assert evaluation is not None
         log(evaluation.text)
-        return {
-            **self.report([{"stats": evaluation.figures}]),
-            "images_per_second": {"network": evaluation.images_per_second},
-        }
+        report = self.report([{"stats": evaluation.figures}])
+        return {**report, "images_per_second": {"network": evaluation.images_per_second}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorScorer(ScoredModel):
-    """A trained detector and its evaluator."""
-
     evaluator: DetectionEvaluator  # with the loss; of an exported file without
     conf: float  # the lowest confidence that the evaluator keeps
     voc_iou: float  # from which on the curves take a box for a truth's
@@ -116,12 +103,8 @@ class DetectorScorer(ScoredModel):
         )
         for write in outputs:
             write(found)
-        return {
-            **self.report(results),
-            "losses": losses,
-            "accuracy": found.accuracy,
-            "images_per_second": speed,
-        }
+        of_run = {"losses": losses, "accuracy": found.accuracy, "images_per_second": speed}
+        return self.report(results) | of_run
 
     def _score_above(self, conf: float, found: Found, log: Log) -> dict[str, Any]:
         kept = found.above(conf)
@@ -148,7 +131,10 @@ class ModelCurves:
         metric = VocMetric.of_dataset(dataset, iou=iou)
         of_category = metric.curves(found.with_categories(dataset.category_ids))
         names = zip(dataset.class_names, dataset.category_ids, strict=True)
-        curves = {name: of_category[category] for name, category in names}
         return cls(
-            checkpoint=scorer.path, step=scorer.step, split=scorer.split, iou=iou, curves=curves
+            checkpoint=scorer.path,
+            step=scorer.step,
+            split=scorer.split,
+            iou=iou,
+            curves={name: of_category[category] for name, category in names},
         )

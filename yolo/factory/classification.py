@@ -9,8 +9,8 @@ import torch
 from yolo.config import ClassificationConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.classification import ClassificationLoss
-from yolo.evaluate.classification_evaluator import ClassificationEvaluator
-from yolo.evaluate.metrics.accuracy import label_accuracy
+from yolo.evaluate.evaluators import ClassificationEvaluator
+from yolo.evaluate.metrics.metric import top_k
 from yolo.factory.detector import build_encoder, preprocessing_of
 from yolo.factory.evaluator import build_network_run
 from yolo.models.detector import Classifier
@@ -51,7 +51,7 @@ def build_classification_evaluator(
 ) -> ClassificationEvaluator:
     """Score on a data set with the config's settings."""
     return ClassificationEvaluator(
-        network=build_network_run(config, dataset, ranks, precision, loss, label_accuracy),
+        network=build_network_run(config, dataset, ranks, precision, loss, top_k),
         class_names=dataset.class_names,
         monitor=config.evaluation.monitor,
         pictures=pictures,

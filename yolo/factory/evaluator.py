@@ -9,10 +9,9 @@ from torch import nn
 from yolo.config import Config, TaskConfig
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.formats.detection import DetectionDataset
-from yolo.evaluate.detection_evaluator import DetectionEvaluator
-from yolo.evaluate.metrics.accuracy import grid_accuracy
+from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
-from yolo.evaluate.metrics.metric import Metric
+from yolo.evaluate.metrics.metric import Metric, grid_accuracy
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.network_run import Accuracy, NetworkRun
 from yolo.factory.data import build_evaluation_batches

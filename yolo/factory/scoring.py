@@ -14,8 +14,8 @@ from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
-from yolo.evaluate.detection_evaluator import Found
 from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
+from yolo.evaluate.evaluators import Found
 from yolo.evaluate.exported import ExportedDetector, ExportedModel, is_exported
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves
 from yolo.factory.classification import (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.loader import TrainingBatches
-from yolo.evaluate.metrics.accuracy import label_accuracy
+from yolo.evaluate.metrics.metric import top_k
 from yolo.factory.anchors import describe_anchors
 from yolo.factory.classification import (
     build_classification_evaluator,
@@ -132,7 +132,7 @@ def _classification(config: ClassificationConfig, train: DetectionDataset, ranks
         title=f"{config.model.encoder.type} classifier, {len(train.class_names)} classes",
         model=build_classifier(config, train.class_names),
         loss=loss,
-        accuracy=label_accuracy,
+        accuracy=top_k,
         batches=build_training_batches(config, train, ranks),
         train=train,
         evaluator=partial(build_classification_evaluator, config, loss=loss),

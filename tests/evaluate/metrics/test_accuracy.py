@@ -9,7 +9,7 @@ from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
-from yolo.evaluate.metrics.accuracy import grid_accuracy, top_k
+from yolo.evaluate.metrics.metric import grid_accuracy, top_k
 from yolo.records import GridMatches, Targets
 
 LARGE = 9.0
@@ -169,31 +169,43 @@ def test_a_truth_whose_place_is_taken_is_dropped(generation: str) -> None:
 SCORES = torch.tensor([0.1, 0.9, 0.4, 0.8, 0.3, 0.7, 0.2])  # from best: 1, 3, 5, 2, 4, 6, 0
 
 
+def count_best(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    n = len(labels)
+    targets = Targets(
+        boxes_cxcywh_norm=torch.full((n, 4), 0.5),
+        labels=labels,
+        image_index=torch.arange(n),
+        ignored=torch.zeros(n) > 0,
+        max_per_image=1,
+    )
+    return top_k(logits, targets)
+
+
 def test_top_k_by_hand():
     labels = torch.tensor([1, 3, 4, 6, 0])  # places 1, 2, 5, 6, 7
-    counts = top_k(SCORES.expand(5, 7), labels)
+    counts = count_best(SCORES.expand(5, 7), labels)
     assert counts["top1"].tolist() == [1, 5]
     assert counts["top5"].tolist() == [3, 5]
 
 
 def test_equal_scores_are_no_answer():
     labels = torch.tensor([0, 3])
-    assert top_k(torch.zeros(2, 7), labels)["top1"].tolist() == [0, 2]
-    assert top_k(torch.zeros(2, 7), labels)["top5"].tolist() == [0, 2]
+    assert count_best(torch.zeros(2, 7), labels)["top1"].tolist() == [0, 2]
+    assert count_best(torch.zeros(2, 7), labels)["top5"].tolist() == [0, 2]
     two = one_hot(torch.tensor([0, 3]), 7) + one_hot(torch.tensor([1, 1]), 7)
-    counts = top_k(two.float(), labels)
+    counts = count_best(two.float(), labels)
     assert (counts["top1"].tolist(), counts["top5"].tolist()) == ([0, 2], [2, 2])
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_network_that_diverged_hits_nothing(broken):
     labels = torch.tensor([2])
-    assert top_k(torch.full((1, 9), broken), labels)["top5"].tolist() == [0, 1]
+    assert count_best(torch.full((1, 9), broken), labels)["top5"].tolist() == [0, 1]
     scores = torch.zeros(1, 9)
     scores[0, 2] = broken
-    assert top_k(scores, labels)["top1"].tolist() == [int(broken == float("inf")), 1]
+    assert count_best(scores, labels)["top1"].tolist() == [int(broken == float("inf")), 1]
 
 
 def test_few_classes():
-    counts = top_k(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0]))
+    counts = count_best(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0]))
     assert (counts["top1"].tolist(), counts["top5"].tolist()) == ([0, 1], [1, 1])

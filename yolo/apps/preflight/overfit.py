@@ -24,7 +24,7 @@ from yolo.apps.report.plots import Line
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
-from yolo.evaluate.detection_evaluator import DetectionEvaluator
+from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.factory.anchors import settle_anchors
 from yolo.factory.data import build_dataset, build_evaluation_batches
 from yolo.factory.detector import build_coder

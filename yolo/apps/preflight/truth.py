@@ -19,7 +19,7 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.assign import assign_best_anchor, assign_first_in_cell
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.detection_evaluator import DetectionEvaluator
+from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.evaluate.network_run import NetworkRun
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import build_coder

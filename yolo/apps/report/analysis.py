@@ -12,7 +12,7 @@ import numpy as np
 from yolo.apps.report.charts import reliability_chart
 from yolo.apps.report.gallery import MOST_PER_IMAGE, Gallery
 from yolo.apps.report.page import Cell, Filled, render, write_page
-from yolo.evaluate.detection_evaluator import Found
+from yolo.evaluate.evaluators import Found
 from yolo.evaluate.metrics.detection_errors import (
     BACKGROUND_IOU,
     MATCH_IOU,

@@ -15,7 +15,7 @@ from yolo.apps.report.page import picture
 from yolo.boxes import pairwise_iou
 from yolo.data.bad_images import BAD
 from yolo.data.formats.detection import DetectionDataset
-from yolo.evaluate.detection_evaluator import Found
+from yolo.evaluate.evaluators import Found
 from yolo.evaluate.metrics.detection_errors import (
     BACKGROUND_IOU,
     MATCH_IOU,

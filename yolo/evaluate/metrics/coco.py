@@ -52,9 +52,8 @@ class CocoMetric:
     def evaluate(self, found: DetectedBoxes) -> MetricResult:
         """Score the detections of all images at once.
 
-        Those of categories that the ground truth does not define are left out, as COCO's definition
-        has it. A box that is not finite is an empty one at the origin, which matches nothing, and
-        such a score is 0.
+        Those of categories that the ground truth does not define are left out, as COCO has it. A
+        box that is not finite is an empty one at the origin, matching nothing; such a score is 0.
         """
         rows = coco_rows(found)
         assert np.isin(rows[:, 0], self._image_ids).all(), "detections on images without truth"
@@ -99,17 +98,11 @@ def box_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coco_rows(found: DetectedBoxes) -> np.ndarray:
-    """Pack into float64 (D, 7): image id, x, y, width, height, score, category id.
-
-    Boxes and scores that are not finite become 0.
-    """
-    rows = np.empty((len(found.scores), 7), dtype=np.float64)
+    """float64 (D, 7): image id, x, y, width, height, score, category id; 0 where not finite."""
     boxes = np.asarray(found.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)  # (D, 4)
-    rows[:, 0] = found.image_ids
-    rows[:, 1:3] = boxes[:, :2]
-    rows[:, 3:5] = boxes[:, 2:] - boxes[:, :2]
-    rows[:, SCORE] = found.scores
-    rows[:, 6] = found.category_ids
+    corner, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    columns = (found.image_ids, corner, size, found.scores, found.category_ids)
+    rows = np.column_stack(columns).astype(np.float64)
     rows[~np.isfinite(rows[:, 1:5]).all(axis=1), 1:5] = 0
     rows[~np.isfinite(rows[:, SCORE]), SCORE] = 0
     return rows
@@ -127,7 +120,7 @@ def class_precision(precision: np.ndarray, k: int, name: str) -> float:
 
 
 def run_hotcoco(truth: hotcoco.COCO, rows: np.ndarray) -> hotcoco.COCOeval:
-    """An evaluation by hotcoco, a port of pycocotools to Rust, its results filled in."""
+    """A finished evaluation by hotcoco, a port of pycocotools to Rust."""
     run = hotcoco.COCOeval(truth, truth.load_res(rows), "bbox")
     run.evaluate()
     run.accumulate()
@@ -149,13 +142,20 @@ def _by_hotcoco(truth: dict[str, Any]) -> Score:
 
 def _by_pycocotools(truth: dict[str, Any]) -> Score:
     """Silenced: pycocotools reports each of its steps on stdout."""
-    reference = _silent_coco(truth)
+
+    def index(dataset: dict[str, Any]) -> COCO:
+        coco = COCO()
+        coco.dataset = dataset
+        coco.createIndex()
+        return coco
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = index(truth)
 
     def score(rows: np.ndarray) -> tuple[Sequence[float], np.ndarray]:
         with contextlib.redirect_stdout(io.StringIO()):
             # loadRes cannot be empty
-            none = {**truth, "annotations": []}
-            found = reference.loadRes(rows) if len(rows) else _silent_coco(none)
+            found = reference.loadRes(rows) if len(rows) else index({**truth, "annotations": []})
             run = COCOeval(reference, found, "bbox")
             run.evaluate()
             run.accumulate()
@@ -163,14 +163,6 @@ def _by_pycocotools(truth: dict[str, Any]) -> Score:
         return run.stats, run.eval["precision"]
 
     return score
-
-
-def _silent_coco(dataset: dict[str, Any]) -> COCO:
-    coco = COCO()
-    coco.dataset = dataset
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
 
 
 _BACKENDS: dict[str, Callable[[dict[str, Any]], Score]] = {

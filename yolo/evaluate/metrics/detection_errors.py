@@ -24,12 +24,8 @@ from yolo.evaluate.metrics.coco import (
 )
 from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG, DetectedBoxes
 
-MATCH_IOU = 0.5
-"""From which on a box is a truth's."""
-
-BACKGROUND_IOU = 0.1
-"""Below which a box has nothing to do with a truth."""
-
+MATCH_IOU = 0.5  # from which on a box is a truth's
+BACKGROUND_IOU = 0.1  # below which a box has nothing to do with a truth
 TIDE_KINDS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 
 
@@ -106,32 +102,33 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
     ground_truth = box_truth(ground_truth)
     truth = Truth.of_coco(ground_truth["annotations"])
     rows = coco_rows(found)
-    run = run_hotcoco(hotcoco.COCO(ground_truth), rows)
+    run: Any = run_hotcoco(hotcoco.COCO(ground_truth), rows)
     verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
     to_find = int((~truth.ignored).sum())
     conf, precision, recall, f1 = _best_f1(rows[:, SCORE], verdicts, to_find)
     results, calibration = run.get_results(), run.calibration(iou_threshold=MATCH_IOU)
-    ids = [category["id"] for category in ground_truth["categories"]]
-    bins = [
-        CalibrationBin(
-            low=entry["bin_lower"],
-            high=entry["bin_upper"],
-            confidence=entry["avg_confidence"],
-            share_right=entry["avg_accuracy"],
-            count=entry["count"],
-        )
-        for entry in calibration["bins"]
-    ]
+    precision_of, class_errors = run.eval["precision"], calibration["per_category"]
+    tide = run.tide_errors(pos_thr=MATCH_IOU, bg_thr=BACKGROUND_IOU)
+    bin_keys = ("bin_lower", "bin_upper", "avg_confidence", "avg_accuracy", "count")
     return DetectionErrors(
         stats={name: _known(results[name]) for name in run.metric_keys()},
-        per_class=_per_class(run, ids, calibration["per_category"]),
-        tide=_tide(run),
+        per_class={
+            category["id"]: {
+                **{name: _known(class_precision(precision_of, k, name)) for name in CLASS_FIGURES},
+                "calibration_error": class_errors.get(category["name"], float("nan")),
+            }
+            for k, category in enumerate(ground_truth["categories"])
+        },
+        tide={
+            kind: TideError(tide["counts"].get(kind, 0), tide["delta_ap"][kind])
+            for kind in (*TIDE_KINDS, "FP", "FN")
+        },
         conf=conf,
         precision=precision,
         recall=recall,
         f1=f1,
         confusion=run.confusion_matrix(iou_thr=MATCH_IOU, min_score=conf)["matrix"].astype(int),
-        calibration=bins,
+        calibration=[CalibrationBin(*(b[key] for key in bin_keys)) for b in calibration["bins"]],
         calibration_error=calibration["ece"],
         verdicts=verdicts,
         truth=truth,
@@ -165,25 +162,6 @@ def _best_f1(
     best = int(f1.argmax())
     precision, recall = right[best] / (best + 1), right[best] / max(to_find, 1)
     return float(scores[order[best]]), float(precision), float(recall), float(f1[best])
-
-
-def _per_class(
-    run: Any, ids: list[int], calibration: Mapping[str, float]
-) -> dict[int, dict[str, float]]:
-    precision = run.eval["precision"]
-    return {
-        number: {
-            **{name: _known(class_precision(precision, k, name)) for name in CLASS_FIGURES},
-            "calibration_error": calibration.get(str(number), float("nan")),
-        }
-        for k, number in enumerate(ids)
-    }
-
-
-def _tide(run: Any) -> dict[str, TideError]:
-    errors = run.tide_errors(pos_thr=MATCH_IOU, bg_thr=BACKGROUND_IOU)
-    counts, lost = errors["counts"], errors["delta_ap"]
-    return {kind: TideError(counts.get(kind, 0), lost[kind]) for kind in (*TIDE_KINDS, "FP", "FN")}
 
 
 def _known(figure: float) -> float:

@@ -1,4 +1,8 @@
-"""What every detection metric takes and gives, and the curve of precision over recall."""
+"""What several metrics share: detections, curves of precision over recall, right answers.
+
+Right answers, of a grid's cells and of a classifier, are counted on the device, and nothing waits
+for it. Counts are (2,) by name, right answers and of how many; those of several batches add up.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,19 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from yolo.records import GridMatches, Targets
 
 RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
 """What a detection is; those of ignored truths are not counted."""
 
 RECALL_LEVELS = np.linspace(0, 1, 101)
 """Where the curves of several classes are averaged."""
+
+_OBJECT_THRESHOLD = 0.5
+"""The objectness above which a box claims an object."""
 
 
 class DetectedBoxes(NamedTuple):
@@ -100,3 +111,37 @@ def pooled(curves: Iterable[PrecisionRecall]) -> PrecisionRecall:
     hits = np.concatenate([nothing > 0, *gains])
     order = np.argsort(-scores, kind="stable")
     return PrecisionRecall.of_hits(hits[order], scores[order], sum(c.truths for c in known))
+
+
+@torch.no_grad()
+def grid_accuracy(matches: GridMatches) -> dict[str, Tensor]:
+    """What raw maps get right in one batch: float64 (2,) by name.
+
+    - ``class``: truths whose place gives their class the largest number
+    - ``object``: boxes that own a truth and claim an object
+    - ``no_object``: boxes that own none and claim none
+    - ``placed``: truths that own a place, of all but the ignored ones; the others lost it to a
+      truth in the same cell and are not learnt
+    """
+    positive = matches.objectness > _OBJECT_THRESHOLD  # (M,)
+    right = matches.class_logits.argmax(dim=1) == matches.labels  # (T,)
+    counts = {
+        "class": (right & matches.counted, matches.counted),
+        "object": (positive & matches.owned, matches.owned),
+        "no_object": (~positive & ~matches.owned, ~matches.owned),
+        "placed": (matches.counted, matches.dropped | matches.counted),
+    }
+    return {name: torch.stack([c.sum() for c in pair]).double() for name, pair in counts.items()}
+
+
+def top_k(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
+    """Images whose one label is among the best 1 (``top1``) and the best 5 (``top5``): int64 (2,).
+
+    Another class of the same score counts as better, and so does one whose score is not a number:
+    a network that answers the same for all classes has found nothing. With fewer than 6 classes
+    top-5 means nothing. Instead of logits (B, K) any scores will do.
+    """
+    own = logits.gather(1, targets.labels[:, None])  # (B, 1)
+    better = (~(logits < own)).sum(dim=1) - 1  # (B,), the truth itself is not below itself
+    images = better.new_full((), len(better))
+    return {f"top{k}": torch.stack([(better < k).sum(), images]) for k in (1, 5)}

@@ -40,7 +40,7 @@ class VocMetric:
         image_ids, category_ids: int (N,), of each truth.
         boxes_xyxy_px: float (N, 4), in pixels of the original image.
         difficult: bool (N,), truths that need not be found.
-        all_category_ids: of all classes, also those without a truth.
+        all_category_ids: also of classes without a truth.
         iou: from which on a box is taken for a truth's.
         fixed_conf: confidence of the figure ``mAP_fixed``.
     """
@@ -70,7 +70,7 @@ class VocMetric:
     def of_dataset(
         cls, dataset: DetectionDataset, *, iou: float = 0.5, fixed_conf: float = 0.4
     ) -> VocMetric:
-        """The truth of a data set; what it ignores is difficult."""
+        """Of a data set; what it ignores is difficult."""
         packed = dataset.annotations
         return cls(
             image_ids=packed.image_ids[packed.image_index()],
@@ -92,21 +92,26 @@ class VocMetric:
             }
             for category, curve in self.curves(found).items()
         }
-        stats = {}
-        for name in MONITORS:
-            values = [figures[name.removeprefix("m")] for figures in per_class.values()]
-            known = [value for value in values if value >= 0]
-            stats[name] = float(np.mean(known)) if known else -1.0
-        return MetricResult(stats=stats, table=self._table(stats), per_class=per_class)
+        known = [figures for figures in per_class.values() if figures["AP"] >= 0]
+        stats = {
+            name: float(np.mean([figures[name.removeprefix("m")] for figures in known] or -1.0))
+            for name in MONITORS
+        }
+        points = ("all points", "11 points", f"confidence {self._fixed_conf:g}")
+        table = "\n".join(
+            f" Mean Average Precision  ({name:<9}) @[ IoU={self._iou:.2f} | {text:<15} ] "
+            f"= {value:0.3f}"
+            for (name, value), text in zip(stats.items(), points, strict=True)
+        )
+        return MetricResult(stats=stats, table=table, per_class=per_class)
 
     def curves(self, found: DetectedBoxes) -> dict[int, PrecisionRecall]:
         """Precision over recall by category id; detections of equal scores keep their order."""
         scores = np.nan_to_num(np.asarray(found.scores, np.float64), nan=0.0, posinf=0, neginf=0)
         order = np.argsort(-scores, kind="stable")
         boxes = np.asarray(found.boxes_xyxy_px, np.float64).reshape(-1, 4)[order]
-        scores, image_ids, category_ids = (
-            column[order] for column in (scores, found.image_ids, found.category_ids)
-        )
+        scores, image_ids = scores[order], found.image_ids[order]
+        category_ids = found.category_ids[order]
         curves = {}
         for category, truth in self._truth_of.items():
             mine = np.flatnonzero(category_ids == category)
@@ -116,14 +121,6 @@ class VocMetric:
                 verdict[counted] == RIGHT, scores[mine][counted], int((~truth.difficult).sum())
             )
         return curves
-
-    def _table(self, stats: dict[str, float]) -> str:
-        points = ("all points", "11 points", f"confidence {self._fixed_conf:g}")
-        return "\n".join(
-            f" Mean Average Precision  ({name:<9}) @[ IoU={self._iou:.2f} | {text:<15} ] "
-            f"= {value:0.3f}"
-            for (name, value), text in zip(stats.items(), points, strict=True)
-        )
 
 
 @dataclass(frozen=True, slots=True)

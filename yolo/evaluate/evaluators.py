@@ -1,4 +1,4 @@
-"""Scores a detector: the network once over the data, then the metrics at any confidence."""
+"""The evaluators of both tasks: the network once over the data, then its figures."""
 
 from __future__ import annotations
 
@@ -17,6 +17,64 @@ from yolo.train.evaluation import Evaluation, Pictures
 
 PICTURE_CONF = 0.25
 """Lowest score that is drawn: a picture shows what one would use, the metric wants everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationEvaluator:
+    """Score a classifier on a data set by how often its best answers hold the truth."""
+
+    network: NetworkRun  # over images with one label each, its accuracy ``top_k``
+    class_names: Sequence[str]
+    monitor: str  # top1 or top5
+    pictures: Pictures | None = None  # draws truth and best answer
+    picture_count: int = 0  # spread over the data, which may be sorted by class
+
+    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
+        """Run the network once over all images; None if any rank was interrupted."""
+        pictures: list[np.ndarray] = []
+
+        def keep(_: int, batch: Batch, scores: Tensor) -> None:
+            if self.pictures is not None and self.network.ranks.is_main:
+                left = self.picture_count - len(pictures)
+                pictures.extend(self._draw(self.pictures, batch, scores, left))
+
+        run = self.network.run(model, interrupted, decode=_probabilities, keep=keep)
+        if run is None:
+            return None
+        images, hits = self.network.images, {name: int(c[0]) for name, c in run.counts.items()}
+        shares = {name: count / images for name, count in hits.items()}
+        figures = {**shares, **run.loss_figures()}
+        lines = [
+            f" {name.replace('top', 'top-')} accuracy  = {shares[name]:.4f}"
+            f"  ({count:,} of {images:,} images)"
+            for name, count in hits.items()
+        ]
+        return Evaluation(
+            figure=figures[self.monitor],
+            figures=figures,
+            images_per_second=run.images_per_second,
+            text="\n".join([*lines, f" loss            = {figures['loss']:.4f}"]),
+            pictures=pictures,
+        )
+
+    def _draw(
+        self, pictures: Pictures, batch: Batch, scores: Tensor, at_most: int
+    ) -> list[np.ndarray]:
+        """A batch's share of the pictures, its images evenly spaced."""
+        share = -(-self.picture_count // len(self.network.batches))
+        count, drawn = min(share, at_most, len(batch)), []
+        for i in np.linspace(0, len(batch), count, endpoint=False).astype(int).tolist():
+            truth = truth_without_padding(batch, i)
+            score, answer = scores[i : i + 1].max(dim=1)
+            frame = torch.from_numpy(truth.boxes_xyxy_px)
+            best = Detections(boxes_xyxy_px=frame, scores=score, labels=answer)
+            drawn.append(pictures.draw(truth, best, self.class_names))
+        return drawn
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """(B, K) on the host."""
+    return logits.float().cpu().softmax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,29 +107,18 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionEvaluator:
-    """Score a detector on a data set with one metric or several.
-
-    Attributes:
-        network: runs over the data.
-        metrics: on rank 0, none elsewhere; no two of them have a figure of the same name.
-        category_ids, class_names: by label.
-        monitor: the figure that decides.
-        coder, postprocess: raw maps to detections.
-        pictures: draws truth and detections; None draws nothing.
-        picture_count: how many images to draw, the first ones.
-        per_class: add each class's AP to the table.
-    """
+    """Score a detector on a data set with one metric or several."""
 
     network: NetworkRun
-    metrics: Sequence[Metric]
-    category_ids: Sequence[int]
+    metrics: Sequence[Metric]  # on rank 0, none elsewhere; no two have a figure of the same name
+    category_ids: Sequence[int]  # by label
     class_names: Sequence[str]
     monitor: str
-    coder: nn.Module
+    coder: nn.Module  # raw maps to boxes and scores
     postprocess: Postprocess
-    pictures: Pictures | None = None
-    picture_count: int = 0
-    per_class: bool = False
+    pictures: Pictures | None = None  # draws truth and detections
+    picture_count: int = 0  # the first images
+    per_class: bool = False  # add each class's AP to the table
 
     def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
         """Find and score, on all ranks together; None if any of them was interrupted."""
