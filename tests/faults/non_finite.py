@@ -26,8 +26,8 @@ from tests.faults.trial import wait_for
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.records import Batch
 from yolo.train.checkpoint import load_checkpoint
+from yolo.train.failures import find_nonfinite
 from yolo.train.learner import Learner
-from yolo.train.nonfinite import find_nonfinite
 
 PROPERTY = "9 Non-finite"
 

@@ -223,8 +223,7 @@ def check_freezing(ranks: Ranks, folder: Path) -> None:
         toy_accuracy,
         trainer,
     )
-    from yolo.train.freezing import Freeze
-    from yolo.train.optimizers import adam
+    from yolo.train.optimizers import Freeze, adam
 
     def run(name: str, ranks: Ranks, steps: int):
         model = TwoPartNet(plain=True).double()

@@ -9,7 +9,7 @@ from torch import nn
 from yolo.errors import UserError
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import ConvBlock
-from yolo.train.freezing import Freeze, stages
+from yolo.train.optimizers import Freeze, stages
 
 
 class Model(nn.Module):

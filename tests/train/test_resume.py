@@ -11,7 +11,7 @@ from yolo.errors import UserError
 from yolo.factory.training import describe_origin, with_defaults
 from yolo.train import checkpoint
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
-from yolo.train.resume import Origin, check_same_config, newest_whole_checkpoint
+from yolo.train.run_folder import Origin, check_same_config, newest_whole_checkpoint
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training

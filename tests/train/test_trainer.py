@@ -13,14 +13,12 @@ from yolo.errors import UserError
 from yolo.records import Batch, Targets
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Evaluation
-from yolo.train.freezing import Freeze
 from yolo.train.interruption import Interrupted
 from yolo.train.learner import Learner
 from yolo.train.log import RunLog
-from yolo.train.optimizers import adam, adamw, sgd
+from yolo.train.optimizers import Freeze, adam, adamw, sgd
 from yolo.train.precision import Precision
-from yolo.train.progress import Plan, Progress
+from yolo.train.progress import Evaluation, Plan, Progress
 from yolo.train.run_folder import RunLock
 from yolo.train.schedules import Plateau
 from yolo.train.trainer import Trainer

@@ -13,7 +13,7 @@ from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.metrics.metric import DetectedBoxes, Metric, MetricResult
 from yolo.evaluate.network_run import NetworkRun, RunTotals, letterbox_of, truth_without_padding
 from yolo.records import Batch, Detections
-from yolo.train.evaluation import Evaluation, Pictures
+from yolo.train.progress import Evaluation, Pictures
 
 PICTURE_CONF = 0.25
 """Lowest score that is drawn: a picture shows what one would use, the metric wants everything."""

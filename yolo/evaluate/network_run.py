@@ -16,8 +16,8 @@ from yolo.data.loader import EvaluationBatches
 from yolo.letterbox import Letterbox
 from yolo.records import Batch, Sample, Targets
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import add_terms, sum_by_name
 from yolo.train.precision import Precision
+from yolo.train.progress import add_terms, sum_by_name
 
 Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
 """``accuracy(outputs, targets)``: by name (2,), how many answers are right, of how many."""

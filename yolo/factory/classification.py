@@ -15,8 +15,8 @@ from yolo.factory.detector import build_encoder, preprocessing_of
 from yolo.factory.evaluator import build_network_run
 from yolo.models.detector import Classifier
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Pictures
 from yolo.train.precision import Precision
+from yolo.train.progress import Pictures
 
 
 def build_classifier(config: ClassificationConfig, class_names: Sequence[str]) -> Classifier:

@@ -17,8 +17,8 @@ from yolo.evaluate.network_run import Accuracy, NetworkRun
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import DetectionLoss, build_postprocess
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Pictures
 from yolo.train.precision import Precision
+from yolo.train.progress import Pictures
 
 DEFAULT_MONITORS = {"coco": "AP50", "voc": "mAP"}
 

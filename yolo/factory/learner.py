@@ -17,9 +17,8 @@ from yolo.factory.data import naming
 from yolo.factory.tasks import Parts
 from yolo.train.distributed import Ranks
 from yolo.train.failures import explain_out_of_memory
-from yolo.train.freezing import Freeze
 from yolo.train.learner import Learner
-from yolo.train.optimizers import adam, adamw, sgd
+from yolo.train.optimizers import Freeze, adam, adamw, sgd
 from yolo.train.precision import Precision, choose_precision
 from yolo.train.schedules import (
     Plateau,

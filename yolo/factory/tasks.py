@@ -26,7 +26,7 @@ from yolo.factory.initial_weights import load_initial_weights
 from yolo.models.detector import Classifier, Detector
 from yolo.models.weights import LoadReport
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import Evaluator, Pictures
+from yolo.train.progress import Evaluator, Pictures
 
 MOST_FINDINGS = 20
 """So many corrected boxes a run's introduction names."""

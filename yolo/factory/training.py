@@ -17,20 +17,21 @@ from yolo.factory.learner import build_learner, build_schedule, micro_batch_size
 from yolo.factory.tasks import Parts, build_parts
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
-from yolo.train.evaluation import Pictures
 from yolo.train.failures import Advice
 from yolo.train.learner import Learner
 from yolo.train.log import FolderLog, RunLog
 from yolo.train.precision import Precision
-from yolo.train.progress import Plan, Progress
-from yolo.train.resume import (
+from yolo.train.progress import Pictures, Plan, Progress
+from yolo.train.run_folder import (
     Origin,
+    RunLock,
     check_same_config,
+    create_run_folder,
     describe_new_length,
     newest_whole_checkpoint,
     replace_damaged,
+    write_config,
 )
-from yolo.train.run_folder import RunLock, create_run_folder, write_config
 from yolo.train.trainer import Trainer
 
 SINGLE_VALUE = (

@@ -17,10 +17,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks, in_parallel
-from yolo.train.evaluation import add_terms
-from yolo.train.freezing import Freeze
-from yolo.train.nonfinite import StepInputs, explain_step
+from yolo.train.failures import StepInputs, explain_step
+from yolo.train.optimizers import Freeze
 from yolo.train.precision import Precision
+from yolo.train.progress import add_terms
 from yolo.train.schedules import Plateau, Schedule
 
 Accuracy = Callable[[Any, Targets], dict[str, Tensor]]

@@ -1,8 +1,9 @@
-"""Optimizers with weight decay on weights alone.
+"""What is trained and how: optimizers with weight decay on weights alone, and frozen parts.
 
-All are fused: one kernel over all parameters. For the 62 million of Darknet-53's YOLOv3 on two CPU
-cores, Adam's step then takes under a third of the time of PyTorch's other two implementations.
-Fused steps also skip non-finite gradients of a scaler on the device, without waiting for it.
+All optimizers are fused: one kernel over all parameters. For the 62 million of Darknet-53's YOLOv3
+on two CPU cores, Adam's step then takes under a third of the time of PyTorch's other two
+implementations. Fused steps also skip a scaler's non-finite gradients without waiting for the
+device.
 
 A fused kernel on a CPU pairs parameter, gradient and state by their place in memory. Autograd and
 ``load_state_dict`` keep the parameter's strides; whoever sets a gradient by hand must do so too.
@@ -12,11 +13,15 @@ In all of them ``encoder_learning_rate`` is the base rate of ``model.encoder``, 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from yolo.errors import UserError
 
 
 def adam(
@@ -88,28 +93,113 @@ def _begin_momentum(optimizer: Optimizer, *_: object) -> None:
 def param_groups(
     model: nn.Module, weight_decay: float, encoder_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
-    """Split the parameters: weights decay; biases and batch norm do not, as in Darknet.
-
-    What is frozen belongs to it too, for it may be trained later.
+    """Split the parameters, frozen ones too: weights decay; biases and batch norm do not.
 
     Returns:
         Always two groups, weights first, in the model's order; one may be empty. Where the encoder
         has a rate of its own, two of the rest and then two of it, whose ``part`` is ``encoder``.
     """
-    parameters = list(model.parameters())
+
+    def by_decay(parameters: list[nn.Parameter], **more: Any) -> list[dict[str, Any]]:
+        weights = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
+        return [
+            {"params": weights, "weight_decay": weight_decay, **more},
+            {"params": others, "weight_decay": 0.0, **more},
+        ]
+
     if encoder_learning_rate is None:
-        return _by_decay(parameters, weight_decay)
+        return by_decay(list(model.parameters()))
     assert isinstance(model.encoder, nn.Module)
     encoder = list(model.encoder.parameters())
-    groups = _by_decay(encoder, weight_decay)
-    for group in groups:
-        group.update(lr=encoder_learning_rate, part="encoder")
     of_encoder = set(encoder)
-    return _by_decay([p for p in parameters if p not in of_encoder], weight_decay) + groups
+    rest = [p for p in model.parameters() if p not in of_encoder]
+    return by_decay(rest) + by_decay(encoder, lr=encoder_learning_rate, part="encoder")
 
 
-def _by_decay(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+class Freeze:
+    """Keep an encoder, or its beginning, as it is.
+
+    What is frozen gets no gradient, so that neither momentum nor weight decay reaches it. A frozen
+    batch norm works with the statistics that it has gathered, in training too.
+
+    Args:
+        model: has an ``encoder``, whose ``stages`` can be frozen.
+        until: the last frozen part: ``encoder``, or a stage as in ``encoder.stages.3``.
+        batch_norm: whose batch norms keep scale, shift and statistics.
+        unfreeze_at: the step from which on everything is trained; None for never.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        until: str = "encoder",
+        batch_norm: Literal["trained", "frozen_part", "whole_network"] = "frozen_part",
+        unfreeze_at: int | None = None,
+    ) -> None:
+        assert isinstance(model.encoder, nn.Module)
+        self.until, self.unfreeze_at = until, unfreeze_at
+        part = nn.ModuleList(_stages_until(model.encoder, until))
+        norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+        of_norms = {parameter for norm in norms for parameter in norm.parameters()}
+        kept = [p for p in part.parameters() if p not in of_norms]
+        if batch_norm == "trained":
+            norms = []
+        elif batch_norm == "whole_network":
+            norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._norms = norms
+        self._parameters = [*kept, *nn.ModuleList(norms).parameters()]
+
+    def is_on(self, step: int) -> bool:
+        """Whether optimizer step ``step``, counted from 0, leaves the frozen part alone."""
+        return self.unfreeze_at is None or step < self.unfreeze_at
+
+    def apply(self, step: int) -> bool:
+        """Freeze or unfreeze for a step; to be called after each ``model.train()``.
+
+        Returns:
+            Whether this changed what is trained.
+        """
+        on = self.is_on(step)
+        for norm in self._norms if on else ():
+            norm.eval()
+        changed = any(parameter.requires_grad == on for parameter in self._parameters)
+        for parameter in self._parameters:
+            parameter.requires_grad_(not on)
+        return changed
+
+    def describe(self, step: int, *, starting: bool) -> str | None:
+        """A line for people where training starts with frozen parts, or trains them from here."""
+        if starting and self.is_on(step):
+            end = "" if self.unfreeze_at is None else f" before step {self.unfreeze_at:,}"
+            count = sum(parameter.numel() for parameter in self._parameters)
+            return f"frozen{end}: {count:,} parameters, up to {self.until}"
+        if not starting and step == self.unfreeze_at:
+            return f"step {step}: everything is trained from here on"
+        return None
+
+
+def stages(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of an encoder that have weights, by name, in the order in which they run.
+
+    They are its children, or where a child is a list or sequence, that one's.
+    """
+    for name, child in encoder.named_children():
+        members = [(name, child)]
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            members = [(f"{name}.{index}", member) for index, member in child.named_children()]
+        for member_name, member in members:
+            if next(member.parameters(), None) is not None:
+                yield f"encoder.{member_name}", member
+
+
+def _stages_until(encoder: nn.Module, until: str) -> list[nn.Module]:
+    """The stages up to the last one of this name, or of a list or sequence of this name."""
+    names, modules = zip(*stages(encoder), strict=True)
+    named = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{until}.")]
+    if not named:
+        raise UserError(
+            f"{until!r} is no part of this encoder; it can be {', '.join(['encoder', *names])}"
+        )
+    return list(modules[: named[-1] + 1])

@@ -1,64 +1,50 @@
-"""How a training is to go, how far it is, and what happened since the last report."""
+"""How a training is to go, how far it is, and the figures of its steps and evaluations."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from yolo.records import Batch
+from yolo.records import Batch, Detections, Sample
 from yolo.train.distributed import Ranks
-from yolo.train.evaluation import add_terms
+
+Number = TypeVar("Number", int, float, np.ndarray, Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The rhythm of a training, counted in optimizer steps.
-
-    Attributes:
-        patience: stop after so many evaluations without a better figure; None for never.
-        target_figure: stop once the monitored figure reaches it; None for never.
-        max_skipped: fail after so many steps in a row that were not finite; None for never.
-    """
+    """The rhythm of a training, counted in optimizer steps; what is None never ends it."""
 
     steps: int
     evaluate_every: int
     checkpoint_every: int
     log_every: int
-    patience: int | None = None
-    target_figure: float | None = None
-    max_skipped: int | None = None
+    patience: int | None = None  # evaluations without a better figure
+    target_figure: float | None = None  # the monitored figure that is to be reached
+    max_skipped: int | None = None  # steps in a row that were not finite
 
 
 @dataclass
 class Progress:
-    """What a checkpoint carries beside the tensors.
+    """What a checkpoint carries beside the tensors."""
 
-    Attributes:
-        step: optimizer steps done.
-        evaluated_step: the step of the last complete evaluation.
-        best_figure: the best monitored figure so far; None before the first evaluation.
-        best_step: its step; of equals, the earlier.
-        evaluations_since_best: for ``patience``.
-        skipped_steps: steps whose loss or gradients were not finite.
-        scaler_backoffs: steps that the fp16 scaler gave up to find a smaller scale.
-        skipped_in_a_row: steps skipped since the last finite one; older checkpoints lack it.
-        figures: of the last evaluation, the finite ones.
-    """
-
-    step: int = 0
-    evaluated_step: int = 0
+    step: int = 0  # optimizer steps done
+    evaluated_step: int = 0  # of the last complete evaluation
     best_figure: float | None = None
-    best_step: int = 0
+    best_step: int = 0  # of equal figures the earlier
     evaluations_since_best: int = 0
-    skipped_steps: int = 0
-    scaler_backoffs: int = 0
-    skipped_in_a_row: int = 0
-    figures: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0  # whose loss or gradients were not finite
+    scaler_backoffs: int = 0  # steps that the fp16 scaler gave up to find a smaller scale
+    skipped_in_a_row: int = 0  # older checkpoints lack it
+    figures: dict[str, float] = field(default_factory=dict)  # finite ones, last evaluation
 
     @property
     def is_best(self) -> bool:
@@ -69,11 +55,56 @@ class Progress:
         """Take in an evaluation of the model as it stands; NaN is never the best."""
         self.evaluated_step = self.step
         self.figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self.evaluations_since_best += 1
         if figure > (-math.inf if self.best_figure is None else self.best_figure):
             self.best_figure, self.best_step = figure, self.step
             self.evaluations_since_best = 0
-        else:
-            self.evaluations_since_best += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The figures of one evaluation, whatever the task."""
+
+    figure: float  # the monitored one, larger is better
+    figures: dict[str, float]  # all, the loss terms too; the same names for the same model
+    images_per_second: float
+    text: str  # a table for people
+    pictures: Sequence[np.ndarray] = ()  # uint8 (H, W, 3), RGB
+
+
+class Evaluator(Protocol):
+    """Scores a model on data of its own."""
+
+    @property
+    def monitor(self) -> str:
+        """The name of the monitored figure."""
+
+    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
+        """Score the model, on all ranks together; None if it was interrupted on any of them."""
+
+
+class Pictures(Protocol):
+    """Draws what an evaluation shows, and writes it."""
+
+    def draw(self, truth: Sample, found: Detections, class_names: Sequence[str]) -> np.ndarray:
+        """An image with its truth and what was found in it, boxes in its pixels: (H, W, 3)."""
+
+    def save(self, path: Path, pictures: Sequence[np.ndarray]) -> None:
+        """Write all of an evaluation to one file."""
+
+
+def add_terms(totals: dict[str, Number], terms: Mapping[str, Number]) -> None:
+    """Add loss terms, or counts, to the totals of the same names."""
+    for name, term in terms.items():
+        totals[name] = totals[name] + term if name in totals else term
+
+
+def sum_by_name(shares: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
+    """Add up what the ranks have counted; a rank without images has no names."""
+    totals: dict[str, Number] = {}
+    for share in shares:
+        add_terms(totals, share)
+    return totals
 
 
 class Window:
@@ -82,8 +113,7 @@ class Window:
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._waited = 0.0
-        self._images = 0
-        self._steps = 0
+        self._images, self._steps = 0, 0
         self._terms: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
 
@@ -111,22 +141,17 @@ class Window:
 
         An accuracy without a single attempt on any rank is left out.
         """
-        terms, counts = self._summed(ranks) if self._steps else ({}, {})
+        figures = {"loss": math.nan}
+        if self._steps:
+            own = [*self._terms.values(), *self._counts.values()]
+            flat = torch.cat([value.double().flatten() for value in own])
+            values = iter(ranks.sum(flat).tolist())  # one exchange for all
+            terms = {f"loss/{name}": next(values) / self._steps for name in self._terms}
+            figures = {"loss": sum(terms.values()), **terms}
+            for name, hits, of in zip(self._counts, values, values, strict=True):
+                if of:
+                    figures[f"accuracy/{name}"] = hits / of
         seconds = time.perf_counter() - self._start
-        return {
-            "loss": sum(terms.values()) if terms else math.nan,
-            **{f"loss/{name}": value for name, value in terms.items()},
-            **{f"accuracy/{name}": hits / of for name, (hits, of) in counts.items() if of},
-            "images_per_second": self._images / seconds,
-            "data_wait_share": self._waited / seconds,
-        }
-
-    def _summed(self, ranks: Ranks) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Loss terms per step and counts, over all ranks, in one exchange."""
-        flat = [*self._terms.values(), *self._counts.values()]
-        values = ranks.sum(torch.cat([value.double().flatten() for value in flat])).tolist()
-        terms, pairs = values[: len(self._terms)], values[len(self._terms) :]
-        return (
-            {name: term / self._steps for name, term in zip(self._terms, terms, strict=True)},
-            {name: pairs[2 * i : 2 * i + 2] for i, name in enumerate(self._counts)},
-        )
+        figures["images_per_second"] = self._images / seconds
+        figures["data_wait_share"] = self._waited / seconds
+        return figures

@@ -1,4 +1,4 @@
-"""A run's folder: where it lies, what it is called, and the lock that lets one run in."""
+"""A run's folder: its name, the lock that lets one run in, and what a run goes on from."""
 
 from __future__ import annotations
 
@@ -8,27 +8,44 @@ import itertools
 import os
 import socket
 import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from yolo.errors import UserError
 from yolo.files import atomic_write
+from yolo.train.checkpoint import link_checkpoint, load_checkpoint
 
 LOCK_NAME = "run.lock"
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """From a file system that has none; there, nothing keeps a second run out."""
 
+CHANGEABLE = (
+    "training.steps",
+    "training.patience",
+    "training.checkpoint_every",
+    "training.max_skipped",
+    "evaluation.every",
+    "evaluation.backend",
+    "evaluation.batch_size",
+    "evaluation.per_class",
+    "evaluation.both",
+    "evaluation.pictures",
+    "logging.every",
+    "data.workers",
+    "data.on_error",
+    "data.max_bad_share",
+)
+"""The rest decides the weights, or what the best figure so far is compared with."""
+
 
 def create_run_folder(directory: Path, *, name: str | None, config_name: str) -> Path:
-    """Make ``<directory>/<date>-<time>_<config name>``, or ``<directory>/<name>``.
-
-    Raises:
-        UserError: a run of that name exists, or the folder cannot be made.
-    """
+    """Make ``<directory>/<date>-<time>_<config name>``, or ``<directory>/<name>``."""
+    stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}_{config_name}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}_{config_name}"
         for number in itertools.count(1):
             folder = directory / (stem if number == 1 else f"{stem}_{number}")
             try:
@@ -55,7 +72,7 @@ def write_config(folder: Path, text: str) -> None:
 
 
 def newest_checkpoint(directory: Path) -> Path:
-    """``best.pt`` of the run that wrote one last; a ``UserError`` where there is none."""
+    """``best.pt`` of the run that wrote one last."""
     found = list(directory.glob("*/best.pt"))
     if not found:
         raise UserError(
@@ -66,14 +83,7 @@ def newest_checkpoint(directory: Path) -> Path:
 
 
 class RunLock:
-    """Holds a run's folder until ``release``, or until the process ends, however it ends.
-
-    Args:
-        folder: the run's, which exists.
-
-    Raises:
-        UserError: another process holds it, or the folder cannot be written.
-    """
+    """Holds a run's folder until ``release``, or until the process ends, however it ends."""
 
     _held: ClassVar[set[int]] = set()
     """Descriptors whose copies a forked process, such as a loader's worker, has to close: the lock
@@ -83,14 +93,14 @@ class RunLock:
         path = folder / LOCK_NAME
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._held.add(self._descriptor)
             try:
                 _lock(self._descriptor, path)
             except BaseException:
-                os.close(self._descriptor)
+                self.release()
                 raise
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from error
-        self._held.add(self._descriptor)
 
     def release(self) -> None:
         """Let others in; once more does nothing."""
@@ -123,3 +133,99 @@ def _lock(descriptor: int, path: Path) -> None:
             raise UserError(f"{path}: cannot be locked ({error.strerror})") from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint that a run goes on from, and why it is not ``last.pt``."""
+
+    path: Path
+    content: dict[str, Any]
+    complaint: str | None
+
+
+def newest_whole_checkpoint(folder: Path) -> Origin:
+    """``last.pt``, or where it is damaged the best one from before.
+
+    Raises:
+        UserError: none is whole, or ``last.pt`` may not be read, which proves no damage.
+    """
+    last, best = folder / "last.pt", folder / "best.pt"
+    try:
+        return Origin(last, load_checkpoint(last), None)
+    except UserError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
+        damage = str(error)
+    try:
+        content = load_checkpoint(best)
+    except UserError as error:
+        raise UserError(
+            f"{damage}; {error}; so nothing is left to go on from, begin anew"
+        ) from error
+    step = content["progress"]["step"]
+    return Origin(best, content, f"{damage}; going on from {best}, which is of step {step}")
+
+
+def replace_damaged(folder: Path, origin: Origin) -> None:
+    """Give the checkpoint that a run goes on from the name ``last.pt``; on one rank.
+
+    Otherwise the damaged file would be taken for the best one, which is linked to it.
+    """
+    if origin.complaint is not None:
+        link_checkpoint(origin.path, folder / "last.pt")
+
+
+def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with another config, nested dicts both; all differences are listed."""
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    changed = [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key) and key not in CHANGEABLE
+    ]
+    if changed:
+        raise UserError(
+            f"{folder}: a resumed run keeps its config, but this differs: {'; '.join(changed)}; "
+            f"only {', '.join(CHANGEABLE)} may change"
+        )
+
+
+def _leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def describe_new_length(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    step: int,
+    rate: Callable[[Mapping[str, Any]], float],
+) -> Iterator[str]:
+    """What follows from another ``training.steps`` than the run had, in lines for people.
+
+    Args:
+        before, now: configs that ``check_same_config`` let pass.
+        step: where the run goes on.
+        rate: the learning rate of a config at that step.
+    """
+    steps, new_steps = before["training"]["steps"], now["training"]["steps"]
+    if steps == new_steps:
+        return
+    yield f"training.steps: {steps:,} -> {new_steps:,}"
+    schedule = now["training"]["schedule"]["type"]
+    if schedule in ("one_cycle", "linear"):
+        yield (
+            f"  the schedule {schedule} spans all steps and changes with their number: at "
+            f"step {step:,} the learning rate is {rate(now):.2e} where it was to be "
+            f"{rate(before):.2e}; a run with {new_steps:,} steps from the start would have learnt "
+            "otherwise"
+        )
+    for name in ("mosaic", "mixup"):
+        mix = now["data"].get(name)
+        if mix is not None:
+            ends = [max(each - mix["off_for_last"], 0) for each in (steps, new_steps)]
+            yield f"  data.{name} ends at step {ends[1]:,} instead of {ends[0]:,}"

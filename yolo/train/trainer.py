@@ -12,13 +12,17 @@ from yolo.errors import UserError
 from yolo.records import Batch
 from yolo.train.checkpoint import link_checkpoint, save_checkpoint
 from yolo.train.distributed import Ranks, lost_rank
-from yolo.train.evaluation import Evaluator
-from yolo.train.failures import Advice, explain_out_of_memory, explain_single_value
+from yolo.train.failures import (
+    Advice,
+    explain_out_of_memory,
+    explain_single_value,
+    find_nonfinite,
+    shorten,
+)
 from yolo.train.interruption import Interrupted, Interruption
 from yolo.train.learner import Learner, StepResult
 from yolo.train.log import RunLog
-from yolo.train.nonfinite import find_nonfinite, shorten
-from yolo.train.progress import Plan, Progress, Window
+from yolo.train.progress import Evaluator, Plan, Progress, Window
 from yolo.train.run_folder import RunLock
 
 

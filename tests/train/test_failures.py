@@ -20,9 +20,9 @@ from tests.train.test_trainer import (
     trainer,
 )
 from yolo.errors import UserError
-from yolo.train import nonfinite
+from yolo.train import failures
 from yolo.train.checkpoint import load_checkpoint
-from yolo.train.nonfinite import find_nonfinite
+from yolo.train.failures import find_nonfinite
 from yolo.train.precision import Precision
 from yolo.train.trainer import Trainer
 
@@ -151,7 +151,7 @@ def test_a_large_step_keeps_its_first_images_only(
     tmp_path: Path, monkeypatch, where: str, told: str
 ) -> None:
     """Without the layer's name then, but with the loss, and with the images as suspects."""
-    monkeypatch.setattr(nonfinite, "KEPT_BYTES", 1)
+    monkeypatch.setattr(failures, "KEPT_BYTES", 1)
     run = trainer(tmp_path, **QUIET, model=Spoiled(where))
     assert run.fit().skipped_steps == 1
     assert any(text.endswith(told) for text in run.log.said)
@@ -160,8 +160,8 @@ def test_a_large_step_keeps_its_first_images_only(
 def test_what_a_step_keeps_is_bounded_and_lies_in_no_shared_memory(monkeypatch) -> None:
     batch = toy_batch(0, range(2))
     batch.images.share_memory_()
-    monkeypatch.setattr(nonfinite, "KEPT_BYTES", batch.images.nbytes + 1)
-    step = nonfinite.StepInputs()
+    monkeypatch.setattr(failures, "KEPT_BYTES", batch.images.nbytes + 1)
+    step = failures.StepInputs()
     for _ in range(3):
         step.add(batch, {})
     assert [tuple(kept.images.shape) for kept in step.batches] == [(2, 3, 8, 8)] * 2 + [
