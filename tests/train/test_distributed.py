@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.launcher.api as launcher
 
+from tests.detectors import ONE_RANK
 from yolo.errors import UserError
 from yolo.train import command
 from yolo.train.checkpoint import load_checkpoint
@@ -51,7 +52,7 @@ def test_two_ranks_are_one_training(tmp_path: Path, monkeypatch, capfd) -> None:
 
 def test_alone_every_exchange_is_nothing() -> None:
     ranks = join(["cpu"])
-    assert ranks == Ranks(rank=0, world_size=1, device=torch.device("cpu")) and ranks.is_main
+    assert ranks == ONE_RANK and ranks.is_main
     assert not is_rank()
     assert ranks.any(True) and not ranks.any(torch.tensor(False))
     assert ranks.sum(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
@@ -159,7 +160,6 @@ def check_exchanges(ranks: Ranks) -> None:
 def check_training(ranks: Ranks, folder: Path) -> None:
     """The same global batches give the same weights; a step that fails on one rank fails on all."""
     from tests.train.test_trainer import (
-        ALONE,
         Notes,
         ToyBatches,
         ToyLoss,
@@ -198,7 +198,7 @@ def check_training(ranks: Ranks, folder: Path) -> None:
 
     for micro_batches in (1, 2):
         both = run(f"both_{micro_batches}", ranks, micro_batches=micro_batches)
-        alone = run(f"alone_{ranks.rank}", ALONE, micro_batches=2)
+        alone = run(f"alone_{ranks.rank}", ONE_RANK, micro_batches=2)
         pairs = zip(both.learner.model.parameters(), alone.learner.model.parameters(), strict=True)
         for ours, theirs in pairs:
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
@@ -216,7 +216,6 @@ def check_training(ranks: Ranks, folder: Path) -> None:
 def check_freezing(ranks: Ranks, folder: Path) -> None:
     """Gradients meet in what is trained now, before and after the unfreezing, and on resuming."""
     from tests.train.test_trainer import (
-        ALONE,
         ToyBatches,
         TwoPartNet,
         differences,
@@ -238,7 +237,7 @@ def check_freezing(ranks: Ranks, folder: Path) -> None:
         )
 
     start = TwoPartNet(plain=True).double().state_dict()
-    both, alone = run("thawed", ranks, 5), run(f"thawed_alone_{ranks.rank}", ALONE, 5)
+    both, alone = run("thawed", ranks, 5), run(f"thawed_alone_{ranks.rank}", ONE_RANK, 5)
     both.fit()
     alone.fit()
     for name, ours in both.learner.model.state_dict().items():
@@ -290,7 +289,6 @@ def check_stopping(ranks: Ranks, folder: Path) -> None:
 def check_evaluation(ranks: Ranks) -> None:
     """Five batches on two ranks give what one rank finds, in the same order."""
     from tests.evaluate.test_detection_evaluator import (
-        ALONE,
         NoiseNet,
         batches,
         evaluator,
@@ -300,7 +298,7 @@ def check_evaluation(ranks: Ranks) -> None:
 
     mine = batches(size=1)[ranks.rank :: ranks.world_size]
     both = evaluator(batches=mine, ranks=ranks, metrics=()).find(NoiseNet(), never)
-    alone = evaluator(batches=batches(size=1), ranks=ALONE).find(NoiseNet(), never)
+    alone = evaluator(batches=batches(size=1), ranks=ONE_RANK).find(NoiseNet(), never)
     assert both is not None and alone is not None
     assert same(both, alone) and len(alone.scores) > 100 and both.run.images == 5
     for name, loss in alone.run.losses.items():
@@ -353,7 +351,7 @@ def test_a_lost_rank_is_told_in_a_sentence() -> None:
     )
     assert "(Cuda failure 2 'out of memory')" in str(lost_rank(own, two))
     assert lost_rank(RuntimeError("shapes differ"), two) is None
-    assert lost_rank(broken, Ranks(rank=0, world_size=1, device=torch.device("cpu"))) is None
+    assert lost_rank(broken, ONE_RANK) is None
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")

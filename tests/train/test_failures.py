@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.detectors import ONE_RANK
 from tests.train.test_trainer import (
-    ALONE,
     ToyBatches,
     ToyEvaluator,
     ToyLoss,
@@ -238,7 +238,7 @@ def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no longer finite \(model\.conv\.bias"):
         run.fit()
     assert any("from the weights conv.bias (image ids 0, 1)" in text for text in run.log.said)
-    assert not (tmp_path / "last.pt").exists() and run.ranks == ALONE
+    assert not (tmp_path / "last.pt").exists() and run.ranks == ONE_RANK
 
 
 def test_figures_that_are_no_numbers_stay_out_of_the_file(tmp_path: Path) -> None:

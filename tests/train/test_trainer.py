@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.detectors import ONE_RANK
 from yolo.errors import UserError
 from yolo.records import Batch, Targets
 from yolo.train.checkpoint import load_checkpoint
@@ -23,7 +24,6 @@ from yolo.train.run_folder import RunLock
 from yolo.train.schedules import Plateau
 from yolo.train.trainer import Trainer
 
-ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 STEPS, IMAGES = 6, 4
 
 
@@ -123,7 +123,7 @@ class ToyBatches:
         self,
         *,
         micro_batches: int = 2,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = ONE_RANK,
         before: Callable[[int, int], None] = lambda step, index: None,
         change: Callable[[int, int, Batch], Batch] = lambda step, index, batch: batch,
     ) -> None:
@@ -210,7 +210,7 @@ def trainer(folder: Path, **parts) -> Trainer:
     numbers = {name: parts.pop(name, value) for name, value in PLAN.items()}
     numbers |= parts.pop("more", {})
     model = parts.pop("model", None) or ToyNet()
-    ranks = parts.pop("ranks", ALONE)
+    ranks = parts.pop("ranks", ONE_RANK)
     folder.mkdir(exist_ok=True)
     learner = Learner(
         model=model,

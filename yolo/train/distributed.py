@@ -38,20 +38,15 @@ _LARGEST_INT = 2**31 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """This process among all that train one model together.
-
-    Attributes:
-        rank: 0 writes the files and prints.
-        world_size: number of processes; with 1, every exchange is a no-op.
-        device: where this process computes.
-    """
+    """This process among all that train one model together; of one, every exchange is a no-op."""
 
     rank: int
     world_size: int
-    device: torch.device
+    device: torch.device  # where this process computes
 
     @property
     def is_main(self) -> bool:
+        """Whether this is rank 0, which writes the files and prints."""
         return self.rank == 0
 
     def any(self, flag: bool | torch.Tensor) -> bool:
@@ -63,7 +58,7 @@ class Ranks:
         return bool(value)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum a tensor over the ranks."""
+        """Sum a tensor over the ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
@@ -78,10 +73,9 @@ class Ranks:
 
     def broadcast(self, value: T) -> T:
         """Rank 0's value on all ranks."""
-        if self.world_size == 1:
-            return value
         values = [value]
-        dist.broadcast_object_list(values, src=0, device=self.device)
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
     def broadcast_buffers(self, model: nn.Module) -> None:
@@ -112,25 +106,22 @@ def lost_rank(error: RuntimeError, ranks: Ranks) -> UserError | None:
     if ranks.world_size == 1 or not any(sign in text for sign in _BROKEN_EXCHANGE):
         return None
     return UserError(
-        f"process {ranks.rank} lost the others in an exchange ({_reason(text)}): most often one of "
-        "them ended, and its own message says why"
+        f"process {ranks.rank} lost the others in an exchange ({_reason(error)}): most often one "
+        "of them ended, and its own message says why"
     )
 
 
-def _reason(text: str) -> str:
+def _reason(error: Exception) -> str:
     """The line that explains most: NCCL names its last error behind its own call stack."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     after = [line for mark, line in pairwise(lines) if mark.startswith("Last error")]
     return (after or lines or ["no reason is given"])[0].rstrip(".:")
 
 
 def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
-    """Let batch norms gather their statistics over all ranks.
+    """Let batch norms gather their statistics over all ranks, which PyTorch does on GPUs only.
 
     Parameters stay the same objects and names the same: optimizers and checkpoints see no change.
-
-    Raises:
-        UserError: several ranks compute on CPUs, for which PyTorch has no such layer.
     """
     if ranks.world_size == 1:  # it has the whole batch already
         return
@@ -161,39 +152,34 @@ def join(devices: Sequence[str] | None) -> Ranks:
     Args:
         devices: names for ``torch.device``, one for each local rank (or ``["cpu"]`` for all);
             None for the best there is.
-
-    Raises:
-        UserError: a device that this machine lacks or that cannot be used, or ranks that do not
-            meet.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", 0)) if is_rank() else 0
+    environment = os.environ if is_rank() else {}
+    local_rank = int(environment.get("LOCAL_RANK", 0))
+    processes = int(environment.get("LOCAL_WORLD_SIZE", 1))
     if devices is None:
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if is_rank() else 1
     if processes > len(devices) and devices[0] != "cpu":  # they may share the CPU, but no GPU
         raise UserError(
             f"{processes} processes on this machine need as many GPUs, but there are "
             f"{len(devices)} to use; start fewer processes, or name more with --gpu"
         )
-    device = _device(devices[local_rank % len(devices)])
-    if device.type == "cpu":
-        keep_freed_memory()
-    if not is_rank() or int(os.environ["WORLD_SIZE"]) == 1:
+    device = _prepare_device(devices[local_rank % len(devices)])
+    world_size = int(environment.get("WORLD_SIZE", 1))
+    if world_size == 1:
         return Ranks(rank=0, world_size=1, device=device)
     try:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=_EXCHANGE_TIMEOUT)
     except dist.DistError as error:
         raise UserError(
-            f"the {os.environ['WORLD_SIZE']} processes of this training do not meet "
-            f"({_reason(str(error))}); start all of them, with one MASTER_ADDR and a free "
-            "MASTER_PORT"
+            f"the {world_size} processes of this training do not meet ({_reason(error)}); start "
+            "all of them, with one MASTER_ADDR and a free MASTER_PORT"
         ) from error
     return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
 
 
 def check_devices(names: Sequence[str]) -> None:
-    """Refuse GPUs that this machine lacks, with a ``UserError``."""
+    """Refuse GPUs that this machine lacks."""
     count = torch.cuda.device_count() if any(name != "cpu" for name in names) else 0
     found = f"this machine has {count} GPU(s), numbered from 0; name one of them, or --gpu cpu"
     if count == 0:
@@ -203,17 +189,20 @@ def check_devices(names: Sequence[str]) -> None:
             raise UserError(f"--gpu {device.index}: {found}")
 
 
-def _device(name: str) -> torch.device:
+def _prepare_device(name: str) -> torch.device:
     check_devices([name])
     device = torch.device(name)
-    if device.type == "cuda":
-        try:
-            torch.cuda.set_device(device)
-        except RuntimeError as error:  # in exclusive use, out of memory, an unfit driver
-            raise UserError(
-                f"--gpu {device.index}: this GPU cannot be used ({_reason(str(error))}); see "
-                "nvidia-smi for what uses it, or choose another one, or --gpu cpu"
-            ) from error
+    if device.type == "cpu":
+        keep_freed_memory()
+    if device.type != "cuda":
+        return device
+    try:
+        torch.cuda.set_device(device)
+    except RuntimeError as error:  # in exclusive use, out of memory, an unfit driver
+        raise UserError(
+            f"--gpu {device.index}: this GPU cannot be used ({_reason(error)}); see nvidia-smi for "
+            "what uses it, or choose another one, or --gpu cpu"
+        ) from error
     return device
 
 
