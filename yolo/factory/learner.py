@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from yolo.config import TaskConfig
-from yolo.config.schema.optimization import (
+from yolo.config.schema.training import (
     CosineRestartsConfig,
     LinearScheduleConfig,
     OneCycleConfig,

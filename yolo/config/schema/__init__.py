@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from yolo.config.schema.base import Section, Seed, broken_rules
+from yolo.config.schema.base import Section, Seed, broken_rules, key
 from yolo.config.schema.classification import ClassificationConfig
 from yolo.config.schema.data import DataConfig
 from yolo.config.schema.model import LOSS_OF_HEAD, Loss, ModelConfig
@@ -23,16 +23,15 @@ EXTENDS = {
 class Config(Section):
     """Training of a detector."""
 
-    task: Literal["detect"] = Field("detect", description="What is trained: a detector.")
-    seed: Seed = Field(0, description="Decides weights, sample order and augmentation.")
-    model: ModelConfig = Field(description="The detector.")
-    loss: Loss = Field(description="What the detector is trained to minimise.")
-    data: DataConfig = Field(description="Data sets, and how their images are prepared.")
-    training: TrainingConfig = Field(description="The training loop.")
-    evaluation: EvaluationConfig = Field(description="Scoring on the validation set.")
-    logging: LoggingConfig = Field(
-        default_factory=lambda: LoggingConfig.model_validate({}),
-        description="Lines of progress, and the folder of the runs.",
+    task: Literal["detect"] = key("What is trained: a detector.", "detect")
+    seed: Seed = key("Decides weights, sample order and augmentation.", 0)
+    model: ModelConfig = key("The detector.")
+    loss: Loss = key("What the detector is trained to minimise.")
+    data: DataConfig = key("Data sets, and how their images are prepared.")
+    training: TrainingConfig = key("The training loop.")
+    evaluation: EvaluationConfig = key("Scoring on the validation set.")
+    logging: LoggingConfig = key(
+        "Lines of progress, and the folder of the runs.", default_factory=LoggingConfig
     )
 
     @model_validator(mode="after")
@@ -62,21 +61,17 @@ DEFAULT_TASK = "detect"
 def editor_schema(transforms: Mapping[str, Any]) -> dict[str, Any]:
     """Builds the schema of one YAML file, which may be a part that others extend.
 
-    So nothing but a transform's own arguments is required, and a component whose `type` stands in
-    the extended file matches several members of its union.
-
-    Args:
-        transforms: the contents of transforms.json.
+    So nothing but an argument of `transforms`, the contents of transforms.json, is required, and a
+    component whose `type` stands in the extended file matches several members of its union.
     """
     tasks = [_loosened(model.model_json_schema()) for model in TASKS.values()]
     definitions = {name: schema for task in tasks for name, schema in task.pop("$defs").items()}
     definitions["Transform"] = transform_schema(transforms)
     for task in tasks:
         task["properties"] = {"extends": EXTENDS, **task["properties"]}
-    whole = tasks[0] if len(tasks) == 1 else {"anyOf": tasks}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **whole,
+        "anyOf": tasks,
         "$defs": dict(sorted(definitions.items())),
     }
 
@@ -86,11 +81,8 @@ def _loosened(schema: Any) -> Any:
         return [_loosened(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    loose = {
-        key: _loosened(value)
-        for key, value in schema.items()
-        if not (key == "required" and isinstance(value, list)) and key != "discriminator"
+    return {
+        "anyOf" if name == "oneOf" else name: _loosened(value)
+        for name, value in schema.items()
+        if not (name == "required" and isinstance(value, list)) and name != "discriminator"
     }
-    if "oneOf" in loose:
-        loose["anyOf"] = loose.pop("oneOf")
-    return loose

@@ -1,10 +1,11 @@
-"""What all sections of the config share: strictness, paths, ranges, and rules between fields."""
+"""What all sections of the config share: strictness, keys, ranges, and rules between fields."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 FilePath = Annotated[Path, WithJsonSchema({"type": "string", "format": "path"})]
 """A path: `load_config` makes it absolute, from the place where it was written."""
@@ -23,6 +24,16 @@ class Section(BaseModel):
     """A mapping of the config: immutable, without unknown keys, without silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def key(
+    description: str,
+    default: Any = PydanticUndefined,
+    *,
+    default_factory: Callable[[], Any] | None = None,
+) -> Any:
+    """A section's key as editors describe it; required where it has no default."""
+    return Field(default, default_factory=default_factory, description=description)  # type: ignore[call-overload]
 
 
 def broken_rules(rules: list[tuple[str, str]]) -> PydanticCustomError:

@@ -16,16 +16,20 @@ from yolo.config.schema.base import (
     Seed,
     broken_rule,
     broken_rules,
+    key,
 )
 from yolo.config.schema.transforms import Transform, default_augment
 
+Side = Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
+ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
+Limit = AtLeastOne | Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+"""A number of images, or which."""
+
 
 class CocoDatasetConfig(Section):
-    """Any data set in COCO's format."""
-
-    type: Literal["coco"] = Field(description="A COCO json and a folder of images.")
-    annotations: FilePath = Field(description="The json with images, annotations, categories.")
-    images: FilePath = Field(description="The folder that the json's file names start from.")
+    type: Literal["coco"] = key("COCO's format: a json and a folder of images.")
+    annotations: FilePath = key("The json with images, annotations, categories.")
+    images: FilePath = key("The folder that the json's file names start from.")
 
 
 class DrawnImages(Section):
@@ -33,73 +37,54 @@ class DrawnImages(Section):
 
     type: str
     root: FilePath
-    images: AtLeastOne = Field(description="Number of images.")
-    split: Literal["train", "val", "test"] = Field(
-        description="Which of the disjoint parts; each is generated on its own."
-    )
-    seed: Seed = Field(0, description="Another seed draws other images.")
+    images: AtLeastOne = key("Number of images.")
+    split: Literal["train", "val", "test"] = key("Which of the disjoint parts, each made alone.")
+    seed: Seed = key("Another seed draws other images.", 0)
 
 
 class ShapesDatasetConfig(DrawnImages):
-    """The embedded data set."""
-
-    type: Literal["shapes"] = Field(description="Drawn objects, generated on first use.")
-    root: FilePath = Field(Path("data/shapes"), description="Folder to generate into.")
+    type: Literal["shapes"] = key("Drawn objects, generated on first use.")
+    root: FilePath = key("Folder to generate into.", Path("data/shapes"))
 
 
 class VocDatasetConfig(Section):
-    """Pascal VOC, or any folder of the same form."""
-
-    type: Literal["voc"] = Field(description="Annotations/*.xml, JPEGImages and ImageSets/Main.")
-    root: FilePath = Field(
-        description="A VOCdevkit with VOC2007, VOC2012, ..., or a folder that holds Annotations, "
-        "JPEGImages and ImageSets itself."
-    )
-    image_sets: tuple[str, ...] = Field(
-        min_length=1,
-        description="Lists of ImageSets/Main: '2007/trainval' in a VOCdevkit, 'train' in a folder; "
-        "'*' takes every XML of Annotations.",
+    type: Literal["voc"] = key("Pascal VOC: Annotations/*.xml, JPEGImages and ImageSets/Main.")
+    root: FilePath = key("A VOCdevkit with VOC2007, VOC2012, ..., or one folder of that form.")
+    image_sets: Annotated[tuple[str, ...], Field(min_length=1)] = key(
+        "Lists of ImageSets/Main: '2007/trainval' in a VOCdevkit, 'train' in a folder; '*' takes "
+        "every XML of Annotations."
     )
 
 
 class YoloTextDatasetConfig(Section):
-    """Darknet's text files."""
-
-    type: Literal["yolo_text"] = Field(
-        description="A text file for each image: class cx cy w h, relative to the image."
+    type: Literal["yolo_text"] = key(
+        "Darknet's: a text file for each image, lines of class cx cy w h relative to the image."
     )
-    images: FilePath = Field(description="The folder of images.")
-    labels: FilePath = Field(description="The folder of text files, named as the images.")
-    names: FilePath | None = Field(
-        None,
-        description="YAML file with the class names under `names`; null takes data.class_names.",
+    images: FilePath = key("The folder of images.")
+    labels: FilePath = key("The folder of text files, named as the images.")
+    names: FilePath | None = key(
+        "YAML file with the class names under `names`; null takes data.class_names.", None
     )
 
 
 class CsvListDatasetConfig(Section):
-    """A list of pairs."""
-
-    type: Literal["csv_list"] = Field(
-        description="A csv with a line `image,annotation` for each image; the annotations are "
-        "text files as in yolo_text. Needs data.class_names."
+    type: Literal["csv_list"] = key(
+        "A csv with a line `image,annotation` for each image; the annotations are text files as "
+        "in yolo_text. Needs data.class_names."
     )
-    list: FilePath = Field(description="The csv file.")
-    images: FilePath = Field(description="The folder of images.")
-    labels: FilePath = Field(description="The folder of text files.")
+    list: FilePath = key("The csv file.")
+    images: FilePath = key("The folder of images.")
+    labels: FilePath = key("The folder of text files.")
 
 
 class CsvBoxesDatasetConfig(Section):
-    """One table of boxes."""
-
-    type: Literal["csv_boxes"] = Field(
-        description="A csv with a line `image,xmin,ymin,xmax,ymax,class` for each box, in pixels; "
-        "an image without boxes has one line with the other fields empty."
+    type: Literal["csv_boxes"] = key(
+        "A csv with a line `image,xmin,ymin,xmax,ymax,class` for each box, in pixels; an image "
+        "without boxes has one line with the other fields empty."
     )
-    boxes: FilePath = Field(description="The csv file.")
-    images: FilePath = Field(description="The folder of images.")
+    boxes: FilePath = key("The csv file.")
+    images: FilePath = key("The folder of images.")
 
-
-Side = Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
 
 Dataset = Annotated[
     CocoDatasetConfig
@@ -115,33 +100,27 @@ Dataset = Annotated[
 class MosaicConfig(Section):
     """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020)."""
 
-    p: Fraction = Field(1.0, description="Probability that an image is joined with three others.")
-    off_for_last: NotNegative = Field(
-        0, description="The last so many steps train on whole images again."
-    )
+    p: Fraction = key("Probability that an image is joined with three others.", 1.0)
+    off_for_last: NotNegative = key("The last so many steps train on whole images again.", 0)
 
 
 class MixUpConfig(Section):
     """Two images blended, with the boxes of both (Zhang et al. 2018)."""
 
-    p: Fraction = Field(0.1, description="Probability that an image is blended with another.")
-    alpha: Positive = Field(
-        8.0, description="The shares come from Beta(alpha, alpha): the larger, the more even."
-    )
-    off_for_last: NotNegative = Field(
-        0, description="The last so many steps train on images of their own again."
-    )
+    p: Fraction = key("Probability that an image is blended with another.", 0.1)
+    alpha: Positive = key("Shares come from Beta(alpha, alpha): the larger, the more even.", 8.0)
+    off_for_last: NotNegative = key("The last so many steps train on single images again.", 0)
 
 
 class MultiScaleConfig(Section):
     """One random size for all images of some steps (YOLO9000, section 2)."""
 
-    min: Side = Field(320, description="Smallest side of the model's input in pixels.")
-    max: Side = Field(608, description="Largest side, which decides the memory.")
-    step: Side = Field(32, description="Pixels from one size to the next.")
-    every: AtLeastOne = Field(10, description="Steps that keep a size.")
-    until_step: AtLeastOne | None = Field(
-        None, description="From this step on the size is data.image_size; null never stops."
+    min: Side = key("Smallest side of the model's input in pixels.", 320)
+    max: Side = key("Largest side, which decides the memory.", 608)
+    step: Side = key("Pixels from one size to the next.", 32)
+    every: AtLeastOne = key("Steps that keep a size.", 10)
+    until_step: AtLeastOne | None = key(
+        "From this step on the size is data.image_size; null never stops.", None
     )
 
     @field_validator("max")
@@ -159,49 +138,41 @@ class ImagesConfig(Section):
     train: Section
     val: Section
     test: Section | None
-    class_names: tuple[str, ...] | None
-    image_size: Side = Field(416, description="Side of the model's input in pixels.")
-    limit: AtLeastOne | Annotated[tuple[NotNegative, ...], Field(min_length=1)] | None = Field(
-        None,
-        description="Use only the first N images of train and of val, or only the images with "
-        "the listed ids; null uses all.",
+    class_names: ClassNames | None
+    image_size: Side = key("Side of the model's input in pixels.", 416)
+    limit: Limit | None = key(
+        "Use only the first N images of train and of val, or those with the listed ids.", None
     )
-    train_share: PositiveFraction = Field(1.0, description="Share of the training images to use.")
-    sampling: Literal["uniform", "repeat_factor"] = Field(
+    train_share: PositiveFraction = key("Share of the training images to use.", 1.0)
+    sampling: Literal["uniform", "repeat_factor"] = key(
+        "'uniform' shows every image once per epoch, 'repeat_factor' those with rare classes more "
+        "often (LVIS, Gupta et al. 2019).",
         "uniform",
-        description="'uniform' shows every image once per epoch, 'repeat_factor' those with rare "
-        "classes more often (LVIS, Gupta et al. 2019).",
     )
-    repeat_factor_threshold: Positive = Field(
-        0.001,
-        description="Classes in a smaller share of the images than this are repeated "
-        "(LVIS, Gupta et al. 2019, appendix B).",
+    repeat_factor_threshold: Positive = key(
+        "Classes in a smaller share of the images are repeated (LVIS, appendix B).", 0.001
     )
-    augment: tuple[Transform, ...] = Field(
+    augment: tuple[Transform, ...] = key(
+        "Training transforms in order, each {type, p, arguments}. Empty areas get the mean colour "
+        "(124, 116, 104); Resize stretches to image_size and RandomResizedCrop cuts to it instead "
+        "of letterboxing.",
         default_factory=lambda: default_augment("detect"),
-        description="Training transforms in order, each {type, p, arguments}. "
-        "Empty areas get the mean colour (124, 116, 104); Resize stretches to image_size and "
-        "RandomResizedCrop cuts to it instead of letterboxing.",
     )
-    workers: NotNegative | Literal["auto"] = Field(
-        "auto", description="Loader processes per device; 0 loads in the training process."
+    workers: NotNegative | Literal["auto"] = key(
+        "Loader processes per device; 0 loads in the training process.", "auto"
     )
-    cache: Literal["none", "ram", "disk"] = Field(
+    cache: Literal["none", "ram", "disk"] = key(
+        "Keep decoded training images, shrunk to the largest input size: in memory, or under "
+        "data/cache. They are then resampled twice, so pixels differ slightly.",
         "none",
-        description="Keep decoded training images, shrunk to the largest input size: in memory, "
-        "or under data/cache. They are then resampled twice, so pixels differ slightly.",
     )
-    cache_limit_gb: Positive = Field(
-        10.0, description="Most space for the cached images; the rest is decoded each time."
-    )
-    on_error: Literal["stop", "skip"] = Field(
+    cache_limit_gb: Positive = key("Most space for cached images; others are decoded anew.", 10.0)
+    on_error: Literal["stop", "skip"] = key(
+        "An image that cannot be read: 'stop' ends the run, 'skip' names it once; in training "
+        "the next readable image takes its place, in evaluation an empty one.",
         "stop",
-        description="An image that cannot be read: 'stop' ends the run, 'skip' names it once; in "
-        "training the next readable image takes its place, in evaluation an empty one.",
     )
-    max_bad_share: Fraction = Field(
-        0.01, description="With on_error 'skip': the run ends above this share of bad images."
-    )
+    max_bad_share: Fraction = key("With 'skip', the run ends above this share of bad images.", 0.01)
 
     def smallest_side_px(self) -> int:
         """The smallest side of the input while training."""
@@ -213,9 +184,9 @@ class ImagesConfig(Section):
         smallest = self.smallest_side_px()
         rule = f"must be at most {smallest}, the smallest side of the training images"
         broken = [
-            (f"augment.{place}.{key}", rule)
+            (f"augment.{place}.{argument}", rule)
             for place, transform in enumerate(self.augment)
-            for key, needed in _least_sides_px(transform).items()
+            for argument, needed in _least_sides_px(transform).items()
             if needed > smallest
         ]
         if broken:
@@ -237,35 +208,31 @@ def _least_sides_px(transform: Transform) -> dict[str, float]:
     if transform.p == 0:
         return {}
     if transform.type == "RandomCrop" and not given.get("pad_if_needed", False):
-        return {key: given[key] for key in ("height", "width")}
+        return {argument: given[argument] for argument in ("height", "width")}
     if transform.type == "CoarseDropout":
-        ranges = {key: given.get(key, (0, 0)) for key in ("hole_height_range", "hole_width_range")}
-        return {key: least for key, (least, most) in ranges.items() if most >= 1}
+        ranges = {
+            name: given.get(name, (0, 0)) for name in ("hole_height_range", "hole_width_range")
+        }
+        return {name: least for name, (least, most) in ranges.items() if most >= 1}
     return {}
 
 
 class DataConfig(ImagesConfig):
-    """Data sets, and what happens to their images on the way to the model."""
-
-    train: Dataset = Field(description="The data set to train on.")
-    val: Dataset = Field(description="The data set to evaluate on while training.")
-    test: Dataset | None = Field(None, description="The data set of `--split test`, if any.")
-    class_names: tuple[str, ...] | None = Field(
+    train: Dataset = key("The data set to train on.")
+    val: Dataset = key("The data set to evaluate on while training.")
+    test: Dataset | None = key("The data set of `--split test`, if any.", None)
+    class_names: ClassNames | None = key(
+        "Order of the classes, all of the data set's; null takes the json's order, that of a "
+        "yolo_text's `names`, or those found in the XML files or the csv by alphabet.",
         None,
-        min_length=1,
-        description="Order of the classes, all of the data set's; null takes the json's order, "
-        "that of a yolo_text's `names`, or those found in the XML files or the csv by alphabet.",
     )
-    min_visibility: Fraction = Field(
-        0.1,
-        description="A box of which a transform leaves a smaller share becomes an ignored region.",
+    min_visibility: Fraction = key(
+        "A box of which a transform leaves a smaller share becomes an ignored region.", 0.1
     )
-    mosaic: MosaicConfig | None = Field(
-        None, description="Join four images into one; null trains on whole images."
-    )
-    mixup: MixUpConfig | None = Field(None, description="Blend two images; null is off.")
-    multi_scale: MultiScaleConfig | None = Field(
-        None, description="Vary the input size while training; null keeps data.image_size."
+    mosaic: MosaicConfig | None = key("Join four images into one; null is off.", None)
+    mixup: MixUpConfig | None = key("Blend two images; null is off.", None)
+    multi_scale: MultiScaleConfig | None = key(
+        "Vary the input size while training; null keeps data.image_size.", None
     )
 
     def smallest_side_px(self) -> int:

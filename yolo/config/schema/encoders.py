@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from yolo.config.schema.base import FilePath, Section
+from yolo.config.schema.base import FilePath, Section, key
 
 FileWeights = Annotated[
     FilePath | None,
@@ -22,29 +22,22 @@ TorchvisionWeights = Annotated[
 
 
 class DarknetConfig(Section):
-    """The backbones of the papers."""
-
-    type: Literal["darknet53", "darknet19", "extraction"] = Field(
-        description="Darknet-53, the backbone of YOLOv3; Darknet-19, of YOLOv2; or the 20 "
-        "convolutions of YOLOv1, which Darknet calls Extraction."
+    type: Literal["darknet53", "darknet19", "extraction"] = key(
+        "The backbone of YOLOv3, of YOLOv2, or the 20 convolutions of YOLOv1 (Darknet's name)."
     )
     weights: FileWeights = None
 
 
 class DarknetTinyConfig(Section):
-    """YOLOv3-tiny's backbone with strides 8, 16 and 32."""
-
-    type: Literal["darknet_tiny"] = Field(description="YOLOv3-tiny's backbone, for small machines.")
-    width: float = Field(1.0, gt=0, le=2, description="Factor on the number of channels.")
+    type: Literal["darknet_tiny"] = key("YOLOv3-tiny's backbone, with strides 8, 16 and 32.")
+    width: Annotated[float, Field(gt=0, le=2)] = key("Factor on the number of channels.", 1.0)
     weights: FileWeights = None
 
 
 class TorchvisionConfig(Section):
-    """torchvision's classifiers, without their last layers."""
-
     type: Literal[
         "mobilenet_v3_large", "mobilenet_v3_small", "resnet18", "resnet50", "resnet101"
-    ] = Field(description="torchvision's network of that name.")
+    ] = key("torchvision's classifier of that name, without its last layers.")
     weights: TorchvisionWeights = None
 
 

@@ -16,6 +16,7 @@ from yolo.config.schema.base import (
     PositiveFraction,
     Section,
     broken_rule,
+    key,
 )
 from yolo.config.schema.encoders import Encoder
 
@@ -33,11 +34,8 @@ TINY_ANCHORS_PX = (
 """Darknet's ``yolov3-tiny.cfg``."""
 
 YOLOV2_COCO_ANCHORS_PX = (
-    (18.32736, 21.67632),
-    (59.98272, 66.00096),
-    (106.82976, 175.17888),
-    (252.25024, 112.88896),
-    (312.65664, 293.38496),
+    *((18.32736, 21.67632), (59.98272, 66.00096), (106.82976, 175.17888)),
+    *((252.25024, 112.88896), (312.65664, 293.38496)),
 )
 """Darknet's ``yolov2.cfg``, there in cells of 32 pixels."""
 
@@ -56,16 +54,12 @@ AutoAnchors = Literal["auto"]
 
 
 class NeckConfig(Section):
-    """What mixes the encoder's maps, as in the papers."""
-
-    type: Literal["yolov1", "yolov2", "yolov3", "yolov3_spp", "yolov3_tiny"] = Field(
-        description="The neck of YOLOv1 (one map at stride 64), of YOLOv2 (one map at stride 32), "
-        "of YOLOv3, of YOLOv3-SPP or of YOLOv3-tiny (strides 16 and 32)."
+    type: Literal["yolov1", "yolov2", "yolov3", "yolov3_spp", "yolov3_tiny"] = key(
+        "The neck of YOLOv1 (one map at stride 64), of YOLOv2 (one map at stride 32), of YOLOv3, "
+        "of YOLOv3-SPP or of YOLOv3-tiny (strides 16 and 32)."
     )
-    width: Literal["paper", "scaled"] | Positive = Field(
-        "paper",
-        description="Channels: 'paper' as in the paper, 'scaled' to the encoder's, or a factor on "
-        "the paper's.",
+    width: Literal["paper", "scaled"] | Positive = key(
+        "Channels: as in the paper, scaled to the encoder's, or a factor on the paper's.", "paper"
     )
 
 
@@ -76,7 +70,6 @@ class _AnchoredHead(Section):
     @field_validator("anchors", check_fields=False)
     @classmethod
     def _ordered_by_area(cls, anchors: Any) -> Any:
-        """Each is at least as large as the one before."""
         areas = [] if anchors == "auto" else [width * height for width, height in anchors]
         for number, (smaller, larger) in enumerate(pairwise(areas), start=1):
             if larger < smaller:
@@ -88,56 +81,41 @@ class _AnchoredHead(Section):
 
 
 class YOLOv3HeadConfig(_AnchoredHead):
-    """Three detection layers with three anchors each."""
-
-    type: Literal["yolov3"] = Field(description="The three heads of YOLOv3.")
-    anchors: Annotated[Anchors, Field(min_length=9, max_length=9)] | AutoAnchors = Field(
+    type: Literal["yolov3"] = key("The three heads of YOLOv3, with three anchors each.")
+    anchors: Annotated[Anchors, Field(min_length=9, max_length=9)] | AutoAnchors = key(
+        "Nine anchors [width, height] in pixels of the input image, from small to large: three "
+        "for stride 8, 16 and 32 each; 'auto' fits them to the training boxes at the start.",
         COCO_ANCHORS_PX,
-        description="Nine anchors [width, height] in pixels of the input image, from small to "
-        "large: three for stride 8, three for 16, three for 32; 'auto' fits them to the training "
-        "boxes when a training begins.",
     )
 
 
 class YOLOv3TinyHeadConfig(_AnchoredHead):
-    """Two detection layers with three anchors each."""
-
-    type: Literal["yolov3_tiny"] = Field(description="The two heads of YOLOv3-tiny.")
-    anchors: Annotated[Anchors, Field(min_length=6, max_length=6)] | AutoAnchors = Field(
+    type: Literal["yolov3_tiny"] = key("The two heads of YOLOv3-tiny, with three anchors each.")
+    anchors: Annotated[Anchors, Field(min_length=6, max_length=6)] | AutoAnchors = key(
+        "Six anchors [width, height] in pixels of the input image, from small to large: three "
+        "for stride 16 and 32 each; 'auto' fits them to the training boxes at the start.",
         TINY_ANCHORS_PX,
-        description="Six anchors [width, height] in pixels of the input image, from small to "
-        "large: three for stride 16, three for 32; 'auto' fits them to the training boxes when a "
-        "training begins.",
     )
 
 
 class YOLOv2HeadConfig(_AnchoredHead):
-    """One detection layer with five dimension priors."""
-
-    type: Literal["yolov2"] = Field(description="The head of YOLOv2.")
-    anchors: Annotated[Anchors, Field(min_length=1, max_length=9)] | AutoAnchors = Field(
+    type: Literal["yolov2"] = key("The head of YOLOv2, with the paper's five anchors or others.")
+    anchors: Annotated[Anchors, Field(min_length=1, max_length=9)] | AutoAnchors = key(
+        "Anchors [width, height] in pixels of the input image (Darknet's times 32), from small to "
+        "large; 'auto' fits five to the training boxes at the start.",
         YOLOV2_COCO_ANCHORS_PX,
-        description="Anchors [width, height] in pixels of the input image (Darknet's times 32), "
-        "from small to large; the paper has five, and 'auto' fits five to the training boxes when "
-        "a training begins.",
     )
 
 
 class YOLOv1HeadConfig(Section):
-    """The end of YOLOv1: boxes from the whole image at once."""
-
-    type: Literal["yolov1"] = Field(
-        description="The end of YOLOv1; it works at data.image_size alone."
-    )
-    end: Literal["local", "connected"] = Field(
+    type: Literal["yolov1"] = key("The end of YOLOv1; it works at data.image_size alone.")
+    end: Literal["local", "connected"] = key(
+        "'local': a locally connected layer, then a fully connected one (Darknet's yolov1.cfg); "
+        "'connected': two fully connected ones (the paper).",
         "local",
-        description="'local': a locally connected layer, then a fully connected one (Darknet's "
-        "yolov1.cfg); 'connected': two fully connected ones (the paper).",
     )
-    boxes: int = Field(2, ge=1, le=9, description="Boxes per cell: 2 in the paper, 3 in Darknet.")
-    dropout: BelowOne = Field(
-        0.5, description="Share of the numbers before the last layer that training leaves out."
-    )
+    boxes: Annotated[int, Field(ge=1, le=9)] = key("Per cell: 2 in the paper, 3 in Darknet.", 2)
+    dropout: BelowOne = key("Share of the last layer's input that training leaves out.", 0.5)
 
 
 # A new component joins the union as one more member.
@@ -148,14 +126,12 @@ Head = Annotated[
 
 
 class InitConfig(Section):
-    """A whole detector to start from."""
-
-    weights: FilePath = Field(
-        description="A checkpoint of this project or a detector's .weights file of Darknet; with "
-        "another number of classes the head's last layer stays at its initial values."
+    weights: FilePath = key(
+        "A checkpoint of this project or a detector's .weights file of Darknet; with another "
+        "number of classes the head's last layer stays at its initial values."
     )
-    min_matched: PositiveFraction = Field(
-        0.5, description="Share of the model's parameters that the file must fill at least."
+    min_matched: PositiveFraction = key(
+        "Share of the model's parameters that the file must fill at least.", 0.5
     )
 
 
@@ -169,14 +145,11 @@ Preprocessing = Annotated[
 
 
 class ModelConfig(Section):
-    """encoder -> neck -> head."""
-
-    encoder: Encoder = Field(description="Turns images into maps of strides 8, 16 and 32.")
-    neck: NeckConfig = Field(description="Mixes the encoder's maps over the scales.")
-    head: Head = Field(description="Turns the neck's maps into raw boxes.")
-    init: InitConfig | None = Field(
-        None,
-        description="A trained detector to start from; null starts from the encoder's weights.",
+    encoder: Encoder = key("Turns images into maps of strides 8, 16 and 32.")
+    neck: NeckConfig = key("Mixes the encoder's maps over the scales.")
+    head: Head = key("Turns the neck's maps into raw boxes.")
+    init: InitConfig | None = key(
+        "A trained detector to start from; null starts from the encoder's weights.", None
     )
     preprocessing: Preprocessing = None
 
@@ -195,57 +168,44 @@ IgnoreThreshold = Annotated[
         "any truth passes this."
     ),
 ]
-Rescore = Annotated[
-    bool, Field(description="The objectness to learn is the box's IoU with its truth, not 1.")
-]
 
 
 class YOLOv3LossConfig(Section):
-    """Darknet's loss for YOLOv3."""
-
-    type: Literal["yolov3"] = Field(description="The loss of YOLOv3.")
-    class_loss: Literal["bce", "cross_entropy"] = Field(
-        "bce",
-        description="'bce' lets a box have several classes (the paper), 'cross_entropy' only one.",
+    type: Literal["yolov3"] = key("Darknet's loss for YOLOv3.")
+    class_loss: Literal["bce", "cross_entropy"] = key(
+        "'bce' lets a box have several classes (the paper), 'cross_entropy' only one.", "bce"
     )
     ignore_threshold: IgnoreThreshold = 0.7
-    class_weights: dict[str, Positive] | None = Field(
-        None,
-        min_length=1,
-        description="Factors on the class loss by class name; classes not named count 1.",
+    class_weights: Annotated[dict[str, Positive], Field(min_length=1)] | None = key(
+        "Factors on the class loss by class name; classes not named count 1.", None
     )
 
 
 class YOLOv2LossConfig(Section):
-    """Darknet's region loss."""
-
-    type: Literal["yolov2"] = Field(description="The loss of YOLOv2.")
-    assignment: Literal["darknet", "global"] = Field(
+    type: Literal["yolov2"] = key("Darknet's region loss for YOLOv2.")
+    assignment: Literal["darknet", "global"] = key(
+        "Several truths in one cell: 'darknet' gives each its best anchor and the last one wins, "
+        "'global' gives each anchor once, the best fitting pair first.",
         "darknet",
-        description="Several truths in one cell: 'darknet' gives each its best anchor and the last "
-        "one wins, 'global' gives each anchor once, the best fitting pair first.",
     )
     ignore_threshold: IgnoreThreshold = 0.6
-    coord_scale: Positive = Field(1.0, description="Factor on the loss of position and size.")
-    object_scale: Positive = Field(5.0, description="Factor on the objectness of boxes with truth.")
-    no_object_scale: Positive = Field(1.0, description="Factor on the objectness of the others.")
-    class_scale: Positive = Field(1.0, description="Factor on the loss of the classes.")
-    rescore: Rescore = True
-    prior_images: NotNegative = Field(
-        12_800,
-        description="Over so many images boxes without a truth are drawn to their anchor.",
+    coord_scale: Positive = key("Factor on the loss of position and size.", 1.0)
+    object_scale: Positive = key("Factor on the objectness of boxes with truth.", 5.0)
+    no_object_scale: Positive = key("Factor on the objectness of the others.", 1.0)
+    class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
+    rescore: bool = key("The objectness to learn is the box's IoU with its truth, not 1.", True)
+    prior_images: NotNegative = key(
+        "Over so many images boxes without a truth are drawn to their anchor.", 12_800
     )
 
 
 class YOLOv1LossConfig(Section):
-    """Darknet's detection loss."""
-
-    type: Literal["yolov1"] = Field(description="The loss of YOLOv1.")
-    coord_scale: Positive = Field(5.0, description="Factor on the loss of position and size.")
-    object_scale: Positive = Field(1.0, description="Factor on the objectness of boxes with truth.")
-    no_object_scale: Positive = Field(0.5, description="Factor on the objectness of the others.")
-    class_scale: Positive = Field(1.0, description="Factor on the loss of the classes.")
-    rescore: Rescore = True
+    type: Literal["yolov1"] = key("Darknet's detection loss for YOLOv1.")
+    coord_scale: Positive = key("Factor on the loss of position and size.", 5.0)
+    object_scale: Positive = key("Factor on the objectness of boxes with truth.", 1.0)
+    no_object_scale: Positive = key("Factor on the objectness of the others.", 0.5)
+    class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
+    rescore: bool = key("The objectness to learn is the box's IoU with its truth, not 1.", True)
 
 
 # A new component joins the union as one more member.

@@ -1,54 +1,159 @@
 """The sections `training`, `evaluation` and `logging`: how long, how fast, how judged."""
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from yolo.config.schema.base import (
     AtLeastOne,
+    BelowOne,
     FilePath,
     Fraction,
     NotNegative,
+    NotNegativeFloat,
     Positive,
     PositiveFraction,
     Section,
     broken_rule,
+    key,
 )
-from yolo.config.schema.optimization import Optimizer, Schedule
+
+
+class AdamConfig(Section):
+    type: Literal["adam"] = key("Adam (Kingma & Ba 2015); its weight decay is an L2 term.")
+    learning_rate: Positive = key("Learning rate before the schedule's factor.")
+    weight_decay: NotNegativeFloat = key("Not on norms and biases.", 0.0)
+    betas: tuple[BelowOne, BelowOne] = key(
+        "Decay of the running means of gradient and squared gradient.", (0.9, 0.999)
+    )
+
+
+class AdamWConfig(AdamConfig):
+    type: Literal["adamw"] = key("Adam with decoupled weight decay (Loshchilov & Hutter 2019).")  # type: ignore[assignment]
+
+
+class SGDConfig(Section):
+    type: Literal["sgd"] = key("Stochastic gradient descent with momentum.")
+    learning_rate: Positive = key("Learning rate before the schedule's factor.")
+    momentum: BelowOne = key("Share of the last update that is kept.", 0.9)
+    nesterov: bool = key("Nesterov's momentum; needs a momentum above 0.", False)
+    weight_decay: NotNegativeFloat = key("Not on norms and biases.", 0.0)
+
+    @field_validator("nesterov")
+    @classmethod
+    def _needs_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise broken_rule("must be false where momentum is 0")
+        return nesterov
+
+
+Optimizer = Annotated[AdamConfig | AdamWConfig | SGDConfig, Field(discriminator="type")]
+
+WarmupSteps = Annotated[
+    NotNegative,
+    Field(description="Steps over which the rate rises with the fourth power of the step."),
+]
+
+
+class StepScheduleConfig(Section):
+    type: Literal["step"] = key("A constant factor on the learning rate between milestones.")
+    milestones: tuple[AtLeastOne, ...] = key("Steps at which the factor changes, increasing.")
+    factors: tuple[NotNegativeFloat, ...] = key(
+        "Factor before the first milestone, then after each: one more than milestones."
+    )
+    warmup_steps: WarmupSteps = 0
+
+    @field_validator("milestones")
+    @classmethod
+    def _increasing(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(milestones)):
+            raise broken_rule("must increase from each to the next")
+        return milestones
+
+    @field_validator("factors")
+    @classmethod
+    def _one_for_each_part(
+        cls, factors: tuple[float, ...], info: ValidationInfo
+    ) -> tuple[float, ...]:
+        milestones = info.data.get("milestones")
+        if milestones is not None and len(factors) != len(milestones) + 1:
+            raise broken_rule(
+                f"must be {len(milestones) + 1} numbers for {len(milestones)} milestones (one "
+                f"before the first, then one after each), not {len(factors)}"
+            )
+        return factors
+
+
+class CosineRestartsConfig(Section):
+    type: Literal["cosine_restarts"] = key(
+        "Cosine annealing with warm restarts (SGDR, Loshchilov & Hutter 2017)."
+    )
+    t_0: AtLeastOne = key("Steps of the first cycle.")
+    t_mult: AtLeastOne = key("Factor on the length from cycle to cycle.", 1)
+    eta_min: NotNegativeFloat = key("Learning rate at the end of a cycle.", 0.0)
+    warmup_steps: WarmupSteps = 0
+
+
+class OneCycleConfig(Section):
+    type: Literal["one_cycle"] = key(
+        "Rises to the optimizer's rate, then falls far below the start (Smith & Topin 2018)."
+    )
+    warm_share: BelowOne = key("Share of the steps over which the rate rises.", 0.3)
+    div: Annotated[float, Field(ge=1)] = key("The optimizer's rate over the first one.", 25.0)
+    final_div: Annotated[float, Field(ge=1)] = key("The first rate over the last one.", 1e4)
+    shape: Literal["linear", "cosine"] = key("How it rises and falls.", "cosine")
+
+
+class LinearScheduleConfig(Section):
+    type: Literal["linear"] = key("Falls in a straight line to the last step of the training.")
+    end_factor: NotNegativeFloat = key("The last rate as a share of the optimizer's.", 0.01)
+    warmup_steps: WarmupSteps = 0
+
+
+class PlateauConfig(Section):
+    type: Literal["plateau"] = key("Lowers the rate after evaluations without a better figure.")
+    factor: Annotated[float, Field(gt=0, lt=1)] = key("Multiplies the rate each time.", 0.1)
+    patience: NotNegative = key("Evaluations without a better figure that are let pass.", 3)
+    threshold: NotNegativeFloat = key("A figure is better if it is higher by more than this.", 1e-4)
+    min_factor: Fraction = key("The lowest rate as a share of the optimizer's.", 1e-4)
+    warmup_steps: WarmupSteps = 0
+
+
+Schedule = Annotated[
+    StepScheduleConfig
+    | CosineRestartsConfig
+    | OneCycleConfig
+    | LinearScheduleConfig
+    | PlateauConfig,
+    Field(discriminator="type"),
+]
 
 
 class EMAConfig(Section):
-    """Exponential moving average of the weights, used for evaluation."""
-
-    decay: Fraction = Field(0.9998, description="Share of the average kept at each step.")
+    decay: Fraction = key("Share of the average kept at each step.", 0.9998)
 
 
 class FreezeConfig(Section):
-    """Parts of the network that keep their weights."""
-
-    until: str = Field(
+    until: str = key(
+        "The last frozen part, with all before it: 'encoder' for the whole encoder, or a stage "
+        "as scripts/summarise.py names it, such as 'encoder.stages.3'.",
         "encoder",
-        description="The last frozen part: 'encoder' for all of it, or the name of one of its "
-        "stages as scripts/summarise.py prints it, such as 'encoder.stages.3'; all before it is "
-        "frozen too.",
     )
-    batch_norm: Literal["trained", "frozen_part", "whole_network"] = Field(
+    batch_norm: Literal["trained", "frozen_part", "whole_network"] = key(
+        "Whose batch norms keep scale, shift and statistics: none, the frozen part's, or all.",
         "frozen_part",
-        description="Whose batch norms keep scale, shift and statistics: nobody's, the frozen "
-        "part's, or those of the whole network.",
     )
-    unfreeze_at: AtLeastOne | None = Field(
-        None, description="The step from which on everything is trained; null never unfreezes."
+    unfreeze_at: AtLeastOne | None = key(
+        "The step from which on everything is trained; null never unfreezes.", None
     )
 
 
 class TrainingConfig(Section):
-    """The loop."""
-
-    steps: AtLeastOne = Field(description="Optimizer steps.")
-    batch_size: AtLeastOne = Field(
-        64, description="Images per optimizer step over all devices; independent of the hardware."
+    steps: AtLeastOne = key("Optimizer steps.")
+    batch_size: AtLeastOne = key(
+        "Images per optimizer step over all devices; independent of the hardware.", 64
     )
     micro_batch_size: AtLeastOne = Field(
         16,
@@ -56,42 +161,32 @@ class TrainingConfig(Section):
         description="Images per forward pass and device; gradients are accumulated up to "
         "batch_size. Lower it where memory is short.",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="'auto' is the fastest that the device runs natively."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
+        "'auto' is the fastest that the device runs natively.", "auto"
     )
-    optimizer: Optimizer = Field(description="What turns gradients into updates.")
-    schedule: Schedule = Field(description="The learning rate over the steps.")
-    encoder_learning_rate: Positive | None = Field(
-        None,
-        description="Learning rate of the encoder, scaled by the same schedule; null is the "
-        "optimizer's.",
+    optimizer: Optimizer = key("What turns gradients into updates.")
+    schedule: Schedule = key("The learning rate over the steps.")
+    encoder_learning_rate: Positive | None = key(
+        "The encoder's learning rate, on the same schedule; null is the optimizer's.", None
     )
-    freeze: FreezeConfig | None = Field(
-        None, description="Parts that keep their weights; null trains everything."
+    freeze: FreezeConfig | None = key("Parts that keep their weights; null trains all.", None)
+    gradient_clip: Positive | None = key("Largest norm of the gradient; null is no limit.", None)
+    ema: EMAConfig | None = key("Evaluate a moving average of the weights; null is off.", None)
+    patience: AtLeastOne | None = key(
+        "Stop after so many evaluations without a higher figure; null never stops early.", None
     )
-    gradient_clip: Positive | None = Field(
-        None, description="Largest norm of the gradient; null does not clip."
+    checkpoint_every: AtLeastOne = key(
+        "Steps between two writings of last.pt; each evaluation writes it too.", 1000
     )
-    ema: EMAConfig | None = Field(None, description="Averaging of the weights; null is off.")
-    patience: AtLeastOne | None = Field(
-        None,
-        description="Stop when the monitored figure has not risen for this many evaluations; "
-        "null never stops early.",
-    )
-    checkpoint_every: AtLeastOne = Field(
-        1000, description="Steps between two writings of last.pt; each evaluation writes it too."
-    )
-    max_skipped: AtLeastOne = Field(
+    max_skipped: AtLeastOne = key(
+        "The run ends after so many steps in a row whose loss or gradient is not finite; each "
+        "leaves the weights as they are.",
         50,
-        description="The run ends after so many steps in a row whose loss or gradient is not "
-        "finite; each leaves the weights as they are.",
     )
-    sync_batch_norm: bool = Field(
-        False,
-        description="Batch norm's statistics over all devices (GPUs only) instead of each one's "
-        "micro-batch.",
+    sync_batch_norm: bool = key(
+        "Batch norm's statistics over all GPUs instead of each one's micro-batch.", False
     )
-    compile: bool = Field(False, description="Compile the model with torch.compile.")
+    compile: bool = key("Compile the model with torch.compile.", False)
 
     @field_validator("micro_batch_size")
     @classmethod
@@ -114,43 +209,28 @@ MONITORS_OF_METRIC = {"coco": get_args(CocoFigure), "voc": get_args(VocFigure)}
 
 
 class EvaluationConfig(Section):
-    """Scoring with the COCO or the VOC metric."""
-
-    every: AtLeastOne = Field(description="Steps between evaluations; one more at the end.")
-    share: PositiveFraction = Field(
-        1.0, description="Share of the validation images to evaluate on."
+    every: AtLeastOne = key("Steps between evaluations; one more at the end.")
+    share: PositiveFraction = key("Share of the validation images to evaluate on.", 1.0)
+    backend: Literal["hotcoco", "pycocotools"] = key(
+        "Who computes the COCO metric: equal figures, hotcoco is faster.", "hotcoco"
     )
-    backend: Literal["hotcoco", "pycocotools"] = Field(
-        "hotcoco",
-        description="Who computes the COCO metric: equal figures, hotcoco is faster.",
+    conf: Fraction = key("Boxes of a lower score are dropped.", 0.01)
+    iou: Fraction = key("Of boxes of one class that overlap more, the best stays (NMS).", 0.45)
+    max_detections: AtLeastOne = key("Boxes per image that are kept.", 300)
+    max_candidates: AtLeastOne = key("Boxes per image that enter NMS.", 4096)
+    labels: Literal["best_class", "all_classes"] = key(
+        "One label per box, or every class that passes `conf`.", "best_class"
     )
-    conf: Fraction = Field(0.01, description="Boxes of a lower score are dropped.")
-    iou: Fraction = Field(
-        0.45, description="Non-maximum suppression drops boxes of one class that overlap more."
+    metric: Literal["coco", "voc"] = key("The metric to be judged by.", "coco")
+    both: bool = key("Report the other metric too.", False)
+    voc_iou: Fraction = key("IoU from which on the VOC metric takes a box for a truth's.", 0.5)
+    fixed_conf: Fraction = key("The VOC metric is also reported for boxes from this score on.", 0.4)
+    monitor: Literal[CocoFigure, VocFigure] | None = key(
+        "The metric's figure that chooses best.pt; null is AP50 of COCO's, mAP of VOC's.", None
     )
-    max_detections: AtLeastOne = Field(300, description="Boxes per image that are kept.")
-    max_candidates: AtLeastOne = Field(
-        4096, description="Boxes per image that enter non-maximum suppression."
-    )
-    labels: Literal["best_class", "all_classes"] = Field(
-        "best_class", description="One label per box, or every class that passes `conf`."
-    )
-    metric: Literal["coco", "voc"] = Field("coco", description="The metric to be judged by.")
-    both: bool = Field(False, description="Report the other metric too.")
-    voc_iou: Fraction = Field(
-        0.5, description="IoU from which on the VOC metric takes a box for a truth's."
-    )
-    fixed_conf: Fraction = Field(
-        0.4, description="The VOC metric is also reported for the boxes of at least this score."
-    )
-    monitor: Literal[CocoFigure, VocFigure] | None = Field(
-        None,
-        description="The figure of the metric that chooses best.pt; null is AP50 of the COCO "
-        "metric, mAP of the VOC metric.",
-    )
-    batch_size: AtLeastOne = Field(16, description="Images per forward pass.")
-    per_class: bool = Field(False, description="Report AP for each class too.")
-    pictures: NotNegative = Field(8, description="Images drawn with predictions and truth.")
+    batch_size: AtLeastOne = key("Images per forward pass.", 16)
+    per_class: bool = key("Report AP for each class too.", False)
+    pictures: NotNegative = key("Images drawn with predictions and truth.", 8)
 
     @field_validator("monitor")
     @classmethod
@@ -163,7 +243,5 @@ class EvaluationConfig(Section):
 
 
 class LoggingConfig(Section):
-    """What a run prints, and where it is kept."""
-
-    every: AtLeastOne = Field(20, description="Steps between two lines of progress.")
-    directory: FilePath = Field(Path("logs"), description="Folder that holds the runs.")
+    every: AtLeastOne = key("Steps between two lines of progress.", 20)
+    directory: FilePath = key("Folder that holds the runs.", Path("logs"))
