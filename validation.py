@@ -56,7 +56,7 @@ def score(arguments: ScoreArguments) -> None:
 
         analyse = partial(write_analysis, log=print, place=arguments.analysis_place)
     if arguments.curves is not None:
-        from yolo.apps.report.curves import write_curves
+        from yolo.apps.report.plots import write_curves
 
         draw_curves = partial(write_curves, log=print, place=arguments.curves)
     report = score_checkpoints(arguments, log=print, analyse=analyse, draw_curves=draw_curves)

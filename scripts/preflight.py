@@ -49,19 +49,19 @@ def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
     Raises:
         UserError: there is no such device, or a report cannot be written.
     """
-    from yolo.apps.preflight import stages
-    from yolo.apps.preflight.checks import Preflight
+    from yolo.apps import preflight
     from yolo.train.distributed import join
 
-    preflight = Preflight(resolved=resolved, ranks=join(arguments.gpu))
-    results = stages.run_stages(
-        preflight, lambda result: print(*stages.lines_of(result), sep="\n", flush=True)
+    context = preflight.Preflight(resolved=resolved, ranks=join(arguments.gpu))
+    results = preflight.run_stages(
+        context, lambda result: print(*result.lines(), sep="\n", flush=True)
     )
-    fault = stages.fault_of(results)
-    print(stages.conclusion(results), file=sys.stdout if fault is None else sys.stderr, flush=True)
-    for path, write in ((arguments.json, stages.write_json), (arguments.html, stages.write_html)):
+    fault, last_line = preflight.fault_of(results), preflight.conclusion(results)
+    print(last_line, file=sys.stdout if fault is None else sys.stderr, flush=True)
+    reports = ((arguments.json, preflight.write_json), (arguments.html, preflight.write_html))
+    for path, write in reports:
         if path is not None:
-            write(path, preflight, results)
+            write(path, context, results)
             print(f"written: {path}")
     return 0 if fault is None else 1
 

@@ -102,8 +102,8 @@ def test_the_fault_is_named(name, real_data, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_untouched_copy_passes_as_far_as_the_data_goes(real_data, tmp_path, monkeypatch):
     """So that each fault above is the copy's own and not of copying."""
-    import yolo.apps.preflight.stages as stages
+    from yolo.apps import preflight
 
-    monkeypatch.setattr(stages, "STAGES", stages.STAGES[:7])
+    monkeypatch.setattr(preflight, "STAGES", preflight.STAGES[:7])
     copy = Copy.make(real_data / "coco-mini", tmp_path / "copy")
     assert main(["--config", CONFIG, "--gpu", "cpu", *copy.overrides()]) == 0

@@ -7,7 +7,8 @@ import pytest
 
 from tests.apps.preflight.made_data import made_json, overrides, write_split
 from tests.apps.report.pages import Page
-from yolo.apps.preflight import images, overfit, speed, stages, truth
+from yolo.apps import preflight as stages
+from yolo.apps.preflight import images, overfit, speed, truth
 from yolo.config import REPOSITORY_ROOT
 
 sys.path.insert(0, str(REPOSITORY_ROOT))

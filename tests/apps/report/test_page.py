@@ -2,8 +2,18 @@ import numpy as np
 import pytest
 
 from tests.apps.report.pages import HOSTILE, Page
-from yolo.apps.report.charts import MOST_POINTS, line_chart, reliability_chart
-from yolo.apps.report.page import Filled, details, grid, picture, render, table, write_page
+from yolo.apps.report.page import (
+    MOST_POINTS,
+    Filled,
+    details,
+    grid,
+    line_chart,
+    picture,
+    reliability_chart,
+    render,
+    table,
+    write_page,
+)
 from yolo.apps.report.plots import Line
 from yolo.errors import UserError
 

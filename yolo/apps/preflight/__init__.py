@@ -1,1 +1,126 @@
 """What would spoil a training, looked for before it begins: stages from cheap to expensive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_core import to_json
+
+from yolo.apps.preflight.anchors import check_anchors
+from yolo.apps.preflight.boxes import check_boxes
+from yolo.apps.preflight.checks import Outcome, Preflight
+from yolo.apps.preflight.datasets import check_classes, check_files
+from yolo.apps.preflight.images import check_decoding, check_headers
+from yolo.apps.preflight.overfit import check_overfitting
+from yolo.apps.preflight.speed import check_speed
+from yolo.apps.preflight.truth import check_truth
+from yolo.apps.report.page import render, write_page
+from yolo.errors import UserError
+from yolo.files import atomic_write
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One thing to look at: a ``UserError`` of its check is a fault."""
+
+    name: str
+    title: str
+    check: Callable[[Preflight], Outcome]
+
+
+STAGES = (
+    Stage("files", "Files", check_files),
+    Stage("headers", "Image files", check_headers),
+    Stage("boxes", "Boxes", check_boxes),
+    Stage("classes", "Classes and label map", check_classes),
+    Stage("anchors", "Anchors", check_anchors),
+    Stage("decoding", "Decoding", check_decoding),
+    Stage("truth", "The truth as predictions", check_truth),
+    Stage("overfitting", "Overfitting one batch", check_overfitting),
+    Stage("speed", "Speed, memory and time", check_speed),
+)
+"""The cheapest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A stage that was run, what it found, and how long it took."""
+
+    stage: Stage
+    outcome: Outcome
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """As the terminal shows it."""
+        found = self.outcome
+        mark = "FAULT" if found.fault is not None else "ok"
+        return [
+            f"{self.stage.name:<12} {mark:<5} {self.seconds:5.1f} s  {found.summary}",
+            *(f"    {line}" for line in found.lines),
+            *(f"  warning: {warning}" for warning in found.warnings),
+        ]
+
+
+def run_stages(preflight: Preflight, report: Callable[[Result], None]) -> list[Result]:
+    """Run the stages up to the first fault; ``report`` is called after each."""
+    results = []
+    for stage in STAGES:
+        start = time.perf_counter()
+        try:
+            outcome = stage.check(preflight)
+        except UserError as error:
+            outcome = Outcome(summary="could not be finished", fault=str(error))
+        results.append(Result(stage, outcome, time.perf_counter() - start))
+        report(results[-1])
+        if outcome.fault is not None:
+            break
+    return results
+
+
+def fault_of(results: Sequence[Result]) -> str | None:
+    """The sentence that ended it, if any."""
+    return results[-1].outcome.fault
+
+
+def conclusion(results: Sequence[Result]) -> str:
+    """The last line."""
+    seconds, fault = sum(result.seconds for result in results), fault_of(results)
+    if fault is not None:
+        return f"FAULT in stage {results[-1].stage.name}, after {seconds:.0f} s: {fault}"
+    warnings = sum(len(result.outcome.warnings) for result in results)
+    return f"nothing that would spoil the run was found in {seconds:.0f} s; warnings: {warnings}"
+
+
+def write_json(path: Path, preflight: Preflight, results: Sequence[Result]) -> None:
+    """Write all figures; what is not finite becomes null."""
+    report = {
+        "config": str(preflight.resolved.path),
+        "fault": fault_of(results),
+        "stages": [
+            {
+                "name": result.stage.name,
+                "seconds": round(result.seconds, 3),
+                "summary": result.outcome.summary,
+                "fault": result.outcome.fault,
+                "warnings": list(result.outcome.warnings),
+                "figures": result.outcome.figures,
+            }
+            for result in results
+        ],
+    }
+    content = to_json(report, indent=1, inf_nan_mode="null", fallback=lambda value: value.item())
+    try:
+        atomic_write(path, content)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the json cannot be written ({error.strerror or error}); name another place"
+        ) from error
+
+
+def write_html(path: Path, preflight: Preflight, results: Sequence[Result]) -> None:
+    """Write the page: the verdict first, then each stage."""
+    values = {"preflight": preflight, "results": results, "stages": len(STAGES)}
+    write_page(path, render("preflight.html", fault=fault_of(results), **values))

@@ -8,8 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from yolo.apps.preflight.checks import Outcome, Preflight
-from yolo.apps.report.charts import density_chart
-from yolo.apps.report.page import Cell, table
+from yolo.apps.report.page import Cell, density_chart, table
 from yolo.apps.report.plots import Line, draw_curves
 from yolo.config import Config
 from yolo.config.schema.model import YOLOv1HeadConfig
@@ -48,15 +47,16 @@ def check_anchors(preflight: Preflight) -> Outcome:
             f"{size_px} px, below {WORST_IOU}: they are of another scale; fit them "
             f"with scripts/fit_anchors.py, or set {KEY}: auto."
         )
-    shares = ", ".join(f"{sum(level.counts):,} at stride {level.stride_px}" for level in levels)
+    totals = {level.stride_px: sum(level.counts) for level in levels}
+    shares = ", ".join(f"{total:,} at stride {stride}" for stride, total in totals.items())
     return Outcome(
         summary=f"average IoU {fit.average_iou:.3f}, {fit.recall:.0%} of the boxes above "
         f"{RECALL_IOU}; {shares}",
         fault=fault,
         warnings=[
-            f"no training box belongs to the anchors of stride {level.stride_px}"
-            for level in levels
-            if sum(level.counts) == 0
+            f"no training box belongs to the anchors of stride {stride}"
+            for stride, total in totals.items()
+            if total == 0
         ],
         figures={
             "average_iou": fit.average_iou,
@@ -76,23 +76,16 @@ def _blocks(levels: list[Level], sizes_wh_px: np.ndarray, size_px: int) -> list[
         for level in levels
         for (width, height), count in zip(level.anchors_px, level.counts, strict=True)
     ]
-    chart = density_chart(
-        f"Training boxes and anchors at {size_px} px",
-        sizes_wh_px,
-        np.array([anchor for level in levels for anchor in level.anchors_px]),
-        x="width, px",
-        y="height, px",
-        marks_name="anchors",
-    )
-    return [table(["stride", "anchor, px", "training boxes"], rows), chart]
+    anchors = np.array([anchor for level in levels for anchor in level.anchors_px])
+    title = f"Training boxes and anchors at {size_px} px"
+    return [
+        table(["stride", "anchor, px", "training boxes"], rows),
+        density_chart(title, sizes_wh_px, anchors, "anchors", x="width, px", y="height, px"),
+    ]
 
 
 class AnchorComparison:
-    """Boxes of a training set, the configured anchors and fitted ones.
-
-    Args:
-        config: of a head with anchors, or ``anchors: auto``.
-        train: its training set.
+    """Boxes of a training set, the configured anchors, if they are not auto, and fitted ones.
 
     Raises:
         UserError: there are fewer different boxes than anchors.
@@ -104,40 +97,42 @@ class AnchorComparison:
         self._head, self._seed = head.type, config.seed
         self._sizes_wh_px = box_sizes_px(train.annotations, config.data.image_size)
         self._boxes = f"{len(self._sizes_wh_px):,} boxes at {config.data.image_size} px"
-        self._current = None if head.anchors == "auto" else anchors_px(config)
-        self._fitted = fit_to_head(config, self._sizes_wh_px)
+        self._anchors = {} if head.anchors == "auto" else {"current": anchors_px(config)}
+        self._anchors["fitted"] = fit_to_head(config, self._sizes_wh_px)
 
     def lines(self) -> Iterator[str]:
         """Average IoU and recall of both, and the boxes of each anchor by stride."""
         yield f"data.train: {self._boxes}"
-        if self._current is not None:
-            yield from self._describe("current anchors", self._current)
-        yield from self._describe("fitted anchors", self._fitted)
+        for whose, anchors in self._anchors.items():
+            fit, levels = fit_by_level(self._head, anchors, self._sizes_wh_px)
+            yield (
+                f"\n{whose} anchors: average IoU {fit.average_iou:.3f}, "
+                f"recall at IoU {RECALL_IOU} {fit.recall:.1%}"
+            )
+            for level in levels:
+                yield f"  stride {level.stride_px}: {sum(level.counts):,} boxes"
+                for (width, height), count in zip(level.anchors_px, level.counts, strict=True):
+                    yield f"    {f'[{width:g}, {height:g}]':18} {count:9,}"
 
     def yaml(self) -> str:
         """The fitted anchors, to paste."""
-        text = ", ".join(f"[{width:g}, {height:g}]" for width, height in self._fitted)
+        text = ", ".join(f"[{width:g}, {height:g}]" for width, height in self._anchors["fitted"])
         return f"model:\n  head:\n    type: {self._head}\n    anchors:\n      [{text}]"
 
     def draw_elbow(self, counts: Iterable[int]) -> np.ndarray:
         """Average IoU and recall of fitted anchors over their number; crosses for the current.
 
-        Args:
-            counts: the numbers of anchors; those above the number of different boxes are left out.
-
-        Returns:
-            uint8 (H, W, 3) RGB.
+        Numbers above that of different boxes are left out. Returns uint8 (H, W, 3) RGB.
         """
         sizes, most = self._sizes_wh_px, count_distinct(self._sizes_wh_px)
         fitted = [fit_anchors(sizes, n, seed=self._seed) for n in counts if n <= most]
         lines = self._lines(fitted, "fitted", "o")
-        if self._current is not None:
-            lines += self._lines([np.array(self._current)], "current", "x")
+        if "current" in self._anchors:
+            lines += self._lines([np.array(self._anchors["current"])], "current", "x")
         title = f"Anchors fitted to {self._boxes}"
         return draw_curves(lines, title=title, x="number of anchors", y="share")
 
     def _lines(self, sets: list[np.ndarray], whose: str, marker: str) -> list[Line]:
-        """Both figures of some sets of anchors over their number."""
         x = np.array([len(anchors) for anchors in sets])
         fits = [measure_fit(self._sizes_wh_px, anchors) for anchors in sets]
         figures = {
@@ -148,12 +143,3 @@ class AnchorComparison:
             Line(name=f"{name}, {whose} anchors", x=x, y=np.array(y), marker=marker)
             for name, y in figures.items()
         ]
-
-    def _describe(self, title: str, anchors: list[list[float]]) -> Iterator[str]:
-        fit, levels = fit_by_level(self._head, anchors, self._sizes_wh_px)
-        figures = f"average IoU {fit.average_iou:.3f}, recall at IoU {RECALL_IOU} {fit.recall:.1%}"
-        yield f"\n{title}: {figures}"
-        for level in levels:
-            yield f"  stride {level.stride_px}: {sum(level.counts):,} boxes"
-            for (width, height), count in zip(level.anchors_px, level.counts, strict=True):
-                yield f"    {f'[{width:g}, {height:g}]':18} {count:9,}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
 import hotcoco
@@ -13,8 +12,7 @@ from markupsafe import Markup
 
 from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.apps.preflight.datasets import count_labels
-from yolo.apps.report.charts import histogram_chart, line_chart
-from yolo.apps.report.page import details, grid, table
+from yolo.apps.report.page import details, grid, histogram_chart, line_chart, table
 from yolo.apps.report.plots import Line
 from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.anchors import box_sizes_px
@@ -28,12 +26,8 @@ FEWER_OUTSIDE = 4
 """The other reading must have so many times fewer of them. Where boxes are right, every wrong
 reading sends a quarter of them out; where a reading is the right one, it sends out almost none."""
 
-HOPELESS_SHARE = 0.2
-"""So many boxes outside spoil a training even where no other reading explains them."""
-
-FEWEST_OUTSIDE = 3
-"""Fewer boxes, a minority of all, prove nothing: a small data set may have one careless box."""
-
+HOPELESS_SHARE = 0.2  # so many outside spoil a training even where no other reading explains them
+FEWEST_OUTSIDE = 3  # fewer, a minority of all, prove nothing: one may be careless in a small set
 SMALLEST_PX = 2.0  # no object is smaller on its longer side
 TINY_SHARE = 0.5  # of boxes below ``SMALLEST_PX``, from which on they cannot be in pixels
 
@@ -42,9 +36,7 @@ LOST_SHARE = 0.2
 as many as ``FEWEST_OUTSIDE``."""
 
 THIN = 20.0  # longer side over shorter one from which on a box is suspicious
-FAINT_PX = 2.0
-"""A box whose longer side is smaller in the network's input leaves nothing to be seen."""
-
+FAINT_PX = 2.0  # a box whose longer side is smaller in the network's input shows nothing
 LISTED = 1000  # suspicious boxes of a kind that page and json name; all are counted
 PRINTED = 3  # of a kind, on the terminal
 BINS = 40
@@ -61,40 +53,42 @@ class Suspect(NamedTuple):
 def check_boxes(preflight: Preflight) -> Outcome:
     """Judge the boxes as annotated, and show their classes and sizes."""
     datasets, size_px = preflight.datasets, preflight.config.data.image_size
-    faults = [_misread(split, dataset) for split, dataset in datasets.items()]
-    faults += [_without_objects(split, dataset) for split, dataset in datasets.items()]
-    fault = next(filter(None, faults), None)
+    faults = [
+        f"data.{split}{sentence}"
+        for find in (_misread, _without_objects)
+        for split, dataset in datasets.items()
+        if (sentence := find(dataset)) is not None
+    ]
+    fault = faults[0] if faults else None
     if any(dataset.annotations.ignored.all() for dataset in datasets.values()):
         return Outcome(summary="there is no box to judge", fault=fault)
+    sizes = {split: box_sizes_px(data.annotations, size_px) for split, data in datasets.items()}
     suspects, counts = [], {}
     for split, dataset in datasets.items():
-        found, numbers = _suspects(split, dataset, size_px)
+        found, numbers = _suspects(split, dataset, sizes[split], size_px)
         suspects += found
         counts.update({f"data.{split}, {kind}": count for kind, count in numbers.items()})
-    sizes = {split: box_sizes_px(data.annotations, size_px) for split, data in datasets.items()}
     quantiles = {split: _quantiles(found) for split, found in sizes.items()}
     small, half, large = (quantiles["train"][q] for q in ("5%", "50%", "95%"))
     summary = f"boxes that were corrected or are worth a look: {len(suspects):,}"
+    listed = [details(summary, table(["set", "why", "box"], suspects))] if suspects else []
     return Outcome(
         summary=f"sides of {small:.0f} to {large:.0f} px, half of them below {half:.0f} px at "
         f"{size_px} px",
         fault=fault,
         warnings=[f"{kind}: {count:,} boxes" for kind, count in counts.items()],
-        lines=_lines(suspects),
+        lines=_first_of_each_kind(suspects),
         figures={
             "suspects": [suspect._asdict() for suspect in suspects],
             "counts": counts,
             "side_px_quantiles": quantiles,
         },
-        blocks=[
-            _charts(preflight, sizes),
-            *([details(summary, table(["set", "why", "box"], suspects))] if suspects else []),
-        ],
+        blocks=[_charts(preflight, sizes), *listed],
     )
 
 
-def _misread(split: Split, dataset: DetectionDataset) -> str | None:
-    """The sentence on boxes that mean something else than they should."""
+def _misread(dataset: DetectionDataset) -> str | None:
+    """The sentence on boxes that mean something else than they should, from its colon on."""
     truth = dataset.ground_truth()
     sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
     boxes = np.array([entry["bbox"] for entry in truth["annotations"]], np.float64).reshape(-1, 4)
@@ -102,60 +96,52 @@ def _misread(split: Split, dataset: DetectionDataset) -> str | None:
     finite = np.isfinite(boxes).all(axis=1)
     wrong = measure_boxes(boxes[finite], owners[finite]).fault() if finite.any() else None
     if wrong is not None:
-        return f"data.{split}: {wrong}."
+        return f": {wrong}."
     lost = dataset.findings.counts.get("no area", 0)
     share = lost / max(lost + len(dataset.annotations.labels), 1)
     if share > LOST_SHARE and lost >= FEWEST_OUTSIDE:
         return (
-            f"data.{split}: {share:.0%} of its boxes have no area inside their images; their unit "
+            f": {share:.0%} of its boxes have no area inside their images; their unit "
             "is not the images' pixel, x and y are swapped, or they belong to other images."
         )
     return None
 
 
-def _without_objects(split: Split, dataset: DetectionDataset) -> str | None:
-    """The sentence on a data set in which nothing is to be found."""
+def _without_objects(dataset: DetectionDataset) -> str | None:
     ignored = dataset.annotations.ignored
     if len(ignored) == 0:
-        return f"data.{split}: none of its {len(dataset):,} images has a box."
+        return f": none of its {len(dataset):,} images has a box."
     if ignored.all():
         return (
-            f"data.{split}: all {len(ignored):,} boxes are ignored regions (crowd or difficult), "
+            f": all {len(ignored):,} boxes are ignored regions (crowd or difficult), "
             'so that no object is left; correct "iscrowd" or <difficult> in the annotations.'
         )
     return None
 
 
 def _suspects(
-    split: Split, dataset: DetectionDataset, image_size_px: int
+    split: Split, dataset: DetectionDataset, sizes_wh_px: np.ndarray, image_size_px: int
 ) -> tuple[list[Suspect], dict[str, int]]:
     """The boxes to look at, as many as are listed, and how many there are of each kind."""
-    packed, findings = dataset.annotations, dataset.findings
-    owned = np.flatnonzero(~packed.ignored)
-    width, height = box_sizes_px(packed, image_size_px).T  # (n,) each, of the owned ones
-    longer, shorter = np.maximum(width, height), np.minimum(width, height)
+    findings, owned = dataset.findings, np.flatnonzero(~dataset.annotations.ignored)
+    longer, shorter = sizes_wh_px.max(axis=1), sizes_wh_px.min(axis=1)  # (n,) of the owned ones
+    health = hotcoco.COCO(DetectionDataset.ground_truth(dataset)).healthcheck()
+    twins = {w["code"]: w["affected_ids"] for w in health["warnings"]}.get("near_duplicate", [])
     kinds = {
         f"below {FAINT_PX:g} px at {image_size_px} px": owned[longer < FAINT_PX],
         f"over {THIN:g} times as long as wide": owned[longer > THIN * shorter],
-        "nearly equal to another of their class": _near_duplicates(dataset),
+        # an IoU above 0.95; the ground truth numbers the boxes from 1 in their order
+        "nearly equal to another of their class": np.array(sorted(twins), np.int64) - 1,
     }
     suspects = [Suspect(split, "corrected while reading", text) for text in findings.texts]
     suspects += [
-        Suspect(split, kind, _describe(dataset, int(place)))
+        Suspect(split, kind, _describe(dataset, place))
         for kind, places in kinds.items()
-        for place in places[:LISTED]
+        for place in places[:LISTED].tolist()
     ]
     counts = {f"{kind} while reading": count for kind, count in findings.counts.items()}
     counts |= {kind: len(places) for kind, places in kinds.items() if len(places)}
     return suspects, counts
-
-
-def _near_duplicates(dataset: DetectionDataset) -> np.ndarray:
-    """Boxes with an IoU above 0.95 with another of their class, as hotcoco's health check finds."""
-    truth = DetectionDataset.ground_truth(dataset)  # numbers the boxes from 1 in their order
-    health = hotcoco.COCO(truth).healthcheck()
-    found = {w["code"]: w["affected_ids"] for w in health["warnings"]}
-    return np.array(sorted(found.get("near_duplicate", [])), np.int64) - 1
 
 
 def _describe(dataset: DetectionDataset, place: int) -> str:
@@ -175,14 +161,11 @@ def _quantiles(sizes_wh_px: np.ndarray) -> dict[str, float]:
     return {f"{q}%": round(float(np.percentile(side, q)), 2) for q in (0, 5, 50, 95, 100)}
 
 
-def _lines(suspects: Sequence[Suspect]) -> list[str]:
-    """The first of each kind, for the terminal."""
-    by_kind = defaultdict(list)
-    for split, kind, box in suspects:
-        by_kind[f"data.{split}, {kind}"].append(box)
+def _first_of_each_kind(suspects: Sequence[Suspect]) -> list[str]:
     lines: list[str] = []
-    for kind, boxes in by_kind.items():
-        lines += [f"{kind}: {box}" for box in boxes[:PRINTED]]
+    for (split, kind), group in groupby(suspects, key=lambda suspect: suspect[:2]):
+        boxes = [suspect.box for suspect in group]
+        lines += [f"data.{split}, {kind}: {box}" for box in boxes[:PRINTED]]
         if len(boxes) > PRINTED:
             lines.append(f"and {len(boxes) - PRINTED:,} more such (--html and --json list them)")
     return lines
@@ -206,14 +189,12 @@ def _charts(preflight: Preflight, sizes_wh_px: dict[Split, np.ndarray]) -> Marku
     sides = {str(split): np.sqrt(found.prod(axis=1)) for split, found in sizes_wh_px.items()}
     ratios = {str(split): found[:, 0] / found[:, 1] for split, found in sizes_wh_px.items()}
     x, unit = "classes, the most frequent first", f"px of {preflight.config.data.image_size}"
-    return grid(
-        [
-            line_chart("Share of the boxes by class", lines, x=x, may_be_log=True),
-            histogram_chart("Box sizes", sides, x=f"√(width × height), {unit}", bins=BINS),
-            histogram_chart("Box shapes", ratios, x="width / height", bins=BINS),
-        ],
-        least_px=340,
-    )
+    charts = [
+        line_chart("Share of the boxes by class", lines, x=x, may_be_log=True),
+        histogram_chart("Box sizes", sides, x=f"√(width × height), {unit}", bins=BINS),
+        histogram_chart("Box shapes", ratios, x="width / height", bins=BINS),
+    ]
+    return grid(charts, least_px=340)
 
 
 def _edges(boxes: np.ndarray) -> np.ndarray:
@@ -232,8 +213,7 @@ OTHER_READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Of four numbers that should be [x, y, width, height] -> (N, 4) xyxy."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoxStatistics:
+class BoxStatistics(NamedTuple):
     """How boxes fit their images."""
 
     outside: float  # share of the boxes that leave their image
@@ -250,48 +230,42 @@ class BoxStatistics:
                 "so their unit is not the pixel (relative to the image, 0 to 1?); write them in "
                 "pixels"
             )
+        leaving = f"{self.outside:.0%} of its boxes leave their images, "
         if self.better is not None:
             return (
-                f"{self.outside:.0%} of its boxes leave their images, but only "
-                f"{self.better_outside:.0%} if their numbers are read as {self.better}; write "
-                "them as [x, y, width, height]"
+                f"{leaving}but only {self.better_outside:.0%} if their numbers are read as "
+                f"{self.better}; write them as [x, y, width, height]"
             )
         if self.outside > HOPELESS_SHARE and not self.few:
             return (
-                f"{self.outside:.0%} of its boxes leave their images, whatever their order; their "
-                "unit is not the images' pixel, or they belong to other images"
+                f"{leaving}whatever their order; their unit is not the images' pixel, or they "
+                "belong to other images"
             )
         return None
 
 
 def measure_boxes(boxes_xywh_px: np.ndarray, sizes_wh: np.ndarray) -> BoxStatistics:
-    """Measure boxes as they were annotated.
-
-    Args:
-        boxes_xywh_px: float (N, 4), N >= 1, finite.
-        sizes_wh: (N, 2) of their images, in pixels.
-    """
+    """Measure boxes float (N, 4) as they were annotated, finite, N >= 1, in images of (N, 2) px."""
     leaving = _leave(_edges(boxes_xywh_px), sizes_wh)
     outside = float(leaving.mean())
     tiny = float((boxes_xywh_px[:, 2:].max(axis=1) < SMALLEST_PX).mean())
     few = bool(leaving.sum() < FEWEST_OUTSIDE and outside < 0.5)
     if outside <= SUSPECT_SHARE or few:
-        return BoxStatistics(outside=outside, tiny=tiny, few=few)
+        return BoxStatistics(outside, tiny, few=few)
     shares = {
         name: float(_leave(read(boxes_xywh_px), sizes_wh).mean())
         for name, read in OTHER_READINGS.items()
     }
-    best = min(shares, key=lambda name: shares[name])
-    if shares[best] * FEWER_OUTSIDE > outside:
-        return BoxStatistics(outside=outside, tiny=tiny)
-    return BoxStatistics(outside=outside, tiny=tiny, better=best, better_outside=shares[best])
+    best, share = min(shares.items(), key=lambda item: item[1])  # of equals the first
+    if share * FEWER_OUTSIDE > outside:
+        return BoxStatistics(outside, tiny)
+    return BoxStatistics(outside, tiny, better=best, better_outside=share)
 
 
 def _leave(boxes_xyxy: np.ndarray, sizes_wh: np.ndarray) -> np.ndarray:
     """Which boxes (N, 4) have too little of their area inside the image, or none: bool (N,)."""
-    inside = boxes_xyxy.clip(0, np.tile(sizes_wh, 2))
-    return _area(inside) <= KEPT_SHARE * _area(boxes_xyxy)
-
-
-def _area(boxes_xyxy: np.ndarray) -> np.ndarray:
-    return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).clip(min=0).prod(axis=1)
+    inside, whole = (
+        (boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1)
+        for boxes in (boxes_xyxy.clip(0, np.tile(sizes_wh, 2)), boxes_xyxy)
+    )
+    return inside <= KEPT_SHARE * whole

@@ -1,4 +1,4 @@
-"""What the stages of a preflight share, and what each of them finds."""
+"""What the stages share: the config, what others opened, a training's own parts; and a finding."""
 
 from __future__ import annotations
 
@@ -8,16 +8,81 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from markupsafe import Markup
 
-from yolo.apps.preflight.trial_run import TrialRun
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.data import Split
+from yolo.factory.learner import build_learner, micro_batch_size
+from yolo.factory.tasks import Parts, build_parts
+from yolo.factory.training import SINGLE_VALUE
+from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
+from yolo.train.failures import explain_out_of_memory, explain_single_value
+from yolo.train.learner import Learner, StepResult
 
 SAMPLE_STREAM = 2  # sets the draw of a preflight's samples apart from the other uses of the seed
+WARMUP_STEPS = 5  # of a trial run; the config's schedule would hardly change in so few steps
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a stage found."""
+
+    summary: str  # a line without a full stop
+    fault: str | None = None  # the sentence on what would spoil the run
+    warnings: Sequence[str] = ()  # sentences on what is worth a look
+    lines: Sequence[str] = ()  # more for the terminal
+    figures: Mapping[str, Any] = field(default_factory=dict)  # more for the json
+    blocks: Sequence[Markup] = ()  # more for the page
+
+
+@dataclass(kw_only=True)
+class TrialRun:
+    """A learner like the training's, which writes nothing, and the first of its micro-batches."""
+
+    parts: Parts
+    learner: Learner  # with the config's optimizer, its rate constant after a short rise
+    device: torch.device
+    batch: Batch
+    step_number: int = 0  # of the next step
+
+    @classmethod
+    def build(cls, preflight: Preflight) -> TrialRun:
+        """Build what the training would, the initial weights included.
+
+        Raises:
+            UserError: the weights cannot be had, or an image not be loaded.
+        """
+        config, ranks, datasets = preflight.config, preflight.ranks, preflight.datasets
+        parts = build_parts(config, datasets["train"], datasets["val"], ranks, pretrained=True)
+        learner = build_learner(
+            config,
+            parts,
+            ranks,
+            schedule=lambda step: min(1.0, (step + 1) / WARMUP_STEPS),
+            images_per_step=micro_batch_size(config, ranks),
+        )
+        batch = next(parts.batches.from_step(0))
+        parts.batches.close()
+        return cls(parts=parts, learner=learner, device=ranks.device, batch=batch)
+
+    def step(self, batch: Batch) -> StepResult:
+        """An optimizer step on one batch, finished when it returns.
+
+        Raises:
+            UserError: out of memory, or one image too small for batch norm.
+        """
+        advice = "make training.micro_batch_size, data.image_size or data.multi_scale.max smaller"
+        with explain_out_of_memory(self.device, advice), explain_single_value(SINGLE_VALUE):
+            result = self.learner.step(self.step_number, iter([batch]), 1)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        assert result is not None
+        self.step_number += 1
+        return result
 
 
 @dataclass(kw_only=True)
@@ -41,18 +106,6 @@ class Preflight:
         return np.random.default_rng(seed).permutation(length)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a stage found."""
-
-    summary: str  # a line without a full stop
-    fault: str | None = None  # the sentence on what would spoil the run
-    warnings: Sequence[str] = ()  # sentences on what is worth a look
-    lines: Sequence[str] = ()  # more for the terminal
-    figures: Mapping[str, Any] = field(default_factory=dict)  # more for the json
-    blocks: Sequence[Markup] = ()  # more for the page
-
-
 def within(seconds: float, items: Iterable[T]) -> Iterator[T]:
     """The items, one at least, until the time is up."""
     end = time.perf_counter() + seconds
@@ -60,3 +113,22 @@ def within(seconds: float, items: Iterable[T]) -> Iterator[T]:
         yield item
         if time.perf_counter() > end:
             return
+
+
+def first_images(batch: Batch, count: int) -> Batch:
+    """The first ``count`` images of a batch with their truth."""
+    targets = batch.targets
+    kept = int((targets.image_index < count).sum())  # they are sorted by image
+    index = targets.image_index[:kept]
+    return Batch(
+        images=batch.images[:count],
+        targets=Targets(
+            boxes_cxcywh_norm=targets.boxes_cxcywh_norm[:kept],
+            labels=targets.labels[:kept],
+            image_index=index,
+            ignored=targets.ignored[:kept],
+            max_per_image=int(torch.bincount(index, minlength=1).max()),
+        ),
+        image_ids=batch.image_ids[:count],
+        original_sizes_hw=batch.original_sizes_hw[:count],
+    )

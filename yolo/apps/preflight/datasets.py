@@ -22,16 +22,13 @@ from yolo.factory.data import Split, build_dataset, check_same_classes
 
 FEW_BOXES = 10  # a class with fewer training boxes is hardly learnt
 LISTED_CLASSES = 30  # more than these the terminal cuts; page and json have all
-
 END_BYTES = 4096  # two photographs of one size differ in them
-
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 
 def check_files(preflight: Preflight) -> Outcome:
     """Open train and val, and compare the classes that they define."""
-    for split in SPLITS:
-        preflight.datasets[split] = build_dataset(preflight.config, split)
+    preflight.datasets |= {split: build_dataset(preflight.config, split) for split in SPLITS}
     train, val = (preflight.datasets[split] for split in SPLITS)
     lacking = [repr(name) for name in val.class_names if name not in train.class_names]
     if not lacking:
@@ -82,12 +79,8 @@ def check_classes(preflight: Preflight) -> Outcome:
     dataset = preflight.datasets["train"]
     train, val = (count_labels(preflight.datasets[split]) for split in SPLITS)
     counts = np.stack([*train, *val], axis=1).tolist()  # (K, 4)
-    rows = [
-        LabelRow(label, int(number), name, *found)
-        for label, (number, name, found) in enumerate(
-            zip(dataset.category_ids, dataset.class_names, counts, strict=True)
-        )
-    ]
+    known = zip(dataset.category_ids, dataset.class_names, counts, strict=True)
+    rows = [LabelRow(i, int(number), name, *found) for i, (number, name, found) in enumerate(known)]
     most = max(rows, key=lambda row: row.train_boxes)
     never_seen = [repr(row.name) for row in rows if row.val_boxes and not row.train_boxes]
     return Outcome(
@@ -102,21 +95,20 @@ def check_classes(preflight: Preflight) -> Outcome:
 
 
 def _warnings(rows: Sequence[LabelRow]) -> list[str]:
-    kinds = {
-        "in data.train but not in data.val, which cannot judge them": [
-            row for row in rows if row.train_boxes and not row.val_boxes
-        ],
-        "without a box in either": [
-            row for row in rows if not row.train_boxes and not row.val_boxes
-        ],
-        f"of fewer than {FEW_BOXES} boxes in data.train": [
-            row for row in rows if 0 < row.train_boxes < FEW_BOXES
-        ],
+    kinds: dict[str, Callable[[LabelRow], bool]] = {
+        "in data.train but not in data.val, which cannot judge them": (
+            lambda row: row.train_boxes > 0 and not row.val_boxes
+        ),
+        "without a box in either": lambda row: not row.train_boxes and not row.val_boxes,
+        f"of fewer than {FEW_BOXES} boxes in data.train": (
+            lambda row: 0 < row.train_boxes < FEW_BOXES
+        ),
     }
+    found = {kind: [row.name for row in rows if holds(row)] for kind, holds in kinds.items()}
     return [
-        f"{len(found)} of {len(rows)} classes {kind}: {first_names(row.name for row in found)}"
-        for kind, found in kinds.items()
-        if found
+        f"{len(names)} of {len(rows)} classes {kind}: {first_names(names)}"
+        for kind, names in found.items()
+        if names
     ]
 
 
@@ -152,34 +144,34 @@ def _table(rows: Sequence[LabelRow]) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Groups of files with the same bytes."""
+    """Groups of files with the same bytes, by their paths."""
 
-    leaked: list[list[Path]]  # with members in train and in val
-    within: dict[Split, list[list[Path]]]  # by data set, with several members in it
+    leaked: list[list[str]]  # with members in train and in val
+    within: dict[Split, list[list[str]]]  # by data set, with several members in it
 
     @classmethod
     def find(cls, preflight: Preflight, *, without: Set[str]) -> Copies:
         """Compare all files that are there but those at fault, which may all be empty."""
-        paths = [
-            (split, path)
+        files = [
+            (split, str(path))
             for split, dataset in preflight.datasets.items()
             for path in map(dataset.image_path, range(len(dataset)))
             if str(path) not in without and path.is_file()
         ]
-        groups = [[paths[i] for i in group] for group in same_content([p for _, p in paths])]
-        inside: dict[Split, list[list[Path]]] = {}
+        same = same_content([Path(path) for _, path in files])
+        groups = [[files[index] for index in group] for group in same]
+        inside: dict[Split, list[list[str]]] = {}
         for split in preflight.datasets:
             members = [[path for of, path in group if of == split] for group in groups]
             inside[split] = [group for group in members if len(group) > 1]
-        leaked = [[p for _, p in group] for group in groups if len({s for s, _ in group}) > 1]
+        leaked = [[path for _, path in group] for group in groups if len(dict(group)) > 1]
         return cls(leaked, inside)
 
     def fault(self) -> str | None:
         """A validation on what was trained on has no meaning."""
         if not self.leaked:
             return None
-        first = self.leaked[0]
-        more = len(self.leaked) - 1
+        first, more = self.leaked[0], len(self.leaked) - 1
         likewise = f" ({more:,} more images are in both)" if more else ""
         return (
             f"the validation image {first[-1]} is in data.train too, as {first[0]}{likewise}: its "
@@ -189,26 +181,17 @@ class Copies:
     def warnings(self) -> list[str]:
         """Images that a set has twice weigh double."""
         return [
-            f"data.{split} has {len(groups):,} images more than once, first "
-            f"{first_names(map(str, groups[0]))}"
+            f"data.{split} has {len(groups):,} images more than once, "
+            f"first {first_names(groups[0])}"
             for split, groups in self.within.items()
             if groups
         ]
-
-    def figures(self) -> dict[str, object]:
-        """All groups, for the json."""
-        return {
-            "leaked": [list(map(str, group)) for group in self.leaked],
-            "duplicates": {s: [list(map(str, g)) for g in d] for s, d in self.within.items()},
-        }
 
     def table(self) -> Markup:
         """All groups, for the page."""
         kinds = {"in both": self.leaked}
         kinds |= {f"twice in {split}": groups for split, groups in self.within.items()}
-        rows = [
-            [kind, ", ".join(map(str, group))] for kind, groups in kinds.items() for group in groups
-        ]
+        rows = [[kind, ", ".join(group)] for kind, groups in kinds.items() for group in groups]
         return table(["where", "files of the same content"], rows)
 
 
@@ -220,20 +203,15 @@ def same_content(paths: Sequence[Path]) -> list[list[int]]:
     Raises:
         OSError: a file cannot be read.
     """
+    keys: tuple[Callable[[Path], Hashable], ...] = (lambda path: path.stat().st_size, _end, _digest)
     groups = [list(range(len(paths)))]
-    for key in (lambda path: path.stat().st_size, _end, _digest):
-        groups = [part for group in groups for part in _parted(group, paths, key)]
+    for key in keys:
+        parts: dict[Hashable, list[int]] = {}
+        for number, group in enumerate(groups):
+            for index in group:
+                parts.setdefault((number, key(paths[index])), []).append(index)
+        groups = [part for part in parts.values() if len(part) > 1]
     return groups
-
-
-def _parted(
-    group: Sequence[int], paths: Sequence[Path], key: Callable[[Path], Hashable]
-) -> list[list[int]]:
-    """The members with an equal key, where there are two or more."""
-    parts: dict[Hashable, list[int]] = {}
-    for index in group:
-        parts.setdefault(key(paths[index]), []).append(index)
-    return [part for part in parts.values() if len(part) > 1]
 
 
 def _end(path: Path) -> bytes:

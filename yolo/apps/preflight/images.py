@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,6 @@ from yolo.apps.preflight.checks import Outcome, Preflight, within
 from yolo.apps.preflight.datasets import Copies
 from yolo.apps.report.drawing import contact_sheet, draw_tile
 from yolo.apps.report.page import picture, table
-from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset, first_names
 from yolo.data.images import JPEG_END, JPEG_START, LARGEST_IMAGE_PX, size_hw
 from yolo.errors import UserError
@@ -39,7 +39,7 @@ class BadImage(NamedTuple):
 
 
 Seen = Mapping[Split, Sequence[BadImage | str]]
-"""What was found of the images of each data set, as many as there was time for."""
+"""What a check found of the images of each data set, as many as there was time for."""
 
 
 def check_headers(preflight: Preflight) -> Outcome:
@@ -48,20 +48,21 @@ def check_headers(preflight: Preflight) -> Outcome:
         split: _look(dataset, split, _missing_first(preflight, dataset), _read_size, HEADER_SECONDS)
         for split, dataset in preflight.datasets.items()
     }
-    bad = _bad(seen)
+    bad = list(_bad(seen))
     sizes = Counter(one for found in seen.values() for one in found if isinstance(one, str))
     copies = Copies.find(preflight, without={one.file for one in bad})
     total = sum(map(len, preflight.datasets.values()))
     return Outcome(
         summary=f"{sum(map(len, seen.values())):,} of {total:,} headers read, {len(sizes):,} "
         f"sizes, the most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
-        fault=_fault(preflight.config, seen) or copies.fault(),
+        fault=_fault(preflight, seen) or copies.fault(),
         warnings=[*_warnings(bad), *copies.warnings()],
         figures={
             "headers": {split: len(found) for split, found in seen.items()},
             "sizes": dict(sizes.most_common()),
             "bad_images": [one._asdict() for one in bad],
-            **copies.figures(),
+            "leaked": copies.leaked,
+            "duplicates": copies.within,
         },
         blocks=[_table(bad), copies.table()],
     )
@@ -73,14 +74,14 @@ def check_decoding(preflight: Preflight) -> Outcome:
         split: _look(dataset, split, preflight.shuffled(len(dataset)), _decode, DECODE_SECONDS)
         for split, dataset in preflight.datasets.items()
     }
-    bad = _bad(seen)
+    bad = list(_bad(seen))
     counts = ", ".join(
         f"{len(found):,} of {len(preflight.datasets[split]):,} of data.{split}"
         for split, found in seen.items()
     )
     return Outcome(
         summary=f"{counts} decoded",
-        fault=_fault(preflight.config, seen),
+        fault=_fault(preflight, seen),
         warnings=_warnings(bad),
         figures={
             "decoded": {split: len(found) for split, found in seen.items()},
@@ -97,8 +98,6 @@ def _look(
     check: Callable[[DetectionDataset, int], str],
     seconds: float,
 ) -> list[BadImage | str]:
-    """What a check returns for each image that the time allows, or what is wrong with it."""
-
     def look(index: int) -> BadImage | str:
         try:
             return check(dataset, index)
@@ -117,11 +116,7 @@ def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarra
 
 
 def _read_size(dataset: DetectionDataset, index: int) -> str:
-    """As "640x480".
-
-    Raises:
-        UserError: it is another than the annotated one, or too large.
-    """
+    """As "640x480"; another than the annotated one, or a too large one, is a ``UserError``."""
     path, annotated = dataset.image_path(index), dataset.annotations.size_hw(index)
     height, width = found = size_hw(path, annotated)
     if height * width > LARGEST_IMAGE_PX:
@@ -138,12 +133,7 @@ def _read_size(dataset: DetectionDataset, index: int) -> str:
 
 
 def _decode(dataset: DetectionDataset, index: int) -> str:
-    """Read a whole image.
-
-    Raises:
-        UserError: it cannot be read, or a JPEG that does not end as one should lacks pixels,
-            which OpenCV paints grey.
-    """
+    """Read a whole image; of a JPEG cut off before its end OpenCV paints the rest grey."""
     dataset.load(index)
     path = dataset.image_path(index)
     with path.open("rb") as file:
@@ -169,36 +159,33 @@ def _samples(preflight: Preflight, without: set[str]) -> Markup:
         if str(dataset.image_path(index)) not in without
         and len(dataset.annotations.truth(index)[0])
     )
-    tiles = [_tile(dataset, index) for _, index in zip(range(SHOWN), sound, strict=False)]
+    tiles = []
+    for index in islice(sound, SHOWN):
+        sample, title = dataset.load(index), dataset.annotations.file_name(index)
+        truth = sample.boxes_xyxy_px, sample.labels, dataset.class_names
+        tile = draw_tile(
+            sample.image, *truth, side_px=SHOWN_PX, title=title, ignored=sample.ignored
+        )
+        tiles.append(tile)
+    caption = "training images with their boxes: do they sit on the objects?"
     if not tiles:
         return Markup("")
-    caption = "training images with their boxes: do they sit on the objects?"
     return picture(contact_sheet(tiles, columns=4), caption=caption, longest_px=1600)
 
 
-def _tile(dataset: DetectionDataset, index: int) -> np.ndarray:
-    sample, title = dataset.load(index), dataset.annotations.file_name(index)
-    boxes, labels, names = sample.boxes_xyxy_px, sample.labels, dataset.class_names
-    return draw_tile(
-        sample.image, boxes, labels, names, side_px=SHOWN_PX, title=title, ignored=sample.ignored
-    )
+def _bad(seen: Seen) -> Iterator[BadImage]:
+    for found in seen.values():
+        yield from sorted(one for one in found if isinstance(one, BadImage))
 
 
-def _bad(seen: Seen) -> list[BadImage]:
-    found = [sorted(one for one in some if isinstance(one, BadImage)) for some in seen.values()]
-    return [one for some in found for one in some]
-
-
-def _fault(config: Config, seen: Seen) -> str | None:
+def _fault(preflight: Preflight, seen: Seen) -> str | None:
     """The sentence on bad images, unless so few are skipped."""
-    bad = _bad(seen)
+    bad, data = list(_bad(seen)), preflight.config.data
     if not bad:
         return None
-    shares = [
-        sum(isinstance(one, BadImage) for one in found) / max(len(found), 1)
-        for found in seen.values()
-    ]
-    if config.data.on_error == "skip" and max(shares) <= config.data.max_bad_share:
+    counts = Counter(one.split for one in bad)
+    worst = max(counts[split] / max(len(found), 1) for split, found in seen.items())
+    if data.on_error == "skip" and worst <= data.max_bad_share:
         return None
     more = len(bad) - 1
     likewise = f" ({more:,} more images are at fault)" if more else ""

@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from yolo.apps.preflight.checks import Outcome, Preflight, within
-from yolo.apps.preflight.trial_run import TrialRun, build_trial_run, first_images
+from yolo.apps.preflight.checks import Outcome, Preflight, TrialRun, first_images, within
 from yolo.apps.preflight.truth import EncodedTruth
-from yolo.apps.report.charts import line_chart
 from yolo.apps.report.drawing import EvaluationPictures
+from yolo.apps.report.page import line_chart
 from yolo.apps.report.plots import Line
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
@@ -34,7 +33,6 @@ from yolo.train.trainer import Trainer
 
 MOST_STEPS = 40
 OVERFIT_SECONDS = 15.0
-
 IMAGES_ON_A_CPU = 4  # A GPU takes the whole micro-batch
 JUDGED_STEPS = 12  # fewer steps, on a slow machine, prove nothing
 FIGURE = "AP50"  # what is called mAP@0.5: COCO's average precision at an IoU of 0.5
@@ -47,41 +45,33 @@ ORIGIN = "overfitting"  # where the values of the derived config came from, in t
 
 def check_overfitting(preflight: Preflight) -> Outcome:
     """Build the training's parts and let them overfit one batch."""
-    train, val = preflight.datasets["train"], preflight.datasets["val"]
-    trial = build_trial_run(preflight.config, train, val, preflight.ranks)
-    preflight.trial = trial
-    images = len(trial.batch)
-    if preflight.ranks.device.type == "cpu":
+    trial = preflight.trial = TrialRun.build(preflight)
+    images, precision = len(trial.batch), trial.learner.precision.name
+    if trial.device.type == "cpu":
         images = min(images, IMAGES_ON_A_CPU)
-    losses = _losses(trial, images)
-    known = [loss for loss in losses if math.isfinite(loss)]
-    start = known[0] if known else math.nan
-    end = float(np.mean(known[-max(1, len(known) // 4) :])) if known else math.nan
+    batch = first_images(trial.batch, images)
+    losses: list[float] = []  # NaN where a step was skipped for not being finite
+    for _ in within(OVERFIT_SECONDS, range(MOST_STEPS)):
+        terms = trial.step(batch).terms
+        losses.append(float(sum(terms.values())) if terms else math.nan)
+    known = [loss for loss in losses if math.isfinite(loss)] or [math.nan]
+    start, end = known[0], float(np.mean(known[-max(1, len(known) // 4) :]))
     few = f"only {len(losses)} steps in {OVERFIT_SECONDS:.0f} s: too few to judge the loss"
     line = Line(name="loss", x=np.arange(1, len(losses) + 1), y=np.array(losses))
     return Outcome(
         summary=f"loss {start:.4g} to {end:.4g} in {len(losses)} steps on {images} images "
-        f"({trial.parts.title}, {trial.precision.name})",
+        f"({trial.parts.title}, {precision})",
         fault=_fault(losses, start, end),
         warnings=[few] if len(losses) < JUDGED_STEPS else [],
         lines=[line for report in trial.parts.load_reports for line in report.lines()],
-        figures={"images": images, "losses": losses, "precision": trial.precision.name},
-        blocks=[line_chart("Loss of one batch", [line], may_be_log=True)] if known else [],
+        figures={"images": images, "losses": losses, "precision": precision},
+        blocks=[line_chart("Loss of one batch", [line], may_be_log=True)]
+        if math.isfinite(start)
+        else [],
     )
 
 
-def _losses(trial: TrialRun, images: int) -> list[float]:
-    """Of each step; NaN where the step was skipped for not being finite."""
-    batch = first_images(trial.batch, images)
-    losses = []
-    for _ in within(OVERFIT_SECONDS, range(MOST_STEPS)):
-        terms = trial.step(batch).terms
-        losses.append(float(sum(terms.values())) if terms else math.nan)
-    return losses
-
-
 def _fault(losses: Sequence[float], start: float, end: float) -> str | None:
-    """``start`` and ``end``: the first finite loss, and the mean of their last quarter."""
     wild = sum(not math.isfinite(loss) for loss in losses)
     if wild > len(losses) / 2:
         return (
@@ -105,11 +95,11 @@ class UpperBound(NamedTuple):
 
 
 class Overfit(NamedTuple):
-    """How it ended: the best mAP@0.5, at which step, and the upper bound of it."""
+    """How it ended."""
 
-    figure: float
-    bound: UpperBound
-    step: int
+    figure: float  # the best mAP@0.5
+    bound: UpperBound  # of it
+    step: int  # of the best
     minutes: float  # of training and evaluating
     folder: Path
 
@@ -121,13 +111,9 @@ class Overfit(NamedTuple):
 def overfit(
     resolved: Resolved, ranks: Ranks, *, images: int, steps: int, log: Callable[[str], None]
 ) -> Overfit:
-    """Train on the first ``images`` with a box, with ``overfitting_config``, and score on them.
+    """Train a detector on the first ``images`` with a box, and score on them.
 
-    Args:
-        resolved: a detector's config.
-        ranks: this process, the only one.
-        images, steps: how many images, and at most how many optimizer steps.
-        log: prints lines.
+    It takes at most ``steps`` of ``overfitting_config``.
 
     Raises:
         UserError: data, weights, device or folder are at fault.
@@ -156,11 +142,7 @@ def overfit(
 
 
 def choose_images(dataset: DetectionDataset, images: int) -> list[int]:
-    """The ids of the first images with a box that is to be found.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The ids of the first images with a box that is to be found."""
     annotations = dataset.annotations
     counts = np.bincount(annotations.image_index()[~annotations.ignored], minlength=len(dataset))
     ids: list[int] = annotations.image_ids[counts > 0][:images].tolist()
@@ -176,9 +158,7 @@ def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) 
     them. The optimizer is the config's, its learning rate constant after a short warm-up, without
     averaging of weights; the figure is COCO's AP50. Everything else stays.
     """
-    training = resolved.config.training
-    count = len(image_ids)
-    fitting = [size for size in range(1, count + 1) if count % size == 0]
+    count, most = len(image_ids), resolved.config.training.micro_batch_size
     values = {
         "data.val": resolved.data["data"]["train"],
         "data.limit": image_ids,
@@ -190,7 +170,9 @@ def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) 
         "data.multi_scale": None,
         "training.steps": steps,
         "training.batch_size": count,
-        "training.micro_batch_size": max(s for s in fitting if s <= training.micro_batch_size),
+        "training.micro_batch_size": max(
+            size for size in range(1, min(count, most) + 1) if count % size == 0
+        ),
         "training.schedule": {
             "type": "step",
             "milestones": [],
@@ -223,5 +205,4 @@ def find_bound(resolved: Resolved, trainer: Trainer, ranks: Ranks) -> UpperBound
     )
     found = evaluator.find(encoder, lambda: False)
     assert found is not None
-    figure = evaluator.score(found).stats[FIGURE]
-    return UpperBound(figure=figure, truths=encoder.truths, placed=encoder.placed)
+    return UpperBound(evaluator.score(found).stats[FIGURE], encoder.truths, encoder.placed)

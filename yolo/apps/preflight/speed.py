@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
-from markupsafe import Markup
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from yolo.apps.preflight.checks import Outcome, Preflight
-from yolo.apps.preflight.trial_run import TrialRun, first_images
+from yolo.apps.preflight.checks import Outcome, Preflight, TrialRun, first_images
 from yolo.apps.report.page import Cell, Filled, table
 from yolo.config import Config
 from yolo.data.machine_memory import memory_bytes
@@ -29,7 +27,6 @@ from yolo.records import Batch
 
 LOADER_SECONDS = NETWORK_SECONDS = TOGETHER_SECONDS = 6.0
 EVALUATED_IMAGES = 32
-
 FULL_MEMORY = 0.9  # share of the memory above which a run is at risk
 FAST_LOADER = 1.2  # a loader that is so many times as fast as the network does not hold it up
 STEP_SECONDS = 4.0  # on a machine where a whole micro-batch takes longer, fewer images are timed
@@ -82,13 +79,12 @@ class Forecast:
     @classmethod
     def of(cls, config: Config, speed: Speed, evaluated_images: int) -> Forecast:
         """Count the steps and evaluations; one evaluation always stands at the end."""
-        steps, size = config.training.steps, config.training.batch_size
+        steps, images = config.training.steps, config.training.steps * config.training.batch_size
         evaluations = -(-steps // config.evaluation.every)
-        cost = _relative_cost(config, speed.size_px)
         return cls(
             steps=steps,
             evaluations=evaluations,
-            training_seconds=cost * steps * size / speed.together,
+            training_seconds=_relative_cost(config, speed.size_px) * images / speed.together,
             evaluation_seconds=evaluations * evaluated_images / speed.evaluation,
         )
 
@@ -122,6 +118,14 @@ def check_speed(preflight: Preflight) -> Outcome:
         f"logging.directory: checkpoints will need {needed:.1f} GB, and "
         f"{directory} has {free:.1f} GB free; make room or name another."
     )
+    kinds = {
+        "loader alone": speed.loader,
+        f"network alone, training steps on {trial.device.type}": speed.network,
+        "training, both together": speed.together,
+        "evaluation": speed.evaluation,
+    }
+    most = max(kinds.values())
+    rows: list[list[Cell]] = [[kind, Filled(round(v, 1), v / most)] for kind, v in kinds.items()]
     return Outcome(
         summary=f"{speed.together:.1f} images/s in training (loader alone {speed.loader:.1f}, "
         f"network alone {speed.network:.1f}); {speed.verdict()}; the whole "
@@ -137,7 +141,7 @@ def check_speed(preflight: Preflight) -> Outcome:
             f"checkpoints: {needed:.2f} of {free:,.0f} GB on the disk",
         ],
         figures={**asdict(speed), "forecast": asdict(forecast), "checkpoints_gb": needed},
-        blocks=[_table(speed, preflight.ranks.device)],
+        blocks=[table(["what", "images/s"], rows)],
     )
 
 
@@ -150,30 +154,14 @@ def _warnings(speed: Speed) -> list[str]:
     return warnings
 
 
-def _notes(config: Config, speed: Speed) -> list[str]:
+def _notes(config: Config, speed: Speed) -> Iterator[str]:
     """What was not measured as it will be."""
-    notes = []
     if config.data.multi_scale is not None:
-        notes.append(f"timed at {speed.size_px} px; the forecast is for data.multi_scale's mean")
+        yield f"timed at {speed.size_px} px; the forecast is for data.multi_scale's mean"
     if config.training.compile:
-        notes.append("timed without training.compile")
+        yield "timed without training.compile"
     if config.data.cache != "none":
-        notes.append("timed while data.cache fills; it is faster from the second epoch on")
-    return notes
-
-
-def _table(speed: Speed, device: torch.device) -> Markup:
-    kinds = {
-        "loader alone": speed.loader,
-        f"network alone, training steps on {device.type}": speed.network,
-        "training, both together": speed.together,
-        "evaluation": speed.evaluation,
-    }
-    most = max(kinds.values())
-    rows: list[list[Cell]] = [
-        [name, Filled(round(value, 1), value / most)] for name, value in kinds.items()
-    ]
-    return table(["what", "images/s"], rows)
+        yield "timed while data.cache fills; it is faster from the second epoch on"
 
 
 def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
@@ -191,7 +179,7 @@ def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
         size_px=trial.batch.images.shape[-1],
         largest_px=largest_px,
         memory_gb=_memory_gb(trial, largest_px, 1 / network),
-        total_gb=total_gb(preflight.ranks.device),
+        total_gb=total_gb(trial.device),
     )
 
 
@@ -216,7 +204,7 @@ def _images_per_second(take: Callable[[], int], seconds: float) -> float:
 
 
 def _loader_speed(trial: TrialRun) -> float:
-    """Images per second of the loader while the network rests.
+    """Of the loader while the network rests.
 
     The batches that the workers keep ready come first and are not counted: a second goes by.
     """
@@ -229,7 +217,7 @@ def _loader_speed(trial: TrialRun) -> float:
 
 
 def _step_speed(trial: TrialRun, batches: Iterator[Batch], images: int, seconds: float) -> float:
-    """Images per second of steps; the first one, which warms up or waits for workers, is out."""
+    """Of steps; the first one, which warms up or waits for workers, is out."""
 
     def step() -> int:
         batch = first_images(next(batches), images)
@@ -241,12 +229,14 @@ def _step_speed(trial: TrialRun, batches: Iterator[Batch], images: int, seconds:
 
 
 def _evaluation_speed(preflight: Preflight, trial: TrialRun) -> float:
-    """Images per second from the file to the figures, of some validation images."""
+    """From the file to the figures, of some validation images."""
     val, loss = preflight.datasets["val"], trial.parts.loss
     few = val.select(np.sort(preflight.shuffled(len(val))[:EVALUATED_IMAGES]))
     assert isinstance(loss, DetectionLoss)
-    config, ranks, coder, precision = preflight.config, preflight.ranks, loss.coder, trial.precision
-    evaluator = build_evaluator(config, few, ranks, coder=coder, precision=precision, loss=loss)
+    config, precision = preflight.config, trial.learner.precision
+    evaluator = build_evaluator(
+        config, few, preflight.ranks, coder=loss.coder, precision=precision, loss=loss
+    )
     start = time.perf_counter()
     evaluator.evaluate(trial.learner.evaluated_model(), lambda: False)
     return len(few) / (time.perf_counter() - start)

@@ -30,13 +30,9 @@ from yolo.train.precision import Precision
 
 MOST_IMAGES = 160  # of a larger validation set so many are drawn, of those with an object first
 PERFECT = 0.99  # below it the evaluation loses boxes; what only rounding costs is less
-SPOILT = 0.9
-"""Below it the figures are worth nothing; a box over the edge of a small data set costs less."""
-
+SPOILT = 0.9  # below it they are worth nothing; a box over the edge of a small set costs less
 LOW_BOUND = 0.8
-MOST_OF_A_CLASS = 100
-"""COCO's metric looks at no more detections of a class in an image, VOC's at all."""
-
+MOST_OF_A_CLASS = 100  # COCO's metric looks at no more of a class in an image, VOC's at all
 CERTAIN = 20.0  # a logit whose sigmoid is 1 to eight digits
 _CPU = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -45,14 +41,12 @@ def check_truth(preflight: Preflight) -> Outcome:
     """Let an oracle take the network's place, then one that answers in raw maps."""
     val, config = preflight.datasets["val"], preflight.config
     val = val.select(_chosen(preflight, val))
+    classes, coder = len(val.class_names), build_coder(config)
     batches = list(build_evaluation_batches(config, val, _CPU))
     monitor = config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric]
-
-    oracle = _Oracle(batches, len(val.class_names))
-    perfect = _score(config, val, batches, oracle, nn.Identity())
-    coder = build_coder(config)
-    encoder = EncodedTruth(batches, coder=coder, classes=len(val.class_names))
-    bound = _score(config, val, batches, encoder, coder)
+    encoder = EncodedTruth(batches, coder=coder, classes=classes)
+    perfect = _score(config, val, batches, _Oracle(batches, classes), nn.Identity(), monitor)
+    bound = _score(config, val, batches, encoder, coder, monitor)
     shown = [name for name in dict.fromkeys((monitor, "AP")) if name in perfect]
     reached, at_most = (
         ", ".join(f"{name} {stats[name]:.4f}" for name in shown) for stats in (perfect, bound)
@@ -87,17 +81,17 @@ def _score(
     batches: Sequence[Batch],
     model: nn.Module,
     coder: nn.Module,
+    monitor: str,
 ) -> dict[str, float]:
     """The evaluation from raw maps to figures."""
     most = max(batch.targets.max_per_image for batch in batches)
+    fp32 = Precision("fp32")
     evaluator = DetectionEvaluator(
-        network=NetworkRun(
-            batches=batches, images=len(val), precision=Precision("fp32"), ranks=_CPU
-        ),
+        network=NetworkRun(batches=batches, images=len(val), precision=fp32, ranks=_CPU),
         metrics=build_metrics(config.evaluation, val),
         category_ids=val.category_ids,
         class_names=val.class_names,
-        monitor=config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric],
+        monitor=monitor,
         coder=coder,
         postprocess=Postprocess(conf=0.5, iou=1.0, max_detections=most),
     )
@@ -154,14 +148,9 @@ class _Oracle(nn.Module):
 class EncodedTruth(nn.Module):
     """Takes the network's place in an evaluation: answers each batch with maps of its truth.
 
-    Args:
-        batches: those that it will be shown, in their order.
-        coder: of the network that it stands for.
-        classes: of the data.
-
-    Attributes:
-        truths, placed: of the batches so far: boxes that are to be found, and those that have a
-            place in the maps.
+    ``truths`` and ``placed`` count, of the batches so far, the boxes that are to be found, and
+    those that have a place in the maps. ``coder`` is that of the network, and ``batches`` those
+    that it will be shown, in their order.
     """
 
     def __init__(
@@ -174,13 +163,9 @@ class EncodedTruth(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Raw maps on the images' device."""
-        targets = next(self._targets)
+        targets, size = next(self._targets), images.shape[-1]
         raw, placed = encode_truth(
-            self._coder[0],
-            targets,
-            images=len(images),
-            size_px=images.shape[-1],
-            classes=self._classes,
+            self._coder[0], targets, images=len(images), size_px=size, classes=self._classes
         )
         self.truths += int((~targets.ignored).sum())
         self.placed += int(placed.sum())
@@ -190,11 +175,7 @@ class EncodedTruth(nn.Module):
 def encode_truth(
     coder: AnchorCoder | GridCoder, targets: Targets, *, images: int, size_px: int, classes: int
 ) -> tuple[list[Tensor], Tensor]:
-    """Put each truth where its assignment wants it.
-
-    Returns:
-        The raw maps, and which truths found a place: bool (T,).
-    """
+    """Raw maps with each truth where its assignment wants it, and which have a place: bool (T,)."""
     if isinstance(coder, GridCoder):
         return _on_grid(coder, targets, images, classes)
     return _on_anchors(coder, targets, images, size_px, classes)

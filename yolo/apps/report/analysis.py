@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from yolo.apps.report.charts import reliability_chart
 from yolo.apps.report.gallery import MOST_PER_IMAGE, Gallery
-from yolo.apps.report.page import Cell, Filled, render, write_page
+from yolo.apps.report.page import Cell, Filled, reliability_chart, render, write_page
 from yolo.evaluate.evaluators import Found
 from yolo.evaluate.metrics.detection_errors import (
     BACKGROUND_IOU,
@@ -41,7 +40,6 @@ SIZES = {
     "m": ("medium", "32² to 96² px"),
     "l": ("large", "more than 96² px"),
 }
-_EDGES_PX2 = (32.0**2, 96.0**2)
 
 
 def write_analysis(
@@ -50,9 +48,6 @@ def write_analysis(
     """Write the page of one checkpoint, of what it found in its data.
 
     ``place`` is a file that ends in .html, or a folder; None is the checkpoint's own folder.
-
-    Raises:
-        UserError: the page cannot be written, or an image cannot be read.
     """
     path = place or scorer.path.parent
     path = path if path.suffix.lower() in (".html", ".htm") else path / FILE_NAME
@@ -91,12 +86,11 @@ def write_analysis(
 def _kinds(errors: DetectionErrors) -> list[list[Cell]]:
     """TIDE's kinds of errors, the costliest first."""
     lost = {kind: max(errors.tide[kind].ap_lost, 0.0) for kind in TIDE_KINDS}
-    total = sum(lost.values())
-    rows: list[list[Cell]] = []
-    for kind in sorted(TIDE_KINDS, key=lambda kind: -lost[kind]):
-        share = lost[kind] / total if total else 0.0
-        rows.append([*KINDS[kind], errors.tide[kind].count, lost[kind], _percent(share)])
-    return rows
+    total = sum(lost.values()) or 1.0
+    return [
+        [*KINDS[kind], errors.tide[kind].count, lost[kind], _percent(lost[kind] / total)]
+        for kind in sorted(TIDE_KINDS, key=lambda kind: -lost[kind])
+    ]
 
 
 def _matrix(matrix: np.ndarray, names: list[str]) -> list[list[Cell]]:
@@ -117,14 +111,9 @@ def _confusions(matrix: np.ndarray, names: list[str]) -> list[list[Cell]]:
     order = np.argsort(-between, axis=None, kind="stable")[:MOST_CONFUSIONS]
     pairs = [divmod(int(place), len(names)) for place in order]
     return [
-        [
-            names[truth],
-            names[answer],
-            int(between[truth, answer]),
-            _percent(float(between[truth, answer] / matrix[truth].sum())),
-        ]
+        [names[truth], names[answer], int(boxes), _percent(float(boxes / matrix[truth].sum()))]
         for truth, answer in pairs
-        if between[truth, answer]
+        if (boxes := between[truth, answer])
     ]
 
 
@@ -132,13 +121,10 @@ def _classes(scorer: DetectorScorer, found: Found, errors: DetectionErrors) -> l
     """Counts and average precisions, the worst class first, those without a truth last."""
     dataset = scorer.dataset
     to_find = errors.truth.category_ids[~errors.truth.ignored]
-    boxes = np.bincount(
-        found.labels[found.scores >= errors.conf], minlength=len(dataset.class_names)
-    )
+    labels = found.labels[found.scores >= errors.conf]
+    boxes = np.bincount(labels, minlength=len(dataset.class_names)).tolist()
     rows: list[tuple[float, list[Cell]]] = []
-    for name, category, count in zip(
-        dataset.class_names, dataset.category_ids, boxes.tolist(), strict=True
-    ):
+    for name, category, count in zip(dataset.class_names, dataset.category_ids, boxes, strict=True):
         figures = errors.per_class[category]
         row: list[Cell] = [name, int((to_find == category).sum()), count]
         row += [_bar(figures[key]) for key in ("AP", "AP50", "AP75")]
@@ -149,7 +135,7 @@ def _classes(scorer: DetectorScorer, found: Found, errors: DetectionErrors) -> l
 
 def _sizes(errors: DetectionErrors) -> list[list[Cell]]:
     areas = errors.truth.areas_px2[~errors.truth.ignored]
-    counts = np.bincount(np.digitize(areas, _EDGES_PX2), minlength=3).tolist()
+    counts = np.bincount(np.digitize(areas, (32.0**2, 96.0**2)), minlength=3).tolist()
     return [
         [*described, count, _bar(errors.stats[f"AP{letter}"]), _bar(errors.stats[f"AR{letter}"])]
         for count, (letter, described) in zip(counts, SIZES.items(), strict=True)
@@ -161,8 +147,7 @@ def _calibration(errors: DetectionErrors) -> dict[str, Any]:
     bins = [entry for entry in errors.calibration if entry.count]
     if not bins:
         return {}
-    confidence = np.array([entry.confidence for entry in bins])
-    right = np.array([entry.share_right for entry in bins])
+    confidence, right = np.array([(entry.confidence, entry.share_right) for entry in bins]).T
     rows = [
         [f"{b.low:.1f} to {b.high:.1f}", b.count, b.confidence, _bar(b.share_right)] for b in bins
     ]

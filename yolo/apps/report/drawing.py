@@ -8,7 +8,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -48,7 +48,6 @@ def draw_boxes(
     """Draw boxes with their class names on a copy of an image.
 
     Args:
-        image: uint8 (H, W, 3).
         boxes_xyxy_px: (N, 4); drawn in reverse, so that the first is on top.
         labels: int (N,), indices into ``class_names``.
         class_names: any Unicode; what the font lacks shows as an empty box.
@@ -91,13 +90,11 @@ class EvaluationPictures:
     """Draws the truth on the left and what was found on the right, for the pictures of a run."""
 
     def draw(self, truth: Sample, found: Detections, class_names: Sequence[str]) -> np.ndarray:
-        """Boxes in pixels of the image."""
         boxes, labels = truth.boxes_xyxy_px, truth.labels
         left = draw_boxes(truth.image, boxes, labels, class_names, ignored=truth.ignored)
         return side_by_side(left, draw_detections(truth.image, found, class_names))
 
     def save(self, path: Path, pictures: Sequence[np.ndarray]) -> None:
-        """Write all of an evaluation to one file."""
         save_image(path, contact_sheet(pictures, columns=2))
 
 
@@ -117,10 +114,8 @@ def draw_tile(
     A small image is enlarged pixel by pixel. A narrow one gets room at its sides, where the names
     of its classes fit. Boxes too small to be seen are drawn larger, around their centre.
 
-    Args:
-        image, boxes_xyxy_px, labels, class_names, scores, ignored: as ``draw_boxes``.
-        side_px: of the longer side of the scaled image, and the width of the whole.
-        title: cut at its start where it is too long.
+    ``side_px`` is the longer side of the scaled image and the width of the whole; a title that is
+    too long is cut at its start; the others are as in ``draw_boxes``.
     """
     height, width = image.shape[:2]
     scale = side_px / max(height, width)
@@ -172,28 +167,17 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 def write_sheets(
     tiles: Iterable[np.ndarray], folder: Path, *, columns: int, per_sheet: int
 ) -> Iterator[Path]:
-    """Write contact sheets ``sheet_01.jpg``, ... and yield the path of each once it is there.
-
-    Raises:
-        UserError: a sheet cannot be written.
-    """
+    """Write contact sheets ``sheet_01.jpg``, ... and yield the path of each once it is there."""
     remaining = iter(tiles)
-    for number in count(1):
-        some = list(islice(remaining, per_sheet))
-        if not some:
-            return
+    groups = iter(lambda: list(islice(remaining, per_sheet)), [])
+    for number, some in enumerate(groups, start=1):
         path = folder / f"sheet_{number:02d}.jpg"
         save_image(path, contact_sheet(some, columns))
         yield path
 
 
 def save_image(path: Path, image: np.ndarray) -> None:
-    """Write an image whole or not at all, in the format that the path's suffix names.
-
-    Raises:
-        UserError: the suffix names no format, or the place cannot be written.
-    """
-    path = Path(path)
+    """Write an image whole or not at all, in the format that the path's suffix names."""
     try:
         ok, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:

@@ -16,11 +16,7 @@ from yolo.boxes import pairwise_iou
 from yolo.data.bad_images import BAD
 from yolo.data.formats.detection import DetectionDataset
 from yolo.evaluate.evaluators import Found
-from yolo.evaluate.metrics.detection_errors import (
-    BACKGROUND_IOU,
-    MATCH_IOU,
-    DetectionErrors,
-)
+from yolo.evaluate.metrics.detection_errors import BACKGROUND_IOU, MATCH_IOU, DetectionErrors
 from yolo.evaluate.metrics.metric import WRONG
 from yolo.records import Sample
 
@@ -42,10 +38,9 @@ class Gallery:
 
     def false_positives(self) -> list[Markup]:
         """The wrong boxes of the highest confidence."""
-        found = self._found
         wrong = np.flatnonzero(self._errors.verdicts == WRONG)
-        order = wrong[np.argsort(-found.scores[wrong], kind="stable")]
-        return [self._false_positive(row) for row in _spread(order, found.image_ids)]
+        order = wrong[np.argsort(-self._found.scores[wrong], kind="stable")]
+        return [self._false_positive(row) for row in _spread(order, self._found.image_ids)]
 
     def misses(self) -> list[Markup]:
         """Truths that no box of the working confidence has found.
@@ -113,7 +108,6 @@ class Gallery:
         return why, boxes[best : best + 1]
 
     def _load(self, image_id: int) -> tuple[Sample, str]:
-        """An image with its truth and the name of its file."""
         index = self._index_of[image_id]
         name = self._dataset.annotations.file_name(index)
         try:
@@ -164,8 +158,8 @@ def _cut(
     cut = image[top : top + side_y, left : left + side_x]
     factor = SIDE_PX / max(side_x, side_y)
     size = (max(1, round(side_x * factor)), max(1, round(side_y * factor)))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    canvas = cv2.resize(cut, size, interpolation=how)
+    smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    canvas = cv2.resize(cut, size, interpolation=smooth)
     origin = np.array([left, top, left, top])
     for other in np.asarray(others, np.float64).reshape(-1, 4):
         _outline(canvas, (other - origin) * factor, others_colour, 1)

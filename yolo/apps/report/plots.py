@@ -1,12 +1,17 @@
-"""Lines over a shared x, drawn by matplotlib as pictures: uint8 (H, W, 3) RGB."""
+"""Lines over a shared x, drawn by matplotlib as pictures: uint8 (H, W, 3) RGB.
+
+The precision and recall of scored checkpoints also go into the TensorBoard of each run.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,13 +20,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-COLOURS = [f"C{i}" for i in range(10)]
-STYLES = ["-", "--", ":", "-."]
+from yolo.apps.report.drawing import save_image
+from yolo.config.score_arguments import is_picture
+from yolo.evaluate.metrics.metric import (
+    RECALL_LEVELS,
+    PrecisionRecall,
+    average_precision,
+    mean_precision,
+    pooled,
+)
+from yolo.evaluate.scoring import ModelCurves
+from yolo.train.log import EventFile
+
+FILE_NAME = "precision_recall.png"  # in a folder that is given instead of a file
+MOST_CLASSES = 30  # with more of them, several models are compared without a panel for each class
 LEGEND_ROWS = 25
 DOTS_PER_INCH = 120
 TITLE_LETTERS, NAME_LETTERS, LEGEND_LETTERS = 90, 40, 105  # longer ones are cut
 LOG_SPAN = 1e6
 """A logarithmic axis ends so far below the highest value: a rise from almost nothing is no news."""
+
+LOOKS = [(style, f"C{i}") for style in ("-", "--", ":", "-.") for i in range(10)]
+"""Styles with colours, which change fastest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +63,6 @@ class Line:
         The area below is the average precision.
 
         Args:
-            name, figure: see the class.
             recall: (P,), never falling.
             precision: (P,), the best one at this recall or a higher one.
         """
@@ -65,6 +84,87 @@ class Panel:
     y: str = "precision"
 
 
+def write_curves(models: Sequence[ModelCurves], place: Path, log: Callable[[str], None]) -> None:
+    """Write one picture of all models, and each model's own into the folder of its run.
+
+    ``place`` is a file, or a folder for ``FILE_NAME``.
+    """
+    own = [_draw(model) for model in models]
+    path = place if is_picture(place) else place / FILE_NAME
+    save_image(path, own[0] if len(own) == 1 else _compare(models))
+    log(f"\nprecision-recall curves: {path}")
+    for model, picture in zip(models, own, strict=True):
+        folder = model.checkpoint.resolve().parent
+        try:
+            with closing(EventFile(folder)) as events:
+                events.write_picture(model.step, f"precision_recall/{model.split}", picture)
+        except OSError as error:  # a checkpoint may lie where nobody may write
+            log(f"  not in TensorBoard: {folder} cannot be written ({error.strerror or error})")
+        else:
+            log(f"  in TensorBoard: {folder}")
+
+
+def _draw(model: ModelCurves) -> np.ndarray:
+    """All classes of one model."""
+    title = f"{_name(model.checkpoint)}, step {model.step}, data.{model.split}, IoU {model.iou:g}"
+    return draw_classes(_lines(model.curves), _mean("mean", model), title=title)
+
+
+def _compare(models: Sequence[ModelCurves]) -> np.ndarray:
+    """Several models in one picture: over all classes, then class by class."""
+    names = [_name(model.checkpoint) for model in models]
+    if len(set(names)) < len(names):
+        names = [f"{number}: {name}" for number, name in enumerate(names, start=1)]
+    of_name = dict(zip(names, models, strict=True))
+    panels = _overview(of_name)
+    classes = dict.fromkeys(name for model in models for name in model.curves)
+    for class_name in classes if len(classes) <= MOST_CLASSES else ():
+        known = {n: m.curves[class_name] for n, m in of_name.items() if class_name in m.curves}
+        if lines := _lines(known):
+            panels.append(Panel(title=class_name, lines=lines, figure="AP"))
+    ious = " and ".join(dict.fromkeys(f"{model.iou:g}" for model in models))
+    return draw_models(panels, names, title=f"data.{models[0].split}, IoU {ious}")
+
+
+def _overview(of_name: dict[str, ModelCurves]) -> list[Panel]:
+    """The mean of the classes; recall and precision of all boxes of at least a confidence."""
+    boxes = {name: pooled(model.curves.values()) for name, model in of_name.items()}
+    recall, precision = (
+        [
+            Line(name=name, x=curve.scores, y=values, figure=values[-1] if len(values) else 0.0)
+            for name, curve in boxes.items()
+            for values in [getattr(curve, what)]
+        ]
+        for what in ("recall", "precision")
+    )
+    means = [_mean(name, model) for name, model in of_name.items()]
+    return [
+        Panel(title="mean of the classes", lines=means, figure="mAP"),
+        Panel(title="all classes", lines=recall, figure="of all boxes", x="confidence", y="recall"),
+        Panel(title="all classes", lines=precision, figure="of all boxes", x="confidence"),
+    ]
+
+
+def _lines(curves: dict[str, PrecisionRecall]) -> list[Line]:
+    """Of the curves that have a truth, each with its average precision."""
+    return [
+        Line.steps(name, curve.recall, curve.envelope(), average_precision(curve))
+        for name, curve in curves.items()
+        if curve.truths
+    ]
+
+
+def _mean(name: str, model: ModelCurves) -> Line:
+    """Of the same classes; its figure is the mAP."""
+    figures = [line.figure for line in _lines(model.curves)]
+    precision = mean_precision(model.curves.values())
+    return Line.steps(name, RECALL_LEVELS, precision, float(np.mean(figures)) if figures else 0.0)
+
+
+def _name(checkpoint: Path) -> str:
+    return f"{checkpoint.resolve().parent.name}/{checkpoint.stem}"
+
+
 def draw_curves(
     lines: Sequence[Line],
     *,
@@ -76,7 +176,7 @@ def draw_curves(
     """Several in one frame over whole numbers, their names below it; a linear scale begins at 0."""
     figure = Figure(figsize=(9, 4.5 + 0.22 * len(lines)), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    for line, (style, colour) in zip(lines, _looks(), strict=False):
+    for line, (style, colour) in zip(lines, itertools.cycle(LOOKS), strict=False):
         name = _short(line.name, LEGEND_LETTERS)
         axes.plot(line.x, line.y, style, color=colour, marker=line.marker, label=name)
     axes.set(xlabel=x, ylabel=y, yscale=y_scale)
@@ -92,26 +192,21 @@ def draw_curves(
 
 def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray:
     """All classes of one model in one frame, the best first in the legend, their mean in black."""
-    columns = math.ceil((len(lines) + 1) / LEGEND_ROWS)
-    letters = max(len(_labelled(line)) for line in (mean, *lines))
-    width = 7 + columns * (0.7 + 0.085 * letters)
+    best_first = sorted(lines, key=lambda line: -line.figure)
+    named = (mean, *best_first)
+    labels = [f"{line.figure:.3f} {_short(line.name, NAME_LETTERS)}" for line in named]
+    columns = math.ceil(len(labels) / LEGEND_ROWS)
+    width = 7 + columns * (0.7 + 0.085 * max(map(len, labels)))
     figure = Figure(figsize=(width, 6), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     _frame(axes, title, "recall", "precision")
-    best_first = sorted(lines, key=lambda line: -line.figure)
     drawn = [
         axes.plot(line.x, line.y, color=colour, linestyle=style, linewidth=1.4)[0]
-        for line, (style, colour) in zip(best_first, _looks(), strict=False)
+        for line, (style, colour) in zip(best_first, itertools.cycle(LOOKS), strict=False)
     ]
     drawn = [*axes.plot(mean.x, mean.y, color="black", linewidth=2.5), *drawn]
-    figure.legend(
-        drawn,
-        [_labelled(line) for line in (mean, *best_first)],
-        loc="outside right upper",
-        ncols=columns,
-        fontsize="small",
-        title="average precision",
-    )
+    looks = {"ncols": columns, "fontsize": "small", "title": "average precision"}
+    figure.legend(drawn, labels, loc="outside right upper", **looks)
     return _picture(figure)
 
 
@@ -121,7 +216,7 @@ def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -
     rows = math.ceil(len(panels) / columns)
     size = max(3.2 * columns, 6.5), 3.2 * rows + 0.25 * len(models) + 0.5
     figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
-    looks = dict(zip(models, _looks(), strict=False))
+    looks = dict(zip(models, itertools.cycle(LOOKS), strict=False))
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _frame(axes, panel.title, panel.x, panel.y)
@@ -140,20 +235,11 @@ def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -
     return _picture(figure)
 
 
-def _looks() -> itertools.cycle[tuple[str, str]]:
-    """Styles with colours, which change fastest."""
-    return itertools.cycle(itertools.product(STYLES, COLOURS))
-
-
 def _frame(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel=x, ylabel=y)
     axes.set_title(_short(title, TITLE_LETTERS), fontsize="medium")
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-
-
-def _labelled(line: Line) -> str:
-    return f"{line.figure:.3f} {_short(line.name, NAME_LETTERS)}"
 
 
 def _short(name: str, most: int) -> str:

@@ -27,11 +27,7 @@ LEAST_TILE_PX = 320  # smaller images are enlarged, so that the text on them can
 
 
 def training_step(config: TaskConfig, dataset: DetectionDataset, step: int) -> list[Batch]:
-    """All micro-batches of an optimizer step, counted from 0, as a single process trains on them.
-
-    Raises:
-        UserError: an image cannot be read.
-    """
+    """All micro-batches of an optimizer step, from 0 on, as a single process trains on them."""
     ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
     batches = build_training_batches(config, dataset, ranks)
     try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from yolo.apps.report.charts import line_chart
-from yolo.apps.report.page import Cell, picture, render, write_page
+from yolo.apps.report.page import Cell, line_chart, picture, render, write_page
+from yolo.apps.report.plots import FILE_NAME as CURVES_NAME
 from yolo.apps.report.plots import Line
 from yolo.apps.report.run_folder import Records, RunFolder
 from yolo.config.save import yaml_text
@@ -32,21 +32,14 @@ CHARTS = {
 Figures = Mapping[str, Mapping[str, np.ndarray]]
 """Phase -> name -> (R,)."""
 
-KEEPS_UP, SLOWS_DOWN = 0.05, 0.2
-"""Shares of the time spent waiting for data: up to which one all is well, from which one not."""
-
+KEEPS_UP, SLOWS_DOWN = 0.05, 0.2  # shares of waiting for data: all is well up to, not from
 MOST_PICTURES = 3
 MOST_ROWS = 200  # of the table of evaluations: the last ones
-OTHER_PICTURES = ("precision_recall.png",)
 PICTURE_PX = 1500
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
-    """Write the page of a run; None is ``report.html`` in its folder.
-
-    Raises:
-        UserError: the folder is not a run's, or the page cannot be written.
-    """
+    """Write the page of a run; without ``output`` it is ``report.html`` in its folder."""
     path = output or folder / FILE_NAME
     run = RunFolder.read(folder)
     best = _best_row(run)
@@ -62,7 +55,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         analysis=analysis.name if is_beside and analysis.is_file() else "",
         charts=_charts(run, best),
         waiting=_waiting(run.training),
-        pictures=_pictures(run, best),
+        pictures=list(_pictures(run, best)),
         settings=[[key, yaml_text(s.value), s.origin] for key, s in run.settings.items()],
     )
     write_page(path, page)
@@ -128,10 +121,13 @@ def _charts(run: RunFolder, best: int | None) -> list[Markup]:
             wanted[f"Terms of the loss in {phase}"] = {phase: terms}
     with_wide_span = set(wanted)
     for title, pattern in CHARTS.items():
-        found = {n: v for n, v in run.validation.figures.items() if re.fullmatch(pattern, n)}
-        masked = {name: np.where(values == -1, np.nan, values) for name, values in found.items()}
-        known = {name: values for name, values in masked.items() if np.isfinite(values).any()}
-        wanted[title] = {"validation": known}  # without what is -1 all along: none is in the data
+        known = {
+            name: np.where(values == -1, np.nan, values)
+            for name, values in run.validation.figures.items()
+            # what is -1 all along is not in the data
+            if re.fullmatch(pattern, name) and (np.isfinite(values) & (values != -1)).any()
+        }
+        wanted[title] = {"validation": known}
     accuracies = {phase: records.under("accuracy") for phase, records in phases.items()}
     if any(re.fullmatch(CHARTS["Right answers"], name) for name in accuracies["training"]):
         wanted["Right answers in training"] = {"training": accuracies["training"]}
@@ -186,7 +182,7 @@ def _waiting(training: Records) -> dict[str, Any]:
     return {"kind": kind, "mean": mean, "most": most, "speed": speed, "charts": charts}
 
 
-def _pictures(run: RunFolder, best: int | None) -> list[tuple[str, Markup]]:
+def _pictures(run: RunFolder, best: int | None) -> Iterator[tuple[str, Markup]]:
     """The last evaluation's, the best one's and the first one's, and what other tools drew."""
     sheets = run.pictures()
     steps = sorted(sheets)
@@ -197,13 +193,9 @@ def _pictures(run: RunFolder, best: int | None) -> list[tuple[str, Markup]]:
         f"step {step:,}: truth beside prediction": sheets[step]
         for step in sorted(wanted, reverse=True)[:MOST_PICTURES]
     }
-    shown |= {name: run.path / name for name in OTHER_PICTURES if (run.path / name).is_file()}
-    return [(caption, _picture(path, caption)) for caption, path in shown.items()]
-
-
-def _picture(path: Path, caption: str) -> Markup:
-    """A run in progress may be writing a picture, and a broken one spoils no page."""
-    try:
-        return picture(decode(path), caption=caption, longest_px=PICTURE_PX, quality=78)
-    except UserError as error:
-        return Markup('<p class="note">{}</p>').format(error)
+    shown |= {path.name: path for path in [run.path / CURVES_NAME] if path.is_file()}
+    for caption, path in shown.items():
+        try:
+            yield caption, picture(decode(path), caption=caption, longest_px=PICTURE_PX, quality=78)
+        except UserError as error:  # a run in progress may be writing it
+            yield caption, Markup('<p class="note">{}</p>').format(error)

@@ -48,11 +48,7 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
-        """Read a run's files; what is not there yet is empty.
-
-        Raises:
-            UserError: the folder is not a run's.
-        """
+        """Read a run's files; what is not there yet is empty."""
         metrics, config = path / METRICS, path / CONFIG
         if not (metrics.is_file() or config.is_file()):
             raise UserError(
@@ -80,22 +76,17 @@ class RunFolder:
 
     @property
     def last_step(self) -> int:
-        """Of all reports."""
         return int(max([0, *self.training.steps[-1:], *self.validation.steps[-1:]]))
 
     def pictures(self) -> dict[int, Path]:
         """Contact sheets by step."""
         found = sorted((self.path / PICTURES).glob("step_*.jpg"))
-        pairs = [(path.stem.removeprefix("step_"), path) for path in found]
-        return {int(step): path for step, path in pairs if step.isdecimal()}
+        steps = {path.stem.removeprefix("step_"): path for path in found}
+        return {int(step): path for step, path in steps.items() if step.isdecimal()}
 
 
 def newest_run(directory: Path) -> Path:
-    """The run that reported last.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The run that reported last."""
     found = [file for name in (METRICS, CONFIG) for file in directory.glob(f"*/{name}")]
     if not found:
         raise UserError(f"{directory}: holds no run yet; train one with `python main.py`")
