@@ -22,8 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.classes < 1:
         parser.error(f"--classes {arguments.classes}: must be at least 1")
     config = load_config_or_exit(arguments.config, arguments.overrides).config
-    from yolo.factory.classification import build_classifier
-    from yolo.factory.detector import build_detector
+    from yolo.factory.detector import build_classifier, build_detector
     from yolo.factory.learner import build_freeze
     from yolo.models.summary import summarise
 

@@ -13,8 +13,8 @@ import torch
 from tests.detectors import make_config, save_detector
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.darknet.weights import read_weights
-from yolo.factory.darknet import load_darknet_detector
 from yolo.factory.detector import build_coder, build_detector
+from yolo.factory.weights import load_darknet_detector
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import export

@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from yolo.config import REPOSITORY_ROOT, load_config
-from yolo.factory.classification import build_classifier
-from yolo.factory.detector import build_coder, build_detector, build_loss, build_postprocess
+from yolo.factory.detector import (
+    build_classifier,
+    build_coder,
+    build_detector,
+    build_loss,
+    build_postprocess,
+)
 from yolo.factory.learner import build_freeze, build_optimizer, build_schedule
 from yolo.records import Targets
 

@@ -8,7 +8,7 @@ from tests.detectors import make_config, make_detector
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.model import ModelConfig
 from yolo.errors import UserError
-from yolo.factory.initial_weights import load_initial_weights
+from yolo.factory.weights import load_initial_weights
 from yolo.models.detector import Classifier
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
@@ -167,7 +167,7 @@ def test_tensors_without_a_word_about_it_leave_the_encoders_default(tmp_path):
 def test_torchvisions_download(monkeypatch):
     reference = ENCODERS["resnet18"]()
     monkeypatch.setattr(
-        "yolo.factory.initial_weights.imagenet_tensors", lambda name: reference.state_dict()
+        "yolo.factory.weights.imagenet_tensors", lambda name: reference.state_dict()
     )
     model = make_detector("resnet18")
     model.normalise.adopt(UNIT_RANGE)

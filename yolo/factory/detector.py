@@ -1,4 +1,4 @@
-"""The network, its coder, its loss and its suppression from a config."""
+"""The networks of both tasks, and a detector's coder, loss and suppression, from a config."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from yolo.config import Config
+from yolo.config import ClassificationConfig, Config
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.encoders import Encoder
 from yolo.config.schema.model import (
     Head,
     ModelConfig,
     YOLOv1HeadConfig,
-    YOLOv1LossConfig,
     YOLOv2HeadConfig,
-    YOLOv2LossConfig,
     YOLOv3LossConfig,
 )
 from yolo.detection.coders import AnchorCoder, GridCoder
@@ -27,7 +25,7 @@ from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.models import encoders
-from yolo.models.detector import Detector
+from yolo.models.detector import Classifier, Detector
 from yolo.models.encoders import ENCODERS
 from yolo.models.heads.anchors import YOLOv2Head, YOLOv3Head
 from yolo.models.heads.yolov1 import YOLOv1Head
@@ -44,29 +42,36 @@ FITTED_ANCHORS = {"yolov3": 9, "yolov3_tiny": 6, "yolov2": 5}
 
 Coder = AnchorCoder | GridCoder
 DetectionLoss = YOLOv1Loss | YOLOv2Loss | YOLOv3Loss
-
-
-def build_encoder(config: Encoder) -> encoders.Encoder:
-    """An encoder with random weights; ``weights`` is read by ``load_initial_weights``."""
-    settings = config.model_dump(exclude={"type", "weights"})
-    return ENCODERS[config.type](**settings)
+LOSSES = {"yolov1": YOLOv1Loss, "yolov2": YOLOv2Loss, "yolov3": YOLOv3Loss}
 
 
 def build_detector(config: Config, class_names: Sequence[str]) -> Detector:
     """The detector with random weights, decided by the config's seed; no data is needed."""
     torch.manual_seed(config.seed)
     model = config.model
-    encoder = build_encoder(model.encoder)
+    encoder = _build_encoder(model.encoder)
     neck = NECKS[model.neck.type](in_channels=encoder.out_channels, width=model.neck.width)
-    return Detector(
-        encoder=encoder,
-        neck=neck,
-        head=_build_head(config, neck, len(class_names)),
-        preprocessing=preprocessing_of(model),
+    head = _build_head(config, neck, len(class_names))
+    return Detector(encoder=encoder, neck=neck, head=head, preprocessing=_preprocessing_of(model))
+
+
+def build_classifier(config: ClassificationConfig, class_names: Sequence[str]) -> Classifier:
+    """The classifier with random weights, decided by the config's seed; no data is needed."""
+    torch.manual_seed(config.seed)
+    return Classifier(
+        encoder=_build_encoder(config.model.encoder),
+        classes=len(class_names),
+        dropout=config.model.dropout,
+        preprocessing=_preprocessing_of(config.model),
     )
 
 
-def preprocessing_of(model: ModelConfig | ClassifierConfig) -> Preprocessing | None:
+def _build_encoder(config: Encoder) -> encoders.Encoder:
+    """With random weights; ``weights`` is read by ``load_initial_weights``."""
+    return ENCODERS[config.type](**config.model_dump(exclude={"type", "weights"}))
+
+
+def _preprocessing_of(model: ModelConfig | ClassifierConfig) -> Preprocessing | None:
     """What the config demands; None leaves it to the weights and the encoder."""
     return None if model.preprocessing is None else PREPROCESSING[model.preprocessing]
 
@@ -74,12 +79,8 @@ def preprocessing_of(model: ModelConfig | ClassifierConfig) -> Preprocessing | N
 def _build_head(config: Config, neck: Neck, classes: int) -> nn.Module:
     head, channels = config.model.head, neck.out_channels
     if isinstance(head, YOLOv1HeadConfig):
-        return YOLOv1Head(
-            in_channels=channels,
-            cells=_cells(config),
-            classes=classes,
-            **head.model_dump(include={"boxes", "end", "dropout"}),
-        )
+        settings = head.model_dump(exclude={"type"})
+        return YOLOv1Head(in_channels=channels, cells=_cells(config), classes=classes, **settings)
     anchors_per_cell = count_anchors(head) // len(STRIDES_PX[head.type])
     if isinstance(head, YOLOv2HeadConfig):
         return YOLOv2Head(in_channels=channels, anchors_per_cell=anchors_per_cell, classes=classes)
@@ -94,8 +95,7 @@ def _build_head(config: Config, neck: Neck, classes: int) -> nn.Module:
 
 def _cells(config: Config) -> int:
     """Cells per side of a YOLOv1 head."""
-    (stride_px,) = STRIDES_PX["yolov1"]
-    return config.data.image_size // stride_px
+    return config.data.image_size // STRIDES_PX["yolov1"][0]
 
 
 def count_anchors(head: Head) -> int:
@@ -117,9 +117,9 @@ def anchors_px(config: Config) -> list[list[float]]:
 def build_coder(config: Config) -> Coder:
     """Between raw maps and boxes; anchors from small to large are shared out to the strides."""
     head, loss = config.model.head, config.loss
-    if isinstance(head, YOLOv1HeadConfig):
-        return GridCoder(cells=_cells(config), boxes=head.boxes, stride_px=STRIDES_PX["yolov1"][0])
     strides, anchors = STRIDES_PX[head.type], anchors_px(config)
+    if isinstance(head, YOLOv1HeadConfig):
+        return GridCoder(cells=_cells(config), boxes=head.boxes, stride_px=strides[0])
     per_level = len(anchors) // len(strides)
     exclusive = not isinstance(loss, YOLOv3LossConfig) or loss.class_loss == "cross_entropy"
     return AnchorCoder(
@@ -130,36 +130,18 @@ def build_coder(config: Config) -> Coder:
 
 
 def build_loss(config: Config, coder: Coder, class_names: Sequence[str]) -> DetectionLoss:
-    """The loss of the head's generation.
-
-    Raises:
-        UserError: a weight for a class that the data set does not have.
-    """
-    loss = config.loss
-    if isinstance(loss, YOLOv3LossConfig):
-        assert isinstance(coder, AnchorCoder)
-        return YOLOv3Loss(
-            coder=coder,
-            class_loss=loss.class_loss,
-            ignore_threshold=loss.ignore_threshold,
-            class_weights=_by_label(loss.class_weights, class_names),
-        )
-    settings = loss.model_dump(exclude={"type"})
-    losses = {YOLOv2LossConfig: YOLOv2Loss, YOLOv1LossConfig: YOLOv1Loss}
-    return losses[type(loss)](coder=coder, **settings)
-
-
-def _by_label(weights: dict[str, float] | None, class_names: Sequence[str]) -> list[float] | None:
-    """Weights of classes, given by name."""
-    if weights is None:
-        return None
-    unknown = sorted(set(weights) - set(class_names))
-    if unknown:
-        raise UserError(
-            f"loss.class_weights names {', '.join(unknown)}, which the data set does not have; "
-            f"its classes are {', '.join(class_names)}"
-        )
-    return [weights.get(name, 1.0) for name in class_names]
+    """The loss of the head's generation; a weight for a class that is not there is a UserError."""
+    settings = config.loss.model_dump(exclude={"type"})
+    if (weights := settings.get("class_weights")) is not None:
+        unknown = sorted(set(weights) - set(class_names))
+        if unknown:
+            raise UserError(
+                f"loss.class_weights names {', '.join(unknown)}, which the data set does not have; "
+                f"its classes are {', '.join(class_names)}"
+            )
+        settings["class_weights"] = [weights.get(name, 1.0) for name in class_names]
+    loss: DetectionLoss = LOSSES[config.loss.type](coder=coder, **settings)
+    return loss
 
 
 def build_postprocess(config: Config, *, conf: float | None = None) -> Postprocess:
@@ -170,10 +152,9 @@ def build_postprocess(config: Config, *, conf: float | None = None) -> Postproce
 
 
 def check_yolov1_size(path: Path, config: Config, asked_px: int | None, advice: str) -> None:
-    """Refuses another input size, or None for any, for a YOLOv1, whose end has its own built in.
+    """Refuse another input size (None is any) for a YOLOv1, whose end has its own built in.
 
-    Raises:
-        UserError: the sentence ends with the advice.
+    The error's sentence ends with the advice.
     """
     trained_px = config.data.image_size
     if config.model.head.type == "yolov1" and asked_px != trained_px:

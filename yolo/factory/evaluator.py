@@ -1,4 +1,4 @@
-"""The evaluator of a detector, while it trains and afterwards."""
+"""The evaluators of both tasks, while a model trains and afterwards, from a config."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from torch import nn
 
-from yolo.config import Config, TaskConfig
+from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.formats.detection import DetectionDataset
-from yolo.evaluate.evaluators import DetectionEvaluator
+from yolo.detection.losses.classification import ClassificationLoss
+from yolo.evaluate.evaluators import ClassificationEvaluator, DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
-from yolo.evaluate.metrics.metric import Metric, grid_accuracy
+from yolo.evaluate.metrics.metric import Metric, grid_accuracy, top_k
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.network_run import Accuracy, NetworkRun
 from yolo.factory.data import build_evaluation_batches
@@ -34,10 +35,9 @@ def build_evaluator(
     pictures: Pictures | None = None,
     image_size_px: int | None = None,
 ) -> DetectionEvaluator:
-    """Score on a data set with the config's settings; only rank 0 holds the ground truth.
+    """Score on all of a data set with the config's settings; only rank 0 holds the ground truth.
 
     Args:
-        dataset: all that is scored.
         coder: on its device; its output has boxes and scores.
         loss: for its terms on this data; None computes none.
         pictures: draws what an evaluation shows; None draws nothing.
@@ -46,9 +46,7 @@ def build_evaluator(
     evaluation = config.evaluation
     accuracy = None if loss is None else accuracy_of(loss)
     return DetectionEvaluator(
-        network=build_network_run(
-            config, dataset, ranks, precision, loss, accuracy, image_size_px=image_size_px
-        ),
+        network=_network_run(config, dataset, ranks, precision, loss, accuracy, image_size_px),
         metrics=build_metrics(evaluation, dataset) if ranks.is_main else (),
         category_ids=dataset.category_ids,
         class_names=dataset.class_names,
@@ -61,17 +59,34 @@ def build_evaluator(
     )
 
 
-def build_network_run(
+def build_classification_evaluator(
+    config: ClassificationConfig,
+    dataset: DetectionDataset,
+    ranks: Ranks,
+    *,
+    loss: ClassificationLoss,
+    precision: Precision,
+    pictures: Pictures | None = None,
+) -> ClassificationEvaluator:
+    """The same for a classifier."""
+    return ClassificationEvaluator(
+        network=_network_run(config, dataset, ranks, precision, loss, top_k),
+        class_names=dataset.class_names,
+        monitor=config.evaluation.monitor,
+        pictures=pictures,
+        picture_count=config.evaluation.pictures,
+    )
+
+
+def _network_run(
     config: TaskConfig,
     dataset: DetectionDataset,
     ranks: Ranks,
     precision: Precision,
     loss: nn.Module | None,
     accuracy: Accuracy | None,
-    *,
     image_size_px: int | None = None,
 ) -> NetworkRun:
-    """A run over a data set in batches of the evaluation's size."""
     return NetworkRun(
         batches=build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px),
         images=len(dataset),

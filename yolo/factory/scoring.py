@@ -13,20 +13,22 @@ from torch import nn
 from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
+from yolo.detection.losses.classification import ClassificationLoss
 from yolo.errors import UserError
 from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
 from yolo.evaluate.evaluators import Found
 from yolo.evaluate.exported import ExportedDetector, ExportedModel, is_exported
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves
-from yolo.factory.classification import (
-    build_classification_evaluator,
-    build_classification_loss,
-    build_classifier,
-)
 from yolo.factory.data import Split, build_dataset, check_same_classes, image_set
-from yolo.factory.detector import DetectionLoss, build_coder, build_loss, check_yolov1_size
-from yolo.factory.evaluator import build_evaluator
-from yolo.factory.trained_weights import load_detector, load_trained, read_config
+from yolo.factory.detector import (
+    DetectionLoss,
+    build_classifier,
+    build_coder,
+    build_loss,
+    check_yolov1_size,
+)
+from yolo.factory.evaluator import build_classification_evaluator, build_evaluator
+from yolo.factory.weights import load_detector, load_trained, read_config
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks, join
 from yolo.train.precision import Precision
@@ -191,7 +193,10 @@ def build_classifier_scorer(
 ) -> ClassifierScorer:
     """The same for a classifier."""
     scored = _scored(path, checkpoint, config, ranks, split)
-    loss, precision = build_classification_loss(config), Precision(**checkpoint["precision"])
+    loss, precision = (
+        ClassificationLoss(label_smoothing=config.loss.label_smoothing),
+        Precision(**checkpoint["precision"]),
+    )
     evaluator = build_classification_evaluator(
         config, scored["dataset"], ranks, loss=loss, precision=precision
     )

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.loader import TrainingBatches
+from yolo.detection.losses.classification import ClassificationLoss
 from yolo.evaluate.metrics.metric import top_k
 from yolo.factory.anchors import describe_anchors
-from yolo.factory.classification import (
-    build_classification_evaluator,
-    build_classification_loss,
-    build_classifier,
-)
 from yolo.factory.data import build_training_batches
-from yolo.factory.detector import anchors_px, build_coder, build_detector, build_loss
-from yolo.factory.evaluator import accuracy_of, build_evaluator
-from yolo.factory.initial_weights import load_initial_weights
+from yolo.factory.detector import (
+    anchors_px,
+    build_classifier,
+    build_coder,
+    build_detector,
+    build_loss,
+)
+from yolo.factory.evaluator import accuracy_of, build_classification_evaluator, build_evaluator
+from yolo.factory.weights import load_initial_weights
 from yolo.models.detector import Classifier, Detector
 from yolo.models.weights import LoadReport
 from yolo.train.distributed import Ranks
@@ -127,7 +129,7 @@ def _detection(config: Config, train: DetectionDataset, ranks: Ranks) -> Parts:
 
 
 def _classification(config: ClassificationConfig, train: DetectionDataset, ranks: Ranks) -> Parts:
-    loss = build_classification_loss(config)
+    loss = ClassificationLoss(label_smoothing=config.loss.label_smoothing)
     return Parts(
         title=f"{config.model.encoder.type} classifier, {len(train.class_names)} classes",
         model=build_classifier(config, train.class_names),

@@ -18,7 +18,7 @@ from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.factory.data import build_dataset
 from yolo.factory.scoring import build_scorer
-from yolo.factory.trained_weights import read_config
+from yolo.factory.weights import read_config
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join

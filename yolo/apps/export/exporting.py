@@ -21,7 +21,7 @@ from yolo.config import Config
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import build_coder, check_yolov1_size
-from yolo.factory.trained_weights import load_detector, read_config
+from yolo.factory.weights import load_detector, read_config
 from yolo.files import atomic_path
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector

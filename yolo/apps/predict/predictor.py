@@ -19,7 +19,7 @@ from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, is_exported
 from yolo.factory.detector import build_coder, build_postprocess, check_yolov1_size
-from yolo.factory.trained_weights import load_detector, read_config
+from yolo.factory.weights import load_detector, read_config
 from yolo.letterbox import Letterbox
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint

@@ -14,9 +14,8 @@ from yolo.apps.report.plots import Line
 from yolo.boxes import cxcywh_to_xyxy
 from yolo.config import Config, TaskConfig
 from yolo.data.formats.detection import DetectionDataset
-from yolo.factory.classification import build_classifier
 from yolo.factory.data import build_training_batches
-from yolo.factory.detector import build_detector
+from yolo.factory.detector import build_classifier, build_detector
 from yolo.factory.learner import build_schedule
 from yolo.models.layers import Normalise
 from yolo.records import Batch

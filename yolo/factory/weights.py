@@ -1,0 +1,250 @@
+"""Weights of a model out of files: those that a training starts from, and trained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import nn
+
+from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
+from yolo.config.schema.classification import ClassifierConfig
+from yolo.config.schema.encoders import Encoder as EncoderConfig
+from yolo.config.schema.model import InitConfig, ModelConfig
+from yolo.darknet.cfg import Convolution, Region, Yolo
+from yolo.darknet.weights import (
+    WeightsFile,
+    classes_for,
+    count_floats,
+    fill,
+    is_weights_file,
+    layers_in_name,
+    read_weights,
+)
+from yolo.errors import UserError
+from yolo.factory.data import naming
+from yolo.factory.detector import build_detector
+from yolo.models.darknet_layers import list_detector, list_encoder
+from yolo.models.detector import Detector
+from yolo.models.encoders import Encoder
+from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
+from yolo.models.weights import (
+    LoadReport,
+    evaluated_tensors,
+    fill_encoder,
+    fill_matching,
+    imagenet_tensors,
+    read_tensors,
+    report_filled,
+    stored_preprocessing,
+    tensors_by_layer,
+)
+from yolo.train.checkpoint import load_checkpoint
+
+MOST_NAMED = 5
+"""Layers that an error names; the rest is counted."""
+
+IMAGENET_CLASSES = 1000
+"""Of Darknet's classifiers, whose last convolution stands behind the encoder."""
+
+Loaded = tuple[LoadReport, Preprocessing | None]
+"""What was filled, and the input that the file's weights expect; None where it does not know."""
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def load_initial_weights(
+    model: nn.Module, config: ModelConfig | ClassifierConfig
+) -> list[LoadReport]:
+    """Fill a new model with the weights that its config names: the encoder's first, then all.
+
+    The weights decide what the input is normalised with, unless the config does: the last file
+    that filled any of the encoder and knows it. There is a report for each file.
+    """
+    encoder, normalise = model.encoder, model.normalise
+    assert isinstance(encoder, Encoder) and isinstance(normalise, Normalise)
+    loaded: list[Loaded] = []
+    if config.encoder.weights is not None:
+        loaded.append(_load_encoder(encoder, config.encoder))
+    if config.init is not None:
+        loaded.append(_load_all(model, config.init))
+    for _, preprocessing in loaded:
+        if config.preprocessing is None and preprocessing is not None:
+            normalise.adopt(preprocessing)
+    return [report for report, _ in loaded]
+
+
+def _load_encoder(encoder: Encoder, config: EncoderConfig) -> Loaded:
+    """Fill the whole encoder; a file that lacks some of it is an error."""
+    key = "model.encoder.weights"
+    if config.weights == "imagenet":
+        source = f"torchvision's ImageNet weights of {config.type}"
+        with naming(key):
+            fill_encoder(encoder, imagenet_tensors(config.type), source=source)
+        return report_filled(encoder, source, tensors_by_layer(encoder)), IMAGENET
+    path = Path(str(config.weights))
+    _check_exists(path, key)
+    if is_weights_file(path):
+        return load_darknet_encoder(encoder, path), UNIT_RANGE
+    with naming(key):
+        tensors = read_tensors(path)
+        fill_encoder(encoder, tensors, source=str(path))
+    report = report_filled(encoder, f"{path}, its encoder", tensors_by_layer(encoder))
+    return report, stored_preprocessing(tensors)
+
+
+def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
+    """Fill what fits, at least the share that the config asks for."""
+    path = config.weights
+    _check_exists(path, "model.init.weights")
+    preprocessing: Preprocessing | None = UNIT_RANGE
+    if not is_weights_file(path):
+        with naming("model.init.weights"):
+            tensors = evaluated_tensors(load_checkpoint(path))
+        report = report_filled(model, str(path), fill_matching(model, tensors))
+        preprocessing = stored_preprocessing(tensors)
+    elif isinstance(model, Detector):
+        report = load_darknet_detector(model, path)
+    else:
+        raise UserError(
+            f"{path}: model.init.weights of a classifier must be a checkpoint of this project; "
+            "name a file of Darknet's as model.encoder.weights"
+        )
+    if report.share < config.min_matched:
+        more = len(report.left) - MOST_NAMED
+        layers = ", ".join(report.left[:MOST_NAMED])
+        layers += f" and {more:,} more layers" if more > 0 else ""
+        raise UserError(
+            f"{path}: fits {report.parameters_filled:,} of the model's {report.parameters:,} "
+            f"parameters ({report.share:.1%}), and model.init.min_matched asks for "
+            f"{config.min_matched:.1%}; what did not fit: {layers}; start from a model with the "
+            "same encoder and neck, or lower min_matched"
+        )
+    encoder_too = any(name.startswith("encoder.") for name in report.filled)
+    return report, preprocessing if encoder_too else None
+
+
+def _check_exists(path: Path, key: str) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such weights file; check {key} "
+            "(scripts/download_weights.py fetches Darknet's)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a file may hold: its name for reports and errors, its length, and how it is copied."""
+
+    name: str
+    floats: int
+    fill: Callable[[np.ndarray], list[Convolution]]
+
+
+def load_darknet_encoder(encoder: Encoder, path: Path) -> LoadReport:
+    """Fill an encoder from a Darknet file: the encoder alone, or a classifier of 1000 classes.
+
+    The report's layer names are relative to the encoder ("stem", "stages.0.downsample").
+    """
+    with naming(str(path)):
+        contents = _encoder_contents(encoder)
+    advice = "a whole detector's file belongs into model.init.weights"
+    return _fill_with_fitting(encoder, path, read_weights(path), contents, advice)
+
+
+def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
+    """Fill a detector from a Darknet file, whichever of these it is by its length to the byte.
+
+    - the same detector: everything is filled;
+    - the same detector for another number of classes: everything but the last convolution of each
+      head;
+    - the first N layers of it, if the file's name ends in ``.conv.N``;
+    - its encoder alone, or as a classifier of 1000 classes.
+
+    The report's layer names are the detector's ("encoder.stem", "head.stride8.output").
+    """
+    with naming(str(path)):
+        layers = list_detector(detector)
+    name = f"{type(detector.encoder).__name__} + {type(detector.neck).__name__}"
+    own = next(layer.classes for layer in layers if isinstance(layer, Yolo | Region))
+
+    def with_classes(classes: int) -> _Content:
+        return _Content(
+            f"{name} with {classes} classes",
+            count_floats(layers, classes=classes),
+            lambda floats: fill(layers, floats, classes=classes),
+        )
+
+    contents = [with_classes(own), *_encoder_contents(detector.encoder)]
+    if (first := layers_in_name(path)) is not None:
+        floats = count_floats(layers, up_to=first)
+        title = f"the first {first} layers of {name}"
+        contents.append(_Content(title, floats, lambda floats: fill(layers, floats, up_to=first)))
+    file = read_weights(path)
+    if (others := classes_for(layers, len(file.floats))) not in (None, own):
+        contents.append(with_classes(others))
+    advice = "use the weights of the same model, with any number of classes"
+    return _fill_with_fitting(detector, path, file, contents, advice)
+
+
+def _encoder_contents(encoder: Encoder) -> list[_Content]:
+    layers = list_encoder(encoder)
+    name, own = type(encoder).__name__, count_floats(layers)
+    classifier = f"{name} as a classifier of {IMAGENET_CLASSES} classes"
+    whole = own + IMAGENET_CLASSES * (encoder.out_channels[-1] + 1)
+    return [
+        _Content(f"the encoder {name}", own, lambda floats: fill(layers, floats)),
+        _Content(classifier, whole, lambda floats: fill(layers, floats[:own])),
+    ]
+
+
+def _fill_with_fitting(
+    model: nn.Module, path: Path, file: WeightsFile, contents: list[_Content], advice: str
+) -> LoadReport:
+    """Fill the model with the one content that fits the file to the byte."""
+    floats = len(file.floats)
+    fitting = next((content for content in contents if content.floats == floats), None)
+    if fitting is None or file.extra_bytes:
+        expected = " or ".join(f"{content.floats:,} for {content.name}" for content in contents)
+        raise UserError(
+            f"{path}: the number of floats expected is {expected}, and the file has {file.size}; "
+            f"{advice}, and a damaged file has to be fetched again"
+        )
+    ours = {id(convolution.conv) for convolution in fitting.fill(file.floats)}
+    named = {name for name, module in model.named_modules() if id(module) in ours}
+    # layers are named as everywhere: a convolution with its norm is one
+    filled = [name for name in tensors_by_layer(model) if {name, f"{name}.conv"} & named]
+    return report_filled(model, f"{path} ({fitting.name})", filled)
+
+
+def load_trained(model: Model, path: Path, checkpoint: Mapping[str, Any]) -> Model:
+    """Fill a model as it was scored: averaged weights, if there are any, with trained statistics.
+
+    ``path`` names the checkpoint in errors.
+    """
+    try:
+        model.load_state_dict(evaluated_tensors(checkpoint))
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: its weights do not fit the model that its config describes; "
+            "it was written by another version of this code"
+        ) from error
+    return model.eval()
+
+
+def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
+    """The checkpoint's detector."""
+    return load_trained(build_detector(config, checkpoint["class_names"]), path, checkpoint)
+
+
+def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
+    """The config that a checkpoint was trained with; one of another version is a UserError."""
+    try:
+        return config_from_dict(checkpoint["config"])
+    except ConfigError as error:
+        raise UserError(
+            f"{path}: its config is not one that this version of the code knows: {error}"
+        ) from error
