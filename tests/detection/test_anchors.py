@@ -97,7 +97,7 @@ def test_many_boxes_are_sampled(monkeypatch):
     """The fit of a sample is nearly as good, and a size too rare for the sample is still there."""
     sizes = clusters([[10, 20], [30, 30], [80, 50], [120, 200]], each=1000, spread=0.7)
     full = measure_fit(sizes, fit_anchors(sizes, 9)).average_iou
-    monkeypatch.setattr(yolo.detection.anchors, "MOST_BOXES", 500)
+    monkeypatch.setattr(yolo.detection.anchors, "MAX_BOXES", 500)
     assert measure_fit(sizes, fit_anchors(sizes, 9)).average_iou == pytest.approx(full, abs=0.01)
     rare = np.array([[10.0, 10.0]] * 5000 + [[50.0, 50.0]])
     assert fit_anchors(rare, 2).tolist() == [[10, 10], [50, 50]]

@@ -1,37 +1,27 @@
-"""Anchors (dimension priors) from the sizes of boxes: k-means by shape, and how well they fit.
+"""Anchors from the sizes of boxes, and how well they fit: k-means with the distance 1 - shape IoU.
 
-YOLO9000 (https://arxiv.org/abs/1612.08242), section 2, "Dimension Clusters": boxes of one centre
-are compared by their IoU, and the distance is 1 - IoU.
+YOLO9000 (https://arxiv.org/abs/1612.08242), section 2, "Dimension Clusters".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
 RECALL_IOU = 0.5
-RESTARTS = 10
-MOST_ROUNDS = 100
-"""Of one restart; a few dozen are usual."""
-
-MOST_BOXES = 20_000
-"""More are sampled for the fit: the average IoU of a sample of this size is right to 0.002."""
+MAX_ROUNDS = 100  # of one restart; a few dozen are usual
+MAX_BOXES = 20_000  # more are sampled: the average IoU of such a sample is right to 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorFit:
-    """How well K anchors fit N boxes. Each box has the anchor of the best shape IoU.
+    """How well K anchors fit N boxes, each of which has the anchor of the best shape IoU."""
 
-    Attributes:
-        average_iou: mean of that IoU over the boxes; nan without a box.
-        recall: share of the boxes where it is at least ``RECALL_IOU``; nan without a box.
-        counts: int64 (K,), boxes of each anchor.
-    """
-
-    average_iou: float
-    recall: float
-    counts: np.ndarray
+    average_iou: float  # the mean of that IoU; nan without a box
+    recall: float  # share of the boxes where it is at least ``RECALL_IOU``; nan without a box
+    counts: np.ndarray  # int64 (K,), boxes of each anchor
 
 
 def shape_iou(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
@@ -44,16 +34,15 @@ def shape_iou(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
 
 def measure_fit(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> AnchorFit:
     """Give each box (N, 2) its best anchor (K, 2), of equal ones the first, as the losses do."""
-    anchors = len(anchors_wh)
     if len(sizes_wh) == 0:
-        none = np.zeros(anchors, np.int64)
+        none = np.zeros(len(anchors_wh), np.int64)
         return AnchorFit(average_iou=np.nan, recall=np.nan, counts=none)
     iou = shape_iou(sizes_wh, anchors_wh)  # (N, K)
     best = iou.max(axis=1)
     return AnchorFit(
         average_iou=float(best.mean()),
         recall=float((best >= RECALL_IOU).mean()),
-        counts=np.bincount(iou.argmax(axis=1), minlength=anchors),
+        counts=np.bincount(iou.argmax(axis=1), minlength=len(anchors_wh)),
     )
 
 
@@ -64,21 +53,18 @@ def count_distinct(sizes_wh: np.ndarray) -> int:
 
 
 def fit_anchors(
-    sizes_wh: np.ndarray, count: int, *, seed: int = 0, restarts: int = RESTARTS
+    sizes_wh: np.ndarray, count: int, *, seed: int = 0, restarts: int = 10
 ) -> np.ndarray:
     """Cluster boxes by shape; the best average IoU of several restarts wins.
 
-    The same boxes and seed give the same anchors. Of more than ``MOST_BOXES`` a random sample of
-    that size is clustered (all of them, if the sample has too few different sizes). A cluster's
-    centre is the median of its widths and of its heights; YOLO9000 leaves open which middle it
-    took, and of 9 anchors on real data the median has the better average IoU: 0.886 against 0.883
-    with the mean on BCCD, 0.630 against 0.620 on 80 images of COCO.
+    The same boxes and seed give the same anchors. A cluster's centre is the median of its widths
+    and of its heights; YOLO9000 leaves open which middle it took, and of 9 anchors on real data the
+    median has the better average IoU: 0.886 against 0.883 with the mean on BCCD, 0.630 against
+    0.620 on 80 images of COCO.
 
     Args:
-        sizes_wh: (N, 2), positive; at least K different ones.
-        count: K.
-        seed: of the sample and of the restarts.
-        restarts: how many.
+        sizes_wh: (N, 2), positive, at least K = ``count`` different ones. Of more than
+            ``MAX_BOXES`` a sample is clustered (all, if it has too few different sizes).
 
     Returns:
         (K, 2), ordered by area, rounded to tenths (finer where that is too coarse for the boxes);
@@ -87,7 +73,7 @@ def fit_anchors(
     rng = np.random.default_rng(seed)
     sizes_wh = _sample(sizes_wh.astype(np.float64), count, rng)
     found = [_cluster(sizes_wh, _seed_centres(sizes_wh, count, rng)) for _ in range(restarts)]
-    _, best = max(found, key=lambda one: one[0])
+    _, best = max(found, key=itemgetter(0))
     for decimals in range(1, 5):
         rounded = _by_area(best.round(decimals))
         if (rounded > 0).all() and measure_fit(sizes_wh, rounded).counts.all():
@@ -96,9 +82,8 @@ def fit_anchors(
 
 
 def _sample(sizes_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """At most ``MOST_BOXES``, unless a rare size among more is needed: (n, 2)."""
-    if len(sizes_wh) > MOST_BOXES:
-        sample = rng.choice(sizes_wh, MOST_BOXES, replace=False)
+    if len(sizes_wh) > MAX_BOXES:
+        sample = rng.choice(sizes_wh, MAX_BOXES, replace=False)
         if count_distinct(sample) >= count:
             return sample
     assert count_distinct(sizes_wh) >= count, "fewer different boxes than anchors"
@@ -106,7 +91,7 @@ def _sample(sizes_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
 
 
 def _seed_centres(sizes_wh: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """K different boxes far from each other, as k-means++ draws them: by their distance, (K, 2)."""
+    """K different boxes (K, 2), drawn by their distance from each other as k-means++ does."""
     centres = sizes_wh[rng.integers(len(sizes_wh))][None]  # (1, 2)
     while len(centres) < count:
         # exactly 0 for the size of a centre, so that none is drawn twice
@@ -117,14 +102,13 @@ def _seed_centres(sizes_wh: np.ndarray, count: int, rng: np.random.Generator) ->
 
 
 def _cluster(sizes_wh: np.ndarray, centres: np.ndarray) -> tuple[float, np.ndarray]:
-    """Lloyd's rounds, and the best centres on the way with their average IoU.
+    """Lloyd's algorithm: the best average IoU on the way and its centres, each of which owns a box.
 
-    A round may be worse than the one before, for neither mean nor median is what maximises the
-    IoU. Centres of which one owns no box are passed over.
+    A round may be worse than the one before, for the median is not what maximises the IoU.
     """
     best, best_centres = -1.0, centres
     owner = None
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         iou = shape_iou(sizes_wh, centres)  # (N, K)
         before, owner = owner, iou.argmax(axis=1)
         average = iou.max(axis=1).mean()

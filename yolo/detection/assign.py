@@ -19,95 +19,64 @@ from yolo.records import Targets
 
 GridsHW = Sequence[tuple[int, int]]
 
-TAKEN = -1.0
-"""The fit of a pair whose truth or anchor is taken."""
+TAKEN = -1.0  # the fit of a pair whose truth or anchor is taken
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The anchors that T truths chose.
+    """The anchors that T truths chose, as int64 (T,)."""
 
-    Attributes:
-        level, anchor: int64 (T,), index of the raw map, and of the anchor within it.
-        row, column: int64 (T,), the cell that holds the truth's centre.
-        owns: bool (T,). False for ignored truths, where a later truth took the same anchor of the
-            same cell, and where no anchor was left.
-        owner: int64 (T,), the truth that finally holds this truth's anchor (itself if it owns);
-            T for a truth that has no anchor: ignored, or left over.
-        dropped: bool (T,), truths that own nothing though they are not ignored.
-        owned: per level bool (B, A, H, W), the anchors that some truth owns.
-    """
-
-    level: Tensor
-    anchor: Tensor
-    row: Tensor
+    level: Tensor  # index of the raw map
+    anchor: Tensor  # index of the anchor within it
+    row: Tensor  # of the cell that holds the truth's centre
     column: Tensor
-    owns: Tensor
-    owner: Tensor
-    dropped: Tensor
-    owned: list[Tensor]
+    owns: Tensor  # bool (T,): not ignored, not left over, and no later truth took the same anchor
+    owner: Tensor  # the truth that finally holds this one's anchor; T if ignored or left over
+    dropped: Tensor  # bool (T,): owns nothing though it is not ignored
+    owned: list[Tensor]  # per level bool (B, A, H, W), the anchors that some truth owns
 
 
 @dataclass(frozen=True, slots=True)
 class CellAssignment:
-    """The cells of T truths.
-
-    Attributes:
-        row, column: int64 (T,), the cell that holds the truth's centre.
-        cell: int64 (T,), the same as an index into the cells of the whole batch, B * S * S.
-        owns: bool (T,). False for ignored truths, and where an earlier truth took the cell.
-    """
+    """The cells that hold the centres of T truths, as int64 (T,)."""
 
     row: Tensor
     column: Tensor
-    cell: Tensor
-    owns: Tensor
+    cell: Tensor  # the same as an index into the cells of the whole batch, B * S * S
+    owns: Tensor  # bool (T,): neither ignored nor is an earlier truth in the cell
 
 
 @torch.no_grad()
 def assign_best_anchor(
-    targets: Targets,
-    boxes_cxcywh_px: Tensor,
-    coder: AnchorCoder,
-    *,
-    grids_hw: GridsHW,
-    images: int,
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, *, grids_hw: GridsHW, images: int
 ) -> Assignment:
     """Give every truth the best of all anchors by shape IoU; the later truth wins a shared one.
 
-    Source: Darknet ``yolo_layer.c`` and ``region_layer.c``, forward passes; YOLOv3 section 2.1.
+    Darknet's ``yolo_layer.c`` and ``region_layer.c``, forward passes; YOLOv3 section 2.1.
 
     Args:
-        targets: the truth of a batch of B images, T boxes in all.
+        targets: the truth of a batch of B = ``images`` images, T boxes in all.
         boxes_cxcywh_px: float32 (T, 4), the same boxes in pixels of the network's input.
         coder: knows the anchors (L, A, 2) and strides.
         grids_hw: height and width of each of the L raw maps.
-        images: B.
     """
     anchors_px, anchors = coder.anchors_px.flatten(0, 1), coder.anchors_px.shape[1]
-    fits = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], anchors_px)  # (T, L * A)
-    best = fits.argmax(dim=1)  # (T,)
+    best = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], anchors_px).argmax(dim=1)  # (T,)
     level, anchor = best // anchors, best % anchors
     row, column = _cells_of(boxes_cxcywh_px, level, grids_hw, coder.stride_px)
     shapes = [(images, anchors, *grid_hw) for grid_hw in grids_hw]
-    return _settle(targets, (level, anchor, row, column), targets.ignored, shapes)
+    return _find_owners(targets, (level, anchor, row, column), targets.ignored, shapes)
 
 
 @torch.no_grad()
 def assign_greedily(
-    targets: Targets,
-    boxes_cxcywh_px: Tensor,
-    coder: AnchorCoder,
-    *,
-    grids_hw: GridsHW,
-    images: int,
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, *, grids_hw: GridsHW, images: int
 ) -> Assignment:
     """Pair truths with the anchors of their cell by descending shape IoU, each anchor once.
 
     Where ``assign_best_anchor`` lets the later of two truths win an anchor, here the worse fit
     takes its next best one; a truth is left over only where its cell has more truths than anchors.
-    Of equal fits the earlier truth, then the earlier anchor, counts. The arguments are those of
-    ``assign_best_anchor``, for one raw map (L = 1).
+    Of equal fits the earlier truth, then the earlier anchor, counts. For one raw map (L = 1).
     """
     ((height, width),) = grids_hw
     (anchors_px,) = coder.anchors_px  # (A, 2)
@@ -121,21 +90,15 @@ def assign_greedily(
         rounds=min(len(anchors_px), targets.max_per_image),
     )
     place = (level, anchor.clamp(min=0), row, column)
-    return _settle(targets, place, anchor < 0, [(images, len(anchors_px), height, width)])
+    return _find_owners(targets, place, anchor < 0, [(images, len(anchors_px), height, width)])
 
 
 @torch.no_grad()
 def assign_first_in_cell(targets: Targets, *, cells: int, images: int) -> CellAssignment:
-    """YOLOv1: give each cell the first truth whose centre it holds.
+    """YOLOv1: give each of S * S ``cells`` of an image the first truth whose centre it holds.
 
-    Source: Darknet ``data.c``, where a cell's truth is written once (it shuffles the truths of an
-    image beforehand; here the order is the data set's). A centre on the far border belongs to the
-    last cell.
-
-    Args:
-        targets: the truth of a batch of B images, T boxes in all.
-        cells: S, cells per side.
-        images: B.
+    As Darknet's ``data.c``, which shuffles the truths of an image beforehand (here the order is the
+    data set's). A centre on the far border belongs to the last cell.
     """
     place = (targets.boxes_cxcywh_norm[:, :2] * cells).long().clamp(0, cells - 1)  # (T, 2)
     column, row = place.unbind(1)
@@ -146,10 +109,7 @@ def assign_first_in_cell(targets: Targets, *, cells: int, images: int) -> CellAs
 
 
 def _cells_of(
-    boxes_cxcywh_px: Tensor,
-    level: Tensor,
-    grids_hw: GridsHW,
-    stride_px: Sequence[int],
+    boxes_cxcywh_px: Tensor, level: Tensor, grids_hw: GridsHW, stride_px: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Row and column of each truth's centre, int64 (T,); on the far border the last cell's."""
     stride = _of_level(level, stride_px)  # (T,)
@@ -167,12 +127,12 @@ def _of_level(level: Tensor, values: Sequence[int]) -> Tensor:
     return result
 
 
-def _owners(place: Tensor, without: Tensor, places: int, which: Literal["amin", "amax"]) -> Tensor:
+def _owners(place: Tensor, excluded: Tensor, places: int, which: Literal["amin", "amax"]) -> Tensor:
     """The first (``amin``) or last truth of each place: int64 (places,), -1 where there is none.
 
-    ``place`` int64 (T,) is where truths want to be; those ``without`` take no place.
+    ``place`` int64 (T,) is where truths want to be; those ``excluded`` take no place.
     """
-    place = torch.where(without, places, place)  # those have one of their own
+    place = torch.where(excluded, places, place)  # one place more is theirs
     owners = torch.full((places + 1,), -1, device=place.device, dtype=torch.int64)
     truth = torch.arange(len(place), device=place.device)
     return owners.scatter_reduce(0, place, truth, reduce=which, include_self=False)[:-1]
@@ -181,12 +141,9 @@ def _owners(place: Tensor, without: Tensor, places: int, which: Literal["amin", 
 def _pair_off(fits: Tensor, cell: Tensor, *, cells: int, rounds: int) -> Tensor:
     """The anchor of each truth, -1 for none: int64 (T,).
 
-    In every round the best of the fits (T, A) that are left in a cell makes a pair; ``TAKEN`` marks
-    those out of the question.
+    In every round the best of the fits (T, A) that are left in a cell makes a pair.
     """
-    truths, anchors = fits.shape
-    truth = torch.arange(truths, device=fits.device)
-    each_anchor = torch.arange(anchors, device=fits.device)
+    truth, each_anchor = (torch.arange(size, device=fits.device) for size in fits.shape)
     anchor = torch.full_like(cell, -1)
     for _ in range(rounds):
         best, choice = fits.max(dim=1)  # (T,) each
@@ -201,32 +158,25 @@ def _pair_off(fits: Tensor, cell: Tensor, *, cells: int, rounds: int) -> Tensor:
     return anchor
 
 
-def _settle(
+def _find_owners(
     targets: Targets,
     place: tuple[Tensor, Tensor, Tensor, Tensor],
-    without: Tensor,
+    excluded: Tensor,
     shapes: Sequence[tuple[int, int, int, int]],
 ) -> Assignment:
-    """Who owns what, once truths have chosen a level, anchor, row and column: the later one wins.
+    """Of the truths that chose the same place (level, anchor, row, column), the last one owns it.
 
-    Those ``without`` take no place; ``shapes`` are (B, A, H, W) of each level.
+    Those ``excluded`` take no place; ``shapes`` are (B, A, H, W) of each level.
     """
     level, anchor, row, column = place
     sizes = [prod(shape) for shape in shapes]
     start = _of_level(level, [sum(sizes[:i]) for i in range(len(sizes))])  # (T,)
     height, width = (_of_level(level, [shape[axis] for shape in shapes]) for axis in (2, 3))
     flat = ((targets.image_index * shapes[0][1] + anchor) * height + row) * width + column
-    owners = _owners(start + flat, without, sum(sizes), "amax")
-    owner = torch.where(without, len(targets), owners[start + flat])
+    owners = _owners(start + flat, excluded, sum(sizes), "amax")
+    owner = torch.where(excluded, len(targets), owners[start + flat])
     owns = owner == torch.arange(len(targets), device=owner.device)
+    dropped = ~(owns | targets.ignored)
     maps = (owners >= 0).split(sizes)
-    return Assignment(
-        level=level,
-        anchor=anchor,
-        row=row,
-        column=column,
-        owns=owns,
-        owner=owner,
-        dropped=~(owns | targets.ignored),
-        owned=[flags.view(shape) for flags, shape in zip(maps, shapes, strict=True)],
-    )
+    owned = [flags.view(shape) for flags, shape in zip(maps, shapes, strict=True)]
+    return Assignment(*place, owns=owns, owner=owner, dropped=dropped, owned=owned)

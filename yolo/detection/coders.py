@@ -1,4 +1,4 @@
-"""Raw maps to boxes and back: the one home of each generation's box parametrisation.
+"""Raw maps to boxes and back: each generation's box parametrisation.
 
 With t the raw output, (column, row) the cell and (pw, ph) the anchor, YOLOv2 and YOLOv3 mean
 (YOLOv2 section 2, figure 3), in pixels::
@@ -23,14 +23,11 @@ from torch import Tensor, nn
 
 from yolo.boxes import cxcywh_to_xyxy
 
-MAX_LOG_SIZE = 10.0
-"""Sizes stop at exp(10) = 22,026 anchors: no raw output, however wild, becomes infinite."""
+# No raw output, however large, decodes to infinity:
+MAX_LOG_SIZE = 10.0  # sizes stop at exp(10) = 22,026 anchors,
+MAX_RAW = 1e4  # and YOLOv1's raw numbers at this
 
-LARGEST = 1e4
-"""YOLOv1's raw numbers are taken for at most this: no output decodes to infinity."""
-
-BOX_FIELDS = 5
-"""x, y, w, h, confidence: YOLOv1's numbers of each box."""
+BOX_FIELDS = 5  # of YOLOv1: x, y, w, h, confidence
 
 
 def full_precision(tensor: Tensor) -> Tensor:
@@ -42,9 +39,8 @@ class AnchorCoder(nn.Module):
     """Decode raw maps of anchors and encode boxes into them.
 
     Args:
-        anchors_px: (L, A, 2) widths and heights in pixels of the network's input, one row of
-            anchors for each raw map.
-        stride_px: pixels per cell of each of the L raw maps.
+        anchors_px: (L, A, 2) widths and heights in pixels of the network's input, for L raw maps.
+        stride_px: pixels per cell of each raw map.
         class_activation: ``sigmoid`` for independent classes, ``softmax`` for exclusive ones.
     """
 
@@ -78,10 +74,10 @@ class AnchorCoder(nn.Module):
 
     def level_boxes(self, raw: Tensor, level: int) -> Tensor:
         """Boxes of one raw map. (B, A, H, W, 5 + K) -> xyxy pixels (B, A, H, W, 4), float32."""
-        _, _, height, width, _ = raw.shape
         values = full_precision(raw[..., :4])
-        rows = torch.arange(height, device=raw.device, dtype=torch.float32)
-        columns = torch.arange(width, device=raw.device, dtype=torch.float32)
+        rows, columns = (
+            torch.arange(side, device=raw.device, dtype=torch.float32) for side in raw.shape[2:4]
+        )
         x = values[..., 0].sigmoid() + columns  # (B, A, H, W)
         y = values[..., 1].sigmoid() + rows[:, None]  # (B, A, H, W)
         centre = torch.stack((x, y), dim=-1) * self.stride_px[level]
@@ -112,20 +108,16 @@ class AnchorCoder(nn.Module):
 
     def _scores(self, raw: Tensor) -> Tensor:
         """(B, A, H, W, 5 + K) -> (B, A, H, W, K), float32."""
-        objectness = full_precision(raw[..., 4:5]).sigmoid()
         classes = full_precision(raw[..., 5:])
-        if self.class_activation == "softmax":
-            return objectness * classes.softmax(dim=-1)
-        return objectness * classes.sigmoid()
+        softmax = self.class_activation == "softmax"
+        classes = classes.softmax(dim=-1) if softmax else classes.sigmoid()
+        return full_precision(raw[..., 4:5]).sigmoid() * classes
 
 
 class GridCoder(nn.Module):
-    """Decode YOLOv1's raw map of a grid and encode boxes into it.
+    """Decode YOLOv1's raw map of S * S ``cells`` with n ``boxes`` each, and encode boxes into it.
 
-    Args:
-        cells: S; the network's input has S * ``stride_px`` pixels a side.
-        boxes: n, boxes per cell.
-        stride_px: pixels per cell.
+    The network's input has S * ``stride_px`` pixels a side.
     """
 
     def __init__(self, *, cells: int, boxes: int, stride_px: int = 64) -> None:
@@ -156,7 +148,7 @@ class GridCoder(nn.Module):
 
     def boxes_xyxy_px(self, boxes: Tensor) -> Tensor:
         """Boxes of a whole map. (B, S, S, n, 4 or more) -> xyxy pixels (B, S, S, n, 4), float32."""
-        assert boxes.shape[1:3] == (self.cells, self.cells), "the grid that the coder was made for"
+        assert boxes.shape[1:3] == (self.cells, self.cells), "another grid than the coder's"
         cxcywh = self.boxes_in_cell(full_precision(boxes))
         at = torch.arange(self.cells, device=boxes.device, dtype=torch.float32) / self.cells
         corner = torch.zeros_like(cxcywh[:1])  # (1, S, S, n, 4)
@@ -186,4 +178,4 @@ def _corners(centre: Tensor, log_size: Tensor, anchors_px: Tensor) -> Tensor:
 
 
 def _bounded(values: Tensor) -> Tensor:
-    return values.nan_to_num(nan=0.0).clamp(-LARGEST, LARGEST)
+    return values.nan_to_num(nan=0.0).clamp(-MAX_RAW, MAX_RAW)

@@ -15,51 +15,34 @@ from yolo.records import Detections
 class Postprocess:
     """Turn decoded boxes and scores into detections, image by image, never class by class.
 
-    Attributes:
-        conf: lowest score that counts.
-        iou: of two boxes of one class that overlap by more, the better stays.
-        max_detections: how many are kept for an image.
-        max_candidates: how many of an image's best go into the suppression: its cost is
-            quadratic, and at a low ``conf`` nearly every anchor passes.
-        labels: ``best_class`` gives a box one label, ``all_classes`` every one that passes.
+    ``max_candidates`` of an image, its best, go into the suppression, whose cost is quadratic: at a
+    low ``conf`` nearly every anchor passes.
     """
 
-    conf: float
-    iou: float
+    conf: float  # lowest score that counts
+    iou: float  # of two boxes of one class that overlap by more, the better stays
     max_detections: int = 300
     max_candidates: int = 4096
-    labels: Literal["best_class", "all_classes"] = "best_class"
+    labels: Literal["best_class", "all_classes"] = "best_class"  # one of a box, or all that pass
 
     def __call__(self, boxes_xyxy_px: Tensor, scores: Tensor) -> list[Detections]:
-        """Detections of each image on the same device, in the frame of the given boxes.
-
-        Args:
-            boxes_xyxy_px: float32 (B, N, 4).
-            scores: float32 (B, N, K).
-        """
-        best, label = self._candidates(scores)  # (B, M)
-        best = best.nan_to_num(nan=-1.0)  # topk would take NaN for the best of all
-        count = min(self.max_candidates, best.shape[1])
-        best, order = best.topk(count, dim=1)  # (B, count), descending
-        passing = (best >= self.conf).sum(dim=1).tolist()  # the one wait for the device
+        """Float32 (B, N, 4) and (B, N, K) -> each image's detections, in the frame of the boxes."""
         if self.labels == "all_classes":
-            anchor = order // scores.shape[2]
-            label = order % scores.shape[2]
+            candidates, label_of_box = scores.flatten(1), None  # (B, N, K) -> (B, N * K)
         else:
-            anchor, label = order, label.gather(1, order)
+            candidates, label_of_box = scores.max(dim=2)  # (B, N) each
+        candidates = candidates.nan_to_num(nan=-1.0)  # topk would take NaN for the best of all
+        count = min(self.max_candidates, candidates.shape[1])
+        best, order = candidates.topk(count, dim=1)  # (B, count), descending
+        passing = (best >= self.conf).sum(dim=1).tolist()  # the one wait for the device
+        if label_of_box is None:
+            box, label = order // scores.shape[2], order % scores.shape[2]
+        else:
+            box, label = order, label_of_box.gather(1, order)
         return [
-            self._suppress(
-                boxes_xyxy_px[image, anchor[image, :n]], best[image, :n], label[image, :n]
-            )
-            for image, n in enumerate(passing)
+            self._suppress(boxes_xyxy_px[i, box[i, :n]], best[i, :n], label[i, :n])
+            for i, n in enumerate(passing)
         ]
-
-    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores to choose from, (B, M), and the label of each where it is not its place."""
-        if self.labels == "all_classes":
-            return scores.flatten(1), scores.new_empty(0)  # (B, N, K) -> (B, N * K)
-        best = scores.max(dim=2)
-        return best.values, best.indices
 
     def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
         """Suppress within each class: classes are moved apart, in float64 so that none blurs."""

@@ -9,7 +9,7 @@ from torch import nn
 from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.formats.detection import DetectionDataset
-from yolo.detection.losses.classification import ClassificationLoss
+from yolo.detection.losses.loss import ClassificationLoss
 from yolo.evaluate.evaluators import ClassificationEvaluator, DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.metrics.metric import Metric, grid_accuracy, top_k

@@ -13,7 +13,7 @@ from torch import nn
 from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
-from yolo.detection.losses.classification import ClassificationLoss
+from yolo.detection.losses.loss import ClassificationLoss
 from yolo.errors import UserError
 from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
 from yolo.evaluate.evaluators import Found

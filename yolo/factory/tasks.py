@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.loader import TrainingBatches
-from yolo.detection.losses.classification import ClassificationLoss
+from yolo.detection.losses.loss import ClassificationLoss
 from yolo.evaluate.metrics.metric import top_k
 from yolo.factory.anchors import describe_anchors
 from yolo.factory.data import build_training_batches

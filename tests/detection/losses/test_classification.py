@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from yolo.detection.losses.classification import ClassificationLoss
+from yolo.detection.losses.loss import ClassificationLoss
 from yolo.records import Targets
 
 

@@ -16,34 +16,22 @@ from yolo.records import GridMatches, Targets
 
 @dataclass(frozen=True, slots=True)
 class PlacedTruths:
-    """T truths, each beside the output of the anchor that it chose.
-
-    Attributes:
-        assignment: which anchors they chose, and who owns them.
-        boxes_cxcywh_px: float32 (T, 4), in pixels of the network's input.
-        raw: float32 (T, 5 + K), the output there.
-        xy: (T, 2), what sigmoid(tx, ty) should be.
-        wh: (T, 2), what (tw, th) should be.
-    """
+    """T truths, each beside the output of the anchor that it chose."""
 
     assignment: Assignment
-    boxes_cxcywh_px: Tensor
-    raw: Tensor
-    xy: Tensor
-    wh: Tensor
+    boxes_cxcywh_px: Tensor  # float32 (T, 4), in pixels of the network's input
+    raw: Tensor  # float32 (T, 5 + K), the output at the anchors
+    xy: Tensor  # (T, 2), what sigmoid(tx, ty) should be
+    wh: Tensor  # (T, 2), what (tw, th) should be
 
 
 class AnchorLoss(Loss):
     """A loss of maps of anchors; a generation defines the losses of single numbers.
 
-    Args:
-        coder: decodes and encodes boxes; also knows the anchors.
-        ignore_threshold: IoU with a truth above which an anchor that owns none gets no loss.
-        assign: chooses the anchors of truths.
+    An anchor that owns no truth gets no loss where its IoU with one is above ``ignore_threshold``.
     """
 
-    coord_scale = object_scale = no_object_scale = class_scale = 1.0
-    """Factors on the terms."""
+    coord_scale = object_scale = no_object_scale = class_scale = 1.0  # factors on the terms
 
     def __init__(
         self,
@@ -122,9 +110,9 @@ class AnchorLoss(Loss):
         total = full_precision(raw[0].new_zeros(()))
         for level, (values, owned) in enumerate(zip(raw, placed.assignment.owned, strict=True)):
             with torch.no_grad():
-                left_out = ignore_mask(self.coder.level_boxes(values, level), padded) | owned
+                without_loss = ignore_mask(self.coder.level_boxes(values, level), padded) | owned
             loss = self.no_object_loss(full_precision(values[..., 4]))  # (B, A, H, W)
-            total = total + loss.masked_fill(left_out, 0.0).sum()
+            total = total + loss.masked_fill(without_loss, 0.0).sum()
         return total
 
 

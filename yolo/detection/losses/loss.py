@@ -1,13 +1,15 @@
-"""What all losses share: float32, the divisor, and which predictions are ignored."""
+"""What all losses share: float32, the divisor, the ignore mask; and the loss of a classifier."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from yolo.boxes import area, cxcywh_to_xyxy
+from yolo.detection.coders import full_precision
 from yolo.records import Targets
 
 IGNORED_SHARE = 0.5
@@ -18,13 +20,9 @@ class Loss(nn.Module):
     """A loss of several terms; each subclass computes them in ``terms``."""
 
     def forward(
-        self,
-        outputs: Any,
-        targets: Targets,
-        images_in_step: int,
-        images_seen: int | None = None,
+        self, outputs: Any, targets: Targets, images_in_step: int, images_seen: int | None = None
     ) -> dict[str, Tensor]:
-        """Each term, summed over the B images and divided by the images of the step.
+        """The terms, float32 scalars whose sum is the loss: of B images, divided by the step's.
 
         Args:
             outputs: the network's raw maps or logits, of any precision.
@@ -32,9 +30,6 @@ class Loss(nn.Module):
             images_in_step: images of the whole optimizer step, over all micro-batches and ranks:
                 the gradients of all of them add up to that of one big batch.
             images_seen: images that the steps before have trained on; None outside training.
-
-        Returns:
-            float32 scalars by name; their sum is the loss.
         """
         with torch.autocast(outputs[0].device.type, enabled=False):
             terms = self.terms(outputs, targets, images_seen)
@@ -43,6 +38,26 @@ class Loss(nn.Module):
     def terms(self, outputs: Any, targets: Targets, images_seen: int | None) -> dict[str, Tensor]:
         """The terms as sums over the images; the arguments are those of ``forward``."""
         raise NotImplementedError
+
+
+class ClassificationLoss(Loss):
+    """One term, ``class``: softmax and cross entropy of logits (B, K), one label for each image.
+
+    ``label_smoothing`` is the share of the truth that is spread evenly over all classes
+    (Szegedy et al. 2016, section 7).
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def terms(self, logits: Tensor, targets: Targets, images_seen: int | None) -> dict[str, Tensor]:
+        assert len(targets) == len(logits), "an image of a classifier has one label"
+        smoothing = self.label_smoothing
+        total = F.cross_entropy(
+            full_precision(logits), targets.labels, reduction="sum", label_smoothing=smoothing
+        )
+        return {"class": total}
 
 
 def half_square(error: Tensor) -> Tensor:
@@ -69,13 +84,11 @@ def pad_truths(
     image, device = targets.image_index, boxes_cxcywh_px.device
     first = torch.searchsorted(image, torch.arange(images, device=device))  # (B,)
     place = torch.arange(len(targets), device=device) - first[image]  # (T,) 0..M-1
-
-    most = targets.max_per_image
     corners = cxcywh_to_xyxy(boxes_cxcywh_px)
     share = ignore_threshold / (1 + ignore_threshold)
-    boxes = corners.new_zeros(images, most, 4)
-    shares = corners.new_zeros(images, most)
-    floors = corners.new_full((images, most), torch.inf)
+    size = (images, targets.max_per_image)
+    boxes, shares = corners.new_zeros(*size, 4), corners.new_zeros(size)
+    floors = corners.new_full(size, torch.inf)
     boxes[image, place] = corners
     shares[image, place] = torch.where(targets.ignored, IGNORED_SHARE, share).to(corners)
     floors[image, place] = torch.where(targets.ignored, 0.0, share * area(corners))
@@ -84,14 +97,10 @@ def pad_truths(
 
 @torch.no_grad()
 def ignore_mask(boxes_xyxy_px: Tensor, padded: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Predictions that get no no-object loss, whoever owns them: (B, ..., 4) -> bool (B, ...).
+    """Predicted boxes (B, ..., 4) that get no no-object loss, whoever owns them: bool (B, ...).
 
-    Written coordinate by coordinate: (B, M, N) planes are read and written once each, which is
-    what decides its speed.
-
-    Args:
-        boxes_xyxy_px: what the network predicts.
-        padded: the truths, from ``pad_truths``.
+    The truths are ``padded`` by ``pad_truths``. Written coordinate by coordinate: (B, M, N) planes
+    are read and written once each, which is what decides its speed.
     """
     truths, shares, floors = padded
     boxes = boxes_xyxy_px.flatten(1, -2).transpose(1, 2).contiguous()  # (B, 4, N)

@@ -1,7 +1,7 @@
 """YOLOv1's loss, as Darknet trains it (``detection_layer.c``).
 
-Darknet writes its negative gradient ``delta``; this loss has that very gradient:
-``d loss / d raw = -delta / images``. Every term is half a squared error of the linear outputs.
+Darknet computes the negative gradient ``delta``; here ``d loss / d raw = -delta / images``. Every
+term is half a squared error of the linear outputs.
 """
 
 from __future__ import annotations
@@ -18,49 +18,33 @@ from yolo.detection.coders import GridCoder, full_precision
 from yolo.detection.losses.loss import Loss, half_square, ignore_mask, pad_truths
 from yolo.records import GridMatches, Targets
 
-NO_BOX_REACHES = 2.0
-"""An IoU: here no overlap with a truth, only an ignored region, lets a box be ignored."""
+UNREACHABLE_IOU = 2.0  # overlap with a truth ignores no box, only an ignored region does
 
 
 @dataclass(frozen=True, slots=True)
-class PlacedTruths:
-    """T truths, each beside the output of its cell and of the box there that is responsible.
+class CellTruths:
+    """T truths, each beside the output of its cell and of the box there that is responsible."""
 
-    Attributes:
-        owns: bool (T,), the truths that own their cell.
-        raw: float32 (T, 5), the responsible box.
-        target: (T, 4), what its first four numbers should be.
-        overlap: (T,), the best IoU of a box of the cell with the truth.
-        logits: float32 (T, K), the classes of the cell.
-        owned: bool (B, S, S, n), the boxes that are responsible for a truth that owns its cell.
-    """
-
-    owns: Tensor
-    raw: Tensor
-    target: Tensor
-    overlap: Tensor
-    logits: Tensor
-    owned: Tensor
+    owns: Tensor  # bool (T,), the truths that own their cell
+    raw: Tensor  # float32 (T, 5), the responsible box
+    target: Tensor  # (T, 4), what its first four numbers should be
+    overlap: Tensor  # (T,), the best IoU of a box of the cell with the truth
+    logits: Tensor  # float32 (T, K), the classes of the cell
+    owned: Tensor  # bool (B, S, S, n), the boxes responsible for a truth that owns its cell
 
 
 class YOLOv1Loss(Loss):
-    """The five terms of YOLOv1.
+    """The five terms of YOLOv1, each times its scale.
 
-    - ``xy``: of the centre within its cell, times ``coord_scale``
-    - ``wh``: of the square roots of width and height, times ``coord_scale``
+    - ``xy``: of the centre within its cell
+    - ``wh``: of the square roots of width and height
     - ``object``: of the confidence of the responsible box, whose target is its IoU with the truth
-      (1 without ``rescore``), times ``object_scale``
-    - ``no_object``: of the confidence of all other boxes, times ``no_object_scale``, except those
-      that lie mainly in an ignored region
-    - ``class``: of the K classes of every cell that owns a truth, times ``class_scale``
+      (a constant for the gradient; 1 without ``rescore``)
+    - ``no_object``: of the confidence of all other boxes but those mainly in an ignored region
+    - ``class``: of the K classes of every cell that owns a truth
 
     The first truth in a cell wins, later ones are left out. The responsible box of a cell is the
     one of best IoU with the truth, or the nearest by root mean square error where none overlaps.
-
-    Args:
-        coder: decodes and encodes boxes.
-        coord_scale, object_scale, no_object_scale, class_scale: factors on the terms.
-        rescore: whether the target of the confidence is the IoU; it is a constant for the gradient.
     """
 
     def __init__(
@@ -82,7 +66,7 @@ class YOLOv1Loss(Loss):
     def terms(
         self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
     ) -> dict[str, Tensor]:
-        """The terms of one map (B, S, S, n * 5 + K), see ``Loss``."""
+        """Of one map (B, S, S, n * 5 + K)."""
         values = full_precision(raw[0])
         placed = self.place(values, targets)
         owns, overlap, logits = placed.owns, placed.overlap, placed.logits
@@ -113,7 +97,7 @@ class YOLOv1Loss(Loss):
             dropped=~(placed.owns | targets.ignored),
         )
 
-    def place(self, values: Tensor, targets: Targets) -> PlacedTruths:
+    def place(self, values: Tensor, targets: Targets) -> CellTruths:
         """Assign T truths to the cells of a map (B, S, S, n * 5 + K), and encode them there."""
         coder = self.coder
         a = assign_first_in_cell(targets, cells=coder.cells, images=len(values))
@@ -123,10 +107,10 @@ class YOLOv1Loss(Loss):
         raw = boxes.gather(1, box.view(-1, 1, 1).expand(-1, 1, boxes.shape[2])).squeeze(1)
 
         total = values[..., 0].numel() * coder.boxes  # B * S * S * n
-        place = torch.where(a.owns, a.cell * coder.boxes + box, total)  # the rest: one of their own
+        place = torch.where(a.owns, a.cell * coder.boxes + box, total)  # one more takes the others
         owned = torch.zeros(total + 1, dtype=torch.bool, device=values.device)
         owned = owned.scatter_(0, place, True)[:-1].view(*values.shape[:3], coder.boxes)
-        return PlacedTruths(a.owns, raw, target, overlap, logits, owned)
+        return CellTruths(a.owns, raw, target, overlap, logits, owned)
 
     @torch.no_grad()
     def _choose_box(self, boxes: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,11 +122,11 @@ class YOLOv1Loss(Loss):
         most, best = overlaps.max(dim=1)
         return torch.where(most > 0, best, distance.argmin(dim=1)), most
 
-    def _no_object(self, values: Tensor, targets: Targets, placed: PlacedTruths) -> Tensor:
+    def _no_object(self, values: Tensor, targets: Targets, placed: CellTruths) -> Tensor:
         """The loss of boxes that are responsible for nothing and lie in no ignored region."""
         boxes, _ = self.coder.split(values)  # (B, S, S, n, 5)
         with torch.no_grad():
             truths_px = targets.boxes_cxcywh_norm * self.coder.size_px
-            padded = pad_truths(targets, truths_px, len(values), NO_BOX_REACHES)
-            left_out = ignore_mask(self.coder.boxes_xyxy_px(boxes), padded) | placed.owned
-        return half_square(boxes[..., 4]).masked_fill(left_out, 0.0).sum()
+            padded = pad_truths(targets, truths_px, len(values), UNREACHABLE_IOU)
+            without_loss = ignore_mask(self.coder.boxes_xyxy_px(boxes), padded) | placed.owned
+        return half_square(boxes[..., 4]).masked_fill(without_loss, 0.0).sum()

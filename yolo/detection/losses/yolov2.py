@@ -1,8 +1,8 @@
 """YOLOv2's loss, as Darknet trains it on a GPU (``region_layer.c``).
 
-Darknet writes no loss but its negative gradient ``delta``, for x, y and objectness with respect to
-their sigmoid; its backward pass multiplies the sigmoid's slope to it. This loss has that very
-gradient: ``d loss / d raw = -delta * slope / images``, and ``-delta / images`` for the rest.
+Darknet computes the negative gradient ``delta``, for x, y and objectness with respect to their
+sigmoid; its backward pass multiplies it by the sigmoid's slope. So here
+``d loss / d raw = -delta * slope / images``, and ``-delta / images`` for the rest.
 """
 
 from __future__ import annotations
@@ -23,31 +23,24 @@ from yolo.records import Targets
 
 ASSIGNMENTS = {"darknet": assign_best_anchor, "global": assign_greedily}
 
-PRIOR_SCALE = 0.01
-"""Darknet's factor on the pull to the anchors while training begins."""
+PRIOR_SCALE = 0.01  # Darknet's
 
 
 class YOLOv2Loss(AnchorLoss):
-    """The six terms of YOLOv2. All but ``class`` are half squared errors.
+    """The six terms of YOLOv2, each times its scale. All but ``class`` are half squared errors.
 
-    - ``xy``: of the centre within its cell, times ``coord_scale`` * (2 - w * h) of the truth
+    - ``xy``: of the centre within its cell, times (2 - w * h) of the truth
     - ``wh``: of (tw, th), times the same
     - ``object``: of objectness where a truth owns the anchor; the target is the IoU of the
-      predicted box with that truth
+      predicted box with that truth (1 without ``rescore``)
     - ``no_object``: of objectness elsewhere, except where the predicted box overlaps a truth by
       more than ``ignore_threshold`` or lies mainly in an ignored region
     - ``class``: cross entropy
-    - ``prior``: over the first images, of every box without a truth from its anchor at the centre
-      of its cell, times 0.01; 0 outside training
+    - ``prior``: over the first ``prior_images``, of every box without a truth from its anchor at
+      the centre of its cell; 0 outside training
 
-    Args:
-        coder: decodes and encodes boxes; also knows the anchors.
-        assignment: where several truths share a cell: ``darknet``, each takes its best anchor and
-            the later one wins; ``global``, the best fitting pairs first, each anchor once.
-        ignore_threshold: IoU above which an anchor that owns nothing gets no loss.
-        coord_scale, object_scale, no_object_scale, class_scale: factors on the terms.
-        rescore: False sets the target of ``object`` to 1.
-        prior_images: how many images "the first" are.
+    Where several truths share a cell, with the assignment ``darknet`` each takes its best anchor
+    and the later one wins; with ``global`` the best fitting pairs come first, each anchor once.
     """
 
     def __init__(
@@ -72,11 +65,16 @@ class YOLOv2Loss(AnchorLoss):
     def terms(
         self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
     ) -> dict[str, Tensor]:
-        """The terms of one map (B, A, H, W, 5 + K); see ``Loss``."""
+        """Of one map (B, A, H, W, 5 + K)."""
         placed = self.place(raw, targets)
         terms = self.sum_terms(raw, targets, placed)
-        early = images_seen is not None and images_seen < self.prior_images
-        terms["prior"] = _prior(raw[0], placed) if early else torch.zeros_like(terms["xy"])
+        terms["prior"] = torch.zeros_like(terms["xy"])
+        if images_seen is not None and images_seen < self.prior_images:
+            (owned,) = placed.assignment.owned
+            boxes = full_precision(raw[0][..., :4])
+            errors = torch.cat((boxes[..., :2].sigmoid() - 0.5, boxes[..., 2:]), dim=-1)
+            prior = half_square(errors).sum(dim=-1).masked_fill(owned, 0.0).sum()
+            terms["prior"] = PRIOR_SCALE * prior
         return terms
 
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -99,13 +97,4 @@ class YOLOv2Loss(AnchorLoss):
         level, anchor = placed.assignment.level, placed.assignment.anchor
         boxes = self.coder.boxes_in_cells(placed.raw, level=level, anchor=anchor)
         truths = torch.cat((placed.xy * stride_px, placed.boxes_cxcywh_px[:, 2:]), dim=1)
-        overlaps = pairwise_iou(boxes[:, None], cxcywh_to_xyxy(truths)[:, None])  # (T, 1, 1)
-        return overlaps[:, 0, 0]
-
-
-def _prior(values: Tensor, placed: PlacedTruths) -> Tensor:
-    """What draws boxes without a truth to their anchor: sigmoid(tx, ty) to a half, tw, th to 0."""
-    (owned,) = placed.assignment.owned
-    boxes = full_precision(values[..., :4])
-    away = torch.cat((boxes[..., :2].sigmoid() - 0.5, boxes[..., 2:]), dim=-1)
-    return PRIOR_SCALE * half_square(away).sum(dim=-1).masked_fill(owned, 0.0).sum()
+        return pairwise_iou(boxes[:, None], cxcywh_to_xyxy(truths)[:, None])[:, 0, 0]  # (T, 1, 1)

@@ -1,7 +1,6 @@
 """YOLOv3's loss, as Darknet trains it (``yolo_layer.c``).
 
-Darknet writes no loss but its negative gradient ``delta``; this loss has that very gradient:
-``d loss / d raw = -delta / images``.
+Darknet computes the negative gradient ``delta``; here ``d loss / d raw = -delta / images``.
 """
 
 from __future__ import annotations
@@ -32,10 +31,8 @@ class YOLOv3Loss(AnchorLoss):
     labels of both.
 
     Args:
-        coder: decodes and encodes boxes; also knows the anchors.
         class_loss: ``bce`` (the paper, section 2.2) or ``cross_entropy``.
-        ignore_threshold: IoU above which an anchor that owns nothing gets no loss
-            (0.5 in the paper, 0.7 in Darknet's ``yolov3.cfg``).
+        ignore_threshold: 0.5 in the paper, 0.7 in Darknet's ``yolov3.cfg``.
         class_weights: (K,) weights of the classes in the ``class`` term.
     """
 
@@ -57,7 +54,7 @@ class YOLOv3Loss(AnchorLoss):
     def terms(
         self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
     ) -> dict[str, Tensor]:
-        """The terms of L maps (B, A, H, W, 5 + K); see ``Loss``."""
+        """Of L maps (B, A, H, W, 5 + K)."""
         return self.sum_terms(raw, targets, self.place(raw, targets))
 
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
