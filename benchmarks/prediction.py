@@ -14,7 +14,7 @@ from benchmarks.timing import take_turns
 from benchmarks.training import CLASSES, make_contiguous, random_batch
 from yolo.apps.export.graph import ExportGraph
 from yolo.apps.export.onnx import trace, write_onnx
-from yolo.apps.predict.network import TrainedNetwork
+from yolo.apps.predict.predictor import TrainedNetwork
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.exported import ExportedModel, ExportMetadata

@@ -12,7 +12,7 @@ import torch
 from tests.apps.predict.checkpoints import write_checkpoint
 from yolo.apps.explain import eigencam, layers, scale_names, trained_detector
 from yolo.apps.predict import Predictor
-from yolo.apps.predict.network import ExportedNetwork
+from yolo.apps.predict.predictor import ExportedNetwork
 from yolo.errors import UserError
 
 pytest.importorskip("pytorch_grad_cam")

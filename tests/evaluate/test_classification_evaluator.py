@@ -8,15 +8,9 @@ from torch import Tensor, nn
 from tests.detectors import ONE_RANK
 from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.data.transforms.augment import letterbox_sample
-<<<<<<< HEAD
 from yolo.detection.losses.loss import ClassificationLoss
 from yolo.evaluate.evaluators import ClassificationEvaluator
 from yolo.evaluate.metrics.metric import top_k
-=======
-from yolo.detection.losses.loss import ClassificationLoss
-from yolo.evaluate.classification_evaluator import ClassificationEvaluator
-from yolo.evaluate.metrics.accuracy import label_accuracy
->>>>>>> 9a98e40 (Detection: the classifier's loss beside the shared base, shorter docstrings, one name each for what places truths)
 from yolo.evaluate.network_run import NetworkRun
 from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks

@@ -13,19 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo.apps.predict.network import TrainedNetwork
-from yolo.apps.predict.predictor import Predictor
+from yolo.apps.predict.predictor import Predictor, TrainedNetwork
 from yolo.errors import UserError, did_you_mean
 from yolo.letterbox import Letterbox
 from yolo.models.detector import Detector
 from yolo.models.necks.neck import Neck
 
-MOST_CELLS = 64
+MAX_CELLS = 64
 """Per side of a map: larger ones are averaged down, for the package's decomposition holds a matrix
 of all cells times all cells (1.1 GB at 128 x 128)."""
-
-IMAGE_WEIGHT = 0.5
-"""Of the image under the map."""
 
 
 def eigencam(
@@ -33,23 +29,18 @@ def eigencam(
 ) -> list[np.ndarray]:
     """Lay the first principal component of a layer's output over the image: warm is strong.
 
-    By default of the maps that the neck hands to the head, one for each scale, from the finest
-    stride to the coarsest; several threads may do that at once. It shows where in the image the
-    features differ most from their mean, for all classes together.
+    It shows where in the image the features differ most from their mean, for all classes together.
 
     Args:
         predictor: of a checkpoint: an exported file shows nothing of its inside.
         image: uint8 (H, W, 3), RGB.
-        layer_names: other layers, by their names in ``layers``.
+        layer_names: of ``layers``; without any, the maps that the neck hands to the head, one for each
+            scale, from the finest stride to the coarsest; several threads may do that at once.
 
     Returns:
         An RGB picture uint8 (H, W, 3) for each scale or layer.
-
-    Raises:
-        UserError: an exported file, an unknown layer, one without a map, or the grad-cam package is
-            missing.
     """
-    network, package = _trained(predictor), _package()
+    network, package = _trained(predictor), _import_package()
     prepared, detector = predictor.prepare(image), network.detector
     square = torch.from_numpy(prepared.square).permute(2, 0, 1)[None]  # (S, S, 3) -> (1, 3, S, S)
     square = square.to(network.device)
@@ -79,11 +70,7 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def trained_detector(predictor: Predictor) -> Detector:
-    """The network of a predictor, its batch norms fused, whose ``layers`` ``eigencam`` can show.
-
-    Raises:
-        UserError: an exported file.
-    """
+    """The network of a predictor of a checkpoint, its batch norms fused."""
     return _trained(predictor).detector
 
 
@@ -111,33 +98,33 @@ def _maps_of(detector: Detector, names: Sequence[str], images: Tensor) -> list[T
 
             stack.callback(known[name].register_forward_hook(keep).remove)
         detector(images)
-    for name in names:
-        problem = _why_no_map(outputs.get(name))
-        if problem:
-            raise UserError(
-                f"EigenCAM needs a layer that returns one map, and {name} {problem}; "
-                "choose one inside it (scripts/explain.py --list)"
-            )
-    return [outputs[name] for name in names]
+    return [_check_map(name, outputs.get(name)) for name in names]
 
 
-def _why_no_map(output: Any) -> str | None:
+def _check_map(name: str, output: Any) -> Tensor:
+    if isinstance(output, Tensor) and output.ndim == 4:
+        return output
     if output is None:
-        return "does not run by itself"
-    if not isinstance(output, Tensor):
-        return "returns several"
-    return None if output.ndim == 4 else f"returns numbers of shape {tuple(output.shape)}"
+        problem = "does not run by itself"
+    elif isinstance(output, Tensor):
+        problem = f"returns numbers of shape {tuple(output.shape)}"
+    else:
+        problem = "returns several"
+    raise UserError(
+        f"EigenCAM needs a layer that returns one map, and {name} {problem}; "
+        "choose one inside it (scripts/explain.py --list)"
+    )
 
 
 def _overlay(
     package: ModuleType, image: np.ndarray, features: Tensor, letterbox: Letterbox
 ) -> np.ndarray:
-    """The first principal component of a map (1, C, H, W) over the image that it belongs to.
+    """The first principal component of a map (1, C, H, W) over its image.
 
     The sign of a principal component is arbitrary: the farthest cell from the mean is made warm, by
     the package's own correction (https://doi.org/10.3390/app15137562, equation 13).
     """
-    rows, columns = (min(side, MOST_CELLS) for side in features.shape[2:])
+    rows, columns = (min(side, MAX_CELLS) for side in features.shape[2:])
     small = F.adaptive_avg_pool2d(features.float(), (rows, columns)).cpu().numpy()
     project = package.utils.svd_on_activations.get_2d_projection_with_sign_correction
     heat = np.maximum(project(small), 0)  # (1, H, W)
@@ -145,15 +132,14 @@ def _overlay(
     (heat,) = package.utils.image.scale_cam_image(heat, (size_px, size_px))  # (S, S), 0..1
     heat = heat[top : top + letterbox.scaled_hw[0], left : left + letterbox.scaled_hw[1]]
     heat = (heat - heat.min()) / max(float(heat.max() - heat.min()), 1e-7)
-    height, width = image.shape[:2]
-    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)
     picture: np.ndarray = package.utils.image.show_cam_on_image(
-        image.astype(np.float32) / 255, heat, use_rgb=True, image_weight=IMAGE_WEIGHT
+        image.astype(np.float32) / 255, heat, use_rgb=True, image_weight=0.5
     )
     return picture
 
 
-def _package() -> ModuleType:
+def _import_package() -> ModuleType:
     try:
         import pytorch_grad_cam
         import pytorch_grad_cam.utils.image

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.apps.predict.checkpoints import CONF, make_predictor, write_checkpoint
 from yolo.apps.export.exporting import export_onnx, export_torchscript
 from yolo.apps.predict import Predictor
-from yolo.apps.predict.network import ExportedNetwork, TrainedNetwork, cast_weights
+from yolo.apps.predict.predictor import ExportedNetwork, TrainedNetwork, cast_weights
 from yolo.data.formats.shapes import ShapesDataset
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError

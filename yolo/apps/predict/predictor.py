@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,20 +13,23 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from yolo.apps.predict.network import ExportedNetwork, Network, TrainedNetwork
 from yolo.config import Config
 from yolo.data.images import decode
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, is_exported
-from yolo.factory.detector import build_coder, build_postprocess, check_yolov1_size
+from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
 from yolo.factory.weights import load_detector, read_config
 from yolo.letterbox import Letterbox
+from yolo.models.detector import Detector
+from yolo.models.fusing import fuse
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join
-from yolo.train.precision import Format
+from yolo.train.failures import explain_out_of_memory
+from yolo.train.precision import DTYPES, Format, Precision, faster_format, precision_by_rule
 
 CONF = 0.25
 """Lowest score that is reported unless another is asked for: training scores from far lower on,
@@ -34,19 +39,75 @@ ImageLike = np.ndarray | Image.Image | str | os.PathLike
 """RGB uint8 (H, W, 3), or (B, H, W, 3) for a batch; a PIL image of any mode; a file's path."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What was found in one image.
+class TrainedNetwork:
+    """A detector with batch norm folded into the convolutions, channels-last, in a fast format.
 
-    Attributes:
-        detections: boxes in pixels of the original image, on the host.
-        names: the class of each.
-        image_hw: height and width of the original image.
+    The number format ``auto`` is bf16 or fp16 on a GPU, as in training. On a CPU that computes bf16
+    natively it is what one image of ``size_px`` takes less time in, measured for about a second;
+    else fp32. The training's own choice does not serve: it counts the backward pass, perhaps of
+    another machine. ``detector`` is copied; the attribute is the copy in the chosen ``precision``.
     """
 
+    def __init__(
+        self,
+        detector: Detector,
+        coder: Coder,
+        *,
+        device: torch.device,
+        size_px: int,
+        precision: Format | Literal["auto"] = "auto",
+    ) -> None:
+        fused = fuse(detector).to(device).to(memory_format=torch.channels_last)
+        self.device, self._coder = device, coder.to(device)
+        self.batch_size = 8 if device.type == "cuda" else 1  # worth computing together
+        self.precision = precision_by_rule(precision, device) or _faster_format(fused, size_px)
+        self.detector = cast_weights(fused, self.precision.name)
+        self.description = f"{self.precision.name} on {device} ({self.precision.reason})"
+
+    def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
+        """uint8 (B, 3, S, S) on the host -> detections in pixels of that input, on the host."""
+        with (
+            torch.inference_mode(),
+            explain_out_of_memory(self.device, "choose a smaller image size, or the CPU"),
+        ):
+            with self.autocast():
+                raw = self.detector(images.to(self.device))
+            return [found.to("cpu") for found in postprocess(*self._coder(raw))]
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which ``detector`` runs."""
+        return self.precision.autocast(self.device)
+
+
+class ExportedNetwork:
+    """An exported file; suppression that it contains keeps the file's own thresholds."""
+
+    batch_size = 1
+
+    def __init__(self, model: ExportedModel, name: str) -> None:
+        self._model, self._name = model, name
+        self.description = f"exported, {model.metadata.precision}"
+
+    def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
+        """As ``TrainedNetwork.detect``; refuses other thresholds than those inside the file."""
+        metadata = self._model.metadata
+        if not metadata.nms:
+            return postprocess(*self._model(images))
+        if postprocess.conf < metadata.conf or postprocess.iou != metadata.iou:
+            raise UserError(
+                f"{self._name}: contains its suppression, with IoU {metadata.iou:g} and "
+                f"confidences from {metadata.conf:g} on; ask for these, or export without --nms"
+            )
+        return [found.above(postprocess.conf) for found in self._model.detect(images)]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was found in one image: boxes in pixels of the original, on the host."""
+
     detections: Detections
-    names: list[str]
-    image_hw: tuple[int, int]
+    names: list[str]  # the class of each
+    image_hw: tuple[int, int]  # of the original
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +124,14 @@ class Predictor:
 
     Images are letterboxed and boxes suppressed as in validation, so that it finds what validation
     scores. Calls from several threads do not disturb each other.
-
-    Attributes:
-        network: finds boxes in letterboxed images.
-        class_names, category_ids: by label.
-        image_size_px: side of the network's input.
-        postprocess: thresholds that hold where a call names none.
-        config: the training's, as plain data.
     """
 
-    network: Network
+    network: TrainedNetwork | ExportedNetwork
     class_names: Sequence[str]
-    category_ids: Sequence[int]
-    image_size_px: int
-    postprocess: Postprocess
-    config: Mapping[str, Any]
+    category_ids: Sequence[int]  # by label, as the names are
+    image_size_px: int  # side of the network's input
+    postprocess: Postprocess  # with the thresholds that hold where a call names none
+    config: Mapping[str, Any]  # the training's, as plain data
 
     @classmethod
     def from_checkpoint(
@@ -99,13 +153,11 @@ class Predictor:
             iou: of two boxes of one class that overlap by more, the better stays; None for the
                 training's.
             image_size_px: side of the network's input, a multiple of 32; None for the training's.
-            precision: ``auto`` for the fastest, see ``TrainedNetwork``; an exported file has its
-                own.
-
-        Raises:
-            UserError: the file cannot be read, is no detector's, or does not work at that size.
+            precision: see ``TrainedNetwork``; an exported file has its own.
         """
         path = Path(path)
+        if image_size_px is not None and (image_size_px < 32 or image_size_px % 32):
+            raise UserError(f"the image size must be a multiple of 32, not {image_size_px}")
         if is_exported(path):
             return _open_exported(path, conf, iou, image_size_px)
         checkpoint = load_checkpoint(path)
@@ -113,7 +165,6 @@ class Predictor:
         if not isinstance(config, Config):
             raise UserError(f"{path}: holds a classifier, which finds no boxes; name a detector's")
         size_px = image_size_px or config.data.image_size
-        _check_size(size_px)
         check_yolov1_size(path, config, size_px, f", not at {size_px}")
         network = TrainedNetwork(
             load_detector(path, checkpoint, config),
@@ -138,14 +189,7 @@ class Predictor:
         conf: float | None = None,
         iou: float | None = None,
     ) -> list[Prediction]:
-        """Find objects in one image or several, of any sizes; ``conf`` and ``iou`` of this call.
-
-        Returns:
-            A prediction for each image, in their order.
-
-        Raises:
-            UserError: an image cannot be read, or a threshold not be had.
-        """
+        """A prediction for each image, of any sizes; ``conf`` and ``iou`` are of this call."""
         if isinstance(images, str | os.PathLike | Image.Image):
             images = [images]
         elif isinstance(images, np.ndarray):
@@ -172,14 +216,38 @@ class Predictor:
         every = self.network.detect(images, _with(self.postprocess, conf, iou))
         for found, one in zip(every, prepared, strict=True):
             names = [self.class_names[label] for label in found.labels.tolist()]
-            boxes = one.letterbox.undo(found.boxes_xyxy_px)
-            found = replace(found, boxes_xyxy_px=boxes)
+            found = replace(found, boxes_xyxy_px=one.letterbox.undo(found.boxes_xyxy_px))
             predictions.append(Prediction(found, names, one.letterbox.source_hw))
         return predictions
 
 
+def cast_weights(detector: Detector, name: Format) -> Detector:
+    """A copy with the weights in the format that autocast would cast them to at each pass.
+
+    The normalisation stays in float32, as under autocast.
+    """
+    if name == "fp32":
+        return detector
+    detector = copy.deepcopy(detector)
+    for part in (detector.encoder, detector.neck, detector.head):
+        part.to(DTYPES[name])
+    return detector
+
+
+def _faster_format(detector: Detector, size_px: int) -> Precision:
+    """The format in which the CPU predicts one image faster."""
+    networks = {name: cast_weights(detector, name) for name in ("fp32", "bf16")}
+    image = torch.full((1, 3, size_px, size_px), 128, dtype=torch.uint8)
+    image = image.to(memory_format=torch.channels_last)
+
+    def predict(name: Format) -> None:
+        with torch.inference_mode(), Precision(name).autocast(torch.device("cpu")):
+            networks[name](image)
+
+    return faster_format(predict, "predicts", warm_up_seconds=0.1, timed_seconds=1.5)
+
+
 def _to_rgb(image: ImageLike) -> np.ndarray:
-    """Any kind of image as uint8 (H, W, 3), RGB."""
     if isinstance(image, str | os.PathLike):
         return decode(Path(image))
     if isinstance(image, Image.Image):
@@ -189,11 +257,11 @@ def _to_rgb(image: ImageLike) -> np.ndarray:
             raise UserError(f"an image cannot be decoded: {error}") from error
     given = type(image).__name__
     if isinstance(image, np.ndarray):
+        given = f"{image.dtype} {image.shape}"
         if image.dtype == np.uint8 and image.size and image.ndim == 2:
             return np.repeat(image[:, :, None], 3, axis=2)  # (H, W) -> (H, W, 3)
         if image.dtype == np.uint8 and image.size and image.shape[2:] == (3,):
             return np.ascontiguousarray(image)
-        given = f"{image.dtype} {image.shape}"
     raise UserError(
         f"an image must be a uint8 array (height, width, 3) in RGB, a PIL image or a path, "
         f"not {given}"
@@ -210,11 +278,6 @@ def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Po
     return replace(postprocess, conf=conf, iou=iou)
 
 
-def _check_size(size_px: int) -> None:
-    if size_px < 32 or size_px % 32:
-        raise UserError(f"the image size must be a multiple of 32, not {size_px}")
-
-
 def _open_exported(
     path: Path, conf: float | None, iou: float | None, image_size_px: int | None
 ) -> Predictor:
@@ -226,7 +289,6 @@ def _open_exported(
             f"{path}: was exported only for {metadata.image_size_px} px, not for {size_px}; "
             "export it for another size, or for any"
         )
-    _check_size(size_px)
     own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
     return Predictor(
         network=ExportedNetwork(model, str(path)),

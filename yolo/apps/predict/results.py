@@ -26,11 +26,7 @@ from yolo.errors import UserError
 from yolo.evaluate.detection_files import inclusive
 from yolo.files import atomic_path, atomic_write
 
-KEPT_FORMATS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
-"""Of pictures; from all other images come JPEGs."""
-
-Explain = Callable[[np.ndarray], list[np.ndarray]]
-"""An RGB image to pictures of what the network looked at."""
+KEPT_FORMATS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})  # all others become JPEGs
 
 
 class Results(Protocol):
@@ -45,24 +41,22 @@ class Results(Protocol):
 class Pictures:
     """The images and videos with boxes in them.
 
-    Args:
-        folder: is made when something is written.
-        class_names: by label.
-        explain: its pictures are put beside each; None adds nothing.
+    ``explain`` turns an RGB image into pictures of what the network looked at, which are put beside
+    it. The folder is made when something is written.
     """
 
     def __init__(
-        self, folder: Path, class_names: Sequence[str], *, explain: Explain | None = None
+        self,
+        folder: Path,
+        class_names: Sequence[str],
+        *,
+        explain: Callable[[np.ndarray], list[np.ndarray]] | None = None,
     ) -> None:
         self._folder, self._class_names, self._explain = folder, class_names, explain
         self._video: _Video | None = None
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
-        """Draw one frame.
-
-        Raises:
-            UserError: it cannot be written, or would overwrite its own source.
-        """
+        """Draw one frame, unless it would overwrite its own source."""
         assert frame.image is not None
         source, suffix = frame.source, ".mp4"
         if source.fps is None:
@@ -81,30 +75,34 @@ class Pictures:
             return
         if self._video is None or self._video.source is not source:
             self.close()
-            self._video = _Video(source, target)
+            self._video = _Video(source, target, (picture.shape[1], picture.shape[0]))
         self._video.write(picture, frame.number)
 
     def close(self) -> None:
-        """Finish the last video."""
         if self._video is not None:
             self._video.close()
             self._video = None
 
 
 class _Video:
-    """An MP4 that has its name only once it is whole."""
+    """An MP4 of pictures of this size, which has its name only once it is whole."""
 
-    def __init__(self, source: Source, path: Path) -> None:
-        self.source, self._path = source, path
+    def __init__(self, source: Source, path: Path, size_wh: tuple[int, int]) -> None:
+        self.source, self._size_wh, self._number = source, size_wh, -1
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = ExitStack()
-        self._writer: cv2.VideoWriter | None = None
-        self._size_wh = (0, 0)
-        self._number = -1
+        name = f"{path.stem}.partial.mp4"
+        partial = self._partial.enter_context(atomic_path(path, temporary_name=name))
+        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer = cv2.VideoWriter(str(partial), fourcc, source.fps or USUAL_FPS, size_wh)
+        if not self._writer.isOpened():
+            raise UserError(
+                f"{path}: the video cannot be written; check the folder's permissions and the free "
+                "space"
+            )
 
     def write(self, picture: np.ndarray, number: int) -> None:
         """A frame; it also stands for those that were skipped before it, to keep the pace."""
-        if self._writer is None:
-            self._writer = self._start(picture)
         if picture.shape[1::-1] != self._size_wh:  # a stream may change its size
             picture = cv2.resize(picture, self._size_wh, interpolation=cv2.INTER_AREA)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
@@ -113,35 +111,14 @@ class _Video:
         self._number = number
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-            self._partial.close()
-
-    def _start(self, picture: np.ndarray) -> cv2.VideoWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._size_wh = picture.shape[1], picture.shape[0]
-        name = f"{self._path.stem}.partial.mp4"
-        partial = self._partial.enter_context(atomic_path(self._path, temporary_name=name))
-        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-        writer = cv2.VideoWriter(str(partial), fourcc, self.source.fps or USUAL_FPS, self._size_wh)
-        if not writer.isOpened():
-            raise UserError(
-                f"{self._path}: the video cannot be written; check the folder's permissions and "
-                "the free space"
-            )
-        return writer
+        self._writer.release()
+        self._partial.close()
 
 
 class JsonFile:
-    """All boxes in COCO's form, with the names of classes and files.
+    """All boxes in COCO's form, with the names of classes and files; written at the end.
 
     Boxes are [x, y, width, height] in pixels of the original image.
-
-    Args:
-        path: is written at the end.
-        predictor: whose classes they are.
-        checkpoint: is named in the file.
     """
 
     def __init__(self, path: Path, predictor: Predictor, checkpoint: Path) -> None:
@@ -155,7 +132,6 @@ class JsonFile:
         }
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
-        """Take in one frame."""
         images, annotations = self._content["images"], self._content["annotations"]
         height, width = prediction.image_hw
         image_id = len(images) + 1
@@ -180,7 +156,6 @@ class JsonFile:
             )
 
     def close(self) -> None:
-        """Write the file."""
         atomic_write(self._path, f"{json.dumps(self._content)}\n".encode())
 
 
@@ -189,16 +164,13 @@ class TextFolder:
 
     A line is ``class confidence left top right bottom``, in VOC's inclusive pixels; blanks and
     slashes in the class are underscores. A video's files have the frame's number behind its name.
-
-    Args:
-        folder: is made when something is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
-        """Write one file, also where nothing was found."""
+        """Write a file, also where nothing was found."""
         source, found = frame.source, prediction.detections
         number = "" if source.fps is None else f"_{frame.number:06d}"
         path = self._folder / f"{source.stem}{number}.txt"
@@ -217,15 +189,9 @@ class TextFolder:
 def draw_dataset(
     dataset: DetectionDataset, predictor: Predictor | None, *, side_px: int
 ) -> Iterator[np.ndarray]:
-    """A tile for each image: its truth, and beside it what ``predictor`` finds, if there is one.
+    """A tile for each image: its truth as it was read, and beside it what ``predictor`` finds.
 
-    Args:
-        dataset: all that is drawn; its truth as it was read, at the images' full sizes.
-        predictor: names what it finds by its own classes.
-        side_px: longer side of a drawn image.
-
-    Raises:
-        UserError: an image cannot be read.
+    The longer side of a drawn image has ``side_px``. A predictor names boxes by its own classes.
     """
     for index in range(len(dataset)):
         sample = dataset.load(index)

@@ -17,12 +17,8 @@ from yolo.apps.predict.predictor import Prediction, Predictor, Prepared
 from yolo.apps.predict.results import Results
 from yolo.apps.predict.sources import Frame, Source
 
-PREFETCHED = 8
-"""Frames that wait between two threads, at least: a camera's wait not at all."""
-
-LOOK_AGAIN_SECONDS = 0.1
-"""How long a thread waits at a time: Windows lets Ctrl-C through only in between."""
-
+PREFETCHED = 8  # frames that wait between two threads, at least: a camera's wait not at all
+LOOK_AGAIN_SECONDS = 0.1  # a thread's wait at a time: Windows lets Ctrl-C through only in between
 PLAIN_LINE_EVERY_SECONDS = 10.0
 
 Log = Callable[[str], None]
@@ -32,26 +28,16 @@ T = TypeVar("T")
 
 @dataclass
 class Tally:
-    """What came of it.
-
-    Attributes:
-        images: read and predicted on.
-        boxes: found.
-        skipped: broken images and frames.
-        seconds: from the first to the last frame; the model was loaded before.
-        network_seconds: of these, with the network and the suppression at work.
-        interrupted: by Ctrl-C.
-    """
+    """How much was predicted, and how fast."""
 
     images: int = 0
     boxes: int = 0
-    skipped: int = 0
-    seconds: float = 0.0
-    network_seconds: float = 0.0
-    interrupted: bool = False
+    skipped: int = 0  # broken images and frames
+    seconds: float = 0.0  # from the first to the last frame; the model was loaded before
+    network_seconds: float = 0.0  # of these, with the network and the suppression at work
+    interrupted: bool = False  # by Ctrl-C
 
     def line(self) -> str:
-        """A summary."""
         skipped = f", {self.skipped:,} broken and skipped" if self.skipped else ""
         speed = self.images / max(self.seconds, 1e-9)
         busy = self.network_seconds / max(self.seconds, 1e-9)
@@ -67,9 +53,6 @@ def predict_sources(
     """Predict on every frame and hand it to the results, which are finished in any case.
 
     ``log`` gets a line for the first broken frame of each source.
-
-    Raises:
-        UserError: something cannot be written, or a stream cannot be opened.
     """
     tally, reported = Tally(), set[str]()
     live = any(source.live for source in sources)
@@ -80,7 +63,12 @@ def predict_sources(
             stack.callback(result.close)
         progress = stack.enter_context(contextlib.closing(_Progress(sources, log)))
         depth = 1 if live else max(PREFETCHED, 2 * batch_size)
-        read = Prefetch(_read(predictor, sources), depth=depth, newest_only=live)
+        prepared = (
+            (frame, None if frame.image is None else predictor.prepare(frame.image))
+            for source in sources
+            for frame in source.read()
+        )
+        read = Prefetch(prepared, depth=depth, newest_only=live)
         found = Prefetch(_find(predictor, read, batch_size, tally), depth=1 if live else PREFETCHED)
         stack.callback(found.close)
         stack.callback(read.close)
@@ -107,11 +95,9 @@ def predict_sources(
 class Prefetch(Generic[T]):
     """Make items in a thread, so that they are ready when they are wanted.
 
-    Args:
-        items: is run through in the thread; what it raises is raised where items are taken.
-        depth: how many wait at most.
-        newest_only: an item that finds no room takes the place of the one that has waited longest;
-            otherwise it waits for room.
+    At most ``depth`` items wait. With ``newest_only`` an item that finds no room takes the place of
+    the one that has waited longest; otherwise it waits for room. What the generator raises is
+    raised where items are taken.
     """
 
     def __init__(
@@ -130,7 +116,7 @@ class Prefetch(Generic[T]):
             yield from batch
 
     def batches(self, most: int) -> Iterator[list[T]]:
-        """What is ready, at least one item, at most so many; in order until the end."""
+        """The items that are ready, at least one, at most so many; in order until the end."""
         while True:
             with self._changed:
                 self._wait(lambda: bool(self._ready) or self._ended)
@@ -171,15 +157,6 @@ class Prefetch(Generic[T]):
             self._changed.wait(LOOK_AGAIN_SECONDS)
 
 
-def _read(
-    predictor: Predictor, sources: Sequence[Source]
-) -> Generator[tuple[Frame, Prepared | None], None, None]:
-    """Frames, letterboxed unless they are broken."""
-    for source in sources:
-        for frame in source.read():
-            yield frame, None if frame.image is None else predictor.prepare(frame.image)
-
-
 def _find(
     predictor: Predictor,
     read: Prefetch[tuple[Frame, Prepared | None]],
@@ -215,8 +192,7 @@ class _Progress:
             self._log(f"{self._done:,} of {self._total:,}" if self._total else f"{self._done:,}")
 
     def message(self, text: str) -> None:
-        if not self._bar.disable:
-            self._bar.clear()
+        self._bar.clear()
         self._log(text)
 
     def close(self) -> None:

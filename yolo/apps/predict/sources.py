@@ -22,15 +22,10 @@ from yolo.errors import UserError
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 STREAMS = frozenset({"http", "https", "rtmp", "rtsp", "rtsps", "tcp", "udp"})
 
-USUAL_FPS = 25.0
-"""Where a camera or a file names none."""
-
-MOST_FPS = 240.0
-
+USUAL_FPS = 25.0  # where a camera or a file names none
+MAX_FPS = 240.0
 STREAM_TIMEOUT_MS = 10_000
-
-GIVE_UP_AFTER = 3
-"""Tries in a row that give no frame: there is no more."""
+GIVE_UP_AFTER = 3  # tries in a row that give no frame: there is no more
 
 _CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
@@ -39,49 +34,28 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would report damage 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An image to predict on, or why there is none.
-
-    Attributes:
-        source: where it comes from.
-        number: of the frame in a video, from 0.
-        image: uint8 (H, W, 3), RGB; None if it is broken.
-        error: what is wrong with it.
-        lost: how many frames the error is about.
-    """
+    """An image to predict on, or why there is none."""
 
     source: Source
-    number: int = 0
-    image: np.ndarray | None = None
+    number: int = 0  # of the frame in a video
+    image: np.ndarray | None = None  # uint8 (H, W, 3), RGB; None if it is broken
     error: str = ""
-    lost: int = 1
+    lost: int = 1  # how many frames the error is about
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """One image file, one video file or one stream.
+    """One image file, one video file or one stream."""
 
-    Attributes:
-        name: for texts: a path without its root, an address without its password.
-        address: a path, or what OpenCV opens: a camera's index or an address.
-        stem: what its results are called, without a suffix.
-        fps: frames per second of a video; None for an image.
-        frames: their number as far as it is known.
-        live: frames come by themselves, and the newest counts.
-    """
-
-    name: str
-    address: Path | str | int
-    stem: str = ""
-    fps: float | None = None
-    frames: int | None = 1
-    live: bool = False
+    name: str  # for messages: a path without its root, an address without its password
+    address: Path | str | int  # a path, or what OpenCV opens: a camera's index or an address
+    stem: str = ""  # what its results are called, without a suffix
+    fps: float | None = None  # of a video; None for an image
+    frames: int | None = 1  # their number as far as it is known
+    live: bool = False  # frames come by themselves, and the newest counts
 
     def read(self) -> Iterator[Frame]:
-        """All frames, broken ones too.
-
-        Raises:
-            UserError: a camera or a stream cannot be opened.
-        """
+        """All frames, broken ones too; ``UserError`` where a camera or stream cannot be opened."""
         if self.fps is not None:
             yield from self._read_video()
             return
@@ -112,18 +86,10 @@ class Source:
 
 
 def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
-    """What the user named.
+    """The sources that the user named, and a sentence for each video that cannot be opened.
 
-    Args:
-        texts: files, folders, patterns such as ``photos/*.jpg``, indices of cameras, addresses such
-            as ``rtsp://...``.
-
-    Returns:
-        The sources, and a sentence for each video that cannot be opened.
-
-    Raises:
-        UserError: something does not exist, holds nothing to predict on, a camera or a stream
-            cannot be opened, or is not the only source.
+    ``texts`` are files, folders, patterns such as ``photos/*.jpg``, indices of cameras, addresses
+    such as ``rtsp://...``. A camera or a stream must be the only one, and there.
     """
     sources: list[Source] = []
     broken: list[str] = []
@@ -203,7 +169,7 @@ def _live(text: str) -> Source:
 
 def _fps(capture: cv2.VideoCapture) -> float:
     fps = capture.get(cv2.CAP_PROP_FPS)
-    return fps if 0 < fps <= MOST_FPS else USUAL_FPS
+    return fps if 0 < fps <= MAX_FPS else USUAL_FPS
 
 
 @contextmanager
@@ -232,7 +198,7 @@ def _open(address: Path | str | int) -> Generator[cv2.VideoCapture, None, None]:
 
 @contextmanager
 def _files_only() -> Generator[None, None, None]:
-    """A playlist in a video's clothing must not make FFmpeg ask the network."""
+    """A playlist disguised as a video must not make FFmpeg ask the network."""
     before = os.environ.get(_CAPTURE_OPTIONS)
     os.environ[_CAPTURE_OPTIONS] = "protocol_whitelist;file"
     try:
