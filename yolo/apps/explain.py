@@ -34,8 +34,8 @@ def eigencam(
     Args:
         predictor: of a checkpoint: an exported file shows nothing of its inside.
         image: uint8 (H, W, 3), RGB.
-        layer_names: of ``layers``; without any, the maps that the neck hands to the head, one for each
-            scale, from the finest stride to the coarsest; several threads may do that at once.
+        layer_names: of ``layers``; without any, the maps that the neck hands to the head, one for
+            each scale, from the finest stride to the coarsest; several threads may do that at once.
 
     Returns:
         An RGB picture uint8 (H, W, 3) for each scale or layer.
