@@ -13,10 +13,11 @@ from yolo.config.command_line import (
     PAGE_SUFFIXES,
     PICTURE_SUFFIXES,
     Parser,
+    ScoreArguments,
     fraction,
     image_size,
+    is_picture,
 )
-from yolo.config.score_arguments import ScoreArguments, is_picture
 from yolo.errors import exit_code
 
 BESIDE = Path("analysis.html")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from yolo.config.errors import ConfigError
 from yolo.config.layers import REPOSITORY_ROOT
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parses options and positional arguments in any order."""
+        """Parses options and positional arguments in any order; exits with 2 on bad usage."""
         arguments, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
             known = [name for action in self._actions for name in action.option_strings]
@@ -61,11 +61,7 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def add_gpu_option(self, one_for: str = "") -> None:
-        """Adds --gpu, parsed to `Devices`.
-
-        Args:
-            one_for: "prediction uses", where several devices are refused.
-        """
+        """Adds --gpu; with `one_for`, such as "prediction uses", several devices are refused."""
         self._user_of_one_device = one_for
         self.add_argument(
             "--gpu",
@@ -74,7 +70,6 @@ class Parser(argparse.ArgumentParser):
         )
 
     def add_config_options(self) -> None:
-        """Adds --config, the quickstart unless given, and `key=value` for `load_config`."""
         default = DEFAULT_CONFIG.relative_to(REPOSITORY_ROOT)
         self.add_argument(
             "--config", type=Path, default=DEFAULT_CONFIG, metavar="YAML", help=f"({default})"
@@ -82,7 +77,6 @@ class Parser(argparse.ArgumentParser):
         self.add_overrides("set a value of the config")
 
     def add_overrides(self, help: str) -> None:
-        """Adds `key=value` arguments, unchecked."""
         self.add_argument("overrides", nargs="*", metavar="key=value", help=help)
 
     def add_logs_option(self) -> None:
@@ -103,21 +97,13 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """The command line of a command that trains.
+    """The command line of a command that trains."""
 
-    Attributes:
-        config: the YAML file; with `resume` the one that the run saved.
-        devices: one per process.
-        resume: the run's folder to go on with.
-        name: the run's folder under logs/; None for date, time and config name.
-        overrides: `key=value` each, unchecked.
-    """
-
-    config: Path
+    config: Path  # with `resume` the one that the run saved
     devices: Devices
-    resume: Path | None
-    name: str | None
-    overrides: tuple[str, ...]
+    resume: Path | None  # the run's folder to go on with
+    name: str | None  # of the run's folder under logs/; None for date, time and config name
+    overrides: tuple[str, ...]  # `key=value` each, unchecked
 
 
 def parse_train_arguments(
@@ -127,16 +113,7 @@ def parse_train_arguments(
     description: str = "Train a detector from one YAML file.",
     examples: str = EXAMPLES,
 ) -> TrainArguments:
-    """Parses the command line of main.py, or of another command that trains.
-
-    Args:
-        argv: the process' own unless given.
-        default_config: what is trained where neither --config nor --resume is given.
-        description, examples: for --help.
-
-    Raises:
-        SystemExit: 2 after one sentence on bad usage, 0 after --help.
-    """
+    """Parses the command line of main.py, or of another command that trains."""
     parser = Parser(description, examples)
     add = parser.add_argument
     default = default_config.relative_to(REPOSITORY_ROOT)
@@ -163,23 +140,57 @@ def parse_train_arguments(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreArguments:
+    """The command line of validation.py; None is the checkpoint's own, or "no"."""
+
+    checkpoints: tuple[Path, ...]  # scored one after the other; none is the newest run's best.pt
+    logs: Path
+    devices: Devices
+    split: Literal["train", "val", "test"]
+    confs: tuple[float, ...] | None
+    image_size_px: int | None
+    precision: Literal["fp32", "bf16", "fp16"] | None
+    metric: Literal["coco", "voc", "both"] | None
+    voc_iou: float | None
+    per_class: bool
+    json: Path | None
+    detections: Path | None
+    curves: Path | None
+    analyse: bool
+    analysis_place: Path | None  # the page's file or folder; None is beside the checkpoint
+    save_txt: Path | None
+    save_voc: Path | None
+    competition: Literal["comp3", "comp4"]  # in the names of the files in `save_voc`
+
+    def detector_options(self) -> list[str]:
+        """The given options that mean something to a detector alone."""
+        names = {"confs": "--conf", "image_size_px": "--image-size"} | {
+            name: "--" + name.replace("_", "-")
+            for name in (
+                *("precision", "metric", "voc_iou", "per_class"),
+                *("detections", "curves", "analyse", "save_txt", "save_voc"),
+            )
+        }
+        return [
+            option for name, option in names.items() if getattr(self, name) not in (None, False)
+        ]
+
+
 def load_config_or_exit(
     path: Path, overrides: Sequence[str] = (), *, task: str | None = None, advice: str = ""
 ) -> Resolved:
-    """Reads the config of a command.
+    """Reads the config of a command; exits with 2 after printing every problem.
 
     Args:
         path, overrides: as ``load_config`` takes them.
         task: the only one that the command is for; None for any.
         advice: follows "must be 'detect'" where the config is of another task.
-
-    Raises:
-        SystemExit: 2, with every problem printed.
     """
     try:
         resolved = load_config(path, overrides)
         found = resolved.config.task
-        if task is not None and found != task:
+        if found != (task or found):
             raise ConfigError([f"{path}: task: {found!r}: must be {task!r}{advice}"])
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -199,11 +210,7 @@ def device_name(devices: Devices) -> str:
 
 
 def parse_devices(text: str) -> Devices:
-    """Reads the value of --gpu: "0,1" -> ["cuda:0", "cuda:1"], "cpu,cpu" -> ["cpu", "cpu"].
-
-    Raises:
-        argparse.ArgumentTypeError: anything else, in one sentence.
-    """
+    """Reads the value of --gpu: "0,1" -> ["cuda:0", "cuda:1"], "cpu,cpu" -> ["cpu", "cpu"]."""
     if text == "auto":
         return None
     names = [name.strip() for name in text.split(",")]
@@ -254,3 +261,8 @@ def picture_file(text: str) -> Path:
     if path.suffix.lower() not in PICTURE_SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} must end in .png or .jpg")
     return path
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the path of --curves names a picture, not a folder."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()

@@ -12,7 +12,6 @@ LONGEST_VALUE = 60
 """Characters of a value in a message."""
 
 Schema = Mapping[str, Any]
-
 Key = tuple[str | int, ...]
 """A place in a config: names of mappings, and indices into lists."""
 
@@ -42,30 +41,35 @@ def dotted(key: Key) -> str:
 def explain(
     error: ValidationError, model: type[BaseModel], data: Mapping[str, Any], file_of: FileOf
 ) -> ConfigError:
-    """Words pydantic's errors by what the model's JSON schema allows at their location.
-
-    Args:
-        error: of validating `data` with `model`.
-        file_of: names the file of each key.
-    """
-    sentences = _Sentences(model.model_json_schema(), data, file_of)
-    details = _without_consequences(error.errors())
-    return ConfigError(dict.fromkeys(line for detail in details for line in sentences.of(detail)))
-
-
-def _without_consequences(errors: Sequence[Any]) -> list[Any]:
-    """Leaves out that a list is too short where only its wrong members make it so."""
-    places = [error["loc"] for error in errors]
-
-    def has_wrong_members(list_place: Key) -> bool:
-        depth = len(list_place)
-        return any(len(place) > depth and place[:depth] == list_place for place in places)
-
-    return [
-        error
-        for error in errors
-        if error["type"] != "too_short" or not has_wrong_members(error["loc"])
+    """Words the errors of validating `data` by what the model's JSON schema allows there."""
+    schema = model.model_json_schema()
+    sentences = _Sentences(_without_references(schema, schema.get("$defs", {})), data, file_of)
+    errors = error.errors()
+    above = {wrong["loc"][:length] for wrong in errors for length in range(len(wrong["loc"]))}
+    lines = [
+        line
+        for wrong in errors
+        # a list that is too short for its wrong members alone is no problem of its own
+        if wrong["type"] != "too_short" or wrong["loc"] not in above
+        for line in sentences.of(wrong)
     ]
+    return ConfigError(dict.fromkeys(lines))
+
+
+def _without_references(schema: Any, definitions: Schema) -> Any:
+    """Puts what each `$ref` names in its place."""
+    if isinstance(schema, list):
+        return [_without_references(item, definitions) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/$defs/")
+        return _without_references(definitions[name], definitions)
+    return {
+        name: _without_references(value, definitions)
+        for name, value in schema.items()
+        if name != "$defs"
+    }
 
 
 class _Sentences:
@@ -73,7 +77,6 @@ class _Sentences:
 
     def __init__(self, schema: Schema, data: Mapping[str, Any], file_of: FileOf) -> None:
         self.schema = schema
-        self.definitions: Schema = schema.get("$defs", {})
         self.data = data
         self.file_of = file_of
 
@@ -82,18 +85,20 @@ class _Sentences:
         match error["type"]:
             case "rule":
                 for inner, words in error["ctx"]["rules"]:
-                    yield self._line((*key, *_parts(inner)), words)
+                    # "augment.0.height" has an item's number in it
+                    parts = [int(p) if p.isdigit() else p for p in inner.split(".") if p]
+                    yield self._line((*key, *parts), words)
             case "json_invalid":
                 yield f"{self.file_of(key)}: holds text that is not Unicode"
             case "extra_forbidden":
-                yield self._line(key, self._unknown(str(key[-1]), self._without_null(schema)))
+                yield self._line(key, self._unknown(str(key[-1]), _without_null(schema)))
             case "union_tag_invalid" | "union_tag_not_found":
-                types = list(self._without_null(schema)["discriminator"]["mapping"])
+                members = _without_null(schema)["oneOf"]
+                types = sorted(name for member in members for name in _types(member))
                 yield self._must_be((*key, "type"), one_of(types), types)
             case _:
-                options = resolve(schema, self.definitions)
-                names = [n for o in (options, *options.get("anyOf", ())) for n in named_values(o)]
-                yield self._must_be(key, describe(schema, self.definitions), names)
+                names = [n for o in (schema, *schema.get("anyOf", ())) for n in _named_values(o)]
+                yield self._must_be(key, describe(schema), names)
 
     def _line(self, key: Key, words: str) -> str:
         value = self._value(key)
@@ -109,18 +114,17 @@ class _Sentences:
     def _unknown(self, name: str, parent: Schema) -> str:
         allowed = list(parent["properties"])
         near = did_you_mean(name, allowed)
-        elsewhere = next(_keys_named(name, self.schema, self.definitions), None)
-        if elsewhere and not near:
+        if not near and (elsewhere := next(_keys_named(name, self.schema), None)):
             near = f" (did you mean {dotted(elsewhere)!r}?)"
         return f"unknown key, allowed are {', '.join(allowed)}{near}"
 
     def _value(self, key: Key) -> Any:
         value: Any = self.data
-        for part in key:
-            try:
+        try:
+            for part in key:
                 value = value[part]
-            except (KeyError, IndexError, TypeError):
-                return _MISSING
+        except (KeyError, IndexError, TypeError):
+            return _MISSING
         return value
 
     def _locate(self, location: Key) -> tuple[Key, Schema]:
@@ -132,9 +136,9 @@ class _Sentences:
         key: list[str | int] = []
         schema = self.schema
         for part in location:
-            inside = self._without_null(schema)
+            inside = _without_null(schema)
             if "discriminator" in inside:
-                schema = {"$ref": inside["discriminator"]["mapping"][part]}
+                schema = next(member for member in inside["oneOf"] if part in _types(member))
                 continue
             if part in inside.get("properties", {}):
                 schema = inside["properties"][part]
@@ -148,42 +152,38 @@ class _Sentences:
             key.append(part)
         return tuple(key), schema
 
-    def _without_null(self, schema: Schema) -> Schema:
-        """Follows references, and `X | null` to X: they are no part of a location."""
-        schema = resolve(schema, self.definitions)
-        options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
-        return self._without_null(options[0]) if len(options) == 1 else schema
+
+def _without_null(schema: Schema) -> Schema:
+    """`X | null` as X: the choice is no part of a location."""
+    options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
+    return _without_null(options[0]) if len(options) == 1 else schema
 
 
-def _keys_named(name: str, schema: Schema, definitions: Schema) -> Iterator[Key]:
+def _keys_named(name: str, schema: Schema) -> Iterator[Key]:
     """Yields the keys of all settings that are called just so, wherever they are."""
-    schema = resolve(schema, definitions)
     for option in [*schema.get("anyOf", ()), *schema.get("oneOf", ())]:
-        yield from _keys_named(name, option, definitions)
+        yield from _keys_named(name, option)
     for key, inner in schema.get("properties", {}).items():
         if key == name:
             yield (key,)
-        for below in _keys_named(name, inner, definitions):
-            yield (key, *below)
+        yield from ((key, *below) for below in _keys_named(name, inner))
 
 
-def _parts(inner: str) -> Key:
-    """The parts of a rule's dotted key: "augment.0.height" has an item's number in it."""
-    return tuple(int(part) if part.isdigit() else part for part in inner.split(".") if part)
+def _named_values(schema: Schema) -> list[Any]:
+    """The values of an enum or a constant; none of another schema."""
+    return list(schema.get("enum", [schema["const"]] if "const" in schema else []))
 
 
-def describe(schema: Schema, definitions: Schema | None = None) -> str:
-    """What a JSON schema allows, to follow "must be".
+def _types(schema: Schema) -> list[Any]:
+    """The values of `type` that choose a section."""
+    return _named_values(schema.get("properties", {}).get("type", {}))
 
-    Args:
-        schema: of the kind that pydantic writes, `$ref` included.
-        definitions: its `$defs`.
-    """
-    definitions = definitions or {}
-    schema = resolve(schema, definitions)
+
+def describe(schema: Schema) -> str:
+    """What a JSON schema of pydantic's kind, without references, allows; to follow "must be"."""
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        return _describe_options([resolve(option, definitions) for option in options], definitions)
-    if names := named_values(schema):
+        return _describe_options(options)
+    if names := _named_values(schema):
         return one_of(names)
     match schema.get("type"):
         case "integer":
@@ -193,31 +193,55 @@ def describe(schema: Schema, definitions: Schema | None = None) -> str:
         case "number":
             return f"a number{_bounds(schema)}"
         case "array":
-            return _describe_list(schema, definitions)
+            least, most = schema.get("minItems"), schema.get("maxItems")
+            count = f" of {least}" if least is not None and least == most else ""
+            members = schema.get("prefixItems") or [schema.get("items", {})]
+            order = ", in ascending order" if schema.get("nondecreasing") else ""
+            each = " then ".join(dict.fromkeys(map(describe, members)))
+            return f"a list{count} (each {each}{order})"
         case "object":
-            return _describe_mapping(schema, definitions)
+            if schema.get("properties"):
+                return f"a mapping with the keys {', '.join(schema['properties'])}"
+            values = schema.get("additionalProperties")
+            return "a mapping" + (f" from names to {describe(values)}" if values else "")
         case "string":
             return "a path" if schema.get("format") == "path" else "text"
         case simple:
             return {"boolean": "true or false", "null": "null"}.get(str(simple), "a value")
 
 
-def resolve(schema: Schema, definitions: Schema) -> Schema:
-    """Follows `$ref` to the schema that it names."""
-    while "$ref" in schema:
-        schema = definitions[schema["$ref"].removeprefix("#/$defs/")]
-    return schema
+def _describe_options(options: list[Schema]) -> str:
+    types = list(map(_types, options))
+    if all(types):
+        names = [show(name) for member in types for name in member]
+        return f"a mapping with the type {_joined(names)}"
+    # Long words last: [2, 3] beside 5 reads "a number or a list of 2 (each a number)".
+    place = {"array": 1, "object": 1, "null": 2}
+    options = sorted(options, key=lambda option: place.get(option.get("type", ""), 0))
+    return _joined(list(map(describe, options)))
 
 
-def named_values(schema: Schema) -> list[Any]:
-    """The values of an enum or a constant; none of another schema."""
-    return list(schema.get("enum", [schema["const"]] if "const" in schema else []))
+def _bounds(schema: Schema) -> str:
+    if "minimum" in schema and "maximum" in schema:
+        return f" from {schema['minimum']:.15g} to {schema['maximum']:.15g}"
+    words = {
+        "minimum": "of at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most" if "exclusiveMinimum" in schema else "of at most",
+        "exclusiveMaximum": "below",
+    }
+    parts = [f"{word} {schema[name]:.15g}" for name, word in words.items() if name in schema]
+    return " " + " and ".join(parts) if parts else ""
 
 
 def one_of(values: Iterable[object]) -> str:
     """'a' or 'b'; one of 'a', 'b' or 'c'."""
-    shown = [show(value) for value in values]
+    shown = list(map(show, values))
     return ("one of " if len(shown) > 2 else "") + _joined(shown)
+
+
+def _joined(words: list[str]) -> str:
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
 def show(value: object) -> str:
@@ -227,60 +251,7 @@ def show(value: object) -> str:
     elif isinstance(value, Mapping):
         text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
     elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(show(item) for item in value) + "]"
+        text = "[" + ", ".join(map(show, value)) + "]"
     else:
         text = json.dumps(value).replace("Infinity", ".inf").replace("NaN", ".nan")
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
-
-
-def _describe_options(options: list[Schema], definitions: Schema) -> str:
-    types = [named_values(option.get("properties", {}).get("type", {})) for option in options]
-    if all(types):
-        return (
-            f"a mapping with the type {_joined([show(name) for names in types for name in names])}"
-        )
-    # Long words last: [2, 3] beside 5 reads "a number or a list of 2 (each a number)".
-    place = {"array": 1, "object": 1, "null": 2}
-    options = sorted(options, key=lambda option: place.get(option.get("type", ""), 0))
-    return _joined([describe(option, definitions) for option in options])
-
-
-def _joined(words: list[str]) -> str:
-    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
-
-
-def _bounds(schema: Schema) -> str:
-    lowest, highest = schema.get("minimum"), schema.get("maximum")
-    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    if lowest is not None and highest is not None:
-        return f" from {lowest:.15g} to {highest:.15g}"
-    parts = [
-        f"{word} {bound:.15g}"
-        for word, bound in (
-            ("of at least", lowest),
-            ("above", above),
-            ("of at most" if above is None else "at most", highest),
-            ("below", below),
-        )
-        if bound is not None
-    ]
-    return " " + " and ".join(parts) if parts else ""
-
-
-def _describe_list(schema: Schema, definitions: Schema) -> str:
-    least, most = schema.get("minItems"), schema.get("maxItems")
-    count = f" of {least}" if least is not None and least == most else ""
-    members = schema.get("prefixItems") or [schema.get("items", {})]
-    words = dict.fromkeys(describe(member, definitions) for member in members)
-    order = ", in ascending order" if schema.get("nondecreasing") else ""
-    return f"a list{count} (each {' then '.join(words)}{order})"
-
-
-def _describe_mapping(schema: Schema, definitions: Schema) -> str:
-    if schema.get("properties"):
-        return f"a mapping with the keys {', '.join(schema['properties'])}"
-    values = schema.get("additionalProperties")
-    inside = (
-        f" from names to {describe(values, definitions)}" if isinstance(values, Mapping) else ""
-    )
-    return f"a mapping{inside}"

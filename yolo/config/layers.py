@@ -19,12 +19,7 @@ MOST_FILES = 100
 
 @dataclass(frozen=True)
 class Origin:
-    """Where values were written.
-
-    Attributes:
-        label: its name in messages and in the saved config.
-        folder: where the relative paths among its values start from.
-    """
+    """Where values were written: its name in messages, and where their relative paths start."""
 
     label: str
     folder: Path
@@ -56,9 +51,6 @@ def read_tree(
         extended_by: the files that led here, from the outermost.
         trees: of the files that were read, empty where one is still read; filled in.
         problems: what is wrong is added here.
-
-    Raises:
-        ConfigError: the files are too many.
     """
     chain = (*extended_by, file)
     if file in extended_by:
@@ -88,20 +80,20 @@ def _read_mapping(
         values = read_yaml_file(file, label)
     except ConfigError as error:
         # unlike Path.exists and Path.is_dir, os.path's raise nothing
-        if not os.path.exists(file):  # noqa: PTH110
-            by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
-            others = file.parent.glob("*.yaml") if os.path.isdir(file.parent) else ()  # noqa: PTH112
-            near = did_you_mean(file.name, sorted(other.name for other in others))
-            problems.append(f"{label}: no such file{by}{near}")
-        else:
+        if os.path.exists(file):  # noqa: PTH110
             problems.extend(error.problems)
+            return {}
+        by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
+        others = file.parent.glob("*.yaml") if os.path.isdir(file.parent) else ()  # noqa: PTH112
+        near = did_you_mean(file.name, sorted(other.name for other in others))
+        problems.append(f"{label}: no such file{by}{near}")
         return {}
-    if not isinstance(values, dict):
-        # What it holds is not shown: it may be any file of this machine.
-        what = "is empty" if values is None else "holds no mapping"
-        problems.append(f"{label}: {what}, but must be a mapping such as 'training: {{...}}'")
-        return {}
-    return values
+    if isinstance(values, dict):
+        return values
+    # What it holds is not shown: it may be any file of this machine.
+    what = "is empty" if values is None else "holds no mapping"
+    problems.append(f"{label}: {what}, but must be a mapping such as 'training: {{...}}'")
+    return {}
 
 
 def _bases(extends: object, file: Path, problems: list[str]) -> list[Path]:
@@ -157,16 +149,12 @@ def merge(base: Tree, changes: Tree) -> Tree:
     merged = dict(base)
     for key, change in changes.items():
         below = merged.get(key)
-        if isinstance(below, dict) and isinstance(change, dict) and not _retyped(below, change):
-            merged[key] = merge(below, change)
-        else:
-            merged[key] = change
+        if isinstance(below, dict) and isinstance(change, dict):
+            old, new = below.get("type"), change.get("type")
+            if not (isinstance(old, Leaf) and isinstance(new, Leaf) and old.value != new.value):
+                change = merge(below, change)
+        merged[key] = change
     return merged
-
-
-def _retyped(below: Tree, change: Tree) -> bool:
-    old, new = below.get("type"), change.get("type")
-    return isinstance(old, Leaf) and isinstance(new, Leaf) and old.value != new.value
 
 
 def values_of(tree: Tree) -> dict[str, object]:

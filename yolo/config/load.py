@@ -13,18 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from yolo.config import layers
 from yolo.config.errors import ConfigError, FileOf, Key, dotted, explain, one_of, show
-from yolo.config.layers import (
-    DEFAULT,
-    Origin,
-    absolute,
-    label_of,
-    merge,
-    origins_of,
-    override_tree,
-    read_tree,
-    values_of,
-)
+from yolo.config.layers import DEFAULT, Origin, absolute, label_of
 from yolo.config.schema import DEFAULT_TASK, TASKS, TaskConfig
 from yolo.errors import did_you_mean
 
@@ -47,25 +38,17 @@ class Resolved:
     path: Path
 
     def with_values(self, values: Mapping[str, Any], origin: str) -> Resolved:
-        """The config with some values replaced, each whole.
-
-        Args:
-            values: by dotted key.
-            origin: where they came from.
-
-        Raises:
-            ConfigError: with every problem found.
-        """
+        """The config with some values replaced, each whole; `values` has them by dotted key."""
         data = copy.deepcopy(self.data)
         for key, value in values.items():
             *above, name = key.split(".")
             functools.reduce(operator.getitem, above, data)[name] = copy.deepcopy(value)
 
-        def origin_of(key: str) -> str:
-            is_new = any(f"{key}.".startswith(f"{changed}.") for changed in values)
-            return origin if is_new else self.origins[key]
-
-        origins = {dotted(key): origin_of(dotted(key)) for key, _ in leaf_values(data)}
+        keys = [dotted(key) for key, _ in leaf_values(data)]
+        prefixes = tuple(f"{changed}." for changed in values)
+        origins = {
+            key: origin if f"{key}.".startswith(prefixes) else self.origins[key] for key in keys
+        }
         return replace(self, config=config_from_dict(data), data=data, origins=origins)
 
 
@@ -76,7 +59,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     the repository's root.
 
     Args:
-        path: the YAML file, relative to the working directory.
+        path: relative to the working directory.
         overrides: each `dotted.key=value`, the value in YAML.
 
     Raises:
@@ -84,11 +67,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     """
     problems: list[str] = []
     file = absolute(Path(path), Path.cwd())
-    tree = merge(read_tree(file, (), {}, problems), override_tree(overrides, problems))
+    base = layers.read_tree(file, (), {}, problems)
+    tree = layers.merge(base, layers.override_tree(overrides, problems))
     if problems:
         raise ConfigError(problems)
-    origins = dict(origins_of(tree))
-    config = _validate(values_of(tree), lambda key: _file_of(key, origins, label_of(file)))
+    origins = dict(layers.origins_of(tree))
+    config = _validate(layers.values_of(tree), lambda key: _file_of(key, origins, label_of(file)))
     data = _plain(config.model_dump(), (), origins)
     return Resolved(
         config=config_from_dict(data),
@@ -99,11 +83,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
 
 
 def config_from_dict(data: Mapping[str, Any]) -> TaskConfig:
-    """Validates the plain values of a config, as `Resolved.data` and checkpoints hold them.
-
-    Raises:
-        ConfigError: with every problem found.
-    """
+    """Validates the plain values of a config, as `Resolved.data` and checkpoints hold them."""
     return _validate(data, lambda key: "config")
 
 

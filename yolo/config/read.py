@@ -51,15 +51,7 @@ CoreLoader.add_constructor(_TAG + "int", _construct_int)
 
 
 def read_yaml_file(path: Path, label: str) -> object:
-    """Reads a YAML file into dicts, lists, text, numbers, booleans and None.
-
-    Args:
-        path: the file.
-        label: its name in messages.
-
-    Raises:
-        ConfigError: the file cannot be read or is not plain YAML.
-    """
+    """Reads a YAML file, called `label` in messages, into plain Python values."""
     try:
         if path.is_dir():
             raise ConfigError([f"{label}: is a folder, not a YAML file"])
@@ -81,7 +73,7 @@ def read_yaml_file(path: Path, label: str) -> object:
 
 
 def read_yaml(text: str, label: str) -> object:
-    """Reads YAML text; `read_yaml_file` explains the arguments and errors."""
+    """Reads YAML text, as `read_yaml_file` a file."""
     try:
         loader = CoreLoader(text)
         node = loader.get_single_node()
@@ -96,8 +88,7 @@ def read_yaml(text: str, label: str) -> object:
     except RecursionError as error:
         raise ConfigError([f"{label}: is nested too deeply"]) from error
     except (yaml.YAMLError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError([f"{label}: is not YAML: {reason}"]) from error
+        raise ConfigError([f"{label}: is not YAML: {str(error).splitlines()[0]}"]) from error
 
 
 def _place(mark: yaml.Mark) -> str:
@@ -116,21 +107,15 @@ def _check_nodes(root: yaml.Node, label: str) -> None:
         if id(node) not in counts:
             counts[id(node)] = 0
             problems.extend(f"{label}: {problem}" for problem in _problems(node))
-            counts[id(node)] = 1 + sum(map(count_values, _values(node)))
+            inner = node.value if isinstance(node, yaml.CollectionNode) else []
+            values = [item[1] if isinstance(item, tuple) else item for item in inner]
+            counts[id(node)] = 1 + sum(map(count_values, values))
         return counts[id(node)]
 
-    if count_values(root) > LARGEST_NUMBER_OF_VALUES:
-        problems.append(
-            f"{label}: its aliases stand for more than {LARGEST_NUMBER_OF_VALUES:,} values"
-        )
+    if count_values(root) > (most := LARGEST_NUMBER_OF_VALUES):
+        problems.append(f"{label}: its aliases stand for more than {most:,} values")
     if problems:
         raise ConfigError(problems)
-
-
-def _values(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [value for _, value in node.value]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _problems(node: yaml.Node) -> list[str]:

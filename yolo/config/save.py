@@ -38,22 +38,15 @@ _Dumper.add_representer(str, _represent_text)
 
 def yaml_text(value: object) -> str:
     """A value as it stands in a saved config: on one line."""
-    text: str = yaml.dump(
-        value,
-        Dumper=_Dumper,
-        default_flow_style=True,
-        allow_unicode=True,
-        sort_keys=False,
-        width=float("inf"),
-    )
+    options = {"default_flow_style": True, "allow_unicode": True, "sort_keys": False}
+    text: str = yaml.dump(value, Dumper=_Dumper, width=float("inf"), **options)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def resolved_yaml(resolved: Resolved) -> str:
     """Writes every value with a trailing comment of its origin; `load_config` reads it again."""
-    lines = [resolved.path.name.join(_HEADER)]
-    lines.extend(_mapping_lines(resolved.data, (), resolved.origins))
-    return "\n".join(lines) + "\n"
+    lines = _mapping_lines(resolved.data, (), resolved.origins)
+    return "\n".join([resolved.path.name.join(_HEADER), *lines]) + "\n"
 
 
 def _mapping_lines(
@@ -77,24 +70,16 @@ def _mapping_lines(
 
 @dataclass(frozen=True)
 class Setting:
-    """One value of a config.
-
-    Attributes:
-        value: plain; a list counts as one value.
-        origin: "default", "command line", or the YAML that has it.
-    """
+    """One plain value of a config; a list counts as one."""
 
     value: Any
-    origin: str
+    origin: str  # "default", "command line", or the YAML that has it
 
 
 def read_settings(path: Path) -> dict[str, Setting]:
     """Dotted key -> setting, of a run's folder, its config.yaml, or any YAML that main.py takes.
 
     What a run saved is taken as it stands, even where this version knows other settings.
-
-    Raises:
-        ConfigError: no such file, or it cannot be read.
     """
     file = path / CONFIG_FILE if path.is_dir() else path
     values = read_yaml_file(file, str(file))

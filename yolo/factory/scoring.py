@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from yolo.config import ClassificationConfig, Config, TaskConfig
-from yolo.config.score_arguments import ScoreArguments
+from yolo.config.command_line import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.loss import ClassificationLoss
 from yolo.errors import UserError

@@ -11,14 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from yolo.apps.demo.pictures import (
-    LARGEST_UPLOAD_MIB,
-    TABLE_COLUMNS,
-    Overlay,
-    Row,
-    Views,
-    read_picture,
-)
+from yolo.apps.demo import pictures
+from yolo.apps.demo.pictures import Overlay, Row, Views
 from yolo.apps.demo.request_filter import RequestFilter
 from yolo.errors import UserError
 
@@ -40,16 +34,13 @@ _ONE_AT_A_TIME: dict[str, Any] = {"preprocess": False, "concurrency_id": "networ
 
 
 def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: float) -> gr.Blocks:
-    """Lay out the page.
-
-    Args:
-        views: what it shows.
-        examples: picture files to choose from.
-        conf, iou: where the sliders stand at first.
-    """
+    """Lay out the page: picture files to choose from, and the sliders at `conf` and `iou`."""
     delete_cache = (_KEEP_FILES_SECONDS // 3, _KEEP_FILES_SECONDS)
+    names = ", ".join(map(html.escape, views.class_names[:_MOST_NAMES]))
+    more = len(views.class_names) - _MOST_NAMES
+    rest = f" and {more} more classes" if more > 0 else ""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=delete_cache) as page:
-        gr.Markdown(f"# {TITLE}\n{_subtitle(views.class_names)}")
+        gr.Markdown(f"# {TITLE}\nFinds {names}{rest}.")
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(
@@ -95,7 +86,7 @@ def _add_boxes(views: Views, inputs: list[Any]) -> None:
         elem_id="boxes",
     )
     table = gr.Dataframe(
-        headers=list(TABLE_COLUMNS),
+        headers=list(pictures.TABLE_COLUMNS),
         type="array",
         interactive=False,
         label="Detections, in pixels of the picture",
@@ -114,19 +105,7 @@ def _add_boxes(views: Views, inputs: list[Any]) -> None:
 
 @contextmanager
 def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -> Iterator[str]:
-    """Serve a page while the block runs.
-
-    Args:
-        page: of `build_page`.
-        host: the address that is listened at.
-        port: None for any free one from 7860 on.
-
-    Yields:
-        The page's address.
-
-    Raises:
-        UserError: the port is taken.
-    """
+    """Serve a page while the block runs, at a free port from 7860 on by default; yields where."""
     hosts = (LOOPBACK, "localhost") if host == LOOPBACK else ()
     try:
         _, address, _ = page.launch(
@@ -144,7 +123,7 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
             footer_links=[],
             allowed_paths=[],
             show_error=False,
-            max_file_size=LARGEST_UPLOAD_MIB * 2**20,
+            max_file_size=pictures.LARGEST_UPLOAD_MIB * 2**20,
             theme=gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace")),
             app_kwargs={"middleware": [Middleware(RequestFilter, hosts=hosts)]},
         )
@@ -161,7 +140,6 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
 def _boxes(
     views: Views, picture: dict[str, Any] | None, conf: float, iou: float
 ) -> tuple[np.ndarray | None, list[Row]]:
-    """The event behind picture and sliders."""
     if picture is None:
         return None, []
     with _errors_shown():
@@ -169,7 +147,6 @@ def _boxes(
 
 
 def _maps(views: Views, picture: dict[str, Any] | None) -> list[Overlay]:
-    """The event behind the button."""
     with _errors_shown():
         if picture is None:
             raise UserError("choose a picture first.")
@@ -180,7 +157,7 @@ def _read(picture: dict[str, Any]) -> np.ndarray:
     """The picture of Gradio's record of an upload; Gradio has seen that it is one."""
     if not picture.get("path"):
         raise UserError("the picture did not arrive: upload it as a file.")
-    return read_picture(Path(picture["path"]))
+    return pictures.read_picture(Path(picture["path"]))
 
 
 @contextmanager
@@ -204,9 +181,3 @@ def _fetch_no_address(page: gr.Blocks) -> None:
     for block in page.blocks.values():
         move = block.async_move_resource_to_block_cache
         setattr(block, "async_move_resource_to_block_cache", partial(only_a_file, move))  # noqa: B010
-
-
-def _subtitle(class_names: Sequence[str]) -> str:
-    names = ", ".join(html.escape(name) for name in class_names[:_MOST_NAMES])
-    more = len(class_names) - _MOST_NAMES
-    return f"Finds {names}{f' and {more} more classes' if more > 0 else ''}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -38,37 +39,22 @@ Overlay = tuple[np.ndarray, str]
 class Views:
     """What the page shows of a picture.
 
-    Args:
-        predictor: finds objects.
-        explain: draws what its network looks at: image uint8 (H, W, 3), RGB -> one overlay for each
-            scale.
+    `explain` draws what the network looks at: image uint8 (H, W, 3), RGB -> one overlay per scale.
     """
 
     def __init__(
         self, predictor: Predictor, explain: Callable[[np.ndarray], Sequence[Overlay]]
     ) -> None:
         self._predictor = predictor
+        self.class_names = list(predictor.class_names)
         self._explain = explain
 
-    @property
-    def class_names(self) -> list[str]:
-        """What can be found."""
-        return list(self._predictor.class_names)
-
     def boxes(self, image: np.ndarray, conf: float, iou: float) -> tuple[np.ndarray, list[Row]]:
-        """Find objects.
-
-        Args:
-            image: uint8 (H, W, 3), RGB.
-            conf: lowest score that is shown, 0..1.
-            iou: overlap from which on the lower of two boxes is dropped, 0..1.
+        """Find objects in an image, uint8 (H, W, 3), RGB.
 
         Returns:
             The picture with boxes and names, at most 1,600 px long; and the table's rows, the best
             score first.
-
-        Raises:
-            UserError: a threshold is out of range.
         """
         for name, value in (("confidence", conf), ("IoU", iou)):  # a browser may send anything
             is_number = isinstance(value, int | float) and math.isfinite(value)
@@ -88,11 +74,7 @@ class Views:
         return drawn, rows
 
     def maps(self, image: np.ndarray) -> list[Overlay]:
-        """What the network looks at, for each scale, on the picture shown at most 1,600 px long.
-
-        Raises:
-            UserError: the model cannot be explained, as an exported one.
-        """
+        """What the network looks at, for each scale, on the picture shown at most 1,600 px long."""
         return list(self._explain(shrink(image)))
 
 
@@ -103,15 +85,10 @@ def _row(name: str, score: float, box_xyxy_px: np.ndarray) -> Row:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Read an uploaded picture, after its size, format and number of pixels proved acceptable.
+    """Read an uploaded picture as uint8 (H, W, 3), RGB, if size, format and pixels are acceptable.
 
-    Returns:
-        uint8 (H, W, 3), RGB.
-
-    Raises:
-        UserError: it is refused; the sentence names the file without its folder.
+    Errors name the file without its folder.
     """
-    path = Path(path)
     try:
         _check_size(path)
         _check_header(path)
@@ -166,12 +143,9 @@ def shrink(image: np.ndarray, longest_side_px: int = LONGEST_SHOWN_SIDE_PX) -> n
 def write_examples(folder: Path, count: int = 6) -> Sequence[Path]:
     """Draw pictures of the shapes data set, each with several shapes, as JPEG files."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    seed = 0
-    while len(paths) < count:
-        scene = draw_scene(np.random.default_rng((0, 1, seed)))
-        seed += 1
-        if len(scene.annotations) >= 3:
-            paths.append(folder / f"shapes_{len(paths) + 1}.jpg")
-            save_image(paths[-1], scene.image)
+    scenes = (draw_scene(np.random.default_rng((0, 1, seed))) for seed in itertools.count())
+    full = (scene for scene in scenes if len(scene.annotations) >= 3)
+    paths = [folder / f"shapes_{number}.jpg" for number in range(1, count + 1)]
+    for path, scene in zip(paths, full, strict=False):
+        save_image(path, scene.image)
     return paths

@@ -26,13 +26,9 @@ class RequestFilter:
     """An ASGI application around another one.
 
     It bounds what may be sent, fetches no other address on behalf of a visitor (Gradio's file route
-    would), answers to no other host name than its own where it serves one machine (so that a
-    foreign page cannot reach it by a name that it points to 127.0.0.1), and forbids the browser to
+    would), answers to no other host names than ``hosts`` (without port, none for any; so that no
+    foreign page can reach it by a name that it points to 127.0.0.1), and forbids the browser to
     load anything from elsewhere.
-
-    Args:
-        app: the server.
-        hosts: the host names it is called by, without port; none for any.
     """
 
     def __init__(self, app: App, hosts: tuple[str, ...] = ()) -> None:
@@ -40,8 +36,6 @@ class RequestFilter:
         self.hosts = hosts
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Serve or refuse one request."""
-
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 policy = (b"content-security-policy", POLICY.encode())
@@ -57,9 +51,7 @@ class RequestFilter:
 
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
         """HTTP status and sentence."""
-        headers = {
-            name.decode("latin-1"): text.decode("latin-1") for name, text in scope["headers"]
-        }
+        headers = {str(name, "latin-1"): str(text, "latin-1") for name, text in scope["headers"]}
         # localhost:7860 -> localhost, [::1]:7860 -> [::1]
         host = re.sub(r":\d*$", "", headers.get("host", "")).lower()
         if self.hosts and host not in self.hosts:

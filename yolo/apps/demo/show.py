@@ -80,16 +80,9 @@ def show(
     port: int | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Serve the demo page of a checkpoint until interrupted or terminated.
-
-    Args:
-        checkpoint: a checkpoint or an exported file.
-        device: a name for `torch.device`, or "auto".
-        host, port: the address that is listened at; None for any free port from 7860 on.
-        log: prints a line.
+    """Serve the demo page of a checkpoint or an exported file until interrupted or terminated.
 
     Raises:
-        UserError: Gradio is missing, the checkpoint cannot be used, or the port is taken.
         SystemExit: 128 + SIGTERM when terminated.
     """
     signal.signal(signal.SIGTERM, _stop)
@@ -139,27 +132,23 @@ def own_folder() -> Iterator[Path]:
 def make_space(checkpoint: Path, folder: Path) -> list[Path]:
     """Write ``app.py``, ``requirements.txt``, ``README.md``, ``LICENSE``, the model and ``yolo/``.
 
-    A checkpoint's optimizer state is left out, and of averaged weights only those are kept.
-
-    Args:
-        checkpoint: a checkpoint or an exported file.
-        folder: empty, new, or a Space that was written before; hidden files (a clone's ``.git``)
-            stay.
+    A checkpoint's optimizer state is left out, and of averaged weights only those are kept. The
+    folder is empty, new, or a Space written before; hidden files (a clone's ``.git``) stay.
 
     Returns:
         What was written.
-
-    Raises:
-        UserError: the checkpoint cannot be read, or the folder holds something else or cannot be
-            written.
     """
     model = f"model{checkpoint.suffix}"
     _check_folder(folder)
     write_model = _read_model(checkpoint)
+    try:
+        gradio = version("gradio")
+    except PackageNotFoundError:
+        gradio = OLDEST_GRADIO
     texts = {
         "app.py": _APP.format(model=model),
         "requirements.txt": _requirements(checkpoint),
-        "README.md": _README.format(gradio=_gradio_version()),
+        "README.md": _README.format(gradio=gradio),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,14 +166,11 @@ def make_space(checkpoint: Path, folder: Path) -> list[Path]:
 
 def _check_folder(folder: Path) -> None:
     """Nothing of somebody else's is overwritten or published."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder}: a file; name a folder for the Space")
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     app = folder / "app.py"
     ours = app.is_file() and "scripts/demo.py --make-space" in app.read_text("utf-8", "replace")
-    if names and not ours:
+    if not ours and any(not path.name.startswith(".") for path in folder.glob("*")):
         raise UserError(f"{folder}: holds other files; name a new or an empty folder for the Space")
 
 
@@ -200,16 +186,6 @@ def _read_model(checkpoint: Path) -> Callable[[Path], object]:
 
 
 def _requirements(checkpoint: Path) -> str:
-    """The project's own, and those of the page."""
     own = (REPOSITORY_ROOT / "requirements.txt").read_text("utf-8")
-    extra = ["gradio", "grad-cam>=1.5.7"]
-    if checkpoint.suffix == ".onnx":
-        extra.append("onnxruntime")
-    return own + "# the page\n" + "".join(f"{name}\n" for name in extra)
-
-
-def _gradio_version() -> str:
-    try:
-        return version("gradio")
-    except PackageNotFoundError:
-        return OLDEST_GRADIO
+    exported = "onnxruntime\n" if checkpoint.suffix == ".onnx" else ""
+    return f"{own}# the page\ngradio\ngrad-cam>=1.5.7\n{exported}"

@@ -29,17 +29,11 @@ BROKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A .zip or .tar on a server.
+    """A .zip or .tar on a server."""
 
-    Attributes:
-        url_path: behind the server's base URL.
-        growth: the size of its content over its own, about.
-        size: in bytes, where it is known for certain; another one is refused.
-    """
-
-    url_path: str
-    growth: float = 1.0
-    size: int | None = None
+    url_path: str  # behind the server's base URL
+    growth: float = 1.0  # the size of its content over its own, about
+    size: int | None = None  # in bytes, where it is known for certain; another one is refused
 
     @property
     def name(self) -> str:
@@ -57,17 +51,15 @@ def fetch_archives(
         base_url: of the server or a mirror.
         delete: remove each archive once it is unpacked.
         advice: what else to do where the disk is too small.
-
-    Raises:
-        UserError: too little space, no connection, a broken archive.
     """
-    pending = [archive for archive in archives if not _marker(root, archive).exists()]
+    markers = {archive: root / f".{archive.name}.unpacked" for archive in archives}
+    pending = [archive for archive, marker in markers.items() if not marker.exists()]
     urls = {archive: f"{base_url.rstrip('/')}/{archive.url_path}" for archive in pending}
     sizes = {archive: archive.size or remote_size(urls[archive]) or 0 for archive in pending}
     if pending:
         _check_space(root, sizes, delete, advice)
     for archive in pending:
-        path, marker = root / archive.name, _marker(root, archive)
+        path, marker = root / archive.name, markers[archive]
         with exclusive(path, "unpacking"):
             if marker.exists():
                 continue
@@ -77,10 +69,6 @@ def fetch_archives(
             marker.touch()
             if delete:
                 path.unlink()
-
-
-def _marker(root: Path, archive: Archive) -> Path:
-    return root / f".{archive.name}.unpacked"
 
 
 def _check_space(root: Path, sizes: dict[Archive, int], delete: bool, advice: str) -> None:
@@ -106,9 +94,8 @@ def _arrived(path: Path) -> int:
 def unpack(path: Path, root: Path) -> int:
     """Unpack what is not there in its full size; returns the number of files in the archive.
 
-    Raises:
-        UserError: a broken archive, a member that leads out of the folder, far more content than
-            the archive's size lets expect, a full disk.
+    A broken archive is refused, and so is a member that leads out of the folder, and far more
+    content than the archive's size lets expect.
     """
     try:
         return {".zip": _unpack_zip, ".tar": _unpack_tar}[path.suffix](path, root)
@@ -175,11 +162,7 @@ def _unpack_tar(path: Path, root: Path) -> int:
 
 
 def _is_there(path: Path, root: Path, name: str, size: int) -> bool:
-    """Whether a member was unpacked before.
-
-    Raises:
-        UserError: it leads out of the folder.
-    """
+    """Whether a member was unpacked before; refused where it leads out of the folder."""
     if "\0" in name:
         raise UserError(f"{path} holds {name!r}, which is no file name")
     target = (root / name).resolve()

@@ -49,15 +49,10 @@ def download(
     kept, and checked like a new one.
 
     Args:
-        path: where the file is to lie; its folders are made.
-        size: expected length in bytes.
-        sha256: expected checksum, hexadecimal.
+        size, sha256: expected length in bytes and checksum, hexadecimal.
         timeout_s: the longest silence of the server.
         tries: failures in a row, none of them bringing a byte, after which it gives up.
         pause_s: pause before the second try, doubled before each further one.
-
-    Raises:
-        UserError: no such file, no connection, another size or checksum, no space, no permission.
     """
     part = _Part(url, path.with_name(f"{path.name}.part"), size, timeout_s)
     if not path.exists():
@@ -71,10 +66,7 @@ def download(
 
 
 def remote_size(url: str, *, timeout_s: float = 30.0) -> int | None:
-    """Length in bytes that the server gives for a file, None where it gives none.
-
-    Raises UserError: no such file, or no connection.
-    """
+    """Length in bytes that the server gives for a file, None where it gives none."""
     try:
         with _request(url, {}, timeout_s, method="HEAD") as response:
             return _extent(response)[1]
@@ -248,17 +240,15 @@ def _check(path: Path, size: int | None, sha256: str | None, what: str, then: st
     with path.open("rb") as source:
         while chunk := source.read(CHUNK_BYTES):
             digest.update(chunk)
-    found_sum = digest.hexdigest()
-    if found_sum != sha256.lower():
-        raise UserError(f"{what} has the SHA-256 sum {found_sum} where {sha256} was expected{then}")
+    if (has := digest.hexdigest()) != sha256.lower():
+        raise UserError(f"{what} has the SHA-256 sum {has} where {sha256} was expected{then}")
 
 
 @contextmanager
 def exclusive(place: Path, work: str) -> Iterator[None]:
     """Makes a file's folder, and lets one process at a time do the work ("fetching") on the file.
 
-    Raises:
-        UserError: what the file system refuses.
+    What the file system refuses becomes a ``UserError``.
     """
     notice = f"{place}: another process is {work} this file; waiting for its end"
     lock = place.with_name(f".{place.name}.{work}.lock")

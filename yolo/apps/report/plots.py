@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from yolo.apps.report.drawing import save_image
-from yolo.config.score_arguments import is_picture
+from yolo.config.command_line import is_picture
 from yolo.evaluate.metrics.metric import (
     RECALL_LEVELS,
     PrecisionRecall,
