@@ -24,18 +24,14 @@ from yolo.errors import did_you_mean
 class Resolved:
     """A config with nothing left to look up.
 
-    Attributes:
-        config: validated; every path is absolute.
-        data: the same as nested dicts, lists and scalars; `config_from_dict(data) == config`.
-        origins: dotted key of each value (a list counts as one) -> "default", the YAML's path
-            (from the repository's root where it lies under it), or "command line".
-        path: the YAML file that was asked for.
+    `origins` has for the dotted key of each value (a list counts as one) "default", "command line"
+    or the YAML's path, from the repository's root where it lies under it.
     """
 
-    config: TaskConfig
-    data: dict[str, Any]
+    config: TaskConfig  # validated; every path is absolute
+    data: dict[str, Any]  # nested plain values; `config_from_dict(data) == config`
     origins: dict[str, str]
-    path: Path
+    path: Path  # the YAML file that was asked for
 
     def with_values(self, values: Mapping[str, Any], origin: str) -> Resolved:
         """The config with some values replaced, each whole; `values` has them by dotted key."""

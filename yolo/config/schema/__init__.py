@@ -10,7 +10,7 @@ from pydantic import model_validator
 from yolo.config.schema.base import Section, Seed, broken_rules, key
 from yolo.config.schema.classification import ClassificationConfig
 from yolo.config.schema.data import DataConfig
-from yolo.config.schema.model import LOSS_OF_HEAD, Loss, ModelConfig
+from yolo.config.schema.model import LOSSES_OF_HEADS, Loss, ModelConfig
 from yolo.config.schema.training import EvaluationConfig, LoggingConfig, TrainingConfig
 from yolo.config.schema.transforms import transform_schema
 
@@ -30,15 +30,14 @@ class Config(Section):
     data: DataConfig = key("Data sets, and how their images are prepared.")
     training: TrainingConfig = key("The training loop.")
     evaluation: EvaluationConfig = key("Scoring on the validation set.")
-    logging: LoggingConfig = key(
-        "Lines of progress, and the folder of the runs.", default_factory=LoggingConfig
-    )
+    logging: LoggingConfig = key("Progress lines and run folders.", default_factory=LoggingConfig)
 
     @model_validator(mode="after")
     def _one_generation(self) -> Config:
         head, rules = self.model.head.type, []
-        if self.loss.type != LOSS_OF_HEAD[head]:
-            rules.append(("loss.type", f"must be {LOSS_OF_HEAD[head]!r} for the head {head!r}"))
+        loss = LOSSES_OF_HEADS.get(head, head)
+        if self.loss.type != loss:
+            rules.append(("loss.type", f"must be {loss!r} for the head {head!r}"))
         if head == "yolov1" and self.data.image_size % 64:
             rules.append(("data.image_size", "must be a multiple of 64 for the head 'yolov1'"))
         if head == "yolov1" and self.data.multi_scale is not None:

@@ -19,6 +19,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
+ByType = Field(discriminator="type")
+"""Of a union of sections: `type` chooses the member."""
+
 
 class Section(BaseModel):
     """A mapping of the config: immutable, without unknown keys, without silent conversions."""
@@ -39,9 +42,8 @@ def key(
 def broken_rules(rules: list[tuple[str, str]]) -> PydanticCustomError:
     """The error of a validator that checks more than one field's type and range.
 
-    Args:
-        rules: for each broken rule the dotted key, relative to the validated field or model and
-            "" for itself, and the words that follow the value in the message.
+    Each rule is the dotted key, relative to the validated field or model and "" for itself, and
+    the words that follow the value in the message.
     """
     context: dict[str, Any] = {"rules": rules}
     return PydanticCustomError("rule", "a rule between fields is broken", context)

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from yolo.config.schema.base import (
     AtLeastOne,
     BelowOne,
+    ByType,
     FilePath,
     NotNegative,
     PositiveFraction,
@@ -27,9 +26,7 @@ class ClassifierConfig(Section):
 
     encoder: Encoder = key("What is trained, for a detector to start from.")
     dropout: BelowOne = key("Share of the pooled numbers that training leaves out.", 0.0)
-    init: InitConfig | None = key(
-        "A trained classifier to start from; null starts from the encoder's weights.", None
-    )
+    init: InitConfig | None = key("A whole trained classifier to start from; null is none.", None)
     preprocessing: Preprocessing = None
 
 
@@ -44,13 +41,11 @@ class ClassFolderConfig(Section):
 
 
 class ClassShapesConfig(DrawnImages):
-    type: Literal["class_shapes"] = key(
-        "A drawn object per image, as a folder of class folders, generated on first use."
-    )
+    type: Literal["class_shapes"] = key("One drawn object per image, generated on first use.")
     root: FilePath = key("Folder to generate into.", Path("data/class_shapes"))
 
 
-ClassDataset = Annotated[ClassFolderConfig | ClassShapesConfig, Field(discriminator="type")]
+ClassDataset = Annotated[ClassFolderConfig | ClassShapesConfig, ByType]
 
 
 class ClassificationDataConfig(ImagesConfig):
@@ -59,9 +54,7 @@ class ClassificationDataConfig(ImagesConfig):
     train: ClassDataset = key("The data set to train on.")
     val: ClassDataset = key("The data set to evaluate on while training.")
     test: ClassDataset | None = key("The data set of `--split test`, if any.", None)
-    class_names: ClassNames | None = key(
-        "Order of the classes, the names of all class folders; null is by alphabet.", None
-    )
+    class_names: ClassNames | None = key("Order of all class folders; null is by alphabet.", None)
     image_size: Side = key("Side of the model's input in pixels.", 224)
     limit: Limit | None = key(
         "Use only N images of train and of val, the first ones of every class in turn, or only "
@@ -92,12 +85,8 @@ class ClassificationConfig(Section):
     task: Literal["classify"] = key("What is trained: a classifier of images.")
     seed: Seed = key("Decides weights, sample order and augmentation.", 0)
     model: ClassifierConfig = key("The classifier.")
-    loss: CrossEntropyConfig = key(
-        "What the classifier is trained to minimise.", default_factory=CrossEntropyConfig
-    )
+    loss: CrossEntropyConfig = key("What is minimised.", default_factory=CrossEntropyConfig)
     data: ClassificationDataConfig = key("Data sets, and how their images are prepared.")
     training: TrainingConfig = key("The training loop.")
     evaluation: ClassificationEvaluationConfig = key("Scoring on the validation set.")
-    logging: LoggingConfig = key(
-        "Lines of progress, and the folder of the runs.", default_factory=LoggingConfig
-    )
+    logging: LoggingConfig = key("Progress lines and run folders.", default_factory=LoggingConfig)

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from yolo.config.schema.base import (
     AtLeastOne,
+    ByType,
     FilePath,
     Fraction,
     NotNegative,
@@ -62,9 +63,7 @@ class YoloTextDatasetConfig(Section):
     )
     images: FilePath = key("The folder of images.")
     labels: FilePath = key("The folder of text files, named as the images.")
-    names: FilePath | None = key(
-        "YAML file with the class names under `names`; null takes data.class_names.", None
-    )
+    names: FilePath | None = key("YAML with the class `names`; null takes data.class_names.", None)
 
 
 class CsvListDatasetConfig(Section):
@@ -93,7 +92,7 @@ Dataset = Annotated[
     | YoloTextDatasetConfig
     | CsvListDatasetConfig
     | CsvBoxesDatasetConfig,
-    Field(discriminator="type"),
+    ByType,
 ]
 
 
@@ -119,9 +118,7 @@ class MultiScaleConfig(Section):
     max: Side = key("Largest side, which decides the memory.", 608)
     step: Side = key("Pixels from one size to the next.", 32)
     every: AtLeastOne = key("Steps that keep a size.", 10)
-    until_step: AtLeastOne | None = key(
-        "From this step on the size is data.image_size; null never stops.", None
-    )
+    until_step: AtLeastOne | None = key("From this step on the size is data.image_size.", None)
 
     @field_validator("max")
     @classmethod
@@ -140,9 +137,7 @@ class ImagesConfig(Section):
     test: Section | None
     class_names: ClassNames | None
     image_size: Side = key("Side of the model's input in pixels.", 416)
-    limit: Limit | None = key(
-        "Use only the first N images of train and of val, or those with the listed ids.", None
-    )
+    limit: Limit | None = key("Only the first N images of train and val, or the listed ids.", None)
     train_share: PositiveFraction = key("Share of the training images to use.", 1.0)
     sampling: Literal["uniform", "repeat_factor"] = key(
         "'uniform' shows every image once per epoch, 'repeat_factor' those with rare classes more "
@@ -226,14 +221,10 @@ class DataConfig(ImagesConfig):
         "yolo_text's `names`, or those found in the XML files or the csv by alphabet.",
         None,
     )
-    min_visibility: Fraction = key(
-        "A box of which a transform leaves a smaller share becomes an ignored region.", 0.1
-    )
+    min_visibility: Fraction = key("A box cut to a smaller share becomes an ignored region.", 0.1)
     mosaic: MosaicConfig | None = key("Join four images into one; null is off.", None)
     mixup: MixUpConfig | None = key("Blend two images; null is off.", None)
-    multi_scale: MultiScaleConfig | None = key(
-        "Vary the input size while training; null keeps data.image_size.", None
-    )
+    multi_scale: MultiScaleConfig | None = key("Train at changing input sizes; null is off.", None)
 
     def smallest_side_px(self) -> int:
         """The smallest side of the input while training."""

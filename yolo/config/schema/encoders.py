@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from yolo.config.schema.base import FilePath, Section, key
+from yolo.config.schema.base import ByType, FilePath, Section, key
 
 FileWeights = Annotated[
     FilePath | None,
@@ -42,6 +42,4 @@ class TorchvisionConfig(Section):
 
 
 # A new encoder joins a list of names above, or the union as one more section.
-Encoder = Annotated[
-    DarknetConfig | DarknetTinyConfig | TorchvisionConfig, Field(discriminator="type")
-]
+Encoder = Annotated[DarknetConfig | DarknetTinyConfig | TorchvisionConfig, ByType]

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from yolo.config.schema.base import (
     BelowOne,
+    ByType,
     FilePath,
     Fraction,
     NotNegative,
@@ -39,14 +40,9 @@ YOLOV2_COCO_ANCHORS_PX = (
 )
 """Darknet's ``yolov2.cfg``, there in cells of 32 pixels."""
 
-HEADS_OF_NECK = {
-    "yolov3": "yolov3",
-    "yolov3_spp": "yolov3",
-    "yolov3_tiny": "yolov3_tiny",
-    "yolov2": "yolov2",
-    "yolov1": "yolov1",
-}
-LOSS_OF_HEAD = {"yolov3": "yolov3", "yolov3_tiny": "yolov3", "yolov2": "yolov2", "yolov1": "yolov1"}
+HEADS_OF_NECKS = {"yolov3_spp": "yolov3"}
+LOSSES_OF_HEADS = {"yolov3_tiny": "yolov3"}
+"""Where it is not the one of the same name."""
 
 Anchors = tuple[tuple[Positive, Positive], ...]
 AutoAnchors = Literal["auto"]
@@ -121,7 +117,7 @@ class YOLOv1HeadConfig(Section):
 # A new component joins the union as one more member.
 Head = Annotated[
     YOLOv3HeadConfig | YOLOv3TinyHeadConfig | YOLOv2HeadConfig | YOLOv1HeadConfig,
-    Field(discriminator="type"),
+    ByType,
 ]
 
 
@@ -130,9 +126,7 @@ class InitConfig(Section):
         "A checkpoint of this project or a detector's .weights file of Darknet; with another "
         "number of classes the head's last layer stays at its initial values."
     )
-    min_matched: PositiveFraction = key(
-        "Share of the model's parameters that the file must fill at least.", 0.5
-    )
+    min_matched: PositiveFraction = key("Share of the parameters that the file must fill.", 0.5)
 
 
 Preprocessing = Annotated[
@@ -148,14 +142,12 @@ class ModelConfig(Section):
     encoder: Encoder = key("Turns images into maps of strides 8, 16 and 32.")
     neck: NeckConfig = key("Mixes the encoder's maps over the scales.")
     head: Head = key("Turns the neck's maps into raw boxes.")
-    init: InitConfig | None = key(
-        "A trained detector to start from; null starts from the encoder's weights.", None
-    )
+    init: InitConfig | None = key("A whole trained detector to start from; null is none.", None)
     preprocessing: Preprocessing = None
 
     @model_validator(mode="after")
     def _head_fits_neck(self) -> ModelConfig:
-        head = HEADS_OF_NECK[self.neck.type]
+        head = HEADS_OF_NECKS.get(self.neck.type, self.neck.type)
         if self.head.type != head:
             raise broken_rule(f"must be {head!r} behind the neck {self.neck.type!r}", "head.type")
         return self
@@ -163,10 +155,7 @@ class ModelConfig(Section):
 
 IgnoreThreshold = Annotated[
     Fraction,
-    Field(
-        description="A box without a truth gets no loss on its objectness where its best IoU with "
-        "any truth passes this."
-    ),
+    Field(description="A box without a truth has no objectness loss above this IoU with any."),
 ]
 
 
@@ -209,6 +198,4 @@ class YOLOv1LossConfig(Section):
 
 
 # A new component joins the union as one more member.
-Loss = Annotated[
-    YOLOv3LossConfig | YOLOv2LossConfig | YOLOv1LossConfig, Field(discriminator="type")
-]
+Loss = Annotated[YOLOv3LossConfig | YOLOv2LossConfig | YOLOv1LossConfig, ByType]

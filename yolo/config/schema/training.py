@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from yolo.config.schema.base import (
     AtLeastOne,
     BelowOne,
+    ByType,
     FilePath,
     Fraction,
     NotNegative,
@@ -25,9 +26,7 @@ class AdamConfig(Section):
     type: Literal["adam"] = key("Adam (Kingma & Ba 2015); its weight decay is an L2 term.")
     learning_rate: Positive = key("Learning rate before the schedule's factor.")
     weight_decay: NotNegativeFloat = key("Not on norms and biases.", 0.0)
-    betas: tuple[BelowOne, BelowOne] = key(
-        "Decay of the running means of gradient and squared gradient.", (0.9, 0.999)
-    )
+    betas: tuple[BelowOne, BelowOne] = key("Decays of gradient and squared gradient.", (0.9, 0.999))
 
 
 class AdamWConfig(AdamConfig):
@@ -49,7 +48,7 @@ class SGDConfig(Section):
         return nesterov
 
 
-Optimizer = Annotated[AdamConfig | AdamWConfig | SGDConfig, Field(discriminator="type")]
+Optimizer = Annotated[AdamConfig | AdamWConfig | SGDConfig, ByType]
 
 WarmupSteps = Annotated[
     NotNegative,
@@ -87,9 +86,7 @@ class StepScheduleConfig(Section):
 
 
 class CosineRestartsConfig(Section):
-    type: Literal["cosine_restarts"] = key(
-        "Cosine annealing with warm restarts (SGDR, Loshchilov & Hutter 2017)."
-    )
+    type: Literal["cosine_restarts"] = key("SGDR (Loshchilov & Hutter 2017): cosine with restarts.")
     t_0: AtLeastOne = key("Steps of the first cycle.")
     t_mult: AtLeastOne = key("Factor on the length from cycle to cycle.", 1)
     eta_min: NotNegativeFloat = key("Learning rate at the end of a cycle.", 0.0)
@@ -127,7 +124,7 @@ Schedule = Annotated[
     | OneCycleConfig
     | LinearScheduleConfig
     | PlateauConfig,
-    Field(discriminator="type"),
+    ByType,
 ]
 
 
@@ -145,47 +142,32 @@ class FreezeConfig(Section):
         "Whose batch norms keep scale, shift and statistics: none, the frozen part's, or all.",
         "frozen_part",
     )
-    unfreeze_at: AtLeastOne | None = key(
-        "The step from which on everything is trained; null never unfreezes.", None
-    )
+    unfreeze_at: AtLeastOne | None = key("The step that unfreezes everything; null is never.", None)
 
 
 class TrainingConfig(Section):
     steps: AtLeastOne = key("Optimizer steps.")
-    batch_size: AtLeastOne = key(
-        "Images per optimizer step over all devices; independent of the hardware.", 64
-    )
+    batch_size: AtLeastOne = key("Images per optimizer step, over all devices together.", 64)
     micro_batch_size: AtLeastOne = Field(
         16,
         validate_default=True,  # against a batch_size that was given
-        description="Images per forward pass and device; gradients are accumulated up to "
-        "batch_size. Lower it where memory is short.",
+        description="Images per forward pass and device; gradients accumulate to batch_size.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "'auto' is the fastest that the device runs natively.", "auto"
     )
     optimizer: Optimizer = key("What turns gradients into updates.")
     schedule: Schedule = key("The learning rate over the steps.")
-    encoder_learning_rate: Positive | None = key(
-        "The encoder's learning rate, on the same schedule; null is the optimizer's.", None
-    )
+    encoder_learning_rate: Positive | None = key("Of the encoder; null is the optimizer's.", None)
     freeze: FreezeConfig | None = key("Parts that keep their weights; null trains all.", None)
     gradient_clip: Positive | None = key("Largest norm of the gradient; null is no limit.", None)
     ema: EMAConfig | None = key("Evaluate a moving average of the weights; null is off.", None)
-    patience: AtLeastOne | None = key(
-        "Stop after so many evaluations without a higher figure; null never stops early.", None
-    )
-    checkpoint_every: AtLeastOne = key(
-        "Steps between two writings of last.pt; each evaluation writes it too.", 1000
-    )
+    patience: AtLeastOne | None = key("Stop after so many evaluations without a better one.", None)
+    checkpoint_every: AtLeastOne = key("Steps between two last.pt; evaluations write it too.", 1000)
     max_skipped: AtLeastOne = key(
-        "The run ends after so many steps in a row whose loss or gradient is not finite; each "
-        "leaves the weights as they are.",
-        50,
+        "The run ends after so many steps in a row whose loss or gradient is not finite.", 50
     )
-    sync_batch_norm: bool = key(
-        "Batch norm's statistics over all GPUs instead of each one's micro-batch.", False
-    )
+    sync_batch_norm: bool = key("Batch norm's statistics over all GPUs, not each one's own.", False)
     compile: bool = key("Compile the model with torch.compile.", False)
 
     @field_validator("micro_batch_size")

@@ -56,8 +56,7 @@ class Transform(Section):
         """Reports every wrong argument and fills in the transform's own default of `p`."""
         if not isinstance(given, Mapping):
             return given
-        rules = list(_broken_arguments(given))
-        if rules:
+        if rules := list(_broken_arguments(given)):
             raise broken_rules(rules)
         return {"p": transforms()[given["type"]]["properties"]["p"]["default"], **given}
 
