@@ -37,11 +37,7 @@ _KINDS: dict[str, type] = {
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint so that ``path`` is always either the old or the new one, whole.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Write a checkpoint so that ``path`` is always either the old or the new one, whole."""
     try:
         with _replacing(path) as temporary:
             with temporary.open("wb") as file:  # Python's own: torch's hides why it cannot write
@@ -61,9 +57,6 @@ def link_checkpoint(source: Path, target: Path) -> None:
     """Make ``target`` the same checkpoint as ``source``: a second name, or a copy, atomically.
 
     ``save_checkpoint`` never writes into an existing file, so the second name keeps its content.
-
-    Raises:
-        UserError: it cannot be written.
     """
     try:
         with _replacing(target) as temporary:
@@ -77,12 +70,7 @@ def link_checkpoint(source: Path, target: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, after checking it.
-
-    Raises:
-        UserError: no such file, not a checkpoint of this project, unreadable, damaged, or of a
-            version that this code does not know; also where a part that it lacks is asked for.
-    """
+    """Read a checkpoint to the CPU, after checking it; a part that it lacks is a ``UserError``."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint file")
     try:

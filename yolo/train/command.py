@@ -18,9 +18,8 @@ from yolo.train.interruption import Interrupted
 from yolo.train.trainer import Trainer
 
 SECONDS_TO_STOP = {"cpu": 120, "cuda": 30}
-"""How long the launcher waits for ranks that it asked to stop before it kills them. They end their
-step and write a checkpoint, and on a CPU a step of a large batch takes more than torch's 30 s; on
-GPUs it is also what a rank costs that NCCL keeps waiting for one that failed."""
+"""How long the launcher lets ranks end their step and write a checkpoint before it kills them. On
+a CPU a large batch takes more than torch's 30 s; on GPUs a rank may wait in NCCL for a lost one."""
 
 
 def train(
@@ -37,7 +36,7 @@ def train(
         argv, script: the command line as it was given, for other processes, and what they run.
 
     Returns:
-        0 done, 1 a failure that one sentence explains, 128 + signal when stopped.
+        The exit code: 1 for a failure that one sentence explains, 128 + signal when stopped.
     """
     ranks = None
     try:
@@ -73,11 +72,7 @@ def train(
 def launch(
     script: Path, arguments: Sequence[str], *, processes: int, seconds_to_stop: int = 30
 ) -> int:
-    """Run a script once for each device through torch's own launcher.
-
-    Returns:
-        The exit code: 0, that of the first rank to fail, or 128 + signal.
-    """
+    """Run a script once for each device through torch's own launcher; returns its exit code."""
     for name in ("agent.server.api", "multiprocessing.api"):  # replaced by a sentence below
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     cores = len(os.sched_getaffinity(0))

@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -16,8 +16,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def end_at_once_on_signals() -> None:
     """End the process with 128 + signal, wherever it is: while nothing is worth a checkpoint.
 
-    An exception would surface inside an import, as a traceback or as an error of the module. What
-    is written by then is written to temporary files, and no process was started.
+    An exception would surface inside an import, as a traceback or as an error of the module.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -35,10 +34,9 @@ def ignore_signals() -> None:
 
 
 def end_process(exit_code: int) -> NoReturn:
-    """End the process when its work is done, without taking the interpreter apart.
+    """End the process, its ``atexit`` functions run and its output written.
 
-    With PyTorch in it that takes seconds, in which nothing happens that the kernel would not do.
-    Functions registered with ``atexit`` run, and what was printed comes out.
+    Taking the interpreter apart would take seconds more with PyTorch in it.
     """
     ignore_signals()
     atexit._run_exitfuncs()
@@ -57,14 +55,10 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Remembers the first SIGTERM or SIGINT; later ones change nothing.
-
-    Use as a context manager: the handlers before it are restored at its end.
-    """
+    """A context that remembers the first SIGTERM or SIGINT; later ones change nothing."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
         """Whether a signal came."""

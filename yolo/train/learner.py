@@ -29,19 +29,12 @@ Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """A finished step.
+    """A finished step; one with faults was skipped: it changed nothing and has no terms."""
 
-    Attributes:
-        terms: this rank's share of the loss by term; empty if the step was skipped.
-        counts: this rank's hits and attempts by name, (2,) each; empty if the step was skipped.
-        faults: what was not finite, of all ranks; then the step changed nothing.
-        backed_off: only the gradient was not finite, and the fp16 scaler makes its scale smaller.
-    """
-
-    terms: dict[str, Tensor]
-    counts: dict[str, Tensor]
-    faults: Sequence[str] = ()
-    backed_off: bool = False
+    terms: dict[str, Tensor]  # this rank's share of the loss
+    counts: dict[str, Tensor]  # this rank's hits and attempts by name, (2,) each
+    faults: Sequence[str] = ()  # what was not finite, of all ranks
+    backed_off: bool = False  # only the gradient was not, and the fp16 scale becomes smaller
 
 
 class Learner:
@@ -56,10 +49,6 @@ class Learner:
         ema_decay: of the averaged weights; None for none.
         seed: of dropout and the like.
         accuracy: counted from the outputs that are trained on; None counts nothing.
-        freeze: what keeps its weights; None trains everything.
-
-    Attributes:
-        is_whole: whether the state is that of a whole step; not while one changes the weights.
     """
 
     def __init__(
@@ -79,17 +68,15 @@ class Learner:
         freeze: Freeze | None = None,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.images_per_step, self.precision = images_per_step, precision
-        self._schedule, self._ranks = schedule, ranks
-        self._plateau = schedule if isinstance(schedule, Plateau) else None
-        self._gradient_clip, self._seed = gradient_clip, seed
-        self._accuracy, self._freeze = accuracy, freeze
-        self.is_whole = True
-        self._base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.images_per_step, self.precision, self.freeze = images_per_step, precision, freeze
+        self.is_whole = True  # the state is that of a whole step: none is changing the weights
         self.scaler = precision.scaler(ranks.device)
         self.ema = None
         if ema_decay is not None:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self._schedule, self._ranks, self._accuracy = schedule, ranks, accuracy
+        self._gradient_clip, self._seed = gradient_clip, seed
+        self._base_rates = [group["lr"] for group in optimizer.param_groups]
         if freeze is not None:
             freeze.apply(step=0)
         self._parallel = model if ranks.world_size == 1 else in_parallel(model)
@@ -105,10 +92,6 @@ class Learner:
             for group in self.optimizer.param_groups
         }
 
-    def describe_freezing(self, step: int, *, starting: bool) -> str | None:
-        """A line for people where training starts with frozen parts, or trains them from here."""
-        return None if self._freeze is None else self._freeze.describe(step, starting=starting)
-
     def step(
         self,
         step: int,
@@ -116,19 +99,13 @@ class Learner:
         count: int,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> StepResult | None:
-        """Take optimizer step number ``step``, counted from 0.
+        """Take an optimizer step; where it is cancelled (None) or raises, nothing has changed.
 
         Args:
-            step: decides learning rate and random numbers.
+            step: counted from 0; decides learning rate and random numbers.
             micro_batches, count: of this rank; the ranks' gradients meet in the last one.
             cancelled: asked before each micro-batch; for a single process only, since a rank that
                 left the others would make them wait for ever.
-
-        Returns:
-            The result, or None if it was cancelled; then nothing has changed.
-
-        Raises:
-            Exception: of the batches or of a forward or backward pass; nothing has changed either.
         """
         self.is_whole = False
         self._reseed(step)
@@ -163,9 +140,8 @@ class Learner:
     def _begin_training(self, step: int) -> None:
         """Training mode, less what is frozen."""
         self.model.train()
-        if self._freeze is None or not self._freeze.apply(step):
-            return
-        if self._parallel is not self.model:
+        changed = self.freeze is not None and self.freeze.apply(step)
+        if changed and self._parallel is not self.model:
             # it exchanges the gradients of what was trained when it was made
             self._parallel = self.model
             gc.collect()  # the old one's hooks go with it
@@ -214,8 +190,7 @@ class Learner:
         if self._ranks.any(~(norm.isfinite() & forward.isfinite())):
             return self._skip(step, inputs, backed_off=not self._ranks.any(~forward.isfinite()))
         if self._gradient_clip is not None:
-            parameters = self.model.parameters()
-            nn.utils.clip_grads_with_norm_(parameters, self._gradient_clip, norm)
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self._gradient_clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -263,17 +238,18 @@ class Learner:
 
     def note_figure(self, figure: float) -> None:
         """Give an evaluation's figure, the same on all ranks, to a schedule that goes by it."""
-        if self._plateau is not None:
-            self._plateau.note(figure)
+        if isinstance(self._schedule, Plateau):
+            self._schedule.note(figure)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data: all that the next step depends on."""
+        noted = self._schedule.state_dict() if isinstance(self._schedule, Plateau) else None
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "schedule": None if self._plateau is None else self._plateau.state_dict(),
+            "schedule": noted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -284,5 +260,5 @@ class Learner:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
         noted = state.get("schedule")  # older checkpoints have none
-        if noted is not None and self._plateau is not None:
-            self._plateau.load_state_dict(noted)
+        if noted is not None and isinstance(self._schedule, Plateau):
+            self._schedule.load_state_dict(noted)

@@ -52,7 +52,8 @@ class RunLog:
 class FolderLog(RunLog):
     """Writes a run's folder and prints to the terminal.
 
-    In a terminal a progress bar; elsewhere (``nohup``, a pipe) one plain line for each report.
+    In a terminal a progress bar; elsewhere (``nohup``, a pipe) one plain line for each report. A
+    file that cannot be written is a ``UserError`` in every method.
 
     Args:
         start_step: where the training begins; reports of later steps, which a resumed run will
@@ -60,9 +61,6 @@ class FolderLog(RunLog):
         evaluated_step: of the last evaluation that is not made again, where that was no longer
             saved at ``start_step``; reports of later ones go too.
         save_pictures: writes the pictures of an evaluation to one file; None writes none.
-
-    Raises:
-        UserError: (as every report) a file of the log cannot be written.
     """
 
     def __init__(
@@ -103,8 +101,18 @@ class FolderLog(RunLog):
         self._write("training", step, figures)
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{figures['loss']:.3g}", refresh=False)
-        else:
-            self.message(self._line(step, figures, seconds_left))
+            return
+        left = timedelta(seconds=round(seconds_left))
+        terms, right = (
+            " ".join(f"{n[len(at) :]} {v:{form}}" for n, v in figures.items() if n.startswith(at))
+            for at, form in (("loss/", ".3g"), ("accuracy/", ".0%"))
+        )
+        self.message(
+            f"step {step}/{self._steps}  loss {figures['loss']:.4g} ({terms})  "
+            + (f"right ({right})  " if right else "")
+            + f"lr {figures['learning_rate']:.2e}  {figures['images_per_second']:.1f} images/s  "
+            f"waiting for data {figures['data_wait_share']:.0%}  {left} left"
+        )
 
     def evaluation(
         self, step: int, figures: Mapping[str, float], pictures: Sequence[np.ndarray]
@@ -128,9 +136,8 @@ class FolderLog(RunLog):
         self._events.close()
 
     def _write(self, phase: str, step: int, figures: Mapping[str, float]) -> None:
-        record: dict[str, Any] = {"phase": phase, "step": step}
-        for name, value in figures.items():
-            record[name] = value if math.isfinite(value) else None  # JSON knows no NaN
+        finite = {n: v if math.isfinite(v) else None for n, v in figures.items()}  # as JSON has it
+        record = {"phase": phase, "step": step, **finite}
         with _explain_unwritable(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self._write_events(phase, step, figures)
@@ -139,34 +146,23 @@ class FolderLog(RunLog):
         with _explain_unwritable(self._events.path):
             self._events.write_scalars(step, {f"{phase}/{n}": v for n, v in figures.items()})
 
-    def _line(self, step: int, figures: Mapping[str, float], seconds_left: float) -> str:
-        left = timedelta(seconds=round(seconds_left))
-        terms = " ".join(f"{name} {value:.3g}" for name, value in _under("loss/", figures))
-        right = " ".join(f"{name} {value:.0%}" for name, value in _under("accuracy/", figures))
-        return (
-            f"step {step}/{self._steps}  loss {figures['loss']:.4g} ({terms})  "
-            + (f"right ({right})  " if right else "")
-            + f"lr {figures['learning_rate']:.2e}  {figures['images_per_second']:.1f} images/s  "
-            f"waiting for data {figures['data_wait_share']:.0%}  {left} left"
-        )
-
 
 class EventFile:
     """One more of TensorBoard's event files in a run's folder.
 
     PyTorch's ``SummaryWriter`` hands every event to a thread, which a full disk kills unnoticed;
-    here an event is in the file when a method returns, or the error is the caller's.
+    here an event is in the file when a method returns, or an ``OSError`` is raised.
 
     Args:
         redone_from: readers forget what older files hold of this step and those after it; None to
             forget nothing.
-
-    Raises:
-        OSError: (as every method) the file cannot be written.
     """
 
     def __init__(self, folder: Path, *, redone_from: int | None = None) -> None:
-        self.path = folder / f"{_EVENTS}{_next_number(folder):010d}.{socket.gethostname()}"
+        names = [path.name.removeprefix(_EVENTS) for path in folder.glob(f"{_EVENTS}*")]
+        older = [int(name.partition(".")[0]) for name in names if name[:10].isdecimal()]
+        number = max([int(time.time()), *(number + 1 for number in older)])  # readers go by it
+        self.path = folder / f"{_EVENTS}{number:010d}.{socket.gethostname()}"
         self._file = self.path.open("xb", buffering=0)
         self._append(Event(file_version="brain.Event:2"))
         if redone_from is not None:
@@ -179,8 +175,7 @@ class EventFile:
 
     def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
         """A picture is uint8 (H, W, 3), RGB."""
-        summary = image_summary(name, picture, dataformats="HWC")
-        self._append(Event(step=step, summary=summary))
+        self._append(Event(step=step, summary=image_summary(name, picture, dataformats="HWC")))
 
     def close(self) -> None:
         self._file.close()
@@ -192,20 +187,6 @@ class EventFile:
         rest = memoryview(record.getvalue())
         while rest:  # a disk that fills up takes a part first and refuses the next
             rest = rest[self._file.write(rest) :]
-
-
-def _next_number(folder: Path) -> int:
-    """The time in seconds, but above that of every file there: readers go by it."""
-    names = [path.name.removeprefix(_EVENTS) for path in folder.glob(f"{_EVENTS}*")]
-    numbers = [int(name.partition(".")[0]) for name in names if name[:10].isdecimal()]
-    return max([int(time.time()), *(number + 1 for number in numbers)])
-
-
-def _under(prefix: str, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    """The figures of a group by the rest of their name."""
-    for name, value in figures.items():
-        if name.startswith(prefix):
-            yield name.removeprefix(prefix), value
 
 
 def _has_screen() -> bool:
@@ -230,26 +211,18 @@ def _explain_unwritable(path: Path) -> Iterator[None]:
 
 
 def _forget(path: Path, *, training: int, validation: int) -> list[dict[str, Any]]:
-    """Drop the records after each phase's last step; returns those that stay."""
+    """Drop the records after each phase's last step, and lines that a crash left half written."""
     if not path.exists():
         return []
     last = {"training": training, "validation": validation}
-    kept = {
-        (record["phase"], record["step"]): record
-        for record in _whole_records(path)
-        if record["step"] <= last.get(record["phase"], -1)
-    }
-    atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
-    return list(kept.values())
-
-
-def _whole_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Without a line that a crash left half written."""
+    kept = {}
     for line in path.read_text("utf-8", "replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+            key = phase, step = record["phase"], record["step"]
+            if step <= last.get(phase, -1):
+                kept[key] = record
+        except (ValueError, TypeError, KeyError):  # not a whole record
             continue
-        whole = isinstance(record, dict) and isinstance(record.get("step"), int)
-        if whole and isinstance(record.get("phase"), str):
-            yield record
+    atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept.values()).encode())
+    return list(kept.values())

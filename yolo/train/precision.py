@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 TIMED_PIXELS = 4 * 416 * 416
 """Most that a timed batch holds: enough to keep a CPU busy. Half a micro-batch at most, so that its
@@ -33,7 +32,7 @@ DTYPES: dict[Format, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Precision:
-    """A number format and, for the log, why it was chosen."""
+    """A number format, and why it was chosen."""
 
     name: Format
     reason: str = "as configured"
@@ -48,7 +47,7 @@ class Precision:
 
 
 def choose_precision(
-    setting: Literal["auto", "fp32", "bf16", "fp16"],
+    setting: Literal["auto"] | Format,
     *,
     model: nn.Module,
     device: torch.device,
@@ -62,7 +61,7 @@ def choose_precision(
 
     Args:
         model: takes uint8 (B, 3, S, S), returns tensors; stays as it is.
-        images, size_px: the micro-batch and input size of the training.
+        images, size_px: micro-batch and input size of the training.
     """
     by_rule = precision_by_rule(setting, device)
     if by_rule is not None:
@@ -70,19 +69,23 @@ def choose_precision(
     least = min(images, 2)  # batch norm refuses one image where the last map is a single cell
     images = max(least, min(images // 2, TIMED_PIXELS // size_px**2))
     model = copy.deepcopy(model).train()
+
+    def train(name: Format) -> None:
+        with Precision(name).autocast(device):
+            outputs = model(batch)
+        sum(output.float().square().mean() for output in outputs).backward()
+        model.zero_grad(set_to_none=True)
+
     with torch.random.fork_rng(devices=[]):
         batch = torch.randint(0, 256, (images, 3, size_px, size_px), dtype=torch.uint8)
         batch = batch.to(memory_format=torch.channels_last)
-        train = partial(_train, model, batch)
-        limits = {"warm_up_seconds": WARM_UP_SECONDS, "timed_seconds": TIMED_SECONDS}
-        return faster_format(train, "trains", **limits)
+        return faster_format(
+            train, "trains", warm_up_seconds=WARM_UP_SECONDS, timed_seconds=TIMED_SECONDS
+        )
 
 
 def precision_by_rule(setting: Literal["auto"] | Format, device: torch.device) -> Precision | None:
-    """What is configured, or what ``auto`` means without measuring; None where it has to be.
-
-    On CUDA bf16 from Ampere on, fp16 before.
-    """
+    """What is configured, or what ``auto`` means without measuring; None where one has to."""
     if setting != "auto":
         return Precision(setting)
     if device.type == "cuda":
@@ -95,20 +98,12 @@ def precision_by_rule(setting: Literal["auto"] | Format, device: torch.device) -
 
 
 def faster_format(
-    run: Callable[[Format], object],
-    verb: str,
-    *,
-    warm_up_seconds: float,
-    timed_seconds: float,
+    run: Callable[[Format], object], verb: str, *, warm_up_seconds: float, timed_seconds: float
 ) -> Precision:
     """bf16 if ``run`` takes clearly less time in it on this CPU, else fp32.
 
     The formats take turns. Rounds of the first seconds warm up and then five count; one and one
-    where they take long.
-
-    Args:
-        run: does the work in a format.
-        verb: what it does, for the reason.
+    where they take long. The reason has the verb for what ``run`` does.
     """
     start = time.perf_counter()
     rounds: list[tuple[float, float]] = []
@@ -126,11 +121,3 @@ def _seconds_of(run: Callable[[Format], object], name: Format) -> float:
     start = time.perf_counter()
     run(name)
     return time.perf_counter() - start
-
-
-def _train(model: nn.Module, batch: Tensor, name: Format) -> None:
-    """A forward and backward pass on the CPU."""
-    with Precision(name).autocast(torch.device("cpu")):
-        outputs = model(batch)
-    sum(output.float().square().mean() for output in outputs).backward()
-    model.zero_grad(set_to_none=True)

@@ -23,8 +23,8 @@ def step_schedule(
 ) -> Schedule:
     """A constant between milestones, Darknet's ``policy=steps``.
 
-    The factors are of the base rate (not of the factor before): one before the first milestone, one
-    from each milestone, an ascending step, on.
+    The factors are of the base rate (not of the factor before): one before the first milestone, and
+    one from each milestone on.
     """
     assert len(factors) == len(milestones) + 1, "one factor more than milestones"
     assert list(milestones) == sorted(set(milestones)), "milestones ascend"
@@ -40,16 +40,22 @@ def cosine_restarts(
 ) -> Schedule:
     """Cosine annealing with warm restarts: SGDR (https://arxiv.org/abs/1608.03983), equation 5.
 
+    The cosine runs on beneath the warm-up, so restarts stay where they are.
+
     Args:
         t_0: steps in the first cycle.
         t_mult: each cycle is this many times as long as the one before.
         eta_min_ratio: the lowest rate over the base rate, approached at a cycle's end.
-        warmup_steps: the cosine runs on beneath it, so restarts stay where they are.
     """
     assert t_0 > 0 and t_mult >= 1, "cycles have a length and do not shrink"
 
     def factor(step: int) -> float:
-        position, length = _place_in_cycle(step, t_0, t_mult)
+        position, length = step, t_0  # in integers, hence exact
+        if t_mult == 1:
+            position %= t_0
+        while position >= length:
+            position -= length
+            length *= t_mult
         cosine = (1 + math.cos(math.pi * position / length)) / 2
         annealed = eta_min_ratio + (1 - eta_min_ratio) * cosine
         return annealed * warmup(step, warmup_steps)
@@ -80,7 +86,9 @@ def one_cycle(
     peak_step = max(warm_share * steps - 1, 0.0)
 
     def between(start: float, end: float, place: float) -> float:
-        return _between(start, end, _half_cosine(place) if shape == "cosine" else place)
+        if shape == "cosine":  # from 0 to 1, level at both ends
+            place = (1 - math.cos(math.pi * place)) / 2
+        return _between(start, end, place)
 
     def factor(step: int) -> float:
         if step < peak_step:
@@ -93,10 +101,7 @@ def one_cycle(
 
 
 def linear(*, steps: int, end_factor: float, warmup_steps: int = 0) -> Schedule:
-    """A straight line from the base rate at step 0 to ``end_factor`` of it at the last step.
-
-    The last step is ``steps - 1``; the line runs on beneath the warm-up.
-    """
+    """A straight line, beneath the warm-up, from 1 at step 0 to ``end_factor`` at ``steps - 1``."""
     assert steps > 0
 
     def factor(step: int) -> float:
@@ -116,8 +121,7 @@ class Plateau:
     Args:
         factor: what the rate is multiplied with each time.
         patience: evaluations without a better figure that are let pass; the next one counts.
-        threshold: a figure is better where it is higher than the best by more than this. One that
-            is not a number is not better.
+        threshold: by more than this a figure has to be above the best one; NaN is not.
         min_factor: the lowest rate over the base rate.
     """
 
@@ -149,42 +153,23 @@ class Plateau:
             self._missed = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was noted, as plain numbers."""
         return {"factor": self._factor, "best": self._best, "missed": self._missed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from another's ``state_dict()``."""
         self._factor, self._best = float(state["factor"]), float(state["best"])
         self._missed = int(state["missed"])
 
 
 def warmup(step: int, warmup_steps: int) -> float:
-    """Rise to 1 by the fourth power over the first steps.
+    """Rise to 1 by the fourth power, which step ``warmup_steps - 1`` reaches.
 
-    Darknet begins with a rate of 0; here the step that is under way counts as done, so the first
-    one learns too, and step ``warmup_steps - 1`` reaches 1.
+    Darknet begins with a rate of 0; here the step under way counts, so the first one learns too.
     """
     if step >= warmup_steps:
         return 1.0
     return ((step + 1) / warmup_steps) ** WARMUP_POWER
 
 
-def _place_in_cycle(step: int, t_0: int, t_mult: int) -> tuple[int, int]:
-    """Steps since the last restart, and the length of its cycle; in integers, hence exact."""
-    if t_mult == 1:
-        return step % t_0, t_0
-    start, length = 0, t_0
-    while step >= start + length:
-        start += length
-        length *= t_mult
-    return step - start, length
-
-
 def _between(start: float, end: float, place: float) -> float:
     """From ``start`` (place 0) to ``end`` (place 1), exact at both."""
     return (1 - place) * start + place * end
-
-
-def _half_cosine(place: float) -> float:
-    """From 0 to 1, level at both ends."""
-    return (1 - math.cos(math.pi * place)) / 2

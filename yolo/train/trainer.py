@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
+from yolo.data.loader import TrainingBatches
 from yolo.errors import UserError
 from yolo.records import Batch
 from yolo.train.checkpoint import link_checkpoint, save_checkpoint
@@ -26,18 +27,6 @@ from yolo.train.progress import Evaluator, Plan, Progress, Window
 from yolo.train.run_folder import RunLock
 
 
-class Batches(Protocol):
-    """The endless stream of this rank's micro-batches."""
-
-    micro_batches_per_step: int
-
-    def from_step(self, step: int) -> Iterator[Batch]:
-        """The micro-batches of optimizer step ``step`` and all after it."""
-
-    def close(self) -> None:
-        """End the workers."""
-
-
 class Trainer:
     """Train a model, counted in optimizer steps.
 
@@ -51,7 +40,7 @@ class Trainer:
         self,
         *,
         learner: Learner,
-        batches: Batches,
+        batches: TrainingBatches,
         evaluator: Evaluator,
         plan: Plan,
         ranks: Ranks,
@@ -65,8 +54,7 @@ class Trainer:
         self.plan, self.ranks, self.folder = plan, ranks, folder
         self.log, self.metadata, self._lock = log, metadata, lock
         self._advice = advice or Advice()
-        self.progress = Progress()
-        self._window = Window()
+        self.progress, self._window = Progress(), Window()
         self._saved_step = 0
 
     def fit(self) -> Progress:
@@ -89,32 +77,31 @@ class Trainer:
         return self.progress
 
     def _fit(self, interruption: Interruption) -> None:
-        if self.progress.step >= self.plan.steps:
-            self.log.message(f"{self.folder}: finished already, at step {self.progress.step}")
+        progress, stream = self.progress, None
+        if progress.step >= self.plan.steps:
+            self.log.message(f"{self.folder}: finished already, at step {progress.step}")
         self._report_freezing(starting=True)
-        stream = None
         while True:
             if self._evaluation_is_due():
                 self._evaluate(interruption)
             if self._is_over():
                 break
             if stream is None:
-                stream = self.batches.from_step(self.progress.step)
+                stream = self.batches.from_step(progress.step)
                 self._window = Window()
             self._step(stream, interruption)
             if self.ranks.any(interruption()):
                 self._stop(interruption)
-            if self.progress.step % self.plan.checkpoint_every == 0:
+            if progress.step % self.plan.checkpoint_every == 0:
                 self.save()
-        if self.progress.best_figure is not None:
-            self.log.message(
-                f"best {self._monitored(self.progress.best_figure)} at step "
-                f"{self.progress.best_step}: {self.folder / 'best.pt'}"
-            )
+        if progress.best_figure is not None:
+            best = f"best {self._monitored(progress.best_figure)} at step {progress.best_step}"
+            self.log.message(f"{best}: {self.folder / 'best.pt'}")
 
     def _report_freezing(self, *, starting: bool) -> None:
-        line = self.learner.describe_freezing(self.progress.step, starting=starting)
-        if line is not None:
+        freeze = self.learner.freeze
+        line = freeze and freeze.describe(self.progress.step, starting=starting)
+        if line:
             self.log.message(line)
 
     def _step(self, stream: Iterator[Batch], interruption: Interruption) -> None:
@@ -141,32 +128,31 @@ class Trainer:
         else:
             self.progress.skipped_in_a_row = 0
         self._report()
-        self._check_skipped(result)
+        if result.faults:
+            self._check_skipped(result)
 
     def _note_skip(self, result: StepResult) -> None:
         """Count a skipped step; one more search for the fp16 scale is no failure yet."""
-        number, faults = self.progress.step - 1, "; ".join(result.faults)
-        if not result.backed_off:
-            self.progress.skipped_steps += 1
-            self.progress.skipped_in_a_row += 1
-            self.log.message(f"step {number}: skipped, not finite: {faults}")
-            return
-        self.progress.scaler_backoffs += 1
-        scale = self.learner.scaler.get_scale()
-        if scale < 1:
-            self.progress.skipped_in_a_row += 1
-        self.log.message(f"step {number}: fp16 scale lowered to {scale:g}, not finite: {faults}")
+        progress, scale, what = self.progress, self.learner.scaler.get_scale(), "skipped"
+        if result.backed_off:
+            progress.scaler_backoffs += 1
+            what = f"fp16 scale lowered to {scale:g}"
+        else:
+            progress.skipped_steps += 1
+        if not result.backed_off or scale < 1:
+            progress.skipped_in_a_row += 1
+        faults = "; ".join(result.faults)
+        self.log.message(f"step {progress.step - 1}: {what}, not finite: {faults}")
 
     def _check_skipped(self, result: StepResult) -> None:
         """End a training that no longer learns, on all ranks, after ``last.pt`` was written."""
         most, skipped = self.plan.max_skipped, self.progress.skipped_in_a_row
-        if most is None or skipped < most or not result.faults:
-            return
-        self.save()
-        raise UserError(
-            f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite, the "
-            f"last one for {'; '.join(result.faults)}; {self._advice.not_finite}"
-        )
+        if most is not None and skipped >= most:
+            self.save()
+            raise UserError(
+                f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite, "
+                f"the last one for {'; '.join(result.faults)}; {self._advice.not_finite}"
+            )
 
     def _report(self) -> None:
         step = self.progress.step
@@ -183,19 +169,18 @@ class Trainer:
         self._window = Window()
 
     def _evaluation_is_due(self) -> bool:
-        progress = self.progress
-        due = progress.step % self.plan.evaluate_every == 0 or progress.step == self.plan.steps
-        return due and progress.step > progress.evaluated_step
+        step = self.progress.step
+        due = step % self.plan.evaluate_every == 0 or step == self.plan.steps
+        return due and step > self.progress.evaluated_step
 
     def _evaluate(self, interruption: Interruption) -> None:
-        advice = self._advice.evaluation_memory
+        advice, step = self._advice.evaluation_memory, self.progress.step
         with explain_out_of_memory(self.ranks.device, advice), self._rescuing():
             evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
         if evaluation is None:
             self._stop(interruption)
         self.progress.note(evaluation.figure, evaluation.figures)
         self.learner.note_figure(evaluation.figure)
-        step = self.progress.step
         mark = ", the best so far" if self.progress.is_best else ""
         self.log.message(evaluation.text)
         self.log.message(f"step {step}: {self._monitored(evaluation.figure)}{mark}")
