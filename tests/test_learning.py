@@ -17,7 +17,7 @@ def best_ap50(run):
 
 
 @pytest.mark.slow
-def test_eight_real_images_are_learnt_by_heart(real_data, tmp_path):
+def test_eight_real_images_can_be_overfitted(real_data, tmp_path):
     root = real_data / "coco-mini"
     images = {
         "type": "coco",

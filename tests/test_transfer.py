@@ -55,7 +55,7 @@ def run(logs, name, *overrides, code=0):
     )
 
 
-def told_about(path, out):
+def left_initial(path, out):
     """The lines of a load report."""
     lines = out.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith(str(path)))
@@ -75,7 +75,7 @@ def test_real_images_with_other_classes(real_data, first, tmp_path, capsys):
     (tmp_path / "coco.yaml").write_text(json.dumps(config))
     overrides = [*SMALL, f"model.init.weights={first}", "training.steps=1", "evaluation.every=1"]
     run(tmp_path, "coco", "--config", str(tmp_path / "coco.yaml"), *overrides)
-    assert told_about(first, capsys.readouterr().out) == LEFT
+    assert left_initial(first, capsys.readouterr().out) == LEFT
     assert len(load_checkpoint(tmp_path / "coco/last.pt")["class_names"]) == 80
 
 
@@ -84,7 +84,7 @@ def test_the_encoder_frozen_then_trained(shapes, first, tmp_path, capsys):
     started = [*shapes, f"model.init.weights={first}", "training.steps=4", "evaluation.every=2"]
     frozen = [*started, "training.freeze.until=encoder", "training.encoder_learning_rate=1e-4"]
     run(tmp_path, "frozen", *frozen)
-    assert told_about(first, capsys.readouterr().out) == []
+    assert left_initial(first, capsys.readouterr().out) == []
     run(tmp_path, "thawed", *frozen, "training.freeze.unfreeze_at=3")
     before = load_checkpoint(first)
     start = {**before["model"], **of_averages(before)}
@@ -135,16 +135,16 @@ def test_garbage_ends_with_code_1_and_makes_no_folder(shapes, tmp_path, capsys, 
     for name in ("a.pt", "a.weights"):
         (tmp_path / name).write_bytes(content)
         run(tmp_path, "run", *shapes, f"{key}={tmp_path / name}", code=1)
-        told = capsys.readouterr().err.splitlines()
-        assert len(told) == 1 and told[0].startswith("error: ") and name in told[0]
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: ") and name in lines[0]
     assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_stage_ends_with_code_1(shapes, tmp_path, capsys):
     run(tmp_path, "run", *shapes, "training.freeze.until=encoder.layer9", code=1)
-    told = capsys.readouterr().err
-    assert "training.freeze.until: 'encoder.layer9' is no part of this encoder" in told
-    assert "encoder.convs.6" in told
+    printed = capsys.readouterr().err
+    assert "training.freeze.until: 'encoder.layer9' is no part of this encoder" in printed
+    assert "encoder.convs.6" in printed
 
 
 def test_a_resumed_run_tells_the_input_of_the_weights_that_it_began_with(shapes, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.train.test_trainer import Notes, ToyEvaluator, trainer
+from tests.train.toys import Notes, ToyEvaluator, trainer
 from yolo.train import trainer as trainer_module
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.trainer import Trainer

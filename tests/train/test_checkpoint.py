@@ -170,17 +170,17 @@ def test_aborted_at_any_file_operation_both_names_stay_whole(tmp_path, monkeypat
         with monkeypatch.context() as patch:
             for name in OPERATIONS:
                 fail_from(patch, name, calls, number, code)
-            told = None
+            message = None
             try:
                 save_checkpoint(last, content(2))
                 link_checkpoint(last, best)
             except UserError as error:
-                told = str(error)
+                message = str(error)
         steps = [load_checkpoint(path)["progress"]["step"] for path in (last, best)]
         assert steps in ([1, 1], [2, 1], [2, 2])
-        if told is None:
+        if message is None:
             break
-        assert os.strerror(code) in told
+        assert os.strerror(code) in message
     assert number > 8 and steps == [2, 2]
     assert names(tmp_path) == ["best.pt", "last.pt"]  # what could not be removed was used again
 

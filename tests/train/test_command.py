@@ -55,11 +55,11 @@ def test_only_what_ends_all_ranks_is_waited_for(failure, code, ended, monkeypatc
     monkeypatch.setattr(command, "join", lambda devices: exchange)
     assert train(None, build=lambda ranks: SimpleNamespace(fit=fit)) == code
     assert exchange.ended[0] == ended
-    told = capsys.readouterr().err
-    assert len(told.splitlines()) == (1 if code not in (0, 130) else 0)
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == (1 if code not in (0, 130) else 0)
 
 
-def test_gpus_that_are_not_there_are_told_once(monkeypatch, capsys) -> None:
+def test_gpus_that_are_not_there_are_named_once(monkeypatch, capsys) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(command, "launch", lambda *_, **__: pytest.fail("nothing to launch"))
     assert train(["cuda:0", "cuda:1"]) == 1

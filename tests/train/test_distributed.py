@@ -17,6 +17,18 @@ import torch.distributed as dist
 import torch.distributed.launcher.api as launcher
 
 from tests.detectors import ONE_RANK
+from tests.evaluate.test_detection_evaluator import NoiseNet, batches, evaluator, never, same
+from tests.train.toys import (
+    ToyBatches,
+    ToyLoss,
+    ToyNet,
+    TwoPartNet,
+    differences,
+    fit,
+    signal_at,
+    toy_accuracy,
+    trainer,
+)
 from yolo.errors import UserError
 from yolo.train import command
 from yolo.train.checkpoint import load_checkpoint
@@ -29,6 +41,8 @@ from yolo.train.distributed import (
     lost_rank,
     share_batch_norm,
 )
+from yolo.train.interruption import Interrupted
+from yolo.train.optimizers import Freeze, adam, sgd
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_OF_RANK_1 = 7
@@ -44,13 +58,13 @@ def test_two_ranks_are_one_training(tmp_path: Path, monkeypatch, capfd) -> None:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    told = capfd.readouterr().err
-    assert code == CODE_OF_RANK_1, told
-    assert f"error: rank 1 ended with exit code {CODE_OF_RANK_1}" in told
-    assert sorted(path.name for path in tmp_path.glob("done_*")) == ["done_0", "done_1"], told
+    printed = capfd.readouterr().err
+    assert code == CODE_OF_RANK_1, printed
+    assert f"error: rank 1 ended with exit code {CODE_OF_RANK_1}" in printed
+    assert sorted(path.name for path in tmp_path.glob("done_*")) == ["done_0", "done_1"], printed
 
 
-def test_alone_every_exchange_is_nothing() -> None:
+def test_single_every_exchange_is_nothing() -> None:
     ranks = join(["cpu"])
     assert ranks == ONE_RANK and ranks.is_main
     assert not is_rank()
@@ -82,7 +96,7 @@ def test_a_gpu_that_cannot_be_used(monkeypatch) -> None:
         join(["cuda:0"])
 
 
-def test_ranks_that_do_not_meet_are_told_in_a_sentence(monkeypatch) -> None:
+def test_ranks_that_do_not_meet_are_explained(monkeypatch) -> None:
     def refused(*_, **__) -> None:
         raise dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
 
@@ -109,7 +123,7 @@ def test_after_a_failure_nccl_is_not_waited_for(monkeypatch) -> None:
     assert ended == ["destroyed"] * 2
 
 
-def test_the_launcher_kills_when_it_is_told_to(monkeypatch) -> None:
+def test_the_launcher_kills_when_asked_to(monkeypatch) -> None:
     seen: list[str] = []
     variable = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
     monkeypatch.setattr(command, "run", lambda arguments: seen.append(os.environ[variable]))
@@ -159,15 +173,6 @@ def check_exchanges(ranks: Ranks) -> None:
 
 def check_training(ranks: Ranks, folder: Path) -> None:
     """The same global batches give the same weights; a step that fails on one rank fails on all."""
-    from tests.train.test_trainer import (
-        Notes,
-        ToyBatches,
-        ToyLoss,
-        ToyNet,
-        differences,
-        trainer,
-    )
-    from yolo.train.optimizers import sgd
 
     class OnceNaN(ToyLoss):
         """A loss that is no number in step 3 on rank 1, though its gradient is finite."""
@@ -182,29 +187,25 @@ def check_training(ranks: Ranks, folder: Path) -> None:
 
     def run(name: str, ranks: Ranks, *, loss: ToyLoss | None = None, **batches):
         model = ToyNet(plain=True).double()
-        log = Notes()
-        done = trainer(
+        return fit(
             folder / name,
             model=model,
             ranks=ranks,
-            log=log,
             loss=loss or ToyLoss(),
             optimizer=sgd(model, learning_rate=0.1, momentum=0.9, weight_decay=0.01),
             batches=ToyBatches(ranks=ranks, **batches),
-            more={"gradient_clip": 0.3},
+            gradient_clip=0.3,
         )
-        done.fit()
-        return done
 
     for micro_batches in (1, 2):
         both = run(f"both_{micro_batches}", ranks, micro_batches=micro_batches)
-        alone = run(f"alone_{ranks.rank}", ONE_RANK, micro_batches=2)
-        pairs = zip(both.learner.model.parameters(), alone.learner.model.parameters(), strict=True)
+        single = run(f"single_{ranks.rank}", ONE_RANK, micro_batches=2)
+        pairs = zip(both.learner.model.parameters(), single.learner.model.parameters(), strict=True)
         for ours, theirs in pairs:
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
-        assert both.progress.step == alone.progress.step
-        assert len(both.log.trained) == len(alone.log.trained) > 0
-        for (_, ours), (_, theirs) in zip(both.log.trained, alone.log.trained, strict=True):
+        assert both.progress.step == single.progress.step
+        assert len(both.log.trained) == len(single.log.trained) > 0
+        for (_, ours), (_, theirs) in zip(both.log.trained, single.log.trained, strict=True):
             np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
     spoiled = run("spoiled", ranks, micro_batches=1, loss=OnceNaN())
     assert spoiled.progress.skipped_steps == 1
@@ -215,14 +216,6 @@ def check_training(ranks: Ranks, folder: Path) -> None:
 
 def check_freezing(ranks: Ranks, folder: Path) -> None:
     """Gradients meet in what is trained now, before and after the unfreezing, and on resuming."""
-    from tests.train.test_trainer import (
-        ToyBatches,
-        TwoPartNet,
-        differences,
-        toy_accuracy,
-        trainer,
-    )
-    from yolo.train.optimizers import Freeze, adam
 
     def run(name: str, ranks: Ranks, steps: int):
         model = TwoPartNet(plain=True).double()
@@ -233,19 +226,20 @@ def check_freezing(ranks: Ranks, folder: Path) -> None:
             optimizer=adam(model, learning_rate=0.01, encoder_learning_rate=0.001),
             batches=ToyBatches(ranks=ranks, micro_batches=2),
             steps=steps,
-            more={"freeze": Freeze(model, unfreeze_at=2), "accuracy": toy_accuracy},
+            freeze=Freeze(model, unfreeze_at=2),
+            accuracy=toy_accuracy,
         )
 
     start = TwoPartNet(plain=True).double().state_dict()
-    both, alone = run("thawed", ranks, 5), run(f"thawed_alone_{ranks.rank}", ONE_RANK, 5)
+    both, single = run("thawed", ranks, 5), run(f"thawed_single_{ranks.rank}", ONE_RANK, 5)
     both.fit()
-    alone.fit()
+    single.fit()
     for name, ours in both.learner.model.state_dict().items():
-        theirs = alone.learner.model.state_dict()[name]
+        theirs = single.learner.model.state_dict()[name]
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
         assert not torch.equal(ours, start[name])
     assert len(both.log.trained) == 5
-    for (_, ours), (_, theirs) in zip(both.log.trained, alone.log.trained, strict=True):
+    for (_, ours), (_, theirs) in zip(both.log.trained, single.log.trained, strict=True):
         assert ours["accuracy/bright"] == theirs["accuracy/bright"]
         np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
     states = ranks.gather(both.state_dict())
@@ -259,9 +253,7 @@ def check_freezing(ranks: Ranks, folder: Path) -> None:
 
 
 def check_stopping(ranks: Ranks, folder: Path) -> None:
-    """With batch norm and dropout: a signal to rank 1 alone stops both, and both resume exactly."""
-    from tests.train.test_trainer import ToyBatches, differences, signal_at, trainer
-    from yolo.train.interruption import Interrupted
+    """With batch norm and dropout: a signal to rank 1 stops both, and both resume exactly."""
 
     def run(name: str, **batches):
         return trainer(folder / name, ranks=ranks, batches=ToyBatches(ranks=ranks, **batches))
@@ -288,22 +280,14 @@ def check_stopping(ranks: Ranks, folder: Path) -> None:
 
 def check_evaluation(ranks: Ranks) -> None:
     """Five batches on two ranks give what one rank finds, in the same order."""
-    from tests.evaluate.test_detection_evaluator import (
-        NoiseNet,
-        batches,
-        evaluator,
-        never,
-        same,
-    )
-
     mine = batches(size=1)[ranks.rank :: ranks.world_size]
     both = evaluator(batches=mine, ranks=ranks, metrics=()).find(NoiseNet(), never)
-    alone = evaluator(batches=batches(size=1), ranks=ONE_RANK).find(NoiseNet(), never)
-    assert both is not None and alone is not None
-    assert same(both, alone) and len(alone.scores) > 100 and both.run.images == 5
-    for name, loss in alone.run.losses.items():
+    single = evaluator(batches=batches(size=1), ranks=ONE_RANK).find(NoiseNet(), never)
+    assert both is not None and single is not None
+    assert same(both, single) and len(single.scores) > 100 and both.run.images == 5
+    for name, loss in single.run.losses.items():
         np.testing.assert_allclose(both.run.losses[name], loss, rtol=1e-6)
-    assert both.accuracy == alone.accuracy and set(alone.accuracy) >= {"class", "no_object"}
+    assert both.accuracy == single.accuracy and set(single.accuracy) >= {"class", "no_object"}
     result = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), never)
     assert result is not None
     assert ranks.gather(result.figures)[0] == result.figures
@@ -323,7 +307,7 @@ def test_processes_do_not_share_a_gpu(monkeypatch) -> None:
         join(["cuda:0"])
 
 
-def test_statistics_are_shared_by_gpus_alone() -> None:
+def test_statistics_are_shared_by_gpus_only() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     names, parameters = list(model.state_dict()), list(model.parameters())
     cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
@@ -337,7 +321,7 @@ def test_statistics_are_shared_by_gpus_alone() -> None:
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
 
 
-def test_a_lost_rank_is_told_in_a_sentence() -> None:
+def test_a_lost_rank_is_explained() -> None:
     broken = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     two = Ranks(rank=1, world_size=2, device=torch.device("cpu"))
     assert str(lost_rank(broken, two)) == (

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from tests.detectors import ONE_RANK
-from tests.train.test_trainer import (
+from tests.train.toys import (
     ToyBatches,
     ToyEvaluator,
     ToyLoss,
     ToyNet,
     differences,
+    fit,
     spoil,
     toy_batch,
     trainer,
@@ -102,15 +103,14 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_not_finite_is_named_and_leaves_no_trace(tmp_path: Path, case: str) -> None:
     """The third step is spoiled: the state stays that of two steps without any fault."""
-    parts, told = CASES[case]
+    parts, message = CASES[case]
     parts = {name: build() for name, build in parts.items()}
     same = Spoiled(case, 1.0) if case == "masked output" else None
-    good = trainer(tmp_path / "a", **{**QUIET, "steps": 2}, model=same)
-    good.fit()
+    good = fit(tmp_path / "a", **{**QUIET, "steps": 2}, model=same)
     bad = trainer(tmp_path / "b", **QUIET, **parts)
     progress = bad.fit()
     assert (progress.step, progress.skipped_steps, progress.skipped_in_a_row) == (3, 1, 1)
-    assert f"step 2: skipped, not finite: {told}" in bad.log.said
+    assert f"step 2: skipped, not finite: {message}" in bad.log.messages
     assert differences(state_of(good), state_of(bad)) == []
     saved = load_checkpoint(tmp_path / "b" / "last.pt")
     assert find_nonfinite(saved) == [] and saved["progress"]["skipped_steps"] == 1
@@ -122,8 +122,8 @@ def test_a_gradient_that_is_not_finite_only_once_is_still_named(tmp_path: Path) 
 
     run = trainer(tmp_path, model=Once("gradient"), **QUIET)
     assert run.fit().skipped_steps == 1
-    told = "the gradient of out.weight (image ids 0, 1, 2, 3)"
-    assert f"step 2: skipped, not finite: {told}" in run.log.said
+    message = "the gradient of out.weight (image ids 0, 1, 2, 3)"
+    assert f"step 2: skipped, not finite: {message}" in run.log.messages
 
 
 def test_a_compiled_model_is_not_compiled_anew_to_find_the_layer(tmp_path: Path) -> None:
@@ -140,21 +140,23 @@ def test_a_compiled_model_is_not_compiled_anew_to_find_the_layer(tmp_path: Path)
     run = trainer(tmp_path / "b", **QUIET, model=Spoiled("masked output", math.inf))
     run.learner.model.compile(backend=backend)
     assert run.fit().skipped_steps == 1 and len(compilations) <= 2 * needed
-    assert f"step 2: skipped, not finite: the output of conv ({IMAGES_OF_STEP_2})" in run.log.said
+    assert (
+        f"step 2: skipped, not finite: the output of conv ({IMAGES_OF_STEP_2})" in run.log.messages
+    )
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "message"),
     [("output", f"loss xy, wh ({IMAGES_OF_STEP_2})"), ("gradient", "out.weight (image ids 2, 3)")],
 )
 def test_a_large_step_keeps_its_first_images_only(
-    tmp_path: Path, monkeypatch, where: str, told: str
+    tmp_path: Path, monkeypatch, where: str, message: str
 ) -> None:
     """Without the layer's name then, but with the loss, and with the images as suspects."""
     monkeypatch.setattr(failures, "KEPT_BYTES", 1)
     run = trainer(tmp_path, **QUIET, model=Spoiled(where))
     assert run.fit().skipped_steps == 1
-    assert any(text.endswith(told) for text in run.log.said)
+    assert any(text.endswith(message) for text in run.log.messages)
 
 
 def test_what_a_step_keeps_is_bounded_and_lies_in_no_shared_memory(monkeypatch) -> None:
@@ -183,7 +185,7 @@ def test_with_the_scaler_only_gradients_lower_the_scale(
     assert (progress.skipped_steps, progress.scaler_backoffs) == (skipped, backed_off)
     assert run.learner.scaler.get_scale() == scale / 2**backed_off
     assert progress.skipped_in_a_row == skipped
-    assert any(f"not finite: {'loss' if skipped else 'the grad'}" in t for t in run.log.said)
+    assert any(f"not finite: {'loss' if skipped else 'the grad'}" in t for t in run.log.messages)
 
 
 class AlwaysNaN(ToyLoss):
@@ -199,7 +201,7 @@ def test_the_run_ends_after_so_many_in_a_row(tmp_path: Path, bad: set[int], ends
     """Steps 1, 2, 3, or 1, 2 and 4, 5: only what follows each other counts."""
     loss = AlwaysNaN()
     loss.bad = bad
-    run = trainer(tmp_path, loss=loss, more={"max_skipped": 3}, evaluate_every=100)
+    run = trainer(tmp_path, loss=loss, max_skipped=3, evaluate_every=100)
     if ends_at is None:
         assert run.fit().skipped_steps == 4
         return
@@ -209,7 +211,7 @@ def test_the_run_ends_after_so_many_in_a_row(tmp_path: Path, bad: set[int], ends
     assert (state["progress"]["step"], state["progress"]["skipped_in_a_row"]) == (ends_at, 3)
     assert run.batches.closed == 1 and run.log.closed
 
-    resumed = trainer(tmp_path, evaluate_every=100, more={"max_skipped": 3})  # the data is mended
+    resumed = trainer(tmp_path, evaluate_every=100, max_skipped=3)  # with corrected data
     resumed.load_state_dict(state)
     progress = resumed.fit()
     assert (progress.step, progress.skipped_steps, progress.skipped_in_a_row) == (6, 3, 0)
@@ -218,30 +220,28 @@ def test_the_run_ends_after_so_many_in_a_row(tmp_path: Path, bad: set[int], ends
 def test_a_state_that_is_not_finite_replaces_no_file(tmp_path: Path) -> None:
     trainer(tmp_path, steps=2, evaluate_every=1).fit()
     before = {name: (tmp_path / name).read_bytes() for name in ("last.pt", "best.pt")}
-    run = trainer(tmp_path, evaluate_every=100, evaluator=ToyEvaluator([1e9] * 3))
-    run.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
+    run = trainer(tmp_path, evaluate_every=100, evaluator=ToyEvaluator([1e9] * 3), resuming=True)
     momentum = run.learner.optimizer.state[run.learner.model.out.weight]["exp_avg"]
     momentum[0, 0] = math.inf  # by no step's fault
     with pytest.raises(UserError) as error:
         run.save()
-    told = str(error.value)
-    assert told.startswith(f"{tmp_path / 'last.pt'}: not written at step 2")
-    assert "(optimizer.state." in told and "exp_avg)" in told
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / 'last.pt'}: not written at step 2")
+    assert "(optimizer.state." in message and "exp_avg)" in message
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
 
 
 def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
-    run = trainer(tmp_path, **QUIET, more={"max_skipped": 1})
+    run = trainer(tmp_path, **QUIET, max_skipped=1)
     with torch.no_grad():
         run.learner.model.conv.bias[2] = math.nan
     with pytest.raises(UserError, match=r"no longer finite \(model\.conv\.bias"):
         run.fit()
-    assert any("from the weights conv.bias (image ids 0, 1)" in text for text in run.log.said)
+    assert any("from the weights conv.bias (image ids 0, 1)" in text for text in run.log.messages)
     assert not (tmp_path / "last.pt").exists() and run.ranks == ONE_RANK
 
 
 def test_figures_that_are_no_numbers_stay_out_of_the_file(tmp_path: Path) -> None:
-    run = trainer(tmp_path, evaluator=ToyEvaluator([math.nan]), steps=1)
-    run.fit()
+    fit(tmp_path, evaluator=ToyEvaluator([math.nan]), steps=1)
     assert load_checkpoint(tmp_path / "last.pt")["progress"]["figures"] == {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.train.test_trainer import ToyBatches, toy_accuracy, trainer
+from tests.train.toys import ToyBatches, toy_accuracy, trainer
 from yolo.train.precision import Precision
 
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "is_nonzero")
@@ -35,7 +35,8 @@ def test_a_step_waits_once_for_its_device(tmp_path: Path) -> None:
         run = trainer(
             tmp_path / precision,
             precision=Precision(precision),
-            more={"gradient_clip": 1.0, "accuracy": toy_accuracy},
+            gradient_clip=1.0,
+            accuracy=toy_accuracy,
         )
         batches = ToyBatches(micro_batches=2)
         stream = batches.from_step(0)

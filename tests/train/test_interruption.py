@@ -54,13 +54,13 @@ assert "torch" not in sys.modules
 os.kill(os.getpid(), int(sys.argv[1]))
 sys.exit(7)
 """
-    for when, code, told in (
+    for when, code, printed in (
         ("during", 128 + number, f"stopped by {signal.Signals(number).name}\n"),
         ("after", 7, ""),
     ):
         command = [sys.executable, "-c", script, str(int(number)), when]
         ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert (ended.returncode, ended.stderr) == (code, told)
+        assert (ended.returncode, ended.stderr) == (code, printed)
 
 
 def test_the_end_of_a_process_loses_nothing_but_time() -> None:

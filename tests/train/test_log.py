@@ -151,8 +151,8 @@ def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path: Path) -> None:
     assert scalars(tmp_path, "validation/AP") == [(2, 0.2)]
 
 
-def test_an_evaluation_that_is_made_again_is_told_once(tmp_path: Path) -> None:
-    """A kill came after step 4 was evaluated and told, before a checkpoint knew of it."""
+def test_an_evaluation_that_is_made_again_is_kept_once(tmp_path: Path) -> None:
+    """A kill came after step 4 was evaluated and reported, before a checkpoint knew of it."""
     first = FolderLog(folder=tmp_path, steps=6)
     for step in (2, 4):
         first.training(step, figures(step), seconds_left=1.0)

@@ -1,12 +1,31 @@
+import copy
+import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.errors import UserError
-from yolo.train.run_folder import LOCK_NAME, RunLock, create_run_folder, newest_checkpoint
+from yolo.factory.training import describe_origin, with_defaults
+from yolo.train import checkpoint
+from yolo.train.checkpoint import load_checkpoint, save_checkpoint
+from yolo.train.run_folder import (
+    LOCK_NAME,
+    Origin,
+    RunLock,
+    check_same_config,
+    create_run_folder,
+    newest_checkpoint,
+    newest_whole_checkpoint,
+)
+
+sys.path.insert(0, str(REPOSITORY_ROOT))
+import main as training
 
 
 def test_a_run_is_called_after_the_time_and_its_config(tmp_path: Path) -> None:
@@ -68,16 +87,16 @@ def test_one_run_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_leaves_the_folder_free_though_its_worker_lives_on(tmp_path: Path) -> None:
-    told, tell = os.pipe()
+    reader, writer = os.pipe()
     run = os.fork()
     if run == 0:
         RunLock(tmp_path)
         worker = os.fork()
         if worker == 0:
             signal.pause()
-        os.write(tell, str(worker).encode())
+        os.write(writer, str(worker).encode())
         signal.pause()
-    worker = int(os.read(told, 20))
+    worker = int(os.read(reader, 20))
     try:
         with pytest.raises(UserError, match=f"process {run} on"):
             RunLock(tmp_path)
@@ -93,3 +112,185 @@ def test_a_folder_without_room_for_a_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).mkdir()
     with pytest.raises(UserError, match=r"run\.lock: cannot be written"):
         RunLock(tmp_path)
+
+
+# Going on with a run
+
+RUN = Path("logs/run")
+
+
+@pytest.fixture
+def config():
+    return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml").data
+
+
+def check(before, now):
+    check_same_config(RUN, with_defaults(before), with_defaults(now))
+
+
+def describe(before, config):
+    origin = Origin(RUN / "last.pt", {"config": before, "progress": {"step": 30}}, None)
+    return list(describe_origin(origin, config))
+
+
+def test_what_may_change_and_what_may_not(config):
+    changed = copy.deepcopy(config)
+    changed["training"]["steps"] += 1
+    changed["evaluation"]["both"] = True  # another figure beside those that decide
+    changed["data"]["on_error"] = "skip"  # what stopped on a bad image may go on without it
+    changed["data"]["max_bad_share"] = 0.5
+    check(config, changed)
+    changed["training"]["encoder_learning_rate"] = 1e-5
+    changed["training"]["freeze"] = {"until": "encoder", "batch_norm": "trained"}
+    with pytest.raises(UserError) as error:
+        check(config, changed)
+    message = str(error.value)
+    assert "training.encoder_learning_rate: None -> 1e-05" in message
+    assert "training.freeze.until: None -> encoder" in message and "training.steps:" not in message
+
+
+def test_a_checkpoint_older_than_a_setting_has_its_default(config):
+    old = copy.deepcopy(config)
+    for section, names in {
+        "training": ("freeze", "encoder_learning_rate"),
+        "model": ("init", "preprocessing"),
+        "evaluation": ("metric", "voc_iou"),
+    }.items():
+        for name in names:
+            del old[section][name]
+    check(old, config)
+    changed = copy.deepcopy(config)
+    changed["evaluation"]["voc_iou"] = 0.7
+    with pytest.raises(UserError, match=r"evaluation\.voc_iou: 0\.5 -> 0\.7"):
+        check(old, changed)
+
+
+def test_a_config_of_another_version_is_compared_as_it_stands(config):
+    old = copy.deepcopy(config)
+    old["training"]["forgotten"] = 3
+    with pytest.raises(UserError, match=r"training\.forgotten: 3 -> None"):
+        check(old, config)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "was", "now"),
+    [
+        # half a cosine from the peak at 0 to 1/250000 of it, at 3/4 and at 3/8 of the way
+        ("{type: one_cycle, warm_share: 0.0}", "1.46e-01", "6.91e-01"),
+        ("{type: linear, end_factor: 0.0}", "2.50e-01", "6.25e-01"),
+    ],
+)
+def test_a_schedule_that_is_stretched_is_described(schedule, was, now):
+    def loaded(steps):
+        overrides = [f"training.steps={steps}", f"training.schedule={schedule}"]
+        overrides += ["training.optimizer.learning_rate=1.0", "data.mosaic={off_for_last: 41}"]
+        return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", overrides)
+
+    before, longer = loaded(41), loaded(81)
+    lines = describe(before.data, longer.config)
+    assert lines[0] == "training.steps: 41 -> 81"
+    assert f"at step 30 the learning rate is {now} where it was to be {was};" in lines[1]
+    assert lines[2:] == ["  data.mosaic ends at step 40 instead of 0"]
+    assert describe(before.data, before.config) == []
+
+
+def test_other_schedules_do_not_depend_on_the_number_of_steps(config):
+    longer = load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", ["training.steps=77"])
+    assert config["training"]["schedule"]["type"] == "cosine_restarts"
+    assert config["data"]["mosaic"] is None
+    (line,) = describe(config, longer.config)
+    assert line.endswith("-> 77")
+
+
+def flip_a_bit(path: Path) -> None:
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 4
+    path.unlink()  # the best one may be a second name of the same file
+    path.write_bytes(damaged)
+
+
+def test_the_newest_whole_checkpoint(tmp_path):
+    for name, step in (("best.pt", 3), ("last.pt", 5)):
+        save_checkpoint(tmp_path / name, {"progress": {"step": step}})
+    origin = newest_whole_checkpoint(tmp_path)
+    assert (origin.path.name, origin.complaint) == ("last.pt", None)
+    flip_a_bit(tmp_path / "last.pt")
+    origin = newest_whole_checkpoint(tmp_path)
+    assert (origin.path.name, origin.content["progress"]["step"]) == ("best.pt", 3)
+    assert origin.complaint == (
+        f"{tmp_path / 'last.pt'}: the checkpoint is damaged: its checksum does not match; going "
+        f"on from {tmp_path / 'best.pt'}, which is of step 3"
+    )
+    flip_a_bit(tmp_path / "best.pt")
+    with pytest.raises(UserError, match=r"last\.pt: .*best\.pt: .*nothing is left to go on from"):
+        newest_whole_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    """The best one would replace it, though all that lacks is a permission."""
+    for name, step in (("best.pt", 3), ("last.pt", 5)):
+        save_checkpoint(tmp_path / name, {"progress": {"step": step}})
+
+    def refused(path):
+        if path.name == "last.pt":
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint, "_check", refused)
+    with pytest.raises(UserError, match=r"last\.pt: the checkpoint cannot be read .*denied"):
+        newest_whole_checkpoint(tmp_path)
+
+
+TINY = {
+    "extends": str(REPOSITORY_ROOT / "configs/quickstart.yaml"),
+    "model": {
+        "encoder": {"width": 0.125},
+        "head": {"anchors": [[side, side] for side in (8, 9, 10, 13, 15, 17, 24, 36, 48)]},
+    },
+    "data": {
+        "train": {"images": 8},
+        "val": {"images": 4},
+        "test": {"images": 4},
+        "image_size": 64,
+        "workers": 0,
+    },
+    "training": {"steps": 6, "batch_size": 4, "micro_batch_size": 4, "precision": "fp32"},
+    "evaluation": {"every": 2, "pictures": 0},
+    "logging": {"every": 1},
+}
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_its_best(tmp_path, capsys):
+    """To the very bits of the run that was never stopped, and with one report of each step."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = copy.deepcopy(TINY)
+    for split in ("train", "val", "test"):
+        config["data"][split]["root"] = str(tmp_path / "shapes")
+    config["logging"]["directory"] = str(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(json.dumps(config))  # json is YAML
+    argv = ["--config", str(tmp_path / "tiny.yaml"), "--gpu", "cpu"]
+    assert training.main([*argv, "--name", "whole"]) == 0
+    assert training.main([*argv, "--name", "cut", "training.steps=2"]) == 0
+    cut = tmp_path / "cut"
+    best = (cut / "best.pt").read_bytes()
+    assert training.main(["--resume", str(cut), "--gpu", "cpu", "training.steps=4"]) == 0
+    (cut / "best.pt").unlink()
+    (cut / "best.pt").write_bytes(best)  # as if step 4 had been worse, whatever it was
+    flip_a_bit(cut / "last.pt")
+    capsys.readouterr()
+    assert training.main(["--resume", str(cut), "--gpu", "cpu", "training.steps=6"]) == 0
+    message = capsys.readouterr().out
+    assert f"going on from {cut / 'best.pt'}, which is of step 2" in message
+    assert "training.steps: 2 -> 6\n" in message
+    ours, whole = load_checkpoint(cut / "last.pt"), load_checkpoint(tmp_path / "whole" / "last.pt")
+    for name, value in whole["model"].items():
+        assert torch.equal(ours["model"][name], value), name
+    message = [
+        (record["phase"], record["step"])
+        for record in map(json.loads, (cut / "metrics.jsonl").read_text().splitlines())
+    ]
+    steps = [("training", step) for step in range(1, 7)]
+    assert sorted(message) == [*steps, *(("validation", step) for step in (2, 4, 6))]
+    assert training.main(["--resume", str(cut), "--gpu", "cpu"]) == 0
+    assert "finished already, at step 6" in capsys.readouterr().out
+    torch.set_num_threads(threads)

@@ -9,22 +9,33 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.detectors import ONE_RANK
+from tests.train.toys import (
+    DEFAULTS,
+    IMAGES,
+    STEPS,
+    ToyBatches,
+    ToyEvaluator,
+    ToyLoss,
+    ToyNet,
+    TwoPartNet,
+    differences,
+    fit,
+    signal_at,
+    spoil,
+    toy_accuracy,
+    toy_batch,
+    toy_image,
+    trainer,
+)
 from yolo.errors import UserError
-from yolo.records import Batch, Targets
 from yolo.train.checkpoint import load_checkpoint
-from yolo.train.distributed import Ranks
 from yolo.train.interruption import Interrupted
-from yolo.train.learner import Learner
-from yolo.train.log import RunLog
 from yolo.train.optimizers import Freeze, adam, adamw, sgd
 from yolo.train.precision import Precision
-from yolo.train.progress import Evaluation, Plan, Progress
+from yolo.train.progress import Progress
 from yolo.train.run_folder import RunLock
 from yolo.train.schedules import Plateau
 from yolo.train.trainer import Trainer
-
-STEPS, IMAGES = 6, 4
 
 
 @pytest.fixture(autouse=True)
@@ -36,252 +47,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class ToyNet(nn.Module):
-    """Everything that a resumed run can get wrong: batch norm's statistics and dropout's chance."""
-
-    def __init__(self, *, plain: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(7)
-        self.conv = nn.Conv2d(3, 6, 3)
-        self.between = (
-            nn.Sequential() if plain else nn.Sequential(nn.BatchNorm2d(6), nn.Dropout(0.3))
-        )
-        self.out = nn.Linear(6, 4)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.conv(images.to(self.conv.weight.dtype) / 255)
-        return self.out(self.between(x).relu().mean((2, 3)))
-
-
-class TwoPartNet(nn.Module):
-    """Something to freeze: an encoder of two stages, and a head with a batch norm of its own."""
-
-    def __init__(self, *, plain: bool = False) -> None:
-        super().__init__()
-        torch.manual_seed(8)
-        self.encoder = nn.Module()
-        self.encoder.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(a, b, 3, bias=plain), nn.Identity() if plain else nn.BatchNorm2d(b)
-            )
-            for a, b in ((3, 6), (6, 6))
-        )
-        self.norm = nn.Identity() if plain else nn.BatchNorm2d(6)
-        self.out = nn.Linear(6, 4)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = images.to(self.out.weight.dtype) / 255
-        for stage in self.encoder.stages:
-            x = stage(x).relu()
-        return self.out(self.norm(x).mean((2, 3)))
-
-
-class ToyLoss(nn.Module):
-    """Squared distance of the 4 outputs from an image's one box, as two terms."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.images_seen: list[int | None] = []
-
-    def forward(
-        self,
-        outputs: Tensor,
-        targets: Targets,
-        images_in_step: int,
-        images_seen: int | None = None,
-    ) -> dict[str, Tensor]:
-        self.images_seen.append(images_seen)
-        wanted = targets.boxes_cxcywh_norm.to(torch.promote_types(outputs.dtype, torch.float32))
-        distance = (outputs.to(wanted.dtype) - wanted).square().sum(0) / images_in_step  # (4,)
-        return {"xy": distance[:2].sum(), "wh": distance[2:].sum()}
-
-
-def toy_image(step: int, place: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1000 * step + place)
-    pixels = torch.randint(0, 256, (3, 8, 8), generator=generator, dtype=torch.uint8)
-    return pixels, torch.rand(4, generator=generator)
-
-
-def toy_batch(step: int, places: range) -> Batch:
-    images, boxes = zip(*(toy_image(step, place) for place in places), strict=True)
-    count = len(places)
-    targets = Targets(
-        boxes_cxcywh_norm=torch.stack(boxes),
-        labels=torch.zeros(count, dtype=torch.int64),
-        image_index=torch.arange(count),
-        ignored=torch.zeros(count, dtype=torch.bool),
-        max_per_image=1,
-    )
-    pixels = torch.stack(images).contiguous(memory_format=torch.channels_last)
-    return Batch(pixels, targets, torch.tensor(places), torch.full((count, 2), 8))
-
-
-class ToyBatches:
-    """The same images in a step, however many micro-batches and ranks share them."""
-
-    def __init__(
-        self,
-        *,
-        micro_batches: int = 2,
-        ranks: Ranks = ONE_RANK,
-        before: Callable[[int, int], None] = lambda step, index: None,
-        change: Callable[[int, int, Batch], Batch] = lambda step, index, batch: batch,
-    ) -> None:
-        self.micro_batches_per_step = micro_batches
-        self._ranks, self._before, self._change = ranks, before, change
-        self.closed = 0
-
-    def from_step(self, step: int) -> Iterator[Batch]:
-        count = IMAGES // self._ranks.world_size // self.micro_batches_per_step
-        while True:
-            for index in range(self.micro_batches_per_step):
-                self._before(step, index)
-                first = (self._ranks.rank * self.micro_batches_per_step + index) * count
-                yield self._change(step, index, toy_batch(step, range(first, first + count)))
-            step += 1
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class ToyEvaluator:
-    """The figures of a list, or one that depends on every weight and statistic."""
-
-    monitor = "toy"
-
-    def __init__(
-        self, figures: list[float] | None = None, before: Callable[[], None] = lambda: None
-    ) -> None:
-        self._figures, self._before = figures, before
-        self.seen: list[dict[str, Tensor]] = []
-
-    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
-        self._before()
-        if interrupted():
-            return None
-        state = {name: value.clone() for name, value in model.state_dict().items()}
-        self.seen.append(state)
-        figure = -sum(value.double().abs().sum().item() for value in state.values())
-        if self._figures is not None:
-            figure = self._figures[len(self.seen) - 1]
-        return Evaluation(
-            figure=figure, figures={"toy": figure}, images_per_second=1.0, text="a table"
-        )
-
-
-class Notes(RunLog):
-    """Remembers what was reported."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.trained: list[tuple[int, dict[str, float]]] = []
-        self.evaluated: list[int] = []
-        self.closed = False
-
-    def message(self, text: str) -> None:
-        self.said.append(text)
-
-    def training(self, step, figures, *, seconds_left) -> None:
-        self.trained.append((step, dict(figures)))
-
-    def evaluation(self, step, figures, pictures) -> None:
-        self.evaluated.append(step)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-PLAN = {
-    "steps": STEPS,
-    "images_per_step": IMAGES,
-    "evaluate_every": 3,
-    "checkpoint_every": 2,
-    "log_every": 1,
-    "ema_decay": 0.9,
-    "seed": 5,
-}
-
-
-LEARNER = ("images_per_step", "gradient_clip", "ema_decay", "seed", "accuracy", "freeze")
-
-
-def trainer(folder: Path, **parts) -> Trainer:
-    """A training whose parts a test replaces; entries of the plan are parts too."""
-    numbers = {name: parts.pop(name, value) for name, value in PLAN.items()}
-    numbers |= parts.pop("more", {})
-    model = parts.pop("model", None) or ToyNet()
-    ranks = parts.pop("ranks", ONE_RANK)
-    folder.mkdir(exist_ok=True)
-    learner = Learner(
-        model=model,
-        loss=parts.pop("loss", None) or ToyLoss(),
-        optimizer=parts.pop("optimizer", None)
-        or adam(model, learning_rate=0.01, weight_decay=0.01),
-        schedule=parts.pop("schedule", lambda step: 1 / (1 + step)),
-        precision=parts.pop("precision", Precision("fp32")),
-        ranks=ranks,
-        **{name: numbers.pop(name) for name in LEARNER if name in numbers},
-    )
-    defaults = {
-        "batches": ToyBatches(),
-        "evaluator": ToyEvaluator(),
-        "log": Notes(),
-        "metadata": {"micro_batch_size": 2, "image_size_px": 8},
-    }
-    return Trainer(
-        learner=learner, plan=Plan(**numbers), ranks=ranks, folder=folder, **{**defaults, **parts}
-    )
-
-
-def differences(a, b, where: str = "") -> list[str]:
-    """Where two checkpoints are not the same to the last bit."""
-    if isinstance(a, Tensor):
-        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
-        return [] if same else [where]
-    if isinstance(a, dict):
-        if a.keys() != b.keys():
-            return [f"{where}: keys"]
-        return [d for key in a for d in differences(a[key], b[key], f"{where}.{key}")]
-    if isinstance(a, list | tuple) and len(a) == len(b):
-        return [
-            d
-            for i, pair in enumerate(zip(a, b, strict=True))
-            for d in differences(*pair, f"{where}[{i}]")
-        ]
-    return [] if a == b else [f"{where}: {a} != {b}"]
-
-
-def signal_at(step: int, index: int) -> Callable[[int, int], None]:
-    """SIGTERM while this micro-batch is being fetched."""
-
-    def before(at_step: int, at_index: int) -> None:
-        if (at_step, at_index) == (step, index):
-            signal.raise_signal(signal.SIGTERM)
-
-    return before
-
-
 def signal_in_evaluation(number: int) -> Callable[[], None]:
     calls = iter(range(1, 100))
     return lambda: signal.raise_signal(signal.SIGTERM) if next(calls) == number else None
-
-
-def stopping_in_step(step: int, index: int) -> dict[str, Any]:
-    return {"batches": ToyBatches(before=signal_at(step, index))}
-
-
-def stopping_in_evaluation(number: int) -> dict[str, Any]:
-    return {"evaluator": ToyEvaluator(before=signal_in_evaluation(number))}
 
 
 def stops() -> Iterator[tuple[str, dict[str, Any], int]]:
     """Every place where a signal can come, and the step whose checkpoint it leaves."""
     for step in range(STEPS):
         for index in (0, 1):  # of two: the first one leaves a step unfinished
-            yield f"{step}, micro-batch {index}", stopping_in_step(step, index), step + index
+            batches = ToyBatches(before=signal_at(step, index))
+            yield f"{step}, micro-batch {index}", {"batches": batches}, step + index
     for number in (1, 2):
-        step = number * PLAN["evaluate_every"]
-        yield f"evaluation {number}", stopping_in_evaluation(number), step
+        evaluator = ToyEvaluator(before=signal_in_evaluation(number))
+        yield f"evaluation {number}", {"evaluator": evaluator}, number * DEFAULTS["evaluate_every"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -298,54 +77,41 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tmp_path: Path, precisi
         assert caught.value.exit_code == 128 + signal.SIGTERM
         assert stopped.batches.closed == 1 and stopped.log.closed
 
-        checkpoint = load_checkpoint(folder / "last.pt")
-        assert checkpoint["progress"]["step"] == step, name
+        assert load_checkpoint(folder / "last.pt")["progress"]["step"] == step, name
         torch.manual_seed(999)  # a new process has other random numbers
         model = ToyNet()
         nn.init.zeros_(model.out.weight)
-        resumed = trainer(folder, model=model, precision=Precision(precision))
-        resumed.load_state_dict(checkpoint)
-        resumed.fit()
+        resumed = fit(folder, model=model, precision=Precision(precision), resuming=True)
         assert sorted(stopped.log.evaluated + resumed.log.evaluated) == [3, 6], name
         for file, content in expected.items():
             assert differences(content, load_checkpoint(folder / file)) == [], (name, file)
         assert sorted(path.name for path in folder.iterdir()) == ["best.pt", "last.pt"]
 
 
-def failing_at(step: int, index: int) -> Callable[[int, int], None]:
-    def before(at_step: int, at_index: int) -> None:
-        if (at_step, at_index) == (step, index):
-            raise UserError("an image cannot be decoded")
-
-    return before
-
-
 def test_what_was_learnt_before_a_failure_is_kept(tmp_path: Path) -> None:
     """An image that cannot be read costs no step, wherever it is: the run goes on to the bit."""
     rarely = {"checkpoint_every": 100, "evaluate_every": 5}
-    whole = trainer(tmp_path / "whole", **rarely)
-    whole.fit()
-    calls = iter([UserError("an image cannot be decoded"), None])
+    whole = fit(tmp_path / "whole", **rarely)
 
-    def once() -> None:
-        if (error := next(calls)) is not None:
-            raise error
+    def failing_at(*place: int) -> Callable[..., None]:
+        def before(*here: int) -> None:
+            if here == place:
+                raise UserError("an image cannot be decoded")
+
+        return before
 
     for name, step, parts in (
         ("first", 3, {"batches": ToyBatches(before=failing_at(3, 0))}),
         ("second", 3, {"batches": ToyBatches(before=failing_at(3, 1))}),  # statistics have moved
-        ("evaluation", 5, {"evaluator": ToyEvaluator(before=once)}),
+        ("evaluation", 5, {"evaluator": ToyEvaluator(before=failing_at())}),
     ):
         stopped = trainer(tmp_path / name, **parts, **rarely)
         with pytest.raises(UserError, match="an image cannot be decoded"):
             stopped.fit()
         last = tmp_path / name / "last.pt"
-        assert stopped.log.said[-1] == f"{last}: keeps what was learnt until step {step}"
-        checkpoint = load_checkpoint(last)
-        assert checkpoint["progress"]["step"] == step
-        resumed = trainer(tmp_path / name, **rarely)
-        resumed.load_state_dict(checkpoint)
-        resumed.fit()
+        assert stopped.log.messages[-1] == f"{last}: keeps what was learnt until step {step}"
+        assert load_checkpoint(last)["progress"]["step"] == step
+        resumed = fit(tmp_path / name, **rarely, resuming=True)
         assert differences(whole.state_dict(), resumed.state_dict()) == [], name
 
 
@@ -381,12 +147,11 @@ def test_weights_that_are_no_numbers_are_not_kept_after_a_failure(tmp_path: Path
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
-    trainer(tmp_path).fit()
+    fit(tmp_path)
     before = (tmp_path / "last.pt").read_bytes(), (tmp_path / "best.pt").read_bytes()
-    again = trainer(tmp_path)
-    again.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
+    again = trainer(tmp_path, resuming=True)
     assert again.fit().step == STEPS
-    assert again.log.said[0] == f"{tmp_path}: finished already, at step {STEPS}"
+    assert again.log.messages[0] == f"{tmp_path}: finished already, at step {STEPS}"
     assert again.log.evaluated == [] and again.log.trained == []
     assert ((tmp_path / "last.pt").read_bytes(), (tmp_path / "best.pt").read_bytes()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
@@ -404,11 +169,10 @@ def test_a_checkpoint_of_the_first_version_goes_on(tmp_path: Path) -> None:
     assert (progress.step, progress.skipped_in_a_row) == (STEPS + 1, 0)
 
 
-def test_a_crash_between_the_two_names_is_mended_on_resuming(tmp_path: Path) -> None:
-    trainer(tmp_path, more={}, evaluator=ToyEvaluator([0.1, 0.2])).fit()
+def test_a_crash_between_the_two_names_is_repaired_on_resuming(tmp_path: Path) -> None:
+    fit(tmp_path, evaluator=ToyEvaluator([0.1, 0.2]))
     (tmp_path / "best.pt").unlink()
-    again = trainer(tmp_path)
-    again.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
+    trainer(tmp_path, resuming=True)
     assert load_checkpoint(tmp_path / "best.pt")["progress"]["best_figure"] == 0.2
 
 
@@ -419,7 +183,7 @@ def weights_after(folder: Path, micro_batches: int, **parts) -> list[Tensor]:
     model = ToyNet(plain=True).double()
     optimizer = sgd(model, learning_rate=0.1, momentum=0.9, weight_decay=0.01)
     batches = ToyBatches(micro_batches=micro_batches)
-    trainer(folder, model=model, optimizer=optimizer, batches=batches, **parts).fit()
+    fit(folder, model=model, optimizer=optimizer, batches=batches, **parts)
     return [p.detach().clone() for p in model.parameters()]
 
 
@@ -427,24 +191,16 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path) -> None:
     start = list(ToyNet(plain=True).double().parameters())
     one, two, four = (weights_after(tmp_path / str(n), n) for n in (1, 2, 4))
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(one, start, strict=True))
-    for other in (two, four):
-        for a, b in zip(one, other, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(one, four, rtol=1e-12, atol=1e-14)
 
 
 def test_a_step_by_hand(tmp_path: Path) -> None:
     """Against the plainest loop there is, with the schedule; and what is logged about it."""
-    rates = [0.5, 0.25, 1.0]
-    log = Notes()
-    model = ToyNet(plain=True).double()
-    trainer(
-        tmp_path,
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.2),
-        schedule=lambda step: rates[step],
-        log=log,
-        steps=3,
-    ).fit()
+    rates, model = [0.5, 0.25, 1.0], ToyNet(plain=True).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    run = fit(tmp_path, model=model, optimizer=optimizer, schedule=rates.__getitem__, steps=3)
+    trained = run.log.trained
     naive = ToyNet(plain=True).double()
     losses = []
     for step, factor in enumerate(rates):
@@ -456,22 +212,21 @@ def test_a_step_by_hand(tmp_path: Path) -> None:
         with torch.no_grad():
             for parameter in naive.parameters():
                 parameter -= 0.2 * factor * parameter.grad
-    for ours, theirs in zip(model.parameters(), naive.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
-    assert [step for step, _ in log.trained] == [1, 2, 3]
-    assert [figures["loss"] for _, figures in log.trained] == pytest.approx(losses, rel=1e-6)
-    assert [f["learning_rate"] for _, f in log.trained] == pytest.approx([0.1, 0.05, 0.2])
-    for _, figures in log.trained:
+    pair = [list(network.parameters()) for network in (model, naive)]
+    torch.testing.assert_close(*pair, rtol=1e-12, atol=1e-14)
+    assert [step for step, _ in trained] == [1, 2, 3]
+    assert [figures["loss"] for _, figures in trained] == pytest.approx(losses, rel=1e-6)
+    assert [f["learning_rate"] for _, f in trained] == pytest.approx([0.1, 0.05, 0.2])
+    for _, figures in trained:
         terms = figures["loss/xy"] + figures["loss/wh"]
         assert figures["loss"] == pytest.approx(terms) and figures["images_per_second"] > 0
 
 
 def test_reports_average_over_their_steps(tmp_path: Path) -> None:
-    often, rarely = Notes(), Notes()
-    trainer(tmp_path / "a", log=often).fit()
-    trainer(tmp_path / "b", log=rarely, log_every=4, evaluate_every=6).fit()
+    often = fit(tmp_path / "a").log
+    rarely = fit(tmp_path / "b", log_every=4, evaluate_every=6).log
     losses = [figures["loss"] for _, figures in often.trained]
-    assert [step for step, _ in rarely.trained] == [4, 6]  # the last step is always told
+    assert [step for step, _ in rarely.trained] == [4, 6]  # the last step is always reported
     expected = [sum(losses[:4]) / 4, sum(losses[4:]) / 2]
     assert [figures["loss"] for _, figures in rarely.trained] == pytest.approx(expected, rel=1e-6)
 
@@ -479,13 +234,8 @@ def test_reports_average_over_their_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("clip", [None, 0.01, 1e6])
 def test_the_gradient_is_cut_to_its_limit_and_only_then(tmp_path: Path, clip) -> None:
     model, before = ToyNet(plain=True).double(), ToyNet(plain=True).double()
-    trainer(
-        tmp_path,
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
-        steps=1,
-        more={"gradient_clip": clip},
-    ).fit()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    fit(tmp_path, model=model, optimizer=optimizer, steps=1, gradient_clip=clip)
     batch = toy_batch(0, range(IMAGES))
     sum(ToyLoss()(before(batch.images), batch.targets, IMAGES).values()).backward()
     norm = torch.cat([p.grad.flatten() for p in before.parameters()]).norm()
@@ -496,10 +246,8 @@ def test_the_gradient_is_cut_to_its_limit_and_only_then(tmp_path: Path, clip) ->
 
 
 def test_averaged_weights_with_the_trained_statistics_are_evaluated(tmp_path: Path) -> None:
-    evaluator = ToyEvaluator()
-    plain = ToyEvaluator()
-    trainer(tmp_path / "a", evaluator=evaluator, evaluate_every=1, ema_decay=0.75).fit()
-    trainer(tmp_path / "b", evaluator=plain, evaluate_every=1, ema_decay=None).fit()
+    evaluator = fit(tmp_path / "a", evaluate_every=1, ema_decay=0.75).evaluator
+    plain = fit(tmp_path / "b", evaluate_every=1, ema_decay=None).evaluator
     average = plain.seen[0]["out.weight"]
     for seen, trained in zip(evaluator.seen, plain.seen, strict=True):
         if trained is not plain.seen[0]:
@@ -512,8 +260,7 @@ def test_averaged_weights_with_the_trained_statistics_are_evaluated(tmp_path: Pa
 
 def test_the_loss_knows_how_many_images_were_seen_before(tmp_path: Path) -> None:
     loss = ToyLoss()
-    whole = trainer(tmp_path, loss=loss, steps=3)
-    whole.fit()
+    whole = fit(tmp_path, loss=loss, steps=3)
     assert loss.images_seen == [0, 0, 4, 4, 8, 8]  # two micro-batches in each step of 4 images
     loss = ToyLoss()
     resumed = trainer(tmp_path, loss=loss, steps=4)
@@ -522,25 +269,14 @@ def test_the_loss_knows_how_many_images_were_seen_before(tmp_path: Path) -> None
     assert loss.images_seen == [12, 12]
 
 
-def toy_accuracy(outputs: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """Images whose first pixel is bright, of all; and one that never has anything to count."""
-    assert not torch.is_grad_enabled()
-    bright = targets.boxes_cxcywh_norm[:, 0] > 0.5
-    return {
-        "bright": torch.stack([bright.sum(), torch.tensor(len(outputs))]),
-        "never": torch.zeros(2),
-    }
-
-
 def test_accuracy_is_counted_over_the_steps_of_a_report(tmp_path: Path) -> None:
-    run = trainer(
+    run = fit(
         tmp_path,
         log_every=3,
         steps=3,
         batches=ToyBatches(change=spoil(1)),  # a skipped step counts nowhere
-        more={"accuracy": toy_accuracy},
+        accuracy=toy_accuracy,
     )
-    run.fit()
     ((_, figures),) = run.log.trained
     boxes = [toy_image(step, place)[1][0] for step in (0, 2) for place in range(IMAGES)]
     assert figures["accuracy/bright"] == sum(box > 0.5 for box in boxes) / (2 * IMAGES)
@@ -549,10 +285,7 @@ def test_accuracy_is_counted_over_the_steps_of_a_report(tmp_path: Path) -> None:
 
 
 def test_counting_accuracy_changes_no_bit(tmp_path: Path) -> None:
-    with_it = trainer(tmp_path / "a", more={"accuracy": toy_accuracy})
-    without = trainer(tmp_path / "b")
-    with_it.fit()
-    without.fit()
+    with_it, without = fit(tmp_path / "a", accuracy=toy_accuracy), fit(tmp_path / "b")
     assert differences(with_it.state_dict(), without.state_dict()) == []
 
 
@@ -581,7 +314,7 @@ def freezing(folder: Path, settings: dict[str, Any], **parts) -> Trainer:
         optimizer=build(model, learning_rate=0.01, weight_decay=0.1),
         schedule=lambda step: 1.0,
         evaluate_every=100,
-        more={"freeze": Freeze(model, **settings)},
+        freeze=Freeze(model, **settings),
         **parts,
     )
 
@@ -618,9 +351,9 @@ def test_from_the_step_of_unfreezing_on_everything_moves(tmp_path: Path, build) 
         for run in (before, after)
     ]
     assert moved == [{"out.weight", "out.bias"}, set(start)]
-    said = "step 20: everything is trained from here on"
-    assert (said in before.log.said, said in after.log.said) == (False, True)
-    assert before.log.said[0].startswith("frozen before step 20: ")
+    line = "step 20: everything is trained from here on"
+    assert (line in before.log.messages, line in after.log.messages) == (False, True)
+    assert before.log.messages[0].startswith("frozen before step 20: ")
 
 
 @pytest.mark.parametrize("build", [adamw, sgd])
@@ -640,14 +373,13 @@ def test_resuming_is_exact_across_the_unfreezing(tmp_path: Path, stop_at: int, b
 
 def test_the_encoder_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
     model, before = TwoPartNet().double(), TwoPartNet().double()
-    run = trainer(
+    run = fit(
         tmp_path,
         model=model,
         optimizer=sgd(model, learning_rate=1.0, encoder_learning_rate=0.01, momentum=0),
         schedule=lambda step: 0.5,
         steps=1,
     )
-    run.fit()
     batches = [toy_batch(0, range(2)), toy_batch(0, range(2, 4))]
     for batch in batches:
         sum(ToyLoss()(before(batch.images), batch.targets, IMAGES).values()).backward()
@@ -661,20 +393,8 @@ def test_the_encoder_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
 # Steps that fail
 
 
-def spoil(step: int) -> Callable[[int, int, Batch], Batch]:
-    """A box that is no number in the first micro-batch of a step."""
-
-    def change(at_step: int, index: int, batch: Batch) -> Batch:
-        if (at_step, index) == (step, 0):
-            batch.targets.boxes_cxcywh_norm[0, 0] = torch.nan
-        return batch
-
-    return change
-
-
 def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path) -> None:
-    good = trainer(tmp_path / "a", steps=2, evaluate_every=100)
-    good.fit()
+    good = fit(tmp_path / "a", steps=2, evaluate_every=100)
     bad = trainer(tmp_path / "b", steps=3, evaluate_every=100, batches=ToyBatches(change=spoil(2)))
     progress = bad.fit()
     assert (progress.step, progress.skipped_steps, progress.scaler_backoffs) == (3, 1, 0)
@@ -684,7 +404,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(tmp_path: Path)
             for settings in group["optimizer"]["param_groups"]:
                 settings.pop("lr", None)  # that of the step
         assert differences(expected[part], found[part], part) == []
-    assert any(text.startswith("step 2: skipped, not finite: loss xy") for text in bad.log.said)
+    assert any(text.startswith("step 2: skipped, not finite: loss xy") for text in bad.log.messages)
     step, figures = bad.log.trained[-1]
     assert step == 3 and figures["skipped_steps"] == 1
 
@@ -718,9 +438,7 @@ def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Pa
     stopped = trainer(tmp_path / "b", batches=ToyBatches(before=signal_at(2, 1)), **parts)
     with pytest.raises(Interrupted):
         stopped.fit()
-    resumed = trainer(tmp_path / "b", **parts)
-    resumed.load_state_dict(load_checkpoint(tmp_path / "b" / "last.pt"))
-    resumed.fit()
+    resumed = fit(tmp_path / "b", **parts, resuming=True)
     assert differences(whole.state_dict(), resumed.state_dict()) == []
 
 
@@ -734,7 +452,7 @@ def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Pa
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
-def test_out_of_memory_is_told_with_what_to_do(tmp_path: Path, error: RuntimeError | None) -> None:
+def test_out_of_memory_is_explained(tmp_path: Path, error: RuntimeError | None) -> None:
     class Greedy(ToyNet):
         def forward(self, images: Tensor) -> Tensor:
             if error is None:
@@ -763,10 +481,9 @@ def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
 
 
 def test_best_is_the_first_of_the_highest(tmp_path: Path) -> None:
-    run = trainer(
-        tmp_path, evaluate_every=1, evaluator=ToyEvaluator([0.1, 0.3, 0.2, 0.3, 0.0, 0.25])
-    )
-    progress = run.fit()
+    evaluator = ToyEvaluator([0.1, 0.3, 0.2, 0.3, 0.0, 0.25])
+    run = fit(tmp_path, evaluate_every=1, evaluator=evaluator)
+    progress = run.progress
     assert (progress.best_figure, progress.best_step) == (0.3, 2)
     best = load_checkpoint(tmp_path / "best.pt")
     assert best["progress"]["step"] == 2 and best["progress"]["figures"] == {"toy": 0.3}
@@ -774,13 +491,12 @@ def test_best_is_the_first_of_the_highest(tmp_path: Path) -> None:
     last = load_checkpoint(tmp_path / "last.pt")
     assert Progress(**last["progress"]) == progress and progress.step == 6
     assert progress.figures == {"toy": 0.25} and progress.evaluations_since_best == 4
-    assert run.log.said[-1] == f"best toy 0.3000 at step 2: {tmp_path / 'best.pt'}"
+    assert run.log.messages[-1] == f"best toy 0.3000 at step 2: {tmp_path / 'best.pt'}"
 
 
 def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     figures = [float("nan"), -1.0, float("nan"), 0.0, float("nan"), -2.0]
-    run = trainer(tmp_path, evaluate_every=1, evaluator=ToyEvaluator(figures), steps=6)
-    progress = run.fit()
+    progress = fit(tmp_path, evaluate_every=1, evaluator=ToyEvaluator(figures)).progress
     assert (progress.best_figure, progress.best_step) == (0.0, 4)
     assert load_checkpoint(tmp_path / "best.pt")["progress"]["step"] == 4
     run = trainer(tmp_path / "nan", evaluate_every=1, evaluator=ToyEvaluator(figures), steps=1)
@@ -792,48 +508,41 @@ def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     [([0.1, 0.3, 0.3, 0.2, 0.9, 0.9], 4), ([0.0] * 6, 3), ([1.0, 2, 3, 4, 5, 6], 6)],
 )
 def test_patience(tmp_path: Path, figures: list[float], stops_at: int) -> None:
-    run = trainer(tmp_path, evaluate_every=1, evaluator=ToyEvaluator(figures), more={"patience": 2})
+    run = trainer(tmp_path, evaluate_every=1, evaluator=ToyEvaluator(figures), patience=2)
     assert run.fit().step == stops_at
-    told = any("has not risen for 2 evaluations" in text for text in run.log.said)
-    assert told == (stops_at < STEPS)
-    again = trainer(tmp_path, evaluate_every=1, more={"patience": 2})
-    again.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
+    stopped = any("has not risen for 2 evaluations" in text for text in run.log.messages)
+    assert stopped == (stops_at < STEPS)
+    again = trainer(tmp_path, evaluate_every=1, patience=2, resuming=True)
     assert again.fit().step == stops_at and again.log.trained == []
 
 
 def test_the_training_ends_at_its_target_figure(tmp_path: Path) -> None:
     evaluator = ToyEvaluator([0.1, 0.9, 0.5, 0.95])
-    run = trainer(tmp_path, evaluate_every=1, evaluator=evaluator, more={"target_figure": 0.9})
+    run = trainer(tmp_path, evaluate_every=1, evaluator=evaluator, target_figure=0.9)
     assert run.fit().step == 2
-    assert "stopped: toy 0.9000 has reached 0.9" in run.log.said
-    again = trainer(tmp_path, evaluate_every=1, more={"target_figure": 0.9})
-    again.load_state_dict(load_checkpoint(tmp_path / "last.pt"))
+    assert "stopped: toy 0.9000 has reached 0.9" in run.log.messages
+    again = trainer(tmp_path, evaluate_every=1, target_figure=0.9, resuming=True)
     assert again.fit().step == 2 and again.log.trained == []
     evaluator = ToyEvaluator([0.8, 0.8])
-    assert trainer(tmp_path, evaluator=evaluator, more={"target_figure": 0.9}).fit().step == 6
-
-
-def plateau() -> Plateau:
-    return Plateau(factor=0.5, patience=0, threshold=0.0, min_factor=0.1)
+    assert fit(tmp_path, evaluator=evaluator, target_figure=0.9).progress.step == 6
 
 
 def test_a_schedule_that_goes_by_the_figures_resumes_exactly(tmp_path: Path) -> None:
     """Without a better figure the rate is halved: after evaluations 2, 4 and 5."""
     figures = [0.3, 0.2, 0.4, 0.4, float("nan"), 0.1]
-    parts = {"evaluate_every": 1}
-    whole = trainer(tmp_path / "a", schedule=plateau(), evaluator=ToyEvaluator(figures), **parts)
-    whole.fit()
+
+    def run(folder: Path, figures: list[float], **parts) -> Trainer:
+        schedule = Plateau(factor=0.5, patience=0, threshold=0.0, min_factor=0.1)
+        evaluator = ToyEvaluator(figures)
+        return fit(folder, schedule=schedule, evaluator=evaluator, evaluate_every=1, **parts)
+
+    whole = run(tmp_path / "a", figures)
     rates = [f["learning_rate"] / 0.01 for _, f in whole.log.trained]
     assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.125])
     for steps in (1, 2, 4):
         folder = tmp_path / str(steps)
-        trainer(
-            folder, schedule=plateau(), evaluator=ToyEvaluator(figures), **parts, steps=steps
-        ).fit()
-        rest = ToyEvaluator(figures[steps:])
-        resumed = trainer(folder, schedule=plateau(), evaluator=rest, **parts)
-        resumed.load_state_dict(load_checkpoint(folder / "last.pt"))
-        resumed.fit()
+        run(folder, figures, steps=steps)
+        resumed = run(folder, figures[steps:], resuming=True)
         assert differences(whole.state_dict(), resumed.state_dict()) == [], steps
 
 
@@ -842,8 +551,7 @@ def test_a_schedule_that_goes_by_the_figures_resumes_exactly(tmp_path: Path) -> 
     [(3, 6, [3, 6]), (4, 6, [4, 6]), (100, 5, [5]), (1, 3, [1, 2, 3])],
 )
 def test_evaluated_when_due_and_once_at_the_end(tmp_path, every, steps, expected) -> None:
-    run = trainer(tmp_path, evaluate_every=every, steps=steps)
-    run.fit()
+    run = fit(tmp_path, evaluate_every=every, steps=steps)
     assert run.log.evaluated == expected and len(run.evaluator.seen) == len(expected)
 
 
@@ -854,10 +562,8 @@ def test_evaluating_changes_nothing_in_the_training(tmp_path: Path) -> None:
             model.eval()
             return super().evaluate(model, interrupted)
 
-    often = trainer(tmp_path / "a", evaluator=Careless(), evaluate_every=1)
-    rarely = trainer(tmp_path / "b", evaluate_every=100)
-    often.fit()
-    rarely.fit()
+    often = fit(tmp_path / "a", evaluator=Careless(), evaluate_every=1)
+    rarely = fit(tmp_path / "b", evaluate_every=100)
     for part in ("model", "optimizer"):
         assert differences(often.state_dict()[part], rarely.state_dict()[part]) == []
 
@@ -870,12 +576,12 @@ class SingleValue(ToyNet):
         return self.out(self.between(x).flatten(1))
 
 
-def test_one_image_too_small_for_batch_norm_is_told(tmp_path: Path) -> None:
+def test_one_image_too_small_for_batch_norm_is_explained(tmp_path: Path) -> None:
     run = trainer(tmp_path, model=SingleValue(), batches=ToyBatches(micro_batches=4))
     with pytest.raises(UserError, match="batch norm cannot learn from a single value per channel"):
         run.fit()
     assert run.batches.closed == 1 and run.log.closed
-    assert trainer(tmp_path, model=SingleValue()).fit().step == STEPS  # two at a time
+    assert fit(tmp_path, model=SingleValue()).progress.step == STEPS  # two at a time
 
 
 def test_the_log_and_the_lock_are_let_go_even_if_a_worker_does_not_end(tmp_path: Path) -> None:
