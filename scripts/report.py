@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output
     if output is not None and output.suffix.lower() not in PAGE_SUFFIXES:
         parser.error(f"--output {output}: must end in .html")
-    from yolo.apps.report.run import write_report
-    from yolo.apps.report.run_folder import newest_run
+    from yolo.apps.report.run import newest_run, write_report
 
     def work() -> None:
         run = arguments.run or newest_run(arguments.logs)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.apps.report.pages import HOSTILE, Page
-from yolo.apps.report.run import write_report
-from yolo.apps.report.run_folder import RunFolder
+from yolo.apps.report.run import RunFolder, write_report
 from yolo.config import REPOSITORY_ROOT, load_config, resolved_yaml
 from yolo.errors import UserError
 

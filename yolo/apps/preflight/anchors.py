@@ -126,20 +126,18 @@ class AnchorComparison:
         """
         sizes, most = self._sizes_wh_px, count_distinct(self._sizes_wh_px)
         fitted = [fit_anchors(sizes, n, seed=self._seed) for n in counts if n <= most]
-        lines = self._lines(fitted, "fitted", "o")
-        if "current" in self._anchors:
-            lines += self._lines([np.array(self._anchors["current"])], "current", "x")
+        current = [np.array(anchors) for anchors in [self._anchors.get("current")] if anchors]
+        lines = []
+        for whose, marker, sets in (("fitted", "o", fitted), ("current", "x", current)):
+            x, fits = np.array(list(map(len, sets))), [measure_fit(sizes, one) for one in sets]
+            figures = {
+                "average IoU": [fit.average_iou for fit in fits],
+                f"recall at IoU {RECALL_IOU}": [fit.recall for fit in fits],
+            }
+            lines += [
+                Line(name=f"{name}, {whose} anchors", x=x, y=np.array(y), marker=marker)
+                for name, y in figures.items()
+                if fits
+            ]
         title = f"Anchors fitted to {self._boxes}"
         return draw_curves(lines, title=title, x="number of anchors", y="share")
-
-    def _lines(self, sets: list[np.ndarray], whose: str, marker: str) -> list[Line]:
-        x = np.array([len(anchors) for anchors in sets])
-        fits = [measure_fit(self._sizes_wh_px, anchors) for anchors in sets]
-        figures = {
-            "average IoU": [fit.average_iou for fit in fits],
-            f"recall at IoU {RECALL_IOU}": [fit.recall for fit in fits],
-        }
-        return [
-            Line(name=f"{name}, {whose} anchors", x=x, y=np.array(y), marker=marker)
-            for name, y in figures.items()
-        ]

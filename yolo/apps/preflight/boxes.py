@@ -19,9 +19,7 @@ from yolo.factory.anchors import box_sizes_px
 from yolo.factory.data import Split
 
 KEPT_SHARE = 0.9  # a box of which less of the area lies inside its image leaves it
-SUSPECT_SHARE = 0.05
-"""Of boxes that leave their image, from which on another reading is tried. None does in COCO."""
-
+SUSPECT_SHARE = 0.05  # of boxes that leave, from which on others are tried; COCO has none
 FEWER_OUTSIDE = 4
 """The other reading must have so many times fewer of them. Where boxes are right, every wrong
 reading sends a quarter of them out; where a reading is the right one, it sends out almost none."""
@@ -30,11 +28,7 @@ HOPELESS_SHARE = 0.2  # so many outside spoil a training even where no other rea
 FEWEST_OUTSIDE = 3  # fewer, a minority of all, prove nothing: one may be careless in a small set
 SMALLEST_PX = 2.0  # no object is smaller on its longer side
 TINY_SHARE = 0.5  # of boxes below ``SMALLEST_PX``, from which on they cannot be in pixels
-
-LOST_SHARE = 0.2
-"""Of boxes without an area inside their image, from which on the data set is at fault, if they are
-as many as ``FEWEST_OUTSIDE``."""
-
+LOST_SHARE = 0.2  # of boxes without an area inside their image, from which on the data is at fault
 THIN = 20.0  # longer side over shorter one from which on a box is suspicious
 FAINT_PX = 2.0  # a box whose longer side is smaller in the network's input shows nothing
 LISTED = 1000  # suspicious boxes of a kind that page and json name; all are counted
@@ -53,13 +47,8 @@ class Suspect(NamedTuple):
 def check_boxes(preflight: Preflight) -> Outcome:
     """Judge the boxes as annotated, and show their classes and sizes."""
     datasets, size_px = preflight.datasets, preflight.config.data.image_size
-    faults = [
-        f"data.{split}{sentence}"
-        for find in (_misread, _without_objects)
-        for split, dataset in datasets.items()
-        if (sentence := find(dataset)) is not None
-    ]
-    fault = faults[0] if faults else None
+    faults = (_fault(split, dataset) for split, dataset in datasets.items())
+    fault = next(filter(None, faults), None)
     if any(dataset.annotations.ignored.all() for dataset in datasets.values()):
         return Outcome(summary="there is no box to judge", fault=fault)
     sizes = {split: box_sizes_px(data.annotations, size_px) for split, data in datasets.items()}
@@ -87,36 +76,29 @@ def check_boxes(preflight: Preflight) -> Outcome:
     )
 
 
-def _misread(dataset: DetectionDataset) -> str | None:
-    """The sentence on boxes that mean something else than they should, from its colon on."""
-    truth = dataset.ground_truth()
+def _fault(split: Split, dataset: DetectionDataset) -> str | None:
+    """The sentence on boxes that mean something else than they should, or on none to find."""
+    truth, ignored = dataset.ground_truth(), dataset.annotations.ignored
     sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
     boxes = np.array([entry["bbox"] for entry in truth["annotations"]], np.float64).reshape(-1, 4)
     owners = np.array([sizes[entry["image_id"]] for entry in truth["annotations"]])
     finite = np.isfinite(boxes).all(axis=1)
     wrong = measure_boxes(boxes[finite], owners[finite]).fault() if finite.any() else None
-    if wrong is not None:
-        return f": {wrong}."
     lost = dataset.findings.counts.get("no area", 0)
-    share = lost / max(lost + len(dataset.annotations.labels), 1)
-    if share > LOST_SHARE and lost >= FEWEST_OUTSIDE:
-        return (
-            f": {share:.0%} of its boxes have no area inside their images; their unit "
-            "is not the images' pixel, x and y are swapped, or they belong to other images."
+    share = lost / max(lost + len(ignored), 1)
+    if wrong is None and share > LOST_SHARE and lost >= FEWEST_OUTSIDE:
+        wrong = (
+            f"{share:.0%} of its boxes have no area inside their images; their unit is not the "
+            "images' pixel, x and y are swapped, or they belong to other images"
         )
-    return None
-
-
-def _without_objects(dataset: DetectionDataset) -> str | None:
-    ignored = dataset.annotations.ignored
-    if len(ignored) == 0:
-        return f": none of its {len(dataset):,} images has a box."
-    if ignored.all():
-        return (
-            f": all {len(ignored):,} boxes are ignored regions (crowd or difficult), "
-            'so that no object is left; correct "iscrowd" or <difficult> in the annotations.'
+    elif wrong is None and len(ignored) == 0:
+        wrong = f"none of its {len(dataset):,} images has a box"
+    elif wrong is None and ignored.all():
+        wrong = (
+            f"all {len(ignored):,} boxes are ignored regions (crowd or difficult), so that no "
+            'object is left; correct "iscrowd" or <difficult> in the annotations'
         )
-    return None
+    return None if wrong is None else f"data.{split}: {wrong}."
 
 
 def _suspects(

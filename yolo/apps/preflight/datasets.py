@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Hashable, Sequence, Set
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,25 +95,25 @@ def check_classes(preflight: Preflight) -> Outcome:
 
 
 def _warnings(rows: Sequence[LabelRow]) -> list[str]:
-    kinds: dict[str, Callable[[LabelRow], bool]] = {
-        "in data.train but not in data.val, which cannot judge them": (
-            lambda row: row.train_boxes > 0 and not row.val_boxes
-        ),
-        "without a box in either": lambda row: not row.train_boxes and not row.val_boxes,
-        f"of fewer than {FEW_BOXES} boxes in data.train": (
-            lambda row: 0 < row.train_boxes < FEW_BOXES
-        ),
+    kinds = {
+        "in data.train but not in data.val, which cannot judge them": [
+            row.name for row in rows if row.train_boxes and not row.val_boxes
+        ],
+        "without a box in either": [
+            row.name for row in rows if not row.train_boxes + row.val_boxes
+        ],
+        f"of fewer than {FEW_BOXES} boxes in data.train": [
+            row.name for row in rows if 0 < row.train_boxes < FEW_BOXES
+        ],
     }
-    found = {kind: [row.name for row in rows if holds(row)] for kind, holds in kinds.items()}
     return [
         f"{len(names)} of {len(rows)} classes {kind}: {first_names(names)}"
-        for kind, names in found.items()
+        for kind, names in kinds.items()
         if names
     ]
 
 
 def _lines(rows: Sequence[LabelRow]) -> list[str]:
-    """The label map as the terminal shows it."""
     width = max(len(row.name) for row in rows)
     lines = [f"label     id  {'name':<{width}}  train boxes  val boxes"]
     lines += [
@@ -126,12 +126,11 @@ def _lines(rows: Sequence[LabelRow]) -> list[str]:
 
 
 def _table(rows: Sequence[LabelRow]) -> Markup:
-    """The label map as the page shows it."""
     most_train = max(1, *(row.train_boxes for row in rows))
     most_val = max(1, *(row.val_boxes for row in rows))
     cells: list[list[Cell]] = [
         [
-            *(row.label, row.id, row.name),
+            *row[:3],
             *(Filled(row.train_boxes, row.train_boxes / most_train), row.train_images),
             *(Filled(row.val_boxes, row.val_boxes / most_val), row.val_images),
         ]
@@ -142,57 +141,44 @@ def _table(rows: Sequence[LabelRow]) -> Markup:
     return shown if len(rows) <= LISTED_CLASSES else details(f"{len(rows)} classes", shown)
 
 
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """Groups of files with the same bytes, by their paths."""
+def find_copies(preflight: Preflight, *, without: Set[str]) -> Outcome:
+    """Compare the bytes of all images that are there but those at fault, which may all be empty."""
+    files = [
+        (split, str(path))
+        for split, dataset in preflight.datasets.items()
+        for path in map(dataset.image_path, range(len(dataset)))
+        if str(path) not in without and path.is_file()
+    ]
+    same = same_content([Path(path) for _, path in files])
+    groups = [[files[index] for index in group] for group in same]
+    leaked = [[path for _, path in group] for group in groups if len(dict(group)) > 1]
+    members = {
+        split: [[path for of, path in group if of == split] for group in groups]
+        for split in preflight.datasets
+    }
+    within = {split: [some for some in found if len(some) > 1] for split, found in members.items()}
+    kinds = {"in both": leaked} | {f"twice in {split}": found for split, found in within.items()}
+    rows = [[kind, ", ".join(group)] for kind, found in kinds.items() for group in found]
+    return Outcome(
+        summary=f"{len(groups):,} contents are there more than once",
+        fault=_describe_leak(leaked) if leaked else None,
+        warnings=[
+            f"data.{split} has {len(found):,} images more than once, first {first_names(found[0])}"
+            for split, found in within.items()
+            if found
+        ],
+        figures={"leaked": leaked, "duplicates": within},
+        blocks=[table(["where", "files of the same content"], rows)],
+    )
 
-    leaked: list[list[str]]  # with members in train and in val
-    within: dict[Split, list[list[str]]]  # by data set, with several members in it
 
-    @classmethod
-    def find(cls, preflight: Preflight, *, without: Set[str]) -> Copies:
-        """Compare all files that are there but those at fault, which may all be empty."""
-        files = [
-            (split, str(path))
-            for split, dataset in preflight.datasets.items()
-            for path in map(dataset.image_path, range(len(dataset)))
-            if str(path) not in without and path.is_file()
-        ]
-        same = same_content([Path(path) for _, path in files])
-        groups = [[files[index] for index in group] for group in same]
-        inside: dict[Split, list[list[str]]] = {}
-        for split in preflight.datasets:
-            members = [[path for of, path in group if of == split] for group in groups]
-            inside[split] = [group for group in members if len(group) > 1]
-        leaked = [[path for _, path in group] for group in groups if len(dict(group)) > 1]
-        return cls(leaked, inside)
-
-    def fault(self) -> str | None:
-        """A validation on what was trained on has no meaning."""
-        if not self.leaked:
-            return None
-        first, more = self.leaked[0], len(self.leaked) - 1
-        likewise = f" ({more:,} more images are in both)" if more else ""
-        return (
-            f"the validation image {first[-1]} is in data.train too, as {first[0]}{likewise}: its "
-            "score would say nothing about new images; take it out of one of the two."
-        )
-
-    def warnings(self) -> list[str]:
-        """Images that a set has twice weigh double."""
-        return [
-            f"data.{split} has {len(groups):,} images more than once, "
-            f"first {first_names(groups[0])}"
-            for split, groups in self.within.items()
-            if groups
-        ]
-
-    def table(self) -> Markup:
-        """All groups, for the page."""
-        kinds = {"in both": self.leaked}
-        kinds |= {f"twice in {split}": groups for split, groups in self.within.items()}
-        rows = [[kind, ", ".join(group)] for kind, groups in kinds.items() for group in groups]
-        return table(["where", "files of the same content"], rows)
+def _describe_leak(leaked: Sequence[Sequence[str]]) -> str:
+    first, more = leaked[0], len(leaked) - 1
+    likewise = f" ({more:,} more images are in both)" if more else ""
+    return (
+        f"the validation image {first[-1]} is in data.train too, as {first[0]}{likewise}: its "
+        "score would say nothing about new images; take it out of one of the two."
+    )
 
 
 def same_content(paths: Sequence[Path]) -> list[list[int]]:
@@ -203,13 +189,12 @@ def same_content(paths: Sequence[Path]) -> list[list[int]]:
     Raises:
         OSError: a file cannot be read.
     """
-    keys: tuple[Callable[[Path], Hashable], ...] = (lambda path: path.stat().st_size, _end, _digest)
     groups = [list(range(len(paths)))]
-    for key in keys:
-        parts: dict[Hashable, list[int]] = {}
+    for key in (lambda path: path.stat().st_size, _end, _digest):
+        parts = defaultdict(list)
         for number, group in enumerate(groups):
             for index in group:
-                parts.setdefault((number, key(paths[index])), []).append(index)
+                parts[number, key(paths[index])].append(index)
         groups = [part for part in parts.values() if len(part) > 1]
     return groups
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from yolo.apps.preflight.checks import Outcome, Preflight, within
-from yolo.apps.preflight.datasets import Copies
+from yolo.apps.preflight.datasets import find_copies
 from yolo.apps.report.drawing import contact_sheet, draw_tile
 from yolo.apps.report.page import picture, table
 from yolo.data.formats.detection import DetectionDataset, first_names
@@ -21,9 +22,7 @@ from yolo.data.images import JPEG_END, JPEG_START, LARGEST_IMAGE_PX, size_hw
 from yolo.errors import UserError
 from yolo.factory.data import Split
 
-HEADER_SECONDS = DECODE_SECONDS = 15.0
-"""For each data set; of a larger one a sample is read, the same each time."""
-
+HEADER_SECONDS = DECODE_SECONDS = 15.0  # for each data set; of a larger one a sample is read
 THREADS = 2  # OpenCV lets others run while it decodes
 AT_ONCE = 16
 SHOWN, SHOWN_PX = 12, 400
@@ -44,43 +43,33 @@ Seen = Mapping[Split, Sequence[BadImage | str]]
 
 def check_headers(preflight: Preflight) -> Outcome:
     """Sizes from the headers, before anything is decoded; then the contents, by digest."""
-    seen = {
-        split: _look(dataset, split, _missing_first(preflight, dataset), _read_size, HEADER_SECONDS)
-        for split, dataset in preflight.datasets.items()
-    }
-    bad = list(_bad(seen))
+    seen = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
+    bad = _bad(seen)
     sizes = Counter(one for found in seen.values() for one in found if isinstance(one, str))
-    copies = Copies.find(preflight, without={one.file for one in bad})
+    copies = find_copies(preflight, without={one.file for one in bad})
     total = sum(map(len, preflight.datasets.values()))
     return Outcome(
         summary=f"{sum(map(len, seen.values())):,} of {total:,} headers read, {len(sizes):,} "
         f"sizes, the most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
-        fault=_fault(preflight, seen) or copies.fault(),
-        warnings=[*_warnings(bad), *copies.warnings()],
+        fault=_fault(preflight, seen) or copies.fault,
+        warnings=[*_warnings(bad), *copies.warnings],
         figures={
             "headers": {split: len(found) for split, found in seen.items()},
             "sizes": dict(sizes.most_common()),
             "bad_images": [one._asdict() for one in bad],
-            "leaked": copies.leaked,
-            "duplicates": copies.within,
+            **copies.figures,
         },
-        blocks=[_table(bad), copies.table()],
+        blocks=[_table(bad), *copies.blocks],
     )
 
 
 def check_decoding(preflight: Preflight) -> Outcome:
     """Decode all images, or as many as the time allows, and show some with their boxes."""
-    seen = {
-        split: _look(dataset, split, preflight.shuffled(len(dataset)), _decode, DECODE_SECONDS)
-        for split, dataset in preflight.datasets.items()
-    }
-    bad = list(_bad(seen))
-    counts = ", ".join(
-        f"{len(found):,} of {len(preflight.datasets[split]):,} of data.{split}"
-        for split, found in seen.items()
-    )
+    seen = _look(preflight, _shuffled, _decode, DECODE_SECONDS)
+    bad, totals = _bad(seen), {split: len(data) for split, data in preflight.datasets.items()}
+    counts = (f"{len(seen[split]):,} of {n:,} of data.{split}" for split, n in totals.items())
     return Outcome(
-        summary=f"{counts} decoded",
+        summary=f"{', '.join(counts)} decoded",
         fault=_fault(preflight, seen),
         warnings=_warnings(bad),
         figures={
@@ -92,21 +81,30 @@ def check_decoding(preflight: Preflight) -> Outcome:
 
 
 def _look(
-    dataset: DetectionDataset,
-    split: Split,
-    order: np.ndarray,
+    preflight: Preflight,
+    ordered: Callable[[Preflight, DetectionDataset], np.ndarray],
     check: Callable[[DetectionDataset, int], str],
     seconds: float,
-) -> list[BadImage | str]:
-    def look(index: int) -> BadImage | str:
+) -> Seen:
+    def look(split: Split, index: int) -> BadImage | str:
+        dataset = preflight.datasets[split]
         try:
             return check(dataset, index)
         except UserError as error:
             return BadImage(split, str(dataset.image_path(index)), str(error))
 
-    parts = np.split(order, range(AT_ONCE, len(order), AT_ONCE))
+    seen = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        return [one for part in within(seconds, parts) for one in pool.map(look, part.tolist())]
+        for split, dataset in preflight.datasets.items():
+            order = ordered(preflight, dataset)
+            parts = within(seconds, np.split(order, range(AT_ONCE, len(order), AT_ONCE)))
+            found = (pool.map(partial(look, split), part.tolist()) for part in parts)
+            seen[split] = list(chain.from_iterable(found))
+    return seen
+
+
+def _shuffled(preflight: Preflight, dataset: DetectionDataset) -> np.ndarray:
+    return preflight.shuffled(len(dataset))
 
 
 def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarray:
@@ -159,28 +157,27 @@ def _samples(preflight: Preflight, without: set[str]) -> Markup:
         if str(dataset.image_path(index)) not in without
         and len(dataset.annotations.truth(index)[0])
     )
-    tiles = []
-    for index in islice(sound, SHOWN):
-        sample, title = dataset.load(index), dataset.annotations.file_name(index)
-        truth = sample.boxes_xyxy_px, sample.labels, dataset.class_names
-        tile = draw_tile(
-            sample.image, *truth, side_px=SHOWN_PX, title=title, ignored=sample.ignored
-        )
-        tiles.append(tile)
+    tiles = [_tile(dataset, index) for index in islice(sound, SHOWN)]
     caption = "training images with their boxes: do they sit on the objects?"
     if not tiles:
         return Markup("")
     return picture(contact_sheet(tiles, columns=4), caption=caption, longest_px=1600)
 
 
-def _bad(seen: Seen) -> Iterator[BadImage]:
-    for found in seen.values():
-        yield from sorted(one for one in found if isinstance(one, BadImage))
+def _tile(dataset: DetectionDataset, index: int) -> np.ndarray:
+    sample, title = dataset.load(index), dataset.annotations.file_name(index)
+    truth = sample.boxes_xyxy_px, sample.labels, dataset.class_names
+    return draw_tile(sample.image, *truth, side_px=SHOWN_PX, title=title, ignored=sample.ignored)
+
+
+def _bad(seen: Seen) -> list[BadImage]:
+    groups = ([one for one in found if isinstance(one, BadImage)] for found in seen.values())
+    return [one for group in groups for one in sorted(group)]
 
 
 def _fault(preflight: Preflight, seen: Seen) -> str | None:
     """The sentence on bad images, unless so few are skipped."""
-    bad, data = list(_bad(seen)), preflight.config.data
+    bad, data = _bad(seen), preflight.config.data
     if not bad:
         return None
     counts = Counter(one.split for one in bad)

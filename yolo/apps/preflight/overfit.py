@@ -33,7 +33,7 @@ from yolo.train.trainer import Trainer
 
 MOST_STEPS = 40
 OVERFIT_SECONDS = 15.0
-IMAGES_ON_A_CPU = 4  # A GPU takes the whole micro-batch
+IMAGES_ON_A_CPU = 4  # a GPU takes the whole micro-batch
 JUDGED_STEPS = 12  # fewer steps, on a slow machine, prove nothing
 FIGURE = "AP50"  # what is called mAP@0.5: COCO's average precision at an IoU of 0.5
 TARGET_FIGURE = 0.99

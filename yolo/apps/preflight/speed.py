@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
@@ -49,7 +50,6 @@ class Speed:
     total_gb: float
 
     def verdict(self) -> str:
-        """Which of the two is waited for."""
         if self.loader < self.network:
             return (
                 "the loader limits: more data.workers, data.cache: disk or fewer transforms would "
@@ -60,7 +60,6 @@ class Speed:
         return "the network limits"
 
     def memory(self) -> str:
-        """For the terminal."""
         place = f"at {self.largest_px} px, the largest size"
         if self.memory_gb is None:
             return f"memory {place}: not measured, a step would take too long on this CPU"
@@ -78,30 +77,25 @@ class Forecast:
 
     @classmethod
     def of(cls, config: Config, speed: Speed, evaluated_images: int) -> Forecast:
-        """Count the steps and evaluations; one evaluation always stands at the end."""
-        steps, images = config.training.steps, config.training.steps * config.training.batch_size
+        """Count the steps, by the pixels of their mean, and the evaluations; one ends the run."""
+        steps, scale = config.training.steps, config.data.multi_scale
+        step_px2 = fixed = float(config.data.image_size**2)
+        if scale is not None:
+            until = steps if scale.until_step is None else min(scale.until_step, steps)
+            varied = float(np.mean(np.square(range(scale.min, scale.max + 1, scale.step))))
+            step_px2 = (until * varied + (steps - until) * fixed) / steps
+        images = steps * config.training.batch_size * step_px2 / speed.size_px**2
         evaluations = -(-steps // config.evaluation.every)
         return cls(
             steps=steps,
             evaluations=evaluations,
-            training_seconds=_relative_cost(config, speed.size_px) * images / speed.together,
+            training_seconds=images / speed.together,
             evaluation_seconds=evaluations * evaluated_images / speed.evaluation,
         )
 
     @property
     def seconds(self) -> float:
         return self.training_seconds + self.evaluation_seconds
-
-
-def _relative_cost(config: Config, size_px: int) -> float:
-    """Pixels of the training's mean step over those of one at ``size_px``."""
-    scale, steps = config.data.multi_scale, config.training.steps
-    fixed = config.data.image_size**2
-    if scale is None:
-        return fixed / size_px**2
-    until = steps if scale.until_step is None else min(scale.until_step, steps)
-    varied = float(np.mean(np.square(range(scale.min, scale.max + 1, scale.step))))
-    return (until * varied + (steps - until) * fixed) / steps / size_px**2
 
 
 def check_speed(preflight: Preflight) -> Outcome:
@@ -118,14 +112,6 @@ def check_speed(preflight: Preflight) -> Outcome:
         f"logging.directory: checkpoints will need {needed:.1f} GB, and "
         f"{directory} has {free:.1f} GB free; make room or name another."
     )
-    kinds = {
-        "loader alone": speed.loader,
-        f"network alone, training steps on {trial.device.type}": speed.network,
-        "training, both together": speed.together,
-        "evaluation": speed.evaluation,
-    }
-    most = max(kinds.values())
-    rows: list[list[Cell]] = [[kind, Filled(round(v, 1), v / most)] for kind, v in kinds.items()]
     return Outcome(
         summary=f"{speed.together:.1f} images/s in training (loader alone {speed.loader:.1f}, "
         f"network alone {speed.network:.1f}); {speed.verdict()}; the whole "
@@ -141,7 +127,7 @@ def check_speed(preflight: Preflight) -> Outcome:
             f"checkpoints: {needed:.2f} of {free:,.0f} GB on the disk",
         ],
         figures={**asdict(speed), "forecast": asdict(forecast), "checkpoints_gb": needed},
-        blocks=[table(["what", "images/s"], rows)],
+        blocks=[_table(speed, trial.device)],
     )
 
 
@@ -164,12 +150,29 @@ def _notes(config: Config, speed: Speed) -> Iterator[str]:
         yield "timed while data.cache fills; it is faster from the second epoch on"
 
 
+def _table(speed: Speed, device: torch.device) -> Markup:
+    kinds = {
+        "loader alone": speed.loader,
+        f"network alone, training steps on {device.type}": speed.network,
+        "training, both together": speed.together,
+        "evaluation": speed.evaluation,
+    }
+    most = max(kinds.values())
+    rows: list[list[Cell]] = [[kind, Filled(round(v, 1), v / most)] for kind, v in kinds.items()]
+    return table(["what", "images/s"], rows)
+
+
 def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
-    images = _affordable_images(trial)
+    batches, images = trial.parts.batches, _affordable_images(trial)
     network = _step_speed(trial, itertools.repeat(trial.batch), images, NETWORK_SECONDS)
-    loader = _loader_speed(trial)
-    together = _step_speed(trial, trial.parts.batches.from_step(0), images, TOGETHER_SECONDS)
-    trial.parts.batches.close()
+    stream = batches.from_step(0)
+    next(stream)
+    # the batches that the workers keep ready come first and are not counted: a second goes by
+    _images_per_second(lambda: len(next(stream)), LOADER_SECONDS / 4)
+    loader = _images_per_second(lambda: len(next(stream)), LOADER_SECONDS)
+    batches.close()
+    together = _step_speed(trial, batches.from_step(0), images, TOGETHER_SECONDS)
+    batches.close()
     largest_px = largest_side_px(preflight.config.data)
     return Speed(
         loader=loader,
@@ -201,19 +204,6 @@ def _images_per_second(take: Callable[[], int], seconds: float) -> float:
     while not images or time.perf_counter() - start < seconds:
         images += take()
     return images / (time.perf_counter() - start)
-
-
-def _loader_speed(trial: TrialRun) -> float:
-    """Of the loader while the network rests.
-
-    The batches that the workers keep ready come first and are not counted: a second goes by.
-    """
-    stream = trial.parts.batches.from_step(0)
-    next(stream)
-    _images_per_second(lambda: len(next(stream)), LOADER_SECONDS / 4)
-    speed = _images_per_second(lambda: len(next(stream)), LOADER_SECONDS)
-    trial.parts.batches.close()
-    return speed
 
 
 def _step_speed(trial: TrialRun, batches: Iterator[Batch], images: int, seconds: float) -> float:
@@ -251,9 +241,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def _memory_gb(trial: TrialRun, largest_px: int, seconds_per_image: float) -> float | None:
-    """Most memory in use since a step of the whole micro-batch at the largest size began.
+    """Most memory in use in a step of the whole micro-batch at the largest size.
 
-    Of a CPU it is the process' peak so far. None where that step would take too long, and where the
+    Of a CPU it is the process' peak so far. None where the step would take too long, and where the
     system does not count it.
     """
     batch, device = trial.batch, trial.device

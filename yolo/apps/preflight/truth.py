@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.boxes import cxcywh_to_xyxy
-from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.assign import assign_best_anchor, assign_first_in_cell
 from yolo.detection.coders import AnchorCoder, GridCoder
@@ -43,10 +42,22 @@ def check_truth(preflight: Preflight) -> Outcome:
     val = val.select(_chosen(preflight, val))
     classes, coder = len(val.class_names), build_coder(config)
     batches = list(build_evaluation_batches(config, val, _CPU))
+    most = max(batch.targets.max_per_image for batch in batches)
     monitor = config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric]
+    evaluator = DetectionEvaluator(
+        network=NetworkRun(
+            batches=batches, images=len(val), precision=Precision("fp32"), ranks=_CPU
+        ),
+        metrics=build_metrics(config.evaluation, val),
+        category_ids=val.category_ids,
+        class_names=val.class_names,
+        monitor=monitor,
+        coder=nn.Identity(),
+        postprocess=Postprocess(conf=0.5, iou=1.0, max_detections=most),
+    )
     encoder = EncodedTruth(batches, coder=coder, classes=classes)
-    perfect = _score(config, val, batches, _Oracle(batches, classes), nn.Identity(), monitor)
-    bound = _score(config, val, batches, encoder, coder, monitor)
+    perfect = _score(evaluator, _Oracle(batches, classes))
+    bound = _score(evaluator, nn.Sequential(encoder, coder))
     shown = [name for name in dict.fromkeys((monitor, "AP")) if name in perfect]
     reached, at_most = (
         ", ".join(f"{name} {stats[name]:.4f}" for name in shown) for stats in (perfect, bound)
@@ -75,26 +86,7 @@ def _chosen(preflight: Preflight, val: DetectionDataset) -> np.ndarray:
     return np.sort(empty_last[:MOST_IMAGES])
 
 
-def _score(
-    config: Config,
-    val: DetectionDataset,
-    batches: Sequence[Batch],
-    model: nn.Module,
-    coder: nn.Module,
-    monitor: str,
-) -> dict[str, float]:
-    """The evaluation from raw maps to figures."""
-    most = max(batch.targets.max_per_image for batch in batches)
-    fp32 = Precision("fp32")
-    evaluator = DetectionEvaluator(
-        network=NetworkRun(batches=batches, images=len(val), precision=fp32, ranks=_CPU),
-        metrics=build_metrics(config.evaluation, val),
-        category_ids=val.category_ids,
-        class_names=val.class_names,
-        monitor=monitor,
-        coder=coder,
-        postprocess=Postprocess(conf=0.5, iou=1.0, max_detections=most),
-    )
+def _score(evaluator: DetectionEvaluator, model: nn.Module) -> dict[str, float]:
     found = evaluator.find(model, lambda: False)
     assert found is not None
     return evaluator.score(found).stats
@@ -148,9 +140,8 @@ class _Oracle(nn.Module):
 class EncodedTruth(nn.Module):
     """Takes the network's place in an evaluation: answers each batch with maps of its truth.
 
-    ``truths`` and ``placed`` count, of the batches so far, the boxes that are to be found, and
-    those that have a place in the maps. ``coder`` is that of the network, and ``batches`` those
-    that it will be shown, in their order.
+    Of the batches so far, which come in the given order, ``truths`` counts the boxes that are to be
+    found, and ``placed`` those that have a place in the maps.
     """
 
     def __init__(

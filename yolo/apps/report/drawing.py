@@ -76,7 +76,6 @@ def draw_boxes(
 def draw_detections(
     image: np.ndarray, detections: Detections, class_names: Sequence[str]
 ) -> np.ndarray:
-    """An image with what was found in it."""
     return draw_boxes(
         image,
         detections.boxes_xyxy_px.detach().cpu().numpy(),

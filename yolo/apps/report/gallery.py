@@ -33,8 +33,9 @@ class Gallery:
 
     def __init__(self, dataset: DetectionDataset, found: Found, errors: DetectionErrors) -> None:
         self._dataset, self._found, self._errors = dataset, found, errors
+        self._names = dataset.class_names
         ids = dataset.annotations.image_ids.tolist()
-        self._index_of = {image_id: index for index, image_id in enumerate(ids)}
+        self._index_of = dict(zip(ids, range(len(ids)), strict=True))
 
     def false_positives(self) -> list[Markup]:
         """The wrong boxes of the highest confidence."""
@@ -59,7 +60,7 @@ class Gallery:
         truth_px, labels = sample.boxes_xyxy_px[~sample.ignored], sample.labels[~sample.ignored]
         box, label = found.boxes_xyxy_px[row], int(found.labels[row])
         why = self._why_wrong(_overlap(box, truth_px), label, labels)
-        caption = f"{self._name(label)} {found.scores[row]:.2f}: {why} · {file_name}"
+        caption = f"{self._names[label]} {found.scores[row]:.2f}: {why} · {file_name}"
         return _cut(sample.image, box, FALSE, truth_px, TRUTH, caption)
 
     def _miss(self, number: int) -> Markup:
@@ -75,7 +76,7 @@ class Gallery:
             mine = found.image_ids == truth.image_ids[number]
             rows = np.flatnonzero(mine & (found.scores >= self._errors.conf))
             why, shown = self._why_missed(box, label, rows)
-        caption = f"{self._name(label)}: {why} · {file_name}"
+        caption = f"{self._names[label]}: {why} · {file_name}"
         return _cut(sample.image, box, MISSED, shown, FALSE, caption)
 
     def _why_wrong(self, overlap: np.ndarray, label: int, truth_labels: np.ndarray) -> str:
@@ -86,7 +87,7 @@ class Gallery:
             return "a second box for the same object"
         if overlap[~same].max(initial=0.0) >= MATCH_IOU:
             other = int(truth_labels[np.where(same, -1.0, overlap).argmax()])
-            return f"wrong class, is {self._name(other)}"
+            return f"wrong class, is {self._names[other]}"
         if best_same >= BACKGROUND_IOU:
             return f"badly placed, IoU {_cut_off(best_same):.2f}"
         if overlap.max(initial=0.0) >= BACKGROUND_IOU:
@@ -104,7 +105,7 @@ class Gallery:
         what = "nearest" if nearest == label else "taken for"
         if nearest == label and overlap[best] >= MATCH_IOU:
             what = "shares its box with another object:"
-        why = f"{what} {self._name(nearest)} {score:.2f}, IoU {_cut_off(overlap[best]):.2f}"
+        why = f"{what} {self._names[nearest]} {score:.2f}, IoU {_cut_off(overlap[best]):.2f}"
         return why, boxes[best : best + 1]
 
     def _load(self, image_id: int) -> tuple[Sample, str]:
@@ -114,9 +115,6 @@ class Gallery:
             return self._dataset.load(index), name
         except BAD:  # the evaluation has named it and gone on
             return self._dataset.empty(index), f"{name} (cannot be read)"
-
-    def _name(self, label: int) -> str:
-        return self._dataset.class_names[label]
 
 
 def _spread(order: np.ndarray, image_ids: np.ndarray) -> Iterator[int]:
@@ -151,29 +149,21 @@ def _cut(
     caption: str,
 ) -> Markup:
     """The box in its window of the image (H, W, 3), other boxes (n, 4) thinly."""
-    height, width = image.shape[:2]
+    size = np.array(image.shape[1::-1])  # width and height
     box = np.nan_to_num(np.asarray(box, np.float64), posinf=1e6, neginf=-1e6)
-    box = box.clip(0, [width, height, width, height])
-    left, top, side_x, side_y = _window(box, height, width)
-    cut = image[top : top + side_y, left : left + side_x]
-    factor = SIDE_PX / max(side_x, side_y)
-    size = (max(1, round(side_x * factor)), max(1, round(side_y * factor)))
+    box = box.clip(0, np.tile(size, 2))
+    side = max(LEAST_WINDOW_PX, CONTEXT * (box[2:] - box[:2]).max())
+    sides = np.minimum(np.round(side), size).astype(int)
+    start = np.round((box[:2] + box[2:] - sides) / 2).clip(0, size - sides).astype(int)
+    (left, top), (right, bottom) = start, start + sides
+    factor = SIDE_PX / sides.max()
+    scaled = [max(1, round(side * factor)) for side in sides.tolist()]
     smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    canvas = cv2.resize(cut, size, interpolation=smooth)
-    origin = np.array([left, top, left, top])
+    canvas = cv2.resize(image[top:bottom, left:right], scaled, interpolation=smooth)
     for other in np.asarray(others, np.float64).reshape(-1, 4):
-        _outline(canvas, (other - origin) * factor, others_colour, 1)
-    _outline(canvas, (box - origin) * factor, colour, 2)
+        _outline(canvas, (other - np.tile(start, 2)) * factor, others_colour, 1)
+    _outline(canvas, (box - np.tile(start, 2)) * factor, colour, 2)
     return picture(canvas, caption=caption, longest_px=SIDE_PX, quality=82)
-
-
-def _window(box: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the window, inside the image."""
-    side = max(LEAST_WINDOW_PX, CONTEXT * float(max(box[2] - box[0], box[3] - box[1])))
-    side_x, side_y = min(round(side), width), min(round(side), height)
-    left = round(float(box[0] + box[2] - side_x) / 2)
-    top = round(float(box[1] + box[3] - side_y) / 2)
-    return min(max(left, 0), width - side_x), min(max(top, 0), height - side_y), side_x, side_y
 
 
 def _outline(canvas: np.ndarray, box: np.ndarray, colour: Colour, thickness: int) -> None:

@@ -1,9 +1,14 @@
-"""The page of a whole run: ``scripts/report.py logs/<name>``."""
+"""The page of a whole run, done, going on or broken off: ``scripts/report.py logs/<name>``."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +18,13 @@ from markupsafe import Markup
 from yolo.apps.report.page import Cell, line_chart, picture, render, write_page
 from yolo.apps.report.plots import FILE_NAME as CURVES_NAME
 from yolo.apps.report.plots import Line
-from yolo.apps.report.run_folder import Records, RunFolder
-from yolo.config.save import yaml_text
+from yolo.config import ConfigError
+from yolo.config.save import Setting, read_settings, yaml_text
 from yolo.data.images import decode
 from yolo.errors import UserError
 from yolo.factory.evaluator import DEFAULT_MONITORS
 
-FILE_NAME = "report.html"
+METRICS, CONFIG, PICTURES = "metrics.jsonl", "config.yaml", "pictures"
 
 CHARTS = {
     "Average precision": r"m?AP(50|75|_11|_fixed)?",
@@ -33,51 +38,143 @@ Figures = Mapping[str, Mapping[str, np.ndarray]]
 """Phase -> name -> (R,)."""
 
 KEEPS_UP, SLOWS_DOWN = 0.05, 0.2  # shares of waiting for data: all is well up to, not from
-MOST_PICTURES = 3
-MOST_ROWS = 200  # of the table of evaluations: the last ones
 PICTURE_PX = 1500
+MOST_ROWS = 200  # of the table of evaluations: the last ones
+
+
+class Records:
+    """The reports of one phase, in the order of their steps."""
+
+    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        ordered = sorted(records, key=lambda record: record["step"])
+        names = dict.fromkeys(n for one in ordered for n in one if n not in ("phase", "step"))
+        self.steps = np.array([record["step"] for record in ordered], dtype=np.int64)  # (R,)
+        self.figures = {  # float (R,), NaN where a report lacks it
+            name: np.array([_number(record.get(name)) for record in ordered]) for name in names
+        }
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """The figures of a group by the rest of their name."""
+        start = f"{prefix}/"
+        return {n.removeprefix(start): v for n, v in self.figures.items() if n.startswith(start)}
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A run as its files describe it; what is not there yet is empty."""
+
+    path: Path
+    training: Records
+    validation: Records
+    settings: Mapping[str, Setting]  # of the config by dotted key, none if it cannot be read
+    base: str  # the YAML that the run was started with, "" if unknown
+    last_report: datetime | None  # when the metrics were last written
+
+    @classmethod
+    def read(cls, path: Path) -> RunFolder:
+        metrics, config = path / METRICS, path / CONFIG
+        if not (metrics.is_file() or config.is_file()):
+            what = f"it has neither {CONFIG} nor {METRICS}"
+            raise UserError(f"{path}: not the folder of a run: {what}")
+        base = re.match("# Resolved from (.*?): ", _read(config))
+        when = datetime.fromtimestamp(metrics.stat().st_mtime) if metrics.is_file() else None
+        records = list(_records(_read(metrics)))
+        training, validation = (
+            Records([record for record in records if record.get("phase") == phase])
+            for phase in ("training", "validation")
+        )
+        try:
+            settings = read_settings(config)
+        except ConfigError:
+            settings = {}
+        return cls(
+            path=path,
+            training=training,
+            validation=validation,
+            settings=settings,
+            base=base[1] if base else "",
+            last_report=when,
+        )
+
+    def value(self, key: str) -> Any:
+        """Of a dotted key of the config; None where there is none."""
+        return self.settings[key].value if key in self.settings else None
+
+    @property
+    def last_step(self) -> int:
+        return int(max([0, *self.training.steps[-1:], *self.validation.steps[-1:]]))
+
+    @cached_property
+    def monitor(self) -> str:
+        """The figure that decides which checkpoint is the best one."""
+        named = self.value("evaluation.monitor")
+        if named is not None:
+            return str(named)
+        if self.value("task") == "classify":
+            return "top1"
+        return DEFAULT_MONITORS.get(str(self.value("evaluation.metric")), "AP50")
+
+    @cached_property
+    def best(self) -> int | None:
+        """The number of the best evaluation, of equals the earlier; None without one."""
+        figures = self.validation.figures.get(self.monitor)
+        if figures is None or not np.isfinite(figures).any():
+            return None
+        return int(np.nanargmax(figures))
+
+
+def newest_run(directory: Path) -> Path:
+    """The run that reported last."""
+    found = [file for name in (METRICS, CONFIG) for file in directory.glob(f"*/{name}")]
+    if not found:
+        raise UserError(f"{directory}: holds no run yet; train one with `python main.py`")
+    return max(found, key=lambda file: file.stat().st_mtime).parent
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace") if path.is_file() else ""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _records(lines: str) -> Iterator[dict[str, Any]]:
+    """A run in progress, or a crash, may leave half a line."""
+    for line in lines.splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            yield record
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
     """Write the page of a run; without ``output`` it is ``report.html`` in its folder."""
-    path = output or folder / FILE_NAME
+    path = output or folder / "report.html"
     run = RunFolder.read(folder)
-    best = _best_row(run)
     analysis = run.path / "analysis.html"
     is_beside = path.parent.resolve() == run.path.resolve()
     page = render(
         "run.html",
         run=run,
-        monitor=_monitor(run),
-        best=best,
-        evaluations=_evaluations(run.validation, best),
+        evaluations=_evaluations(run.validation, run.best),
         skipped=int(np.nansum(run.training.figures.get("skipped_steps", np.zeros(0))[-1:])),
         analysis=analysis.name if is_beside and analysis.is_file() else "",
-        charts=_charts(run, best),
+        charts=_charts(run),
         waiting=_waiting(run.training),
-        pictures=list(_pictures(run, best)),
+        pictures=list(_pictures(run)),
         settings=[[key, yaml_text(s.value), s.origin] for key, s in run.settings.items()],
     )
     write_page(path, page)
     return path
-
-
-def _monitor(run: RunFolder) -> str:
-    """The figure that decides which checkpoint is the best one."""
-    named = run.value("evaluation.monitor")
-    if named is not None:
-        return str(named)
-    if run.value("task") == "classify":
-        return "top1"
-    return DEFAULT_MONITORS.get(str(run.value("evaluation.metric")), "AP50")
-
-
-def _best_row(run: RunFolder) -> int | None:
-    """The number of the best evaluation, of equals the earlier; None without one."""
-    figures = run.validation.figures.get(_monitor(run))
-    if figures is None or not np.isfinite(figures).any():
-        return None
-    return int(np.nanargmax(figures))
 
 
 def _evaluations(records: Records, best: int | None) -> dict[str, Any]:
@@ -86,35 +183,34 @@ def _evaluations(records: Records, best: int | None) -> dict[str, Any]:
         return {}
     last = len(records) - 1
     shown = [best, last] if best is not None and best != last else [last]
-    names = [name for name in records.figures if not name.startswith(("loss/", "accuracy/"))]
-    table = [
-        [_figure(name, records.figures[name][row]) for name in names] for row in range(last + 1)
-    ]
-    rows = [[name, *(table[row][i] for row in shown)] for i, name in enumerate(names)]
+    columns = {
+        name: [_figure(name, value) for value in values.tolist()]
+        for name, values in records.figures.items()
+        if not name.startswith(("loss/", "accuracy/"))
+    }
+    rows = [[name, *(column[i] for i in shown)] for name, column in columns.items()]
     half = -(-len(rows) // 2)
     heads = [f"{'best' if row == best else 'last'}, step {records.steps[row]:,}" for row in shown]
-    every = [[step, *row] for step, row in zip(records.steps.tolist(), table, strict=True)]
+    every = list(zip(records.steps.tolist(), *columns.values(), strict=True))
     return {
         "head": ["figure", *heads],
         "halves": [part for part in (rows[:half], rows[half:]) if part],
-        "names": names,
+        "names": list(columns),
         "all": every[-MOST_ROWS:],
         "marked": None if best is None else best - max(0, len(every) - MOST_ROWS),
     }
 
 
 def _figure(name: str, value: float) -> Cell:
-    if not np.isfinite(value) or (value == -1 and name != "loss"):  # -1: nothing to find
+    if not math.isfinite(value) or (value == -1 and name != "loss"):  # -1: nothing to find
         return None
-    return int(value) if name == "found_boxes" else float(value)
+    return int(value) if name == "found_boxes" else value
 
 
-def _charts(run: RunFolder, best: int | None) -> list[Markup]:
+def _charts(run: RunFolder) -> list[Markup]:
     """The curves of training and validation that have something to show."""
     phases = {"training": run.training, "validation": run.validation}
-    losses = {
-        name: {"loss": r.figures["loss"]} for name, r in phases.items() if "loss" in r.figures
-    }
+    losses = {p: {"loss": r.figures["loss"]} for p, r in phases.items() if "loss" in r.figures}
     wanted: dict[str, Figures] = {"Loss": losses}
     for phase, records in phases.items():
         if len(terms := records.under("loss")) > 1:
@@ -135,7 +231,7 @@ def _charts(run: RunFolder, best: int | None) -> list[Markup]:
         wanted["Right answers of the grid"] = accuracies
     rates = {n: v for n, v in run.training.figures.items() if "learning_rate" in n}
     wanted["Learning rate"] = {"training": rates}
-    marks = [] if best is None else [float(run.validation.steps[best])]
+    marks = [] if run.best is None else [float(run.validation.steps[run.best])]
     return [
         line_chart(title, lines, marks=marks, may_be_log=title in with_wide_span)
         for title, figures in wanted.items()
@@ -182,16 +278,17 @@ def _waiting(training: Records) -> dict[str, Any]:
     return {"kind": kind, "mean": mean, "most": most, "speed": speed, "charts": charts}
 
 
-def _pictures(run: RunFolder, best: int | None) -> Iterator[tuple[str, Markup]]:
+def _pictures(run: RunFolder) -> Iterator[tuple[str, Markup]]:
     """The last evaluation's, the best one's and the first one's, and what other tools drew."""
-    sheets = run.pictures()
-    steps = sorted(sheets)
-    wanted = {*steps[-1:], *steps[:1]}
-    if best is not None:
-        wanted |= {int(run.validation.steps[best])} & set(steps)
+    found = sorted((run.path / PICTURES).glob("step_*.jpg"))
+    named = {path.stem.removeprefix("step_"): path for path in found}
+    sheets = {int(step): path for step, path in named.items() if step.isdecimal()}
+    wanted = [max(sheets, default=None), min(sheets, default=None)]
+    if run.best is not None:
+        wanted.append(int(run.validation.steps[run.best]))
     shown = {
         f"step {step:,}: truth beside prediction": sheets[step]
-        for step in sorted(wanted, reverse=True)[:MOST_PICTURES]
+        for step in sorted(sheets.keys() & set(wanted), reverse=True)
     }
     shown |= {path.name: path for path in [run.path / CURVES_NAME] if path.is_file()}
     for caption, path in shown.items():
