@@ -15,8 +15,7 @@ import yolo.factory.anchors
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
 from yolo.config.load import dotted, leaf_values
-from yolo.data.annotations import Annotations
-from yolo.data.formats.contents import Contents, Findings
+from yolo.data.annotations import Annotations, Contents, Findings
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.factory.anchors import ORIGIN, box_sizes_px, describe_anchors, levels_of, settle_anchors

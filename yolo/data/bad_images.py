@@ -1,10 +1,10 @@
 """Images that cannot be read: when a data set opens, and when one of them is loaded.
 
 A format that takes its sizes from the images' headers stops at the first bad one, unless it may go
-on: then the image stays in the data set with a nominal size, and whoever loads it finds it bad. In
-training the next readable image of the data set takes its place, so that a batch is never short;
-which one is a function of the place alone, the same for all workers, ranks and orders. In
-evaluation every image counts: an empty one takes the place, and its objects are missed.
+on: then the image stays with a nominal size, and whoever loads it finds it bad. In training the
+next readable image takes its place, so that a batch is never short; which one depends on the place
+alone, not on workers, ranks and orders. In evaluation every image counts: an empty one takes the
+place, and its objects are missed.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def nominal_hw(
 
 def check_bad_share(
     bad: int, images: int, max_bad_share: float, last: object, key_prefix: str = ""
-) -> None:
-    """Raise a UserError, which ends with the ``last`` reason, if too many of the images are bad."""
+) -> int:
+    """How many may be bad; a UserError, which ends with the ``last`` reason, if more are."""
     allowed = int(max_bad_share * images)
     if bad > allowed:
         key = f"{key_prefix}max_bad_share"
@@ -67,6 +67,7 @@ def check_bad_share(
             f"{bad:,} of the {images:,} images cannot be read, and {key} {max_bad_share:g} allows "
             f"{allowed:,}; repair them or raise {key}. The last one: {last}"
         )
+    return allowed
 
 
 class _CountedBadImages:
@@ -75,36 +76,39 @@ class _CountedBadImages:
     The workers share one byte for each image: made before they start, it is known to those of all
     epochs and evaluations. Ranks do not share it: each names and counts the images that it meets.
 
-    Args:
-        images: whatever loads them.
-        max_bad_share: above this share of bad images loading fails.
-        key_prefix: what stands before "max_bad_share" in messages.
+    Above ``max_bad_share`` of them loading fails; ``key_prefix`` stands before it in the message.
     """
 
     _substitute: str
 
     def __init__(self, images: ImageData, *, max_bad_share: float, key_prefix: str = "") -> None:
         self._images = images
-        self._max_bad_share = max_bad_share
-        self._key_prefix = key_prefix
+        self._max_bad_share, self._key_prefix = max_bad_share, key_prefix
         self._bad = multiprocessing.RawArray("b", len(images))
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def _note(self, index: int, error: Exception) -> None:
-        """Name a bad image, unless another worker has; raise a UserError if it is one too many."""
-        known, self._bad[index] = self._bad[index], 1
-        count = bytes(self._bad).count(1)
-        check_bad_share(count, len(self), self._max_bad_share, error, self._key_prefix)
-        if not known:
-            _log.warning(
-                "%s; %s takes its place (bad image %s of at most %s)",
-                str(error).rstrip("."),
-                self._substitute,
-                f"{count:,}",
-                f"{int(self._max_bad_share * len(self)):,}",
-            )
+    def _read(self, index: int) -> Sample | None:
+        """The image; None if it is bad, which is logged once. A UserError if too many are."""
+        if self._bad[index]:
+            return None
+        try:
+            return self._images.load(index)
+        except BAD as error:
+            known, self._bad[index] = self._bad[index], 1  # another worker may have met it
+            count = bytes(self._bad).count(1)
+            limits = (len(self), self._max_bad_share, error, self._key_prefix)
+            allowed = check_bad_share(count, *limits)
+            if not known:
+                _log.warning(
+                    "%s; %s takes its place (bad image %s of at most %s)",
+                    str(error).rstrip("."),
+                    self._substitute,
+                    f"{count:,}",
+                    f"{allowed:,}",
+                )
+            return None
 
 
 class TolerantImages(_CountedBadImages):
@@ -118,12 +122,8 @@ class TolerantImages(_CountedBadImages):
     def load(self, index: int) -> Sample:
         """The image, or the next one that can be read; a UserError if too many are bad, or all."""
         for place in chain(range(index, len(self)), range(index)):
-            if self._bad[place]:
-                continue
-            try:
-                return self._images.load(place)
-            except BAD as error:
-                self._note(place, error)
+            if (sample := self._read(place)) is not None:
+                return sample
         raise UserError(f"none of the {len(self):,} images of the data set can be read.")
 
 
@@ -135,9 +135,5 @@ class ImagesOrEmpty(_CountedBadImages):
 
     def load(self, index: int) -> Sample:
         """The image, or an empty one with its truth; a UserError if too many images are bad."""
-        if not self._bad[index]:
-            try:
-                return self._images.load(index)
-            except BAD as error:
-                self._note(index, error)
-        return self._images.empty(index)
+        sample = self._read(index)
+        return self._images.empty(index) if sample is None else sample

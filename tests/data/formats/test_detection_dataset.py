@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from yolo.data.annotations import Annotations
-from yolo.data.formats.contents import Contents, Findings
+from yolo.data.annotations import Annotations, Contents, Findings
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 

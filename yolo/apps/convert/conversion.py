@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from yolo.data.annotations import Annotations, run_offsets
+import numpy as np
+
+from yolo.data.annotations import Annotations
 from yolo.data.formats.coco import write_coco
 from yolo.data.formats.csv_boxes import write_csv_boxes
-from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.detection import DetectionDataset, WrittenImage, check_distinct
 from yolo.data.formats.voc import IMAGES, write_voc
-from yolo.data.formats.writing import check_distinct, images_to_write
 from yolo.data.formats.yolo_text import write_yolo_text
 from yolo.data.images import size_hw
 from yolo.errors import UserError
@@ -63,29 +62,27 @@ def convert(
 
     Args:
         dataset: all that is written.
-        to: the format.
         output: the folder, which must not exist or be empty.
         images: hard links in it, copies, or none: they stay where they are.
         split: train, val or test.
-
-    Raises:
-        UserError: the folder is there already or cannot be written, the format cannot hold the
-            data set, or an image is missing.
     """
     form, output = FORMATS[to], output.absolute()
-    _check_request(form, output, images)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output}: exists already, and nothing is overwritten: choose another.")
+    if images == "keep" and form.stay:
+        raise UserError(f"{form.stay}, so they cannot stay elsewhere: choose link or copy.")
     sources = [dataset.image_path(index).absolute() for index in range(len(dataset))]
     folder = Path(os.path.commonpath([path.parent for path in sources]))
     names = [path.relative_to(folder).as_posix() for path in sources]
     check_distinct("the image", names, "each image must be listed once")
     if not form.sized:
         _check_upright(sources, dataset.annotations, to)
-    kept = dataset if form.ignored else _without_ignored(dataset)
+    written = _images_to_write(dataset.annotations, names, ignored=form.ignored)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(output) as temporary:
             temporary.mkdir()
-            section = form.write(temporary, kept, images_to_write(kept, names), split)
+            section = form.write(temporary, dataset, written, split)
             if images == "keep":
                 section["images"] = folder
             else:
@@ -93,7 +90,7 @@ def convert(
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{output}: the data set cannot be written ({reason}).") from error
-    boxes = len(kept.annotations.labels)
+    boxes = sum(len(image.labels) for image in written)
     return Conversion(
         section={k: str(output / v) if isinstance(v, Path) else v for k, v in section.items()},
         class_names=dataset.class_names,
@@ -101,13 +98,6 @@ def convert(
         boxes=boxes,
         left_out=len(dataset.annotations.labels) - boxes,
     )
-
-
-def _check_request(form: Format, output: Path, images: ImagesGo) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output}: exists already, and nothing is overwritten: choose another.")
-    if images == "keep" and form.stay:
-        raise UserError(f"{form.stay}, so they cannot stay elsewhere: choose link or copy.")
 
 
 def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -> None:
@@ -122,21 +112,22 @@ def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -
             )
 
 
-def _without_ignored(dataset: DetectionDataset) -> DetectionDataset:
-    packed, view = dataset.annotations, copy.copy(dataset)
-    kept = ~packed.ignored
-    view.annotations = dataclasses.replace(
-        packed,
-        offsets=run_offsets(kept)[packed.offsets],
-        boxes_xyxy_px=packed.boxes_xyxy_px[kept],
-        labels=packed.labels[kept],
-        ignored=packed.ignored[kept],
-    )
-    return view
+def _images_to_write(
+    packed: Annotations, names: Sequence[str], *, ignored: bool
+) -> list[WrittenImage]:
+    """All images under other names; their ignored boxes only on request."""
+    boxes = packed.boxes_xyxy_px.astype(str).astype(np.float64)  # 0.1, not 0.10000000149011612
+    images = []
+    for index, (number, name) in enumerate(zip(packed.image_ids.tolist(), names, strict=True)):
+        _, labels, flags = packed.truth(index)
+        kept = ~flags | ignored
+        own = boxes[packed.offsets[index] : packed.offsets[index + 1]][kept]
+        truth = labels[kept].tolist(), flags[kept].tolist()
+        images.append(WrittenImage(number, name, *packed.size_hw(index), own, *truth))
+    return images
 
 
 def _place(sources: Sequence[Path], targets: Sequence[Path], how: ImagesGo) -> None:
-    """Link or copy each image."""
     for source, target in zip(sources, targets, strict=True):
         if not source.is_file():
             raise UserError(f"the image {source} does not exist.")

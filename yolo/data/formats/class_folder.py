@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from yolo.data.annotations import Annotations, encode_name, run_offsets
-from yolo.data.formats.contents import Contents, Findings
+from yolo.data.annotations import Annotations, Contents, Findings, encode_name, run_offsets
 from yolo.data.formats.detection import DetectionDataset, check_named_once, first_names
 from yolo.data.images import IMAGE_SUFFIXES, decode
 from yolo.errors import UserError
@@ -25,26 +25,35 @@ class ClassFolderDataset(DetectionDataset):
     only when it is decoded: listing a folder opens no file, so that ImageNet's 1.3 million take
     seconds, and ``annotations`` holds neither sizes nor boxes but zeros. Files whose names start
     with a dot are passed over, and so are those that are no images by their suffix; the findings
-    count the latter, and the classes without images.
+    count the latter, and the classes without images. The ``category_ids`` are the labels.
 
     Args:
         root: the folder of the class folders.
         class_names: the very names of the folders; None: by alphabet.
-
-    Attributes:
-        category_ids: the labels themselves.
     """
 
     def __init__(self, *, root: Path, class_names: Sequence[str] | None = None) -> None:
         root = Path(root)
-        names = _ordered(root, _list_folders(root), class_names)
+        names = _list_folders(root)
+        if class_names is not None:
+            what = f"class folder of {root}"
+            unknown, missing = "no such folder", "not named"
+            check_named_once(what, names, class_names, unknown=unknown, missing=missing)
+            names = list(class_names)
         classes = [_list_files(root, name) for name in names]
         if not any(len(files.name_lengths) for files in classes):
             raise UserError(
                 f"{root}: its folders hold no images ({', '.join(IMAGE_SUFFIXES)}); the images of "
                 "each class must lie in a folder of their own directly below it."
             )
-        contents = Contents(tuple(names), _pack(classes), _findings(names, classes))
+        empty = [n for n, files in zip(names, classes, strict=True) if not len(files.name_lengths)]
+        others = [other for files in classes for other in files.others]
+        found = {"classes without images": empty, "files that are no images": others}
+        findings = Findings(
+            counts={kind: len(what) for kind, what in found.items() if what},
+            texts=tuple(f"{kind}: {first_names(what)}" for kind, what in found.items() if what),
+        )
+        contents = Contents(tuple(names), _pack(classes), findings)
         super().__init__(root, root, contents, range(len(names)))
 
     def load(self, index: int) -> Sample:
@@ -60,15 +69,8 @@ class ClassFolderDataset(DetectionDataset):
 
     def sample(self, index: int, image: np.ndarray) -> Sample:
         """The image, with one box over all of it."""
-        height, width = image.shape[:2]
-        return Sample(
-            image=image,
-            boxes_xyxy_px=np.array([[0, 0, width, height]], np.float32),
-            labels=self.annotations.labels[index : index + 1].astype(np.int64),
-            ignored=np.zeros(1, bool),
-            image_id=int(self.annotations.image_ids[index]),
-            original_size_hw=(height, width),
-        )
+        whole = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
+        return replace(super().sample(index, image), boxes_xyxy_px=whole)
 
     def limit(self, limit: int | Sequence[int]) -> DetectionDataset:
         """``limit`` images, the first ones of every class in turn, or those of the listed ids."""
@@ -81,15 +83,11 @@ class ClassFolderDataset(DetectionDataset):
 
 
 class _ClassFiles(NamedTuple):
-    """The files of one class: packed at once, for a million names as objects are 100 MB.
+    """The files of one class: packed at once, for a million names as objects are 100 MB."""
 
-    The images' names from the root on, UTF-8, by alphabet, one after the other; bytes of each,
-    int64 (I,); the names of what is no image.
-    """
-
-    name_bytes: bytes
-    name_lengths: np.ndarray
-    others: list[str]
+    name_bytes: bytes  # the images' names from the root on, UTF-8, by alphabet
+    name_lengths: np.ndarray  # bytes of each, int64 (I,)
+    others: list[str]  # the names of what is no image
 
 
 def _list_folders(root: Path) -> list[str]:
@@ -112,10 +110,9 @@ def _list_files(root: Path, name: str) -> _ClassFiles:
     try:
         with os.scandir(root / name) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                is_image = entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
-                (images if is_image else others).append(f"{name}/{entry.name}")
+                if not entry.name.startswith("."):
+                    is_image = entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
+                    (images if is_image else others).append(f"{name}/{entry.name}")
     except OSError as error:
         raise UserError(f"the folder {root / name} cannot be read ({error.strerror}).") from error
     for shown in (name, *others):
@@ -123,18 +120,6 @@ def _list_files(root: Path, name: str) -> _ClassFiles:
     encoded = [encode_name(image) for image in sorted(images)]
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
     return _ClassFiles(b"".join(encoded), lengths, sorted(others))
-
-
-def _ordered(root: Path, folders: list[str], class_names: Sequence[str] | None) -> list[str]:
-    """The class folders in the order of ``class_names``."""
-    if class_names is None:
-        return folders
-    problems = {
-        "no such folder": set(class_names) - set(folders),
-        "not named": set(folders) - set(class_names),
-    }
-    check_named_once(f"class folder of {root}", problems)
-    return list(class_names)
 
 
 def _pack(classes: Sequence[_ClassFiles]) -> Annotations:
@@ -150,14 +135,4 @@ def _pack(classes: Sequence[_ClassFiles]) -> Annotations:
         boxes_xyxy_px=np.zeros((total, 4), np.float32),
         labels=np.repeat(np.arange(len(classes), dtype=np.int32), counts),
         ignored=np.zeros(total, bool),
-    )
-
-
-def _findings(names: Sequence[str], classes: Sequence[_ClassFiles]) -> Findings:
-    empty = [n for n, files in zip(names, classes, strict=True) if not len(files.name_lengths)]
-    others = [other for files in classes for other in files.others]
-    found = {"classes without images": empty, "files that are no images": others}
-    return Findings(
-        counts={kind: len(what) for kind, what in found.items() if what},
-        texts=tuple(f"{kind}: {first_names(what)}" for kind, what in found.items() if what),
     )

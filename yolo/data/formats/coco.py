@@ -6,19 +6,21 @@ The json is checked in whole columns: a pass in Python per field, none per box.
 from __future__ import annotations
 
 import json
-import math
-import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolo.data.formats.contents import sanitize
-from yolo.data.formats.detection import DetectionDataset, check_named_once, is_inside
-from yolo.data.formats.writing import DIGITS, WrittenImage
+from yolo.data.annotations import sanitize
+from yolo.data.formats.detection import (
+    DIGITS,
+    DetectionDataset,
+    WrittenImage,
+    check_named_once,
+    is_inside,
+)
 from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
 
@@ -55,7 +57,11 @@ class CocoDataset(DetectionDataset):
         image, box, category = (_Entries(path, key, data[key]) for key in _LISTS)
         image_ids, category_ids = image.ids(), category.ids()
         names = category.column("name", {str})
-        order = _order(path, category_ids, names, class_names)
+        order = np.argsort(category_ids).tolist()
+        if class_names is not None:
+            unknown, missing, what = "not in the json", "missing", f"category of {path}"
+            check_named_once(what, names, class_names, unknown=unknown, missing=missing)
+            order = [names.index(name) for name in class_names]
         box.check_areas()
         image_index = box.references("image_id", image, image_ids)
         file_names = image.file_names()
@@ -99,21 +105,6 @@ class CocoDataset(DetectionDataset):
         }
 
 
-def _order(
-    path: Path, category_ids: np.ndarray, names: list[str], class_names: Sequence[str] | None
-) -> list[int]:
-    """The places of the categories in the order of ``class_names``, or of their ids."""
-    if class_names is None:
-        return np.argsort(category_ids).tolist()
-    problems = {
-        "not in the json": set(class_names) - set(names),
-        "missing": set(names) - set(class_names),
-        "more than once": {n for n in names if max(names.count(n), class_names.count(n)) > 1},
-    }
-    check_named_once(f"category of {path}", problems)
-    return [names.index(name) for name in class_names]
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a COCO json and check its outline."""
     content = read_or_refuse("the annotation file", path)
@@ -143,31 +134,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-@dataclass(frozen=True, slots=True)
 class _Entries:
     """One of the json's lists; its methods give checked columns, or the first entry at fault."""
 
-    path: Path
-    key: str
-    entries: list[Any]
+    def __init__(self, path: Path, key: str, entries: list[Any]) -> None:
+        self.path, self.key, self.entries = path, key, entries
+        self.check(
+            [isinstance(entry, dict) for entry in entries],
+            lambda i: f"is {_type_name(entries[i])}, but must be an object.",
+        )
 
-    def column(self, field: str, types: Collection[type], default: Any = None) -> list[Any]:
+    def column(self, field: str, types: Collection[type], default: Any = ...) -> list[Any]:
         """A field of all entries, of one of ``types``; ``default`` fills in where it is absent."""
-        try:
-            if default is None:
-                values = [entry[field] for entry in self.entries]
-            else:
-                values = [entry.get(field, default) for entry in self.entries]
-        except (KeyError, TypeError, AttributeError, IndexError):
-            self.check(
-                [isinstance(entry, dict) for entry in self.entries],
-                lambda i: f"is {_type_name(self.entries[i])}, but must be an object.",
-            )
-            self.check(
-                [field in entry for entry in self.entries], lambda _: f'"{field}" is missing.'
-            )
-            raise
+        values = [entry.get(field, default) for entry in self.entries]
         if not set(map(type, values)) <= set(types):
+            self.check([value is not ... for value in values], lambda _: f'"{field}" is missing.')
             wanted = " or ".join(TYPE_NAMES[t] for t in sorted(types, key=str))
             self.check(
                 [type(value) in types for value in values],
@@ -258,13 +239,10 @@ class _Entries:
 
 
 def _floats(values: list[int | float]) -> np.ndarray:
-    """float64 (N,); whole numbers beyond its range become infinite."""
     try:
         return np.array(values, np.float64)
-    except OverflowError:
-        most = sys.float_info.max
-        limited = (math.inf if v > most else -math.inf if v < -most else v for v in values)
-        return np.array([*limited], np.float64)
+    except OverflowError:  # as texts, whole numbers beyond the range become infinite
+        return np.array([float(str(value)) for value in values])
 
 
 def _type_name(value: Any) -> str:
@@ -275,26 +253,25 @@ def write_coco(
     folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
 ) -> dict[str, Any]:
     """Write the json. Image and category ids stay; ignored regions have "iscrowd" 1."""
-    boxes: list[dict[str, Any]] = []
+    by_id = sorted(zip(dataset.category_ids, dataset.class_names, strict=True))
+    data: dict[str, list[dict[str, Any]]] = {
+        "images": [
+            {"id": i.id, "file_name": i.name, "width": i.width, "height": i.height} for i in images
+        ],
+        "annotations": [],
+        "categories": [{"id": int(number), "name": name} for number, name in by_id],
+    }
     for image in images:
         for (left, top, right, bottom), label, crowd in image.objects():
             width, height = round(right - left, DIGITS), round(bottom - top, DIGITS)
             entry = {
-                "id": len(boxes) + 1,
+                "id": len(data["annotations"]) + 1,
                 "image_id": image.id,
                 "category_id": int(dataset.category_ids[label]),
                 "bbox": [left, top, width, height],
                 "area": round(width * height, DIGITS),
                 "iscrowd": int(crowd),
             }
-            boxes.append(entry)
-    by_id = sorted(zip(dataset.category_ids, dataset.class_names, strict=True))
-    data = {
-        "images": [
-            {"id": i.id, "file_name": i.name, "width": i.width, "height": i.height} for i in images
-        ],
-        "annotations": boxes,
-        "categories": [{"id": int(number), "name": name} for number, name in by_id],
-    }
+            data["annotations"].append(entry)
     (folder / "annotations.json").write_text(json.dumps(data), "utf-8")
     return {"type": "coco", "annotations": Path("annotations.json"), "images": Path("images")}

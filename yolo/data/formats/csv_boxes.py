@@ -6,16 +6,25 @@ import csv
 import io
 import reprlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from yolo.data.annotations import Contents
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
-from yolo.data.formats.annotation_cache import read_cached
-from yolo.data.formats.contents import Contents
-from yolo.data.formats.detection import DetectionDataset, is_inside
-from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthObject, pack_truths
-from yolo.data.formats.writing import WrittenImage, check_plain, decimal
+from yolo.data.formats.detection import (
+    DetectionDataset,
+    WrittenImage,
+    check_plain,
+    decimal,
+    is_inside,
+)
+from yolo.data.formats.truth_files import (
+    ImageTruth,
+    ListedImage,
+    TruthObject,
+    pack_truths,
+    read_cached,
+)
 from yolo.data.images import size_hw
 from yolo.data.reading import decode_text, read_or_refuse
 from yolo.errors import UserError
@@ -56,7 +65,7 @@ class CsvBoxesDataset(DetectionDataset):
         content = read_or_refuse("the table of boxes", path)
         if not images.is_dir():
             raise UserError(f"the folder of images {images} does not exist.")
-        names = None if class_names is None else list(class_names)
+        names = class_names and list(class_names)
         contents = read_cached(
             cache,
             name=path.stem,
@@ -68,38 +77,30 @@ class CsvBoxesDataset(DetectionDataset):
         super().__init__(path, images, contents)
 
 
-@dataclass(slots=True)
-class _ImageLines:
-    first: int  # the number of the image's first line
-    empty: int | None = None  # that of a line without a box
-    objects: list[TruthObject] = field(default_factory=list)
-
-
 def _parse(
     path: Path,
     content: bytes,
     images: Path,
-    class_names: list[str] | None,
+    class_names: Sequence[str] | None,
     on_bad_image: OnBadImage,
 ) -> Contents:
     table = _read_table(path, content)
-    if class_names is None and not any(lines.objects for lines in table.values()):
+    if class_names is None and not any(objects for _, objects in table.values()):
         raise UserError(f"{path} holds no box: name the classes in class_names.")
     truths = []
-    for name, lines in table.items():
+    for name, (line, objects) in table.items():
         try:
-            truths.append(ImageTruth(name, size_hw(images / name), lines.objects))
+            truths.append(ImageTruth(name, size_hw(images / name), objects))
         except UserError as error:
-            on_bad_image(UserError(f"{path}, line {lines.first}: {error}"))
-            size = nominal_hw([found.box_xyxy_px for found in lines.objects])
-            truths.append(ImageTruth(name, size, lines.objects, is_bad=True))
-    listed = [ListedImage(name, truth=path) for name in table]
-    return pack_truths(listed, truths, "line", class_names)
+            on_bad_image(UserError(f"{path}, line {line}: {error}"))
+            size = nominal_hw([found.box_xyxy_px for found in objects])
+            truths.append(ImageTruth(name, size, objects, is_bad=True))
+    return pack_truths([ListedImage(name, path) for name in table], truths, "line", class_names)
 
 
-def _read_table(path: Path, content: bytes) -> dict[str, _ImageLines]:
-    """The images in the order of their first lines."""
-    table: dict[str, _ImageLines] = {}
+def _read_table(path: Path, content: bytes) -> dict[str, tuple[int, list[TruthObject]]]:
+    """By image, in the order of their first lines: the number of that line, and the objects."""
+    table: dict[str, list[tuple[int, TruthObject | None]]] = {}
     for number, row in csv_rows(f"the table of boxes {path}", content, HEADER):
         where = f"{path}, line {number}"
         if len(row) != len(HEADER):
@@ -108,20 +109,21 @@ def _read_table(path: Path, content: bytes) -> dict[str, _ImageLines]:
             raise UserError(
                 f"{where}: the image {reprlib.repr(row[0])} must be a file name inside the folder."
             )
-        lines = table.setdefault(str(PurePosixPath(row[0])), _ImageLines(number))
-        if any(row[1:]):
-            lines.objects.append(_object(where, number, row))
-        else:
-            lines.empty = number
+        found = _object(where, number, row) if any(row[1:]) else None
+        table.setdefault(str(PurePosixPath(row[0])), []).append((number, found))
     if not table:
         raise UserError(f"{path} lists no image; its lines must be {FORM}.")
+    images = {}
     for name, lines in table.items():
-        if lines.empty is not None and lines.objects:
+        objects = [found for _, found in lines if found]
+        empty = [number for number, found in lines if not found]
+        if empty and objects:
             raise UserError(
-                f"{path}, line {lines.empty} says that {name} has no boxes, but line "
-                f"{lines.objects[0].number} has one; remove one of the two."
+                f"{path}, line {empty[0]} says that {name} has no boxes, but line "
+                f"{objects[0].number} has one; remove one of the two."
             )
-    return table
+        images[name] = lines[0][0], objects
+    return images
 
 
 def csv_rows(called: str, content: bytes, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -1,16 +1,18 @@
-"""What every data set of a detector is, whatever its files look like."""
+"""What every data set of a detector is, whatever its files look like, and what its writers get."""
 
 from __future__ import annotations
 
 import copy
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolo.data.formats.contents import Contents
+from yolo.data.annotations import Contents
 from yolo.data.images import LARGEST_IMAGE_PX, decode
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -18,6 +20,9 @@ from yolo.records import Sample
 
 LONGEST_NAME = 255
 """Characters in the name of a class."""
+
+DIGITS = 10
+"""Decimals to which sums of exact numbers are rounded: far below float32, far above float64."""
 
 _SHARE_STREAM = 1  # sets the draw of a share apart from the other uses of the seed
 
@@ -35,9 +40,6 @@ class DetectionDataset:
         image_root: the folder that the file names are relative to.
         contents: what was read; the findings stay those of the whole data set in every selection.
         category_ids: label -> the category id that the metric reports; None: label + 1.
-
-    Raises:
-        UserError: a class has a name that cannot be shown; in a format: its files are at fault.
     """
 
     def __init__(
@@ -113,10 +115,8 @@ class DetectionDataset:
     def limit(self, limit: int | Sequence[int]) -> DetectionDataset:
         """The first ``limit`` images, or those with the listed ids, in the data set's order.
 
-        Ids that this data set lacks are passed over: one list serves training and validation.
-
-        Raises:
-            UserError: none of the listed ids is in the data set.
+        Ids that this data set lacks are passed over, for one list serves training and validation,
+        unless it lacks all: a UserError.
         """
         if isinstance(limit, int):
             return self.select(np.arange(min(limit, len(self))))
@@ -152,17 +152,6 @@ class DetectionDataset:
             packed.ignored.tolist(),
             strict=True,
         )
-        annotations = [
-            {
-                "id": number,
-                "image_id": image_id,
-                "category_id": self.category_ids[label],
-                "bbox": box,
-                "area": box[2] * box[3],
-                "iscrowd": int(ignored),
-            }
-            for number, (image_id, label, box, ignored) in enumerate(columns, start=1)
-        ]
         images = zip(packed.image_ids.tolist(), packed.sizes_hw.tolist(), strict=True)
         categories = zip(self.category_ids, self.class_names, strict=True)
         return {
@@ -170,16 +159,35 @@ class DetectionDataset:
                 {"id": number, "file_name": packed.file_name(index), "height": h, "width": w}
                 for index, (number, (h, w)) in enumerate(images)
             ],
-            "annotations": annotations,
+            "annotations": [
+                {
+                    "id": number,
+                    "image_id": image_id,
+                    "category_id": self.category_ids[label],
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(ignored),
+                }
+                for number, (image_id, label, box, ignored) in enumerate(columns, start=1)
+            ],
             "categories": [{"id": number, "name": name} for number, name in categories],
         }
 
 
-def check_named_once(what: str, problems: dict[str, set[str]]) -> None:
-    """Refuse ``class_names`` that leave out, invent or repeat a name; problems: kind -> names."""
-    if any(problems.values()):
-        found = "; ".join(f"{kind}: {first_names(sorted(v))}" for kind, v in problems.items() if v)
-        raise UserError(f"class_names must name each {what} once, in any order ({found}).")
+def check_named_once(
+    what: str, names: Sequence[str], class_names: Sequence[str], *, unknown: str, missing: str
+) -> None:
+    """Refuse ``class_names`` that invent (``unknown``), omit (``missing``) or repeat a name."""
+    found = {
+        unknown: set(class_names) - set(names),
+        missing: set(names) - set(class_names),
+        "more than once": {n for n in names if max(names.count(n), class_names.count(n)) > 1},
+    }
+    problems = [f"{kind}: {first_names(sorted(which))}" for kind, which in found.items() if which]
+    if problems:
+        raise UserError(
+            f"class_names must name each {what} once, in any order ({'; '.join(problems)})."
+        )
 
 
 def is_inside(name: str) -> bool:
@@ -192,3 +200,54 @@ def first_names(names: Iterable[str], count: int = 5) -> str:
     known = list(names)
     more = f" and {len(known) - count} more" if len(known) > count else ""
     return ", ".join(known[:count]) + more
+
+
+class WrittenImage(NamedTuple):
+    """An image on its way into files of another format, with n boxes."""
+
+    id: int
+    name: str  # of the file, relative to the folder of images
+    height: int
+    width: int
+    boxes_xyxy_px: np.ndarray  # float64 (n, 4) with no more digits than the float32 they were
+    labels: list[int]
+    ignored: list[bool]
+
+    @property
+    def stem(self) -> str:
+        """The name with its folders, without its suffix."""
+        return str(PurePosixPath(self.name).with_suffix(""))
+
+    def objects(self) -> Iterator[tuple[list[float], int, bool]]:
+        """Box, label and ignored flag of each object."""
+        return zip(self.boxes_xyxy_px.tolist(), self.labels, self.ignored, strict=True)
+
+
+def decimal(value: float) -> str:
+    """A number of pixels as text, whole ones without a point."""
+    return repr(round(float(value), DIGITS)).removesuffix(".0")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+
+
+def check_distinct(what: str, names: Iterable[str], why: str) -> None:
+    """Refuse names that the format could not tell apart."""
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{what} {first_names(repeated)}: stands there more than once, but {why}.")
+
+
+def check_plain(class_names: Sequence[str], images: Iterable[WrittenImage], form: str) -> None:
+    """Refuse what a format that has all names as text cannot hold, and repeated class names."""
+    classes = (("the class", name) for name in class_names)
+    for what, name in chain(classes, (("the image", image.name) for image in images)):
+        if not name or not name.isprintable() or name != name.strip():
+            raise UserError(
+                f"{what} {name!r}: {form} cannot hold names that are empty, have spaces around "
+                "them or control characters in them; rename it first."
+            )
+    check_distinct("the class", class_names, f"{form} knows classes by their names")

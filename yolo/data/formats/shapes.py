@@ -39,10 +39,6 @@ class ShapesDataset(CocoDataset):
         split: ``train``, ``val`` or ``test``: other images of the same kind.
         images: their number; the first ones are the same for any number.
         seed: another seed gives other images.
-        class_names: as for any ``CocoDataset``.
-
-    Raises:
-        UserError: an unknown split, no images, a negative seed, or a root that cannot be written.
     """
 
     def __init__(
@@ -113,6 +109,12 @@ def _generator(split: str, seed: int, index: int) -> np.random.Generator:
     return np.random.default_rng((seed, SPLITS.index(split), index))
 
 
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    quality = (cv2.IMWRITE_JPEG_QUALITY, 92)
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    path.write_bytes(encoded.tobytes())
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A generated data set."""
@@ -128,12 +130,9 @@ CLASS_SHAPES = Kind("class_shapes", 1, _draw_objects)
 
 
 def generate(kind: Kind, root: Path, split: str, images: int, seed: int) -> Path:
-    """Generate a data set unless it is there.
+    """Generate a data set unless it is there, and give its folder in the root.
 
     The folder appears whole or not at all; of several processes one generates, others wait.
-
-    Returns:
-        ``<root>/<split>-<images>-<seed>``.
     """
     if split not in SPLITS:
         raise UserError(f"{kind.name}: there is no split {split!r}; choose {', '.join(SPLITS)}.")
@@ -172,10 +171,3 @@ def _is_finished(kind: Kind, folder: Path, images: int) -> bool:
         and sum(1 for _ in folder.rglob("*.jpg")) == images
         and all((folder / name).exists() for name in kind.needed)
     )
-
-
-def _write_jpeg(path: Path, image: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) RGB in good quality."""
-    quality = (cv2.IMWRITE_JPEG_QUALITY, 92)
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
-    path.write_bytes(encoded.tobytes())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -33,7 +33,7 @@ class Drawing:
     """An image with what was drawn on it."""
 
     image: np.ndarray  # uint8 (H, W, 3), RGB
-    owner: np.ndarray  # int32 (H, W), which annotation's object each pixel shows, -1 for none
+    owner: np.ndarray  # int8 (H, W), which annotation's object each pixel shows, -1 for none
     annotations: list[dict[str, Any]] = field(default_factory=list)
     """In COCO form, without the ids of annotation and image."""
 
@@ -61,14 +61,13 @@ def draw_scene(rng: Rng) -> Drawing:
     """Draw one image of the detection data set."""
     width, height = _SIZES_WH[rng.integers(len(_SIZES_WH))]
     image = _background(rng, height, width)
-    drawing = Drawing(image, owner=np.full((height, width), -1, np.int32))
+    drawing = Drawing(image, owner=np.full((height, width), -1, np.int8))
     if rng.random() >= _EMPTY_SHARE:
         if rng.random() < _CROWD_SHARE:
             _place_crowd(rng, drawing)
         for size_px in _sizes(rng, min(height, width)):
             _place(rng, drawing, size_px)
-    image[:] = _with_noise(rng, image)
-    return drawing
+    return replace(drawing, image=_with_noise(rng, image))
 
 
 def draw_object(rng: Rng, name: str) -> np.ndarray:
@@ -94,22 +93,22 @@ def _sizes(rng: Rng, short_side_px: int) -> list[int]:
 
 def _place(rng: Rng, drawing: Drawing, size_px: int) -> None:
     """Draw one object where it hides no other, or none if no such place is found."""
+
+    def may_cover(index: int, pixels: int) -> bool:
+        under = drawing.annotations[index]
+        visible = np.count_nonzero(drawing.owner == index) - pixels
+        return not under["iscrowd"] and visible >= _MIN_VISIBLE * under["area"]
+
     name = _CLASSES[rng.integers(len(_CLASSES))]
     for _ in range(_TRIES):
         shape = _shape(rng, name, size_px, drawing.owner.shape)
         covered = drawing.owner[shape.window][shape.mask]
         counts = np.bincount(covered[covered >= 0]).tolist()
-        if all(_may_cover(drawing, i, pixels) for i, pixels in enumerate(counts) if pixels):
+        if all(may_cover(i, pixels) for i, pixels in enumerate(counts) if pixels):
             _paint(rng, drawing.image, shape)
             drawing.owner[shape.window][shape.mask] = len(drawing.annotations)
             drawing.annotations.append(_annotation(shape))
             return
-
-
-def _may_cover(drawing: Drawing, index: int, pixels: int) -> bool:
-    annotation = drawing.annotations[index]
-    visible = np.count_nonzero(drawing.owner == index) - pixels
-    return not annotation["iscrowd"] and visible >= _MIN_VISIBLE * annotation["area"]
 
 
 def _annotation(shape: _Shape) -> dict[str, Any]:
@@ -174,22 +173,13 @@ def _shape(rng: Rng, name: str, size_px: int, frame_hw: tuple[int, ...]) -> _Sha
     if name == "ring":
         outlines.append((outline * _HOLE - low) * scale)
     width, height = np.ceil((extent * scale).round(6)).astype(int).tolist()
-    return _Shape(
-        name=name,
-        left=int(rng.integers(0, frame_hw[1] - width + 1)),
-        top=int(rng.integers(0, frame_hw[0] - height + 1)),
-        outlines=outlines,
-        coverage=_coverage(outlines, height, width),
-    )
-
-
-def _coverage(outlines: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The share of each pixel inside the outlines: float32 (height, width)."""
+    left = int(rng.integers(0, frame_hw[1] - width + 1))
+    top = int(rng.integers(0, frame_hw[0] - height + 1))
     fine = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING), dtype=np.uint8)
-    fixed = [(outline * _SUPERSAMPLING - 0.5) * 16 for outline in outlines]  # pixel centres
+    fixed = [(points * _SUPERSAMPLING - 0.5) * 16 for points in outlines]  # pixel centres
     cv2.fillPoly(fine, [points.round().astype(np.int32) for points in fixed], 255, shift=4)
     coarse = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
-    return coarse.astype(np.float32) / 255
+    return _Shape(name, left, top, outlines, coverage=coarse.astype(np.float32) / 255)
 
 
 def _paint(rng: Rng, image: np.ndarray, shape: _Shape) -> None:
@@ -242,37 +232,30 @@ def _background(rng: Rng, height: int, width: int) -> np.ndarray:
     first = _colour(rng, rng.uniform(0, 360), (0, 0.35), (0.2, 0.9))
     second = _colour(rng, rng.uniform(0, 360), (0, 0.35), (0.2, 0.9))
     second = first + (second - first) * rng.uniform(0.3, 0.8)
-    pattern = _PATTERNS[rng.integers(len(_PATTERNS))](rng, height, width)[:, :, None]
+    pattern = _pattern(rng, height, width)[:, :, None]
     return np.rint(first + (second - first) * pattern).astype(np.uint8)
+
+
+def _pattern(rng: Rng, height: int, width: int) -> np.ndarray:
+    """Clouds, a gradient, stripes or a chequerboard: (height, width), 0..1."""
+    kind = rng.integers(4)
+    if kind == 0:
+        coarse = rng.random((rng.integers(3, 12), rng.integers(3, 12)))
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    if kind == 3:
+        step = rng.integers(10, 40)
+        squares = np.add.outer(np.arange(height) // step, np.arange(width) // step)
+        return (squares % 2).astype(float)
+    along = _direction(rng, height, width)
+    if kind == 1:
+        return along / along.max()
+    return 0.5 + 0.5 * np.sin(along * (2 * np.pi / rng.uniform(8, 50)))
 
 
 def _direction(rng: Rng, height: int, width: int) -> np.ndarray:
     """Distance in pixels along a random direction: (height, width)."""
     angle = rng.uniform(0, np.pi / 2)
     return np.add.outer(np.sin(angle) * np.arange(height), np.cos(angle) * np.arange(width))
-
-
-def _clouds(rng: Rng, height: int, width: int) -> np.ndarray:
-    coarse = rng.random((rng.integers(3, 12), rng.integers(3, 12)))
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _gradient(rng: Rng, height: int, width: int) -> np.ndarray:
-    along = _direction(rng, height, width)
-    return along / along.max()
-
-
-def _stripes(rng: Rng, height: int, width: int) -> np.ndarray:
-    along = _direction(rng, height, width)
-    return 0.5 + 0.5 * np.sin(along * (2 * np.pi / rng.uniform(8, 50)))
-
-
-def _checker(rng: Rng, height: int, width: int) -> np.ndarray:
-    step = rng.integers(10, 40)
-    return (np.add.outer(np.arange(height) // step, np.arange(width) // step) % 2).astype(float)
-
-
-_PATTERNS = (_clouds, _gradient, _stripes, _checker)
 
 
 def _regular(corners: int, inner_radius: float | None = None) -> np.ndarray:

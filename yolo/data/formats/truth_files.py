@@ -1,4 +1,4 @@
-"""Data sets that keep a small file of truth for each image: XML or text.
+"""Data sets that keep a small file of truth for each image, and one file of what was read of them.
 
 All files are read whole first. Their content is the key of the cache; only what the cache does not
 know is parsed. So a changed file is never missed, whatever its time of change says, and what is
@@ -7,19 +7,23 @@ parsed is what the key was made from.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
-from yolo.data.formats.annotation_cache import read_cached, to_bytes
-from yolo.data.formats.contents import Contents, sanitize
+from yolo.data.annotations import Annotations, Contents, Findings, sanitize
 from yolo.data.formats.detection import DetectionDataset, first_names
 from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
+from yolo.files import atomic_path
 
 VERSION = 1
 """Raised by whoever changes what is made of the same files; older cache entries are then void."""
@@ -34,17 +38,11 @@ _log = logging.getLogger(__name__)
 
 
 class ListedImage(NamedTuple):
-    """An image as its data set lists it.
+    """An image as its data set lists it."""
 
-    Attributes:
-        name: of the image, relative to the image root, as far as the list gives it.
-        truth: its annotation file; None if it has none, and so no boxes.
-        where: file and line of the list for messages; "" where a folder is the list.
-    """
-
-    name: str
-    truth: Path | None
-    where: str = ""
+    name: str  # relative to the image root, as far as the list gives it
+    truth: Path | None  # its annotation file; None if it has none, and so no boxes
+    where: str = ""  # file and line of the list for messages; "" where a folder is the list
 
     def message(self, text: object) -> str:
         """A message about this image, with the place in the list before it."""
@@ -52,30 +50,22 @@ class ListedImage(NamedTuple):
 
 
 class TruthObject(NamedTuple):
-    """An object of an annotation file; ``number`` is its number in the file, or its line."""
+    """An object of an annotation file."""
 
-    number: int
+    number: int  # of the object in the file, or of its line
     class_name: str
     box_xyxy_px: tuple[float, ...]
     ignored: bool = False
 
 
 class ImageTruth(NamedTuple):
-    """What an annotation file holds.
+    """What an annotation file holds."""
 
-    Attributes:
-        file_name: of the image, relative to the data set's image root.
-        size_hw: of the image; where it is bad, the annotated or a nominal one.
-        objects: in the file's order.
-        is_bad: the image cannot be read.
-        annotated_hw: the size in the annotation file where it may be another one.
-    """
-
-    file_name: str
-    size_hw: tuple[int, int]
-    objects: list[TruthObject]
-    is_bad: bool = False
-    annotated_hw: tuple[int, int] | None = None
+    file_name: str  # of the image, relative to the data set's image root
+    size_hw: tuple[int, int]  # of the image; where it is bad, the annotated or a nominal one
+    objects: list[TruthObject]  # in the file's order
+    is_bad: bool = False  # the image cannot be read
+    annotated_hw: tuple[int, int] | None = None  # in the annotation file where it may differ
 
 
 Parse = Callable[[ListedImage, bytes], ImageTruth]
@@ -108,13 +98,22 @@ class TruthFilesDataset(DetectionDataset):
         class_names: Sequence[str] | None,
         cache: Path | None,
     ) -> None:
-        _check_distinct(source, listed)
+        first: dict[str, ListedImage] = {}
+        for image in listed:
+            other = first.setdefault(image.name, image)
+            if other is not image:
+                text = f"{image.name} is listed twice, first in {other.where or source}"
+                raise UserError(image.message(f"{text}; remove one of the two."))
         files = [_read(image) for image in listed]
 
         def parse_all() -> Contents:
             _log.info("Reading %s annotation files of %s", f"{len(listed):,}", source)
-            pairs = zip(listed, files, strict=True)
-            truths = [_parse(parse, image, content) for image, content in pairs]
+            truths = []
+            for image, content in zip(listed, files, strict=True):
+                try:
+                    truths.append(parse(image, content))
+                except UserError as error:
+                    raise UserError(image.message(error)) from None
             return pack_truths(listed, truths, unit, class_names)
 
         roots = (str(source.resolve()), str(image_root.resolve()))
@@ -129,15 +128,6 @@ class TruthFilesDataset(DetectionDataset):
         super().__init__(source, image_root, contents)
 
 
-def _check_distinct(source: Path, listed: Sequence[ListedImage]) -> None:
-    first: dict[str, ListedImage] = {}
-    for image in listed:
-        other = first.setdefault(image.name, image)
-        if other is not image:
-            text = f"{image.name} is listed twice, first in {other.where or source}"
-            raise UserError(image.message(f"{text}; remove one of the two."))
-
-
 def _read(image: ListedImage) -> bytes:
     if image.truth is None:
         return b""
@@ -149,15 +139,8 @@ def _read(image: ListedImage) -> bytes:
 def _with_heads(listed: Sequence[ListedImage], files: Sequence[bytes]) -> Iterator[bytes]:
     """The files' content, each behind what the list has about it."""
     for image, content in zip(listed, files, strict=True):
-        yield to_bytes((image.name, str(image.truth), image.where, len(content)))
+        yield _to_bytes((image.name, str(image.truth), image.where, len(content)))
         yield content
-
-
-def _parse(parse: Parse, image: ListedImage, content: bytes) -> ImageTruth:
-    try:
-        return parse(image, content)
-    except UserError as error:
-        raise UserError(image.message(error)) from None
 
 
 def pack_truths(
@@ -172,19 +155,21 @@ def pack_truths(
     if class_names is None:
         class_names = sorted({found.class_name for found in objects})
     label_of = {name: label for label, name in enumerate(class_names)}
-    for index, found in zip(image_index.tolist(), objects, strict=True):
-        if found.class_name not in label_of:
-            raise UserError(
-                f"{_place(listed[index], unit, found)} is of the class {found.class_name!r}, which "
-                f"class_names lacks ({first_names(class_names)}); add it there or correct the file."
-            )
+
+    def place(number: int) -> str:
+        image = listed[image_index[number]]
+        return image.message(f"{image.truth}, {unit} {objects[number].number}")
 
     def describe(number: int) -> str:
-        found = objects[number]
-        box = ", ".join(f"{value:g}" for value in found.box_xyxy_px)
-        place = _place(listed[image_index[number]], unit, found)
-        return f"{place} ({found.class_name}), box [{box}]"
+        box = ", ".join(f"{value:g}" for value in objects[number].box_xyxy_px)
+        return f"{place(number)} ({objects[number].class_name}), box [{box}]"
 
+    for number, found in enumerate(objects):
+        if found.class_name not in label_of:
+            raise UserError(
+                f"{place(number)} is of the class {found.class_name!r}, which class_names lacks "
+                f"({first_names(class_names)}); add it there or correct the file."
+            )
     file_names = [truth.file_name for truth in truths]
     annotated_hw = [truth.annotated_hw or truth.size_hw for truth in truths]
     return sanitize(
@@ -202,10 +187,6 @@ def pack_truths(
     )
 
 
-def _place(image: ListedImage, unit: str, found: TruthObject) -> str:
-    return image.message(f"{image.truth}, {unit} {found.number}")
-
-
 def _image_ids(file_names: Sequence[str]) -> np.ndarray:
     """An id for each image, int64 (I,).
 
@@ -218,3 +199,94 @@ def _image_ids(file_names: Sequence[str]) -> np.ndarray:
         if len(np.unique(ids)) == len(ids):
             return ids
     return np.arange(1, len(file_names) + 1, dtype=np.int64)
+
+
+def read_cached(
+    folder: Path | None,
+    *,
+    name: str,
+    identity: tuple[object, ...],
+    files: Iterable[bytes],
+    image_root: Path,
+    parse: Callable[[], Contents],
+) -> Contents:
+    """What ``parse`` gives, or gave last time: kept in one file, so that nothing is parsed twice.
+
+    An entry is valid as long as the content of all files behind it is the same and the images have
+    the sizes and times that they had. It is written whole or not at all, and holds arrays and json,
+    nothing that could run. Where it cannot be written or read, the files are parsed. Of several
+    processes one parses and the others wait. Contents with bad images are not kept: these are tried
+    anew, and reported anew, whenever the data set opens.
+
+    Args:
+        folder: of the entries; None parses always.
+        name: of the data set, starts the entry's file name.
+        identity: what tells the entry from others of the same folder.
+        files: everything that ``parse`` reads, but for the images.
+        image_root: the folder that the annotations' file names are relative to.
+    """
+    if folder is None:
+        return parse()
+    digest = hashlib.sha256(_to_bytes(identity))
+    path = folder / f"{name}-{digest.hexdigest()[:16]}.npz"
+    for content in files:
+        digest.update(content)
+    key = digest.hexdigest()
+    contents = _read_entry(path, key, image_root)
+    if contents is not None:
+        return contents
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, NotImplementedError):  # else it goes on without a lock
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.with_suffix(".lock")))
+        contents = _read_entry(path, key, image_root)
+        if contents is None:
+            contents = parse()
+            if not contents.bad_images:
+                _write_entry(path, key, image_root, contents)
+    return contents
+
+
+def _to_bytes(values: tuple[object, ...]) -> bytes:
+    return repr(values).encode("utf-8", "surrogateescape")
+
+
+def _read_entry(path: Path, key: str, image_root: Path) -> Contents | None:
+    """The entry, or None if there is none, or one of other files, or a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as entry:
+            arrays = {name: entry[name] for name in entry.files}
+        meta = json.loads(arrays.pop("meta").tobytes())
+        stamps = arrays.pop("image_stamps")
+        annotations = Annotations(**arrays)
+        if meta["key"] != key or not np.array_equal(stamps, _stamps(image_root, annotations)):
+            return None
+        findings = Findings(meta["counts"], tuple(meta["texts"]))
+        return Contents(tuple(meta["class_names"]), annotations, findings)
+    except Exception:  # whatever is wrong with an entry: the files themselves are there
+        return None
+
+
+def _write_entry(path: Path, key: str, image_root: Path, contents: Contents) -> None:
+    annotations, findings = contents.annotations, contents.findings
+    arrays: dict[str, Any] = {name: getattr(annotations, name) for name in annotations.__slots__}
+    meta = {
+        "key": key,
+        "class_names": contents.class_names,
+        "counts": findings.counts,
+        "texts": findings.texts,
+    }
+    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    try:
+        arrays["image_stamps"] = _stamps(image_root, annotations)
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **arrays)
+    except OSError as problem:
+        _log.info("annotations are not cached in %s: %s", path.parent, problem.strerror or problem)
+
+
+def _stamps(image_root: Path, annotations: Annotations) -> np.ndarray:
+    """Bytes and time of change of each image, int64 (I, 2): their headers gave the sizes."""
+    images = (image_root / annotations.file_name(i) for i in range(len(annotations)))
+    stamps = [(status.st_size, status.st_mtime_ns) for status in map(Path.stat, images)]
+    return np.array(stamps, np.int64).reshape(-1, 2)

@@ -13,21 +13,17 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
-from yolo.data.formats.detection import DetectionDataset, first_names, is_inside
-from yolo.data.formats.truth_files import (
-    ImageTruth,
-    ListedImage,
-    TruthFilesDataset,
-    TruthObject,
-)
-from yolo.data.formats.writing import (
+from yolo.data.formats.detection import (
+    DetectionDataset,
     WrittenImage,
     check_distinct,
     check_plain,
     decimal,
-    stem,
+    first_names,
+    is_inside,
     write_text,
 )
+from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, size_hw
 from yolo.data.reading import read_text
 from yolo.errors import UserError
@@ -38,8 +34,7 @@ IMAGES = "JPEGImages"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 DIFFICULT = {"": False, "0": False, "1": True, "Unspecified": False}
 
-TOO_LARGE = 2**31
-"""Pixels."""
+TOO_LARGE_PX = 2**31
 
 
 class VocDataset(TruthFilesDataset):
@@ -99,31 +94,23 @@ def _listed(root: Path, image_set: str) -> list[ListedImage]:
             f"{root} has no image set {image_set!r}: there is no folder {annotations}; "
             f"{_offer(root)}."
         )
+    path = root / folder / "ImageSets/Main" / f"{list_name}.txt"
     if list_name == EVERY_XML:
-        names = [(path.stem, "") for path in sorted(annotations.glob("*.xml"))]
+        names = [("", path.stem) for path in sorted(annotations.glob("*.xml"))]
     else:
-        names = _names(root, root / folder / "ImageSets/Main" / f"{list_name}.txt")
+        lines = read_text("the image set", path, remedy=f"; {_offer(root)}").split("\n")
+        numbered = enumerate(map(str.strip, lines), start=1)
+        names = [(f"{path}, line {number}", name) for number, name in numbered if name]
+    for where, name in names:
+        if not is_inside(name):
+            raise UserError(f"{where}: {name!r} leads out of the data set; name an image in it.")
     if not names:
         raise UserError(f"{root}: the image set {image_set!r} lists no image; {_offer(root)}.")
     images = PurePosixPath(folder, IMAGES)
     return [
         ListedImage(str(images / name), truth=annotations / f"{name}.xml", where=where)
-        for name, where in names
+        for where, name in names
     ]
-
-
-def _names(root: Path, path: Path) -> list[tuple[str, str]]:
-    """The names on a list, each with its place."""
-    lines = read_text("the image set", path, remedy=f"; {_offer(root)}").split("\n")
-    names = [
-        (line.strip(), f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    for name, where in names:
-        if not is_inside(name):
-            raise UserError(f"{where}: {name!r} leads out of the data set; name an image in it.")
-    return names
 
 
 def _offer(root: Path) -> str:
@@ -158,11 +145,11 @@ def _parse(root: Path, on_bad_image: OnBadImage, image: ListedImage, content: by
                 "restore it, or take it off the list."
             )
         size = size_hw(root / file_name, annotated_hw)
+        return ImageTruth(file_name, size, objects, annotated_hw=annotated_hw)
     except UserError as error:
         on_bad_image(error)
         size = nominal_hw([found.box_xyxy_px for found in objects], annotated_hw)
         return ImageTruth(file_name or candidates[0], size, objects, is_bad=True)
-    return ImageTruth(file_name, size, objects, annotated_hw=annotated_hw)
 
 
 def _candidates(image: ListedImage, file_name: str) -> list[str]:
@@ -213,7 +200,7 @@ def _size_hw(xml: Element) -> tuple[int, int] | None:
         height, width = (int(float(_text(xml, f"size/{tag}"))) for tag in ("height", "width"))
     except (ValueError, OverflowError):
         return None
-    return (height, width) if 0 < height < TOO_LARGE and 0 < width < TOO_LARGE else None
+    return (height, width) if 0 < height < TOO_LARGE_PX and 0 < width < TOO_LARGE_PX else None
 
 
 def _object(where: str, number: int, element: Element) -> TruthObject:
@@ -243,7 +230,7 @@ def write_voc(
 ) -> dict[str, Any]:
     """Write an XML for each image, fractions of a pixel too, and the list of them."""
     check_plain(dataset.class_names, images, "voc")
-    stems = [stem(image.name) for image in images]
+    stems = [image.stem for image in images]
     check_distinct("the image", stems, "voc has one XML for both: rename one")
     for image in images:
         objects = "".join(
@@ -259,7 +246,7 @@ def write_voc(
             f"  <segmented>0</segmented>\n{objects}"
             "</annotation>\n"
         )
-        write_text(folder / "Annotations" / f"{stem(image.name)}.xml", xml)
+        write_text(folder / "Annotations" / f"{image.stem}.xml", xml)
     lists = folder / "ImageSets/Main" / f"{split}.txt"
     write_text(lists, "".join(f"{name}\n" for name in stems))
     return {"type": "voc", "root": Path(), "image_sets": [split]}

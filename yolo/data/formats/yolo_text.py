@@ -19,19 +19,18 @@ import yaml
 
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
 from yolo.data.formats.csv_boxes import csv_rows
-from yolo.data.formats.detection import DetectionDataset, first_names, is_inside
-from yolo.data.formats.truth_files import (
-    ImageTruth,
-    ListedImage,
-    TruthFilesDataset,
-    TruthObject,
+from yolo.data.formats.detection import (
+    DetectionDataset,
+    WrittenImage,
+    check_distinct,
+    first_names,
+    is_inside,
+    write_text,
 )
-from yolo.data.formats.writing import WrittenImage, check_distinct, stem, write_text
+from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, size_hw
 from yolo.data.reading import decode_text, read_or_refuse, read_text
 from yolo.errors import UserError
-
-LIST_HEADER = ["image", "annotation"]
 
 FARTHEST = 2.0
 """A larger number is no part of an image: the file counts pixels."""
@@ -45,8 +44,7 @@ class YoloTextDataset(TruthFilesDataset):
     Folders within them correspond to each other. An image without a text file has no objects.
 
     Args:
-        images: the folder of images.
-        labels: the folder of text files.
+        images, labels: the folders of images and of text files.
         names: YAML file with the class names under `names`: a list, or number: name.
         class_names: None: ``names``; without those also what the numbers mean.
         cache, on_bad_image: see `DetectionDataset`.
@@ -86,8 +84,7 @@ class CsvListDataset(TruthFilesDataset):
 
     Args:
         list: the csv, with or without the header `image,annotation`.
-        images: the folder of images.
-        labels: the folder of text files.
+        images, labels: the folders of images and of text files.
         class_names: class number -> name; must not be None.
         cache, on_bad_image: see `DetectionDataset`.
     """
@@ -134,23 +131,23 @@ def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
     )
     if not found:
         raise UserError(f"the folder {images} holds no image.")
-    texts = {path.relative_to(labels).as_posix() for path in labels.rglob("*.txt")}
-    of_image = {name: f"{stem(name)}.txt" for name in found}
-    if texts.isdisjoint(of_image.values()):
+    texts = {path.relative_to(labels).as_posix(): path for path in labels.rglob("*.txt")}
+    listed = [
+        ListedImage(name, truth=texts.get(str(PurePosixPath(name).with_suffix(".txt"))))
+        for name in found
+    ]
+    if not any(image.truth for image in listed):
         raise UserError(
             f"none of the {len(found)} images of {images} has a text file in {labels}; these must "
             "have the images' names with the suffix .txt."
         )
-    return [
-        ListedImage(name, truth=labels / text if text in texts else None)
-        for name, text in of_image.items()
-    ]
+    return listed
 
 
 def _read_list(path: Path, labels: Path) -> list[ListedImage]:
     listed = []
     content = read_or_refuse("the list", path)
-    for number, row in csv_rows(f"the list {path}", content, LIST_HEADER):
+    for number, row in csv_rows(f"the list {path}", content, ["image", "annotation"]):
         where = f"{path}, line {number}"
         if len(row) != 2 or not all(map(is_inside, row)):
             raise UserError(
@@ -210,8 +207,7 @@ def _parse(
     except UserError as error:
         on_bad_image(error)
         is_bad, (height, width) = True, nominal_hw()
-    lines = decode_text(str(image.truth), content).split("\n")
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(decode_text(str(image.truth), content).split("\n"), start=1):
         if line.strip():
             name, cx, cy, w, h = _parse_line(f"{image.truth}, line {number}", line.split(), names)
             left, top = (cx - w / 2) * width, (cy - h / 2) * height
@@ -249,7 +245,7 @@ def write_yolo_text(
     folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
 ) -> dict[str, Any]:
     """Write a text file for each image, also for one without boxes, and the classes' names."""
-    stems = [stem(image.name) for image in images]
+    stems = [image.stem for image in images]
     check_distinct("the image", stems, "yolo_text has one text file for both: rename one")
     for path in (PurePosixPath(image.name) for image in images):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
@@ -268,6 +264,6 @@ def write_yolo_text(
             f"{label} {' '.join(map(repr, box))}\n"
             for label, box in zip(image.labels, cxcywh.tolist(), strict=True)
         ]
-        write_text(folder / "labels" / f"{stem(image.name)}.txt", "".join(lines))
+        write_text(folder / "labels" / f"{image.stem}.txt", "".join(lines))
     paths = {"images": Path("images"), "labels": Path("labels"), "names": Path("names.yaml")}
     return {"type": "yolo_text", **paths}
