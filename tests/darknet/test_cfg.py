@@ -18,7 +18,7 @@ from yolo.darknet.cfg import (
     Yolo,
     cfg_text,
 )
-from yolo.models.darknet_layers import list_detector
+from yolo.models.detector import list_detector
 
 EXPECTED = """\
 [net]

@@ -18,8 +18,7 @@ from yolo.darknet.cfg import LayerList, cfg_text
 from yolo.darknet.weights import fill, read_weights, tensors, write_weights
 from yolo.detection.coders import AnchorCoder
 from yolo.factory.detector import build_coder
-from yolo.models.darknet_layers import list_detector
-from yolo.models.detector import Detector
+from yolo.models.detector import Detector, list_detector
 
 CLASSES = 80
 TOLERANCE = 1e-4

@@ -7,7 +7,7 @@ from tests.detectors import make_detector
 from yolo.darknet.weights import count_floats, write_weights
 from yolo.errors import UserError
 from yolo.factory.weights import load_darknet_detector, load_darknet_encoder
-from yolo.models.darknet_layers import list_detector, list_encoder
+from yolo.models.detector import list_detector, list_encoder
 from yolo.models.encoders import ENCODERS
 
 CLASSIFIER = 1000

@@ -6,8 +6,7 @@ import torch
 
 from tests.reference.yolov1 import Layer, to_darknet
 from yolo.errors import UserError
-from yolo.models.heads.anchors import OBJECTNESS, YOLOv2Head, YOLOv3Head
-from yolo.models.heads.yolov1 import LocallyConnected, YOLOv1Head
+from yolo.models.heads import OBJECTNESS, LocallyConnected, YOLOv1Head, YOLOv2Head, YOLOv3Head
 
 CELLS, BOXES, CLASSES = 3, 2, 4
 NUMBERS = CELLS * CELLS * (BOXES * 5 + CLASSES)

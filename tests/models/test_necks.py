@@ -7,9 +7,15 @@ import torch
 from torch import nn
 
 from yolo.errors import UserError
-from yolo.models.necks.yolov1 import YOLOv1Neck
-from yolo.models.necks.yolov2 import Reorg, YOLOv2Neck
-from yolo.models.necks.yolov3 import SpatialPyramidPool, YOLOv3Neck, YOLOv3SPPNeck, YOLOv3TinyNeck
+from yolo.models.necks import (
+    Reorg,
+    SpatialPyramidPool,
+    YOLOv1Neck,
+    YOLOv2Neck,
+    YOLOv3Neck,
+    YOLOv3SPPNeck,
+    YOLOv3TinyNeck,
+)
 
 
 @pytest.mark.parametrize(

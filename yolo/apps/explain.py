@@ -17,7 +17,7 @@ from yolo.apps.predict.predictor import Predictor, TrainedNetwork
 from yolo.errors import UserError, did_you_mean
 from yolo.letterbox import Letterbox
 from yolo.models.detector import Detector
-from yolo.models.necks.neck import Neck
+from yolo.models.necks import Neck
 
 MAX_CELLS = 64
 """Per side of a map: larger ones are averaged down, for the package's decomposition holds a matrix

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -21,17 +21,11 @@ Options = Mapping[str, str | float]
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """``[convolutional]``: the padding keeps the size, up to the stride.
+    """``[convolutional]``: the padding keeps the size, up to the stride."""
 
-    Attributes:
-        conv: holds the weights; and the biases where there is no norm.
-        norm: holds scales, biases and running statistics.
-        activation: ``leaky`` has the slope 0.1.
-    """
-
-    conv: nn.Conv2d
+    conv: nn.Conv2d  # holds the weights; and the biases where there is no norm
     norm: nn.BatchNorm2d | None
-    activation: Literal["leaky", "linear"]
+    activation: Literal["leaky", "linear"]  # leaky has the slope 0.1
 
     def __post_init__(self) -> None:
         assert (self.norm is None) == (self.conv.bias is not None)
@@ -70,31 +64,19 @@ class Reorg(NamedTuple):
 
 
 class Yolo(NamedTuple):
-    """``[yolo]``: YOLOv3's detection at one scale.
+    """``[yolo]``: YOLOv3's detection at one scale."""
 
-    Attributes:
-        mask: which of all anchors, from small to large, this scale has.
-        anchors: how many there are in all.
-        classes: K.
-    """
-
-    mask: tuple[int, ...]
-    anchors: int
+    mask: tuple[int, ...]  # which of all anchors, from small to large, this scale has
+    anchors: int  # how many there are in all
     classes: int
 
 
 class Region(NamedTuple):
-    """``[region]``: YOLOv2's detection.
+    """``[region]``: YOLOv2's detection."""
 
-    Attributes:
-        anchors: A, all of them at every cell.
-        classes: K.
-        stride_px: pixels per cell; the cfg gives anchors in cells.
-    """
-
-    anchors: int
+    anchors: int  # all of them at every cell
     classes: int
-    stride_px: int
+    stride_px: int  # pixels per cell; the cfg gives anchors in cells
 
 
 Layer = Convolution | MaxPool | Shortcut | Route | Upsample | Reorg | Yolo | Region
@@ -111,12 +93,16 @@ class LayerList(list[Layer]):
     def go_on_from(self, source: int) -> None:
         """Make a layer the input of the next: by a route, unless it is the last one anyway."""
         if source != len(self) - 1:
-            self.add(Route((source,)))
+            self.append(Route((source,)))
 
-    def add_all(self, modules: Iterable[nn.Module]) -> int:
-        """Add the layers of modules that follow each other. Returns the index of the last."""
+    def add_all(self, modules: Iterable[Any], *, after: int | None = None) -> int:
+        """Add the layers of modules in a row by their ``list_layers``; the first reads ``after``.
+
+        None stands for the last one so far. Returns the index of the last layer.
+        """
+        if after is not None:
+            self.go_on_from(after)
         for module in modules:
-            assert isinstance(module, _ListsItself), module
             module.list_layers(self)
         return len(self) - 1
 
@@ -124,14 +110,6 @@ class LayerList(list[Layer]):
     def convolutions(self) -> list[Convolution]:
         """The layers that have weights."""
         return [layer for layer in self if isinstance(layer, Convolution)]
-
-
-@runtime_checkable
-class _ListsItself(Protocol):
-    """A module that is one layer of Darknet or several in a row."""
-
-    def list_layers(self, layers: LayerList) -> int:
-        """Add its layers, the first of which reads the last so far. The index of its last one."""
 
 
 def cfg_text(
@@ -144,13 +122,12 @@ def cfg_text(
     """A whole detector as a cfg.
 
     Args:
-        layers: of the detector.
         image_size_px: side of the network's input.
         anchors_px: widths and heights of all anchors, from small to large.
         detection: further options of the detection layers.
     """
-    net = {"batch": 1, "subdivisions": 1, "width": image_size_px, "height": image_size_px}
-    sections = [_section("net", {**net, "channels": 3})]
+    side = {"width": image_size_px, "height": image_size_px}
+    sections = [_section("net", {"batch": 1, "subdivisions": 1, **side, "channels": 3})]
     for index, layer in enumerate(layers):
         if isinstance(layer, Yolo | Region):
             sections.append(_detection(layer, anchors_px, detection))
@@ -191,5 +168,5 @@ def _detection(layer: Yolo | Region, anchors_px: Sequence[Sequence[float]], more
 
 
 def _section(name: str, options: Options) -> str:
-    values = {key: v if isinstance(v, str) else format(v, "g") for key, v in options.items()}
-    return "\n".join([f"[{name}]", *(f"{key}={value}" for key, value in values.items())]) + "\n"
+    lines = (f"{key}={v if isinstance(v, str) else format(v, 'g')}" for key, v in options.items())
+    return "\n".join([f"[{name}]", *lines, ""])

@@ -28,24 +28,16 @@ LARGEST_VERSION = 999
 """Beyond it Darknet takes a number for the mark of a file from before 2014, layers transposed."""
 
 _VERSION_BYTES = 12
-_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """What a file holds.
-
-    Attributes:
-        version: major, minor, revision.
-        seen: images seen in training.
-        floats: float32 (N,), all behind the header.
-        extra_bytes: 0 to 3, behind the last whole float.
-    """
+    """What a file holds: the header, and all float32 (N,) behind it."""
 
     version: tuple[int, int, int]
-    seen: int
+    seen: int  # images seen in training
     floats: np.ndarray
-    extra_bytes: int
+    extra_bytes: int  # 0 to 3, behind the last whole float
 
     @property
     def size(self) -> str:
@@ -71,11 +63,7 @@ def layers_in_name(path: Path) -> int | None:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read a file, whatever model it fits.
-
-    Raises:
-        UserError: there is no such file, it is empty, or its header is not Darknet's.
-    """
+    """Read a file, whatever model it fits."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -83,14 +71,14 @@ def read_weights(path: Path) -> WeightsFile:
     if not content:
         raise UserError(f"{path}: the weights file is empty; download or copy it again")
     version = _version(content)
-    header = _VERSION_BYTES + (8 if version and version[0] * 10 + version[1] >= 2 else 4)
+    header = _VERSION_BYTES + (8 if version and version >= (0, 2, 0) else 4)
     if version is None or len(content) < header:
         raise UserError(
             f"{path}: not a weights file of Darknet: it does not begin with a header of version, "
             "revision and images seen; check the file, a download may have saved a web page"
         )
     seen = int.from_bytes(content[_VERSION_BYTES:header], "little", signed=True)
-    count, extra = divmod(len(content) - header, _FLOAT_BYTES)
+    count, extra = divmod(len(content) - header, 4)
     floats = np.frombuffer(content, dtype="<f4", count=count, offset=header)
     return WeightsFile(version, seen, floats, extra)
 
@@ -107,10 +95,7 @@ def _version(content: bytes) -> tuple[int, int, int] | None:
 def write_weights(path: Path, layers: LayerList, *, seen: int = 0) -> None:
     """Write the layers of an encoder or a whole detector, with the header of 20 bytes.
 
-    Args:
-        path: the file; written over if it exists.
-        layers: in the cfg's order.
-        seen: images seen in training, by which Darknet goes on in its schedule.
+    ``seen`` is the number of images seen in training, by which Darknet goes on in its schedule.
     """
     with path.open("wb") as file:
         file.write(np.array(WRITTEN_VERSION, dtype="<i4").tobytes() + np.int64(seen).tobytes())
@@ -154,26 +139,19 @@ def classes_for(layers: LayerList, floats: int) -> int | None:
 def fill(
     layers: LayerList, floats: np.ndarray, *, classes: int | None = None, up_to: int | None = None
 ) -> list[Convolution]:
-    """Copy a file's numbers into the layers.
+    """Copy a file's ``count_floats`` numbers into the layers. Returns what was filled.
 
-    Args:
-        layers: of an encoder or a whole detector.
-        floats: float32 (N,), exactly ``count_floats`` of them.
-        classes, up_to: see ``count_floats``; the last convolutions before the detection layers
-            are left as they are if the file has another number of classes.
-
-    Returns:
-        The convolutions that were filled.
+    If the file has another number of classes, the last convolutions before the detection layers
+    stay as they are.
     """
     assert len(floats) == count_floats(layers, classes=classes, up_to=up_to)
     filled, start = [], 0
     for convolution, size, same in _places(layers, classes, up_to):
         if same:
-            values = torch.from_numpy(floats[start : start + size].astype(np.float32))
             targets = tensors(convolution)
-            for target, part in zip(
-                targets, values.split([t.numel() for t in targets]), strict=True
-            ):
+            values = torch.from_numpy(floats[start : start + size].astype(np.float32))
+            parts = values.split([target.numel() for target in targets])
+            for target, part in zip(targets, parts, strict=True):
                 target.copy_(part.view(target.shape))
             filled.append(convolution)
         start += size

@@ -27,8 +27,7 @@ from yolo.errors import UserError
 from yolo.models import encoders
 from yolo.models.detector import Classifier, Detector
 from yolo.models.encoders import ENCODERS
-from yolo.models.heads.anchors import YOLOv2Head, YOLOv3Head
-from yolo.models.heads.yolov1 import YOLOv1Head
+from yolo.models.heads import YOLOv1Head, YOLOv2Head, YOLOv3Head
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
 from yolo.models.necks import NECKS, Neck
 

@@ -27,8 +27,7 @@ from yolo.darknet.weights import (
 from yolo.errors import UserError
 from yolo.factory.data import naming
 from yolo.factory.detector import build_detector
-from yolo.models.darknet_layers import list_detector, list_encoder
-from yolo.models.detector import Detector
+from yolo.models.detector import Detector, list_detector, list_encoder
 from yolo.models.encoders import Encoder
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
 from yolo.models.weights import (

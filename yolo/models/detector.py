@@ -1,22 +1,28 @@
-"""Whole networks: the detector, and the classifier that its encoder is pre-trained in."""
+"""Whole networks: the detector, and the classifier that its encoder is pre-trained in.
+
+And the two as lists of Darknet's layers, for reading and writing its files.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from yolo.models.encoders.encoder import Encoder
+from yolo.darknet.cfg import LayerList
+from yolo.errors import UserError
+from yolo.models.encoders import ENCODERS, Encoder
 from yolo.models.layers import Normalise, Preprocessing
+from yolo.models.necks import NECKS
 
 
 class Detector(nn.Module):
     """Images in, raw maps out. It never sees the truth; a coder turns its output into boxes.
 
-    Its memory is channels-last, in which convolutions are fastest.
-
-    Args:
-        encoder, neck, head: made for each other's channels.
-        preprocessing: of the images; None for the encoder's own.
+    Its memory is channels-last, in which convolutions are fastest. ``encoder``, ``neck`` and
+    ``head`` are made for each other's channels; ``preprocessing`` is None for the encoder's own.
     """
 
     def __init__(
@@ -28,8 +34,7 @@ class Detector(nn.Module):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        mean, std = preprocessing or encoder.preprocessing
-        self.normalise = Normalise(mean=mean, std=std)
+        self.normalise = Normalise(**(preprocessing or encoder.preprocessing)._asdict())
         self.encoder, self.neck, self.head = encoder, neck, head
         self.to(memory_format=torch.channels_last)
 
@@ -43,7 +48,7 @@ class Detector(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder, global average pooling of its map at stride 32, one number for each class.
+    """Encoder, global average pooling of its map at stride 32, one number for each of K classes.
 
     ``normalise`` and ``encoder`` are called as in the detector, so that one's weights fit the
     other. With 1000 classes it is, to the parameter, Darknet's classifier of the same name:
@@ -51,10 +56,7 @@ class Classifier(nn.Module):
     convolution as there; Darknet-19 and Extraction have it before the pooling, which changes
     nothing, for both are linear (Extraction's own, after a leaky activation, is not).
 
-    Args:
-        classes: K.
-        dropout: share of the pooled numbers that training leaves out.
-        preprocessing: of the images; None for the encoder's own.
+    In training ``dropout`` is the share of the pooled numbers that is left out.
     """
 
     def __init__(
@@ -66,8 +68,7 @@ class Classifier(nn.Module):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        mean, std = preprocessing or encoder.preprocessing
-        self.normalise = Normalise(mean=mean, std=std)
+        self.normalise = Normalise(**(preprocessing or encoder.preprocessing)._asdict())
         self.encoder = encoder
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
@@ -79,3 +80,41 @@ class Classifier(nn.Module):
         _, _, stride32 = self.encoder(self.normalise(images))
         pooled = self.dropout(self.pool(stride32))  # (B, C, H, W) -> (B, C, 1, 1)
         return self.head(pooled).flatten(1)  # (B, K, 1, 1) -> (B, K)
+
+
+def list_encoder(encoder: Encoder) -> LayerList:
+    """An encoder's layers in Darknet's order.
+
+    Raises:
+        UserError: it is not made of Darknet's layers.
+    """
+    layers = LayerList()
+    _method(encoder, "list_layers", "encoder")(layers)
+    return layers
+
+
+def list_detector(detector: Detector) -> LayerList:
+    """A detector's layers in Darknet's order, where each level's head follows its part of the neck.
+
+    Raises:
+        UserError: a part is not made of Darknet's layers.
+    """
+    list_layers = _method(detector.encoder, "list_layers", "encoder")
+    list_levels = _method(detector.neck, "list_levels", "neck")
+    list_level = _method(detector.head, "list_level", "head")
+    layers = LayerList()
+    for level in list_levels(layers, list_layers(layers)):
+        list_level(layers, level)
+    return layers
+
+
+def _method(part: nn.Module, name: str, kind: str) -> Callable[..., Any]:
+    """What adds a part's layers to a list."""
+    if method := getattr(part, name, None):
+        return method
+    encoders = (name for name, build in ENCODERS.items() if hasattr(build, "list_layers"))
+    necks = (name for name, build in NECKS.items() if hasattr(build, "list_levels"))
+    raise UserError(
+        f"the {kind} {type(part).__name__} is not one that files of Darknet can hold here; they "
+        f"can hold the encoders {', '.join(encoders)} with the necks {', '.join(necks)}"
+    )

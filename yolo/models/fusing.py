@@ -23,12 +23,6 @@ def fuse(model: Model) -> Model:
     module's children: ``conv`` and ``norm`` of a ``ConvBlock``, ``conv1`` and ``bn1`` of a ResNet.
     So children have to stand in the order in which they run (see ``Encoder``). Any other batch
     norm, such as DenseNet's before its convolutions, stays as it is.
-
-    Args:
-        model: is left as it is.
-
-    Returns:
-        The copy, in evaluation mode, without gradients.
     """
     fused = copy.deepcopy(model).eval().requires_grad_(False)
     for parent in list(fused.modules()):

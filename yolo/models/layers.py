@@ -17,10 +17,8 @@ steps behind the weights."""
 BATCH_NORM_EPSILON = 1e-6
 """Added to the variance under the root, as OpenCV does with Darknet's networks.
 
-Darknet itself has two: its CPU code adds 1e-6 to the root, its GPU code 1e-5 to the variance. Over
-YOLOv3's 75 convolutions the two last differ by 1e-3 in scores, more than Darknet's files are
-allowed to lose here.
-"""
+Darknet's CPU code adds 1e-6 to the root, its GPU code 1e-5 to the variance. Over YOLOv3's 75
+convolutions the two last differ by 1e-3 in scores, more than Darknet's files may lose here."""
 
 LEAKY_SLOPE = 0.1
 """Darknet's ``leaky`` activation (YOLOv1 paper, equation 2)."""
@@ -47,10 +45,11 @@ class Normalise(nn.Module):
     the program handles uint8 images only.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 

@@ -14,7 +14,7 @@ from yolo.darknet.weights import write_weights
 from yolo.errors import UserError
 from yolo.factory.detector import anchors_px
 from yolo.files import atomic_path
-from yolo.models.darknet_layers import list_detector
+from yolo.models.detector import list_detector
 from yolo.models.layers import Normalise
 
 

@@ -1,1 +1,0 @@
-"""Heads: turn a neck's maps into the raw predictions that a coder decodes."""
