@@ -275,7 +275,7 @@ class _Up(nn.Sequential):
         super().__init__(ConvBlock(in_channels, out_channels, kernel_size=1), upsample)
 
     def list_layers(self, layers: cfg.LayerList) -> int:
-        layers.add_all(self[:1])
+        layers.add_all([self[0]])
         return layers.add(cfg.Upsample(stride=2))
 
 

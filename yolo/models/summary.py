@@ -11,9 +11,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 HEADINGS = ("layer", "kind", "kernel", "input", "output", "parameters", "trainable", "mult-adds")
-LEFT_ALIGNED = 3
-
-RUNNING = ("running_mean", "running_var")
+ALIGNMENT = "<<<>>>>>"
 
 BATCH = 2
 """Images in the dry run: batch norm in training mode refuses a single cell of a single image."""
@@ -34,7 +32,6 @@ class Row:
 
     @property
     def parameters(self) -> int:
-        """Numbers in its parameters."""
         return sum(p.numel() for p in self.layer.parameters())
 
     def cells(self) -> tuple[str, ...]:
@@ -55,22 +52,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a dry run found.
+    """What a dry run found."""
 
-    Attributes:
-        rows: the layers, in the order in which they ran.
-        statistics: running means and variances of batch norms, which Darknet's files hold too.
-        weight_bytes: of parameters and buffers.
-        activation_bytes: what the backward pass keeps, per image, at the model's own precision.
-    """
-
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # in the order in which the layers ran
     parameters: int
     trainable: int
-    statistics: int
-    weight_bytes: int
+    statistics: int  # running means and variances of batch norms, which Darknet's files hold too
+    weight_bytes: int  # of parameters and buffers
     trainable_bytes: int
-    activation_bytes: int
+    activation_bytes: int  # what the backward pass keeps, per image, at the model's own precision
 
     @property
     def multiply_adds(self) -> int:
@@ -85,7 +75,7 @@ def summarise(model: nn.Module, image_size_px: int) -> str:
     moment on any machine, and the model is left as it was.
     """
     summary = dry_run(model, image_size_px)
-    return "\n".join((*_table(summary), "", *_totals(summary, image_size_px)))
+    return "\n".join((*_table(summary.rows), "", *_totals(summary, image_size_px)))
 
 
 def dry_run(model: nn.Module, image_size_px: int) -> Summary:
@@ -120,6 +110,7 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
     del output  # kept so far: the graph holds the storages that ``stored`` tells apart by address
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     parameters = list(model.parameters())
+    running = ("running_mean", "running_var")
     return Summary(
         rows=tuple(
             Row(name, layer, tuple(before.shape[1:]), tuple(after.shape[1:]), multiply_adds)
@@ -128,7 +119,7 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
         ),
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        statistics=sum(t.numel() for n, t in tensors.items() if n.endswith(RUNNING)),
+        statistics=sum(t.numel() for name, t in tensors.items() if name.endswith(running)),
         weight_bytes=sum(t.nbytes for t in tensors.values()),
         trainable_bytes=sum(p.nbytes for p in parameters if p.requires_grad),
         activation_bytes=sum(stored.values()) // BATCH,
@@ -153,9 +144,8 @@ def _layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]
 def is_conv_block(module: nn.Module) -> bool:
     """Whether it is one convolution with what belongs to it (norm, activation)."""
     children = list(module.children())
-    convolutions = [child for child in children if isinstance(child, nn.Conv2d)]
     flat = not any(list(child.children()) for child in children)
-    return flat and len(children) > 1 and len(convolutions) == 1
+    return flat and len(children) > 1 and sum(isinstance(c, nn.Conv2d) for c in children) == 1
 
 
 def _kernel(layer: nn.Module) -> str:
@@ -169,16 +159,12 @@ def _kernel(layer: nn.Module) -> str:
     return f"{height}x{width}/{stride}" + (f" g{groups}" if groups > 1 else "")
 
 
-def _table(summary: Summary) -> list[str]:
-    lines = [HEADINGS, *(row.cells() for row in summary.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    table = []
-    for line in lines:
-        padded = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-        for column in range(LEFT_ALIGNED):
-            padded[column] = line[column].ljust(widths[column])
-        table.append("  ".join(padded).rstrip())
-    return [table[0], "-" * len(table[0]), *table[1:]]
+def _table(rows: tuple[Row, ...]) -> list[str]:
+    cells = [HEADINGS, *(row.cells() for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    formats = [f"{{:{side}{width}}}" for side, width in zip(ALIGNMENT, widths, strict=True)]
+    lines = ["  ".join(formats).format(*line).rstrip() for line in cells]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def _totals(summary: Summary, image_size_px: int) -> list[str]:
@@ -191,12 +177,8 @@ def _totals(summary: Summary, image_size_px: int) -> list[str]:
         f"means and variances, as in a file of Darknet",
         f"multiply-adds     {summary.multiply_adds / 1e9:.2f} G per image of {image_size_px} px "
         f"(convolutions and linear layers)",
-        f"weights           {_megabytes(summary.weight_bytes)}; "
-        f"{_megabytes(training_state)} with gradients and Adam's two moments",
-        f"activations       {_megabytes(summary.activation_bytes)} per image kept for the backward "
-        f"pass; about half of it in mixed precision",
+        f"weights           {summary.weight_bytes / 1e6:,.1f} MB; "
+        f"{training_state / 1e6:,.1f} MB with gradients and Adam's two moments",
+        f"activations       {summary.activation_bytes / 1e6:,.1f} MB per image kept for the "
+        f"backward pass; about half of it in mixed precision",
     ]
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

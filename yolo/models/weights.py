@@ -29,21 +29,18 @@ IMAGENET_WEIGHTS: dict[str, models.WeightsEnum] = {
 }
 """Type of encoder -> torchvision's weights, the version that its own detectors start from."""
 
+COUNTER = "num_batches_tracked"
+"""Batch norm's step counters are not needed, and old files lack them."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a file gave to a model, or to a part of it, and what it left at its initial values.
+    """What a file gave to a model, or to a part of it, and what it left at its initial values."""
 
-    Attributes:
-        source: the file, and what was found in it.
-        filled, left: names of layers, in the model's order.
-        parameters_filled, parameters: numbers in those; running statistics do not count.
-    """
-
-    source: str
-    filled: tuple[str, ...]
+    source: str  # the file, and what was found in it
+    filled: tuple[str, ...]  # names of layers, in the model's order
     left: tuple[str, ...]
-    parameters_filled: int
+    parameters_filled: int  # running statistics do not count
     parameters: int
 
     @property
@@ -105,7 +102,7 @@ def fill_matching(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str,
     filled = {
         layer: names
         for layer, names in tensors_by_layer(model).items()
-        if all(name in fitting for name in names if _is_needed(name))
+        if all(name in fitting or name.endswith(COUNTER) for name in names)
     }
     chosen = {name for names in filled.values() for name in names}
     model.load_state_dict({n: t for n, t in fitting.items() if n in chosen}, strict=False)
@@ -123,12 +120,10 @@ def fill_encoder(encoder: Encoder, tensors: Mapping[str, Tensor], *, source: str
         UserError: a tensor of the encoder is missing or has another shape.
     """
     state, prefix = encoder.state_dict(), "encoder."
-    within = {
-        name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)
-    }
+    within = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     features = {f"features.{name}": t for name, t in tensors.items()}
     best = max((_fitting(named, state) for named in (tensors, within, features)), key=len)
-    needed = [name for name in state if _is_needed(name)]
+    needed = [name for name in state if not name.endswith(COUNTER)]
     missing = [name for name in needed if name not in best]
     if missing:
         first = missing[0]
@@ -142,16 +137,7 @@ def fill_encoder(encoder: Encoder, tensors: Mapping[str, Tensor], *, source: str
 
 def _fitting(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those that a model has, in its shape."""
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if name in state and tensor.shape == state[name].shape
-    }
-
-
-def _is_needed(name: str) -> bool:
-    """Batch norm's step counters are not, and old files lack them."""
-    return not name.endswith("num_batches_tracked")
+    return {n: t for n, t in tensors.items() if n in state and t.shape == state[n].shape}
 
 
 def load_plain(path: Path) -> Any:
@@ -172,11 +158,7 @@ def load_plain(path: Path) -> Any:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of named tensors, or of a checkpoint what it was scored with.
-
-    Raises:
-        UserError: the file is missing or holds anything else.
-    """
+    """Read a file of named tensors, or of a checkpoint what it was scored with."""
     if not path.is_file():
         raise UserError(f"{path}: no such weights file; check the path.")
     not_tensors = UserError(
@@ -200,7 +182,7 @@ def evaluated_tensors(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     trained, averaged = checkpoint["model"], checkpoint.get("ema")
     if not isinstance(averaged, Mapping):
         return dict(trained)
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    statistics = ("running_mean", "running_var", COUNTER)
     return {
         name: value if name.endswith(statistics) else averaged.get(f"module.{name}", value)
         for name, value in trained.items()
@@ -216,11 +198,7 @@ def stored_preprocessing(tensors: Mapping[str, Tensor]) -> Preprocessing | None:
 
 
 def imagenet_tensors(encoder_type: str) -> dict[str, Tensor]:
-    """Torchvision's weights from its cache, or downloaded; ``encoder_type`` of IMAGENET_WEIGHTS.
-
-    Raises:
-        UserError: there is no connection.
-    """
+    """Torchvision's weights from its cache, or downloaded; ``encoder_type`` of IMAGENET_WEIGHTS."""
     imagenet = IMAGENET_WEIGHTS[encoder_type]
     try:
         tensors = imagenet.get_state_dict(progress=False, check_hash=True, weights_only=True)

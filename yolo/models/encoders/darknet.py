@@ -11,45 +11,11 @@ from yolo.darknet.cfg import LayerList, MaxPool, Shortcut
 from yolo.models.encoders.encoder import Encoder, EncoderMaps
 from yolo.models.layers import UNIT_RANGE, ConvBlock, scale_channels
 
-DARKNET53_STAGES = (
-    (64, 1),  # stride 2
-    (128, 2),  # 4
-    (256, 8),  # 8
-    (512, 8),  # 16
-    (1024, 4),  # 32
-)
-"""Channels and residual blocks of each stage: table 1 of the YOLOv3 paper."""
-
-Stages = tuple[tuple[tuple[int, int], ...], ...]
-"""Channels and kernel size of the convolutions of each stage."""
-
-DARKNET19_STAGES: Stages = (
-    ((32, 3),),  # stride 1
-    ((64, 3),),  # 2
-    ((128, 3), (64, 1), (128, 3)),  # 4
-    ((256, 3), (128, 1), (256, 3)),  # 8
-    ((512, 3), (256, 1), (512, 3), (256, 1), (512, 3)),  # 16
-    ((1024, 3), (512, 1), (1024, 3), (512, 1), (1024, 3)),  # 32
-)
-"""Table 6 of the YOLOv2 paper."""
-
-EXTRACTION_STAGES: Stages = (
-    ((64, 7),),  # stride 2, of the convolution itself
-    ((192, 3),),  # 4
-    ((128, 1), (256, 3), (256, 1), (512, 3)),  # 8
-    (*((256, 1), (512, 3)) * 4, (512, 1), (1024, 3)),  # 16
-    ((512, 1), (1024, 3), (512, 1), (1024, 3)),  # 32
-)
-"""Figure 3 of the YOLOv1 paper."""
-
-TINY_CHANNELS = (16, 32, 64, 128, 256, 512, 1024)
-"""Layers 0 to 12 of Darknet's ``yolov3-tiny.cfg``; the fourth convolution works at stride 8."""
-
 
 class Darknet53(Encoder):
     """YOLOv3's encoder (https://arxiv.org/abs/1804.02767): table 1 of the paper, 52 convolutions.
 
-    Its pooling and classifier are left out. The maps have 256, 512 and 1024 channels.
+    Its pooling and classifier are left out.
     """
 
     preprocessing = UNIT_RANGE
@@ -58,10 +24,14 @@ class Darknet53(Encoder):
     def __init__(self) -> None:
         super().__init__()
         self.stem = ConvBlock(3, 32, kernel_size=3)
-        inputs = (32, *(channels for channels, _ in DARKNET53_STAGES))
         self.stages = nn.ModuleList(
-            _ResidualStage(before, after, blocks=blocks)
-            for before, (after, blocks) in zip(inputs, DARKNET53_STAGES, strict=False)
+            [
+                _ResidualStage(32, 64, blocks=1),  # stride 2
+                _ResidualStage(64, 128, blocks=2),  # 4
+                _ResidualStage(128, 256, blocks=8),  # 8
+                _ResidualStage(256, 512, blocks=8),  # 16
+                _ResidualStage(512, 1024, blocks=4),  # 32
+            ]
         )
 
     def forward(self, images: Tensor) -> EncoderMaps:
@@ -101,7 +71,6 @@ class _ResidualBlock(nn.Module):
         self.expand = ConvBlock(channels // 2, channels, kernel_size=3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
         return x + self.expand(self.squeeze(x))
 
     def list_layers(self, layers: LayerList) -> int:
@@ -118,19 +87,21 @@ class _PooledStages(Encoder):
     """
 
     preprocessing = UNIT_RANGE
+    convolutions: tuple[tuple[tuple[int, int], ...], ...]  # channels, kernel size; by stage
+    first_stride = 1
 
-    def __init__(self, stages: Stages, *, first_stride: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.pool = nn.MaxPool2d(2)
         self.stages = nn.ModuleList()
-        channels, stride = 3, first_stride
-        for stage in stages:
+        channels, stride = 3, self.first_stride
+        for stage in self.convolutions:
             convs = nn.Sequential()
             for out, size in stage:
                 convs.append(ConvBlock(channels, out, kernel_size=size, stride=stride))
                 channels, stride = out, 1
             self.stages.append(convs)
-        out8, out16, out32 = (stage[-1][0] for stage in stages[-3:])
+        out8, out16, out32 = (stage[-1][0] for stage in self.convolutions[-3:])
         self.out_channels = (out8, out16, out32)
 
     def forward(self, images: Tensor) -> EncoderMaps:
@@ -152,22 +123,34 @@ class _PooledStages(Encoder):
 class Darknet19(_PooledStages):
     """YOLOv2's encoder (https://arxiv.org/abs/1612.08242): table 6 of the paper, 18 convolutions.
 
-    Its classifier and pooling are left out. The maps have 256, 512 and 1024 channels.
+    Its classifier and pooling are left out.
     """
 
-    def __init__(self) -> None:
-        super().__init__(DARKNET19_STAGES, first_stride=1)
+    convolutions = (
+        ((32, 3),),  # stride 1
+        ((64, 3),),  # 2
+        ((128, 3), (64, 1), (128, 3)),  # 4
+        ((256, 3), (128, 1), (256, 3)),  # 8
+        ((512, 3), (256, 1), (512, 3), (256, 1), (512, 3)),  # 16
+        ((1024, 3), (512, 1), (1024, 3), (512, 1), (1024, 3)),  # 32
+    )
 
 
 class Extraction(_PooledStages):
     """YOLOv1's encoder (https://arxiv.org/abs/1506.02640): the first 20 convolutions of figure 3.
 
     The paper trains these on ImageNet first. Batch normalised as in Darknet's ``extraction.cfg``
-    and ``yolov1.cfg``; the paper's own were not. The maps have 512, 1024 and 1024 channels.
+    and ``yolov1.cfg``; the paper's own were not.
     """
 
-    def __init__(self) -> None:
-        super().__init__(EXTRACTION_STAGES, first_stride=2)
+    convolutions = (
+        ((64, 7),),  # stride 2, of the convolution itself
+        ((192, 3),),  # 4
+        ((128, 1), (256, 3), (256, 1), (512, 3)),  # 8
+        (*((256, 1), (512, 3)) * 4, (512, 1), (1024, 3)),  # 16
+        ((512, 1), (1024, 3), (512, 1), (1024, 3)),  # 32
+    )
+    first_stride = 2
 
 
 class DarknetTiny(Encoder):
@@ -182,7 +165,8 @@ class DarknetTiny(Encoder):
 
     def __init__(self, *, width: float = 1.0) -> None:
         super().__init__()
-        channels = [3, *(scale_channels(c, width, at_least=8) for c in TINY_CHANNELS)]
+        cfg = (16, 32, 64, 128, 256, 512, 1024)
+        channels = [3, *(scale_channels(c, width, at_least=8) for c in cfg)]
         self.convs = nn.ModuleList(
             ConvBlock(before, after, kernel_size=3) for before, after in pairwise(channels)
         )
@@ -212,6 +196,5 @@ class SameSizeMaxPool(nn.Module):
     """Darknet's ``[maxpool] size=2 stride=1``, padded at the right and at the bottom only."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
         padded = F.pad(x, (0, 1, 0, 1), value=float("-inf"))  # (B, C, H + 1, W + 1)
-        return F.max_pool2d(padded, kernel_size=2, stride=1)
+        return F.max_pool2d(padded, kernel_size=2, stride=1)  # (B, C, H, W)

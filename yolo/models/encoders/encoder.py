@@ -23,13 +23,8 @@ class Encoder(nn.Module):
 
     Where Darknet has its layers, ``list_layers(layers) -> (i, j, k)`` adds them to a
     ``yolo.darknet.cfg.LayerList`` and returns the indices of the three maps.
-
-    Attributes:
-        strides: pixels of the image per cell of each map.
-        out_channels: channels of the three maps, in the order of ``strides``.
-        preprocessing: what the input is normalised with.
     """
 
-    strides: tuple[int, int, int] = (8, 16, 32)
-    out_channels: tuple[int, int, int]
-    preprocessing: Preprocessing
+    strides: tuple[int, int, int] = (8, 16, 32)  # pixels of the image per cell of each map
+    out_channels: tuple[int, int, int]  # of the three maps
+    preprocessing: Preprocessing  # what the input is normalised with

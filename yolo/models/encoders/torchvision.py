@@ -7,6 +7,8 @@ began. Batch norm's running averages move as everywhere here (``BATCH_NORM_MOMEN
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torchvision import models
 
@@ -19,16 +21,15 @@ class ResNet(Encoder):
 
     Where torchvision puts the stride of a bottleneck on the 3x3 convolution, the paper has it on
     the first 1x1.
-
-    Args:
-        network: torchvision's; its pooling and classifier are left aside.
-        out_channels: of ``layer2``, ``layer3`` and ``layer4``.
     """
 
     preprocessing = IMAGENET
 
-    def __init__(self, network: models.ResNet, out_channels: tuple[int, int, int]) -> None:
+    def __init__(
+        self, build: Callable[..., models.ResNet], out_channels: tuple[int, int, int]
+    ) -> None:
         super().__init__()
+        network = build(weights=None)
         self.conv1, self.bn1, self.relu = network.conv1, network.bn1, network.relu
         self.maxpool = network.maxpool
         self.layer1, self.layer2 = network.layer1, network.layer2
@@ -43,40 +44,23 @@ class ResNet(Encoder):
         return stride8, stride16, self.layer4(stride16)
 
 
-def resnet18() -> ResNet:
-    return ResNet(models.resnet18(weights=None), (128, 256, 512))
-
-
-def resnet50() -> ResNet:
-    return ResNet(models.resnet50(weights=None), (512, 1024, 2048))
-
-
-def resnet101() -> ResNet:
-    return ResNet(models.resnet101(weights=None), (512, 1024, 2048))
-
-
 class MobileNetV3(Encoder):
     """MobileNetV3 (https://arxiv.org/abs/1905.02244), tables 1 and 2 without their classifier.
 
-    Each map is the output of the last layer at its stride; at stride 32 that is the final 1x1
-    convolution, as in the classifier.
-
-    Args:
-        features: torchvision's.
-        last_layers: index of the last layer at strides 8, 16 and 32.
-        out_channels: of those layers.
+    Each map is the output of the last layer at its stride, of index ``last_layers`` among the
+    network's ``features``; at stride 32 that is the final 1x1 convolution, as in the classifier.
     """
 
     preprocessing = IMAGENET
 
     def __init__(
         self,
-        features: nn.Sequential,
+        build: Callable[..., models.MobileNetV3],
         last_layers: tuple[int, int, int],
         out_channels: tuple[int, int, int],
     ) -> None:
         super().__init__()
-        self.features = features
+        self.features = build(weights=None).features
         self.last_layers, self.out_channels = last_layers, out_channels
         _set_momentum(self)
 
@@ -88,16 +72,6 @@ class MobileNetV3(Encoder):
                 maps.append(x)
         stride8, stride16, stride32 = maps
         return stride8, stride16, stride32
-
-
-def mobilenet_v3_large() -> MobileNetV3:
-    features = models.mobilenet_v3_large(weights=None).features
-    return MobileNetV3(features, (6, 12, 16), (40, 112, 960))
-
-
-def mobilenet_v3_small() -> MobileNetV3:
-    features = models.mobilenet_v3_small(weights=None).features
-    return MobileNetV3(features, (3, 8, 12), (24, 48, 576))
 
 
 def _set_momentum(network: nn.Module) -> None:
