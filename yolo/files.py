@@ -1,15 +1,79 @@
-"""Atomic writing, and a lock that two processes must not hold at once."""
+"""Whole files: read within a limit, written atomically, and a lock that one process holds."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from yolo.errors import UserError
+
+
+def read_regular(path: Path, largest_bytes: int | None = None) -> bytes:
+    """Read a file, or what a link leads to; a larger one than ``largest_bytes`` is not read.
+
+    Raises:
+        OSError: there is no such file, it cannot be read, it is too large, or it is a folder, a
+            pipe that may never end, a socket or a device; ``strerror`` tells in words.
+    """
+    status = path.stat()  # before it is opened: the mere opening of a pipe waits for a writer
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device", str(path))
+    if largest_bytes is None:
+        return path.read_bytes()
+    content = b""
+    if status.st_size <= largest_bytes:
+        with path.open("rb") as file:
+            # `read` reserves as much as it is asked for: 1 GB takes longer than the reading itself
+            content = file.read(status.st_size + 1)
+            if len(content) > status.st_size:  # it grows
+                content += file.read(largest_bytes + 1 - len(content))
+    if max(status.st_size, len(content)) > largest_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {largest_bytes >> 20:,} MiB", str(path))
+    return content
+
+
+def read_or_refuse(
+    called: str, path: Path, largest_bytes: int | None = None, *, remedy: str = ""
+) -> bytes:
+    """Read as `read_regular`, with a UserError where that fails.
+
+    Args:
+        called: what the file is, for messages: "the list".
+        path, largest_bytes: as `read_regular`.
+        remedy: ends the sentence about a file that is missing: "; restore it".
+    """
+    try:
+        return read_regular(path, largest_bytes)
+    except FileNotFoundError:
+        raise UserError(f"{called} {path} does not exist{remedy}.") from None
+    except OSError as error:
+        raise UserError(f"{called} {path} cannot be read: {error.strerror}.") from None
+
+
+def read_text(
+    called: str, path: Path, largest_bytes: int | None = None, *, remedy: str = ""
+) -> str:
+    """Read a text in UTF-8, with or without a byte order mark, as `read_or_refuse`."""
+    content = read_or_refuse(called, path, largest_bytes, remedy=remedy)
+    return decode_text(f"{called} {path}", content)
+
+
+def decode_text(called: str, content: bytes) -> str:
+    """UTF-8, with or without a byte order mark, to text; else a UserError."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{called} is no text in UTF-8.") from None
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -49,7 +113,10 @@ def atomic_path(
             _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
-            _remove(temporary)
+            if temporary.is_dir() and not temporary.is_symlink():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -58,13 +125,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from yolo.data import machine_memory
-from yolo.data.image_cache import MemoryCache
-from yolo.data.machine_memory import memory_bytes
+from yolo.data import image_cache
+from yolo.data.image_cache import MemoryCache, memory_bytes
 from yolo.errors import UserError
 
 
@@ -17,7 +16,7 @@ from yolo.errors import UserError
 def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of a container's limit, which is not there yet."""
     path = tmp_path / "memory.max"
-    monkeypatch.setattr(machine_memory, "CONTAINER_LIMITS", (path, tmp_path / "nothing"))
+    monkeypatch.setattr(image_cache, "CONTAINER_LIMITS", (path, tmp_path / "nothing"))
     return path
 
 

@@ -20,8 +20,7 @@ from filelock import FileLock
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_cache import CHANNELS, ImageCache, Kept, shrunk_hw
 from yolo.data.images import LARGEST_FILE_BYTES
-from yolo.data.reading import read_regular
-from yolo.files import atomic_path
+from yolo.files import atomic_path, read_regular
 
 KEY_BYTES = 20
 ABANDONED_AFTER_S = 3600.0
@@ -41,9 +40,8 @@ class DiskCache(ImageCache):
     writes to the same number, under a lock.
 
     Args:
-        dataset, side_px, key_prefix: see ``ImageCache``.
-        limit_bytes: the most space of the folder; images beyond it are decoded each time.
-        folder: shared by all data sets and settings.
+        dataset, side_px, limit_bytes, key_prefix: see ``ImageCache``.
+        folder: shared by all data sets and settings, which ``limit_bytes`` counts together.
     """
 
     def __init__(
@@ -55,8 +53,7 @@ class DiskCache(ImageCache):
         folder: Path,
         key_prefix: str = "",
     ) -> None:
-        super().__init__(dataset, side_px=side_px, key_prefix=key_prefix)
-        self._limit_bytes = limit_bytes
+        super().__init__(dataset, side_px=side_px, limit_bytes=limit_bytes, key_prefix=key_prefix)
         self._root = folder
         settings = f"{_MAGIC!r} {side_px} {cv2.__version__} {PIL.__version__}"
         self._folder = folder / hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()
@@ -81,20 +78,20 @@ class DiskCache(ImageCache):
     def _read(self, key: bytes | None) -> Kept | None:
         if key is None:
             return None
-        largest = _HEADER.size + self._side_px**2 * CHANNELS
+        path, largest = self._path(key), _HEADER.size + self._side_px**2 * CHANNELS
         try:
-            content = bytearray(read_regular(self._path(key), largest))
+            content = np.fromfile(path, np.uint8) if path.stat().st_size <= largest else None
         except OSError:
             return None
-        if len(content) < _HEADER.size:
+        if content is None or len(content) < _HEADER.size:
             return None
-        _, _, *shape, _ = _HEADER.unpack_from(content)
+        header, pixels = content[: _HEADER.size], content[_HEADER.size :]
+        _, _, *shape, _ = _HEADER.unpack(header.data)
         height, width, *original_hw = shape
-        pixels = np.frombuffer(content, np.uint8, offset=_HEADER.size)
         fits = height * width * CHANNELS == pixels.size > 0
         if not fits or (height, width) != shrunk_hw(tuple(original_hw), self._side_px):
             return None
-        if content[: _HEADER.size] != _header(key, shape, pixels.data):
+        if header.tobytes() != _header(key, shape, pixels.data):
             return None
         return Kept(pixels.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1]))
 

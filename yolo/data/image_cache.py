@@ -9,21 +9,28 @@ from __future__ import annotations
 import logging
 import mmap
 import multiprocessing
+import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from yolo.data.annotations import Annotations
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.machine_memory import memory_bytes
 from yolo.errors import UserError
 from yolo.letterbox import Letterbox
 from yolo.records import Sample
 
 CHANNELS = 3
+
+CONTAINER_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""A container's own limit on Linux: control groups of version 2 and of version 1."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,25 +47,24 @@ class ImageCache(ABC):
 
     Args:
         dataset: the images.
-        side_px: the longer side that they are shrunk to: the largest that training asks for.
-            Smaller ones stay as they are.
+        side_px: the longer side that larger images are shrunk to: the most that training asks for.
+        limit_bytes: the most space; images beyond it are decoded each time.
         key_prefix: what stands before "cache" and "cache_limit_gb" in messages.
     """
 
-    def __init__(self, dataset: DetectionDataset, *, side_px: int, key_prefix: str = "") -> None:
+    def __init__(
+        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, key_prefix: str = ""
+    ) -> None:
         self._dataset = dataset
         self._side_px = side_px
+        self._limit_bytes = limit_bytes
         self._setting = f"{key_prefix}cache"
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def load(self, index: int) -> Sample:
-        """The image with its longer side ``side_px`` at most, with its truth in its own pixels.
-
-        Raises:
-            UserError: the image is missing, damaged or not of the size in the annotations.
-        """
+        """The image with its longer side ``side_px`` at most, with its truth in its own pixels."""
         key = self._key(index)
         kept = self._read(key)
         if kept is None:
@@ -68,9 +74,7 @@ class ImageCache(ABC):
             return sample
         # of the original only the size counts: an array that takes no memory
         original = np.broadcast_to(np.uint8(0), (*kept.original_hw, CHANNELS))
-        sample = self._dataset.sample(index, original)
-        boxes = _scaled(sample.boxes_xyxy_px, kept.original_hw, kept.image.shape[:2])
-        return replace(sample, image=kept.image, boxes_xyxy_px=boxes)
+        return _scaled(self._dataset.sample(index, original), kept.image)
 
     @abstractmethod
     def _key(self, index: int) -> Any:
@@ -92,8 +96,7 @@ def shrink(sample: Sample, side_px: int) -> Sample:
     if small_hw == size_hw:
         return sample
     image = cv2.resize(sample.image, small_hw[::-1], interpolation=cv2.INTER_AREA)
-    boxes = _scaled(sample.boxes_xyxy_px, size_hw, small_hw)
-    return replace(sample, image=image, boxes_xyxy_px=boxes)
+    return _scaled(sample, image)
 
 
 def shrunk_hw(size_hw: tuple[int, ...], side_px: int) -> tuple[int, int]:
@@ -104,14 +107,14 @@ def shrunk_hw(size_hw: tuple[int, ...], side_px: int) -> tuple[int, int]:
     return Letterbox.fit((height, width), side_px).scaled_hw
 
 
-def _scaled(
-    boxes_xyxy_px: np.ndarray, from_hw: tuple[int, ...], to_hw: tuple[int, ...]
-) -> np.ndarray:
-    """Boxes (N, 4) by the scale of each axis, inside the new size in spite of rounding."""
-    if from_hw == to_hw:
-        return boxes_xyxy_px
-    scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]] * 2, np.float32)
-    return np.minimum(boxes_xyxy_px * scale, np.array([to_hw[1], to_hw[0]] * 2, np.float32))
+def _scaled(sample: Sample, image: np.ndarray) -> Sample:
+    """The sample with its image in another size; the boxes stay inside in spite of rounding."""
+    (from_h, from_w), (to_h, to_w) = sample.image.shape[:2], image.shape[:2]
+    boxes = sample.boxes_xyxy_px
+    if (from_h, from_w) != (to_h, to_w):
+        scale = np.array([to_w / from_w, to_h / from_h] * 2, np.float32)
+        boxes = np.minimum(boxes * scale, np.array([to_w, to_h] * 2, np.float32))
+    return replace(sample, image=image, boxes_xyxy_px=boxes)
 
 
 class MemoryCache(ImageCache):
@@ -121,10 +124,6 @@ class MemoryCache(ImageCache):
     processes that fill the same one write the same bytes. The lock is there for processors that
     would else show a flag to other processes before the pixels.
 
-    Args:
-        dataset, side_px, key_prefix: see ``ImageCache``.
-        limit_bytes: the most memory; images beyond it are decoded each time.
-
     Raises:
         UserError: there is not so much memory.
     """
@@ -132,16 +131,19 @@ class MemoryCache(ImageCache):
     def __init__(
         self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, key_prefix: str = ""
     ) -> None:
-        super().__init__(dataset, side_px=side_px, key_prefix=key_prefix)
-        sizes = _slot_bytes(dataset.annotations, side_px)
+        super().__init__(dataset, side_px=side_px, limit_bytes=limit_bytes, key_prefix=key_prefix)
+        shrunk = (shrunk_hw(size_hw, side_px) for size_hw in dataset.annotations.sizes_hw.tolist())
+        pixels = (height * width or side_px**2 for height, width in shrunk)  # 0: not known
+        # whole words, for the tables behind the pixels
+        sizes = np.array([-(-count * CHANNELS // 16) * 16 for count in pixels], np.int64)
         ends, count = np.cumsum(sizes), len(sizes)
         self._starts = ends - sizes
         self._slots = int(np.searchsorted(ends, limit_bytes, side="right"))
-        pixels = int(ends[self._slots - 1]) if self._slots else 0
-        memory = _allocate(pixels + count * 17, self._setting)
-        self._pixels = np.frombuffer(memory, np.uint8, pixels)
-        self._shapes = np.frombuffer(memory, np.uint32, count * 4, offset=pixels).reshape(count, 4)
-        self._ready = np.frombuffer(memory, np.uint8, count, offset=pixels + count * 16)
+        tables = int(ends[self._slots - 1]) if self._slots else 0
+        memory = _allocate(tables + count * 17, self._setting)
+        self._pixels = np.frombuffer(memory, np.uint8, tables)
+        self._shapes = np.frombuffer(memory, np.uint32, count * 4, offset=tables).reshape(count, 4)
+        self._ready = np.frombuffer(memory, np.uint8, count, offset=tables + count * 16)
         self._lock = multiprocessing.Lock()
         if self._slots < count:
             _log.warning(
@@ -182,23 +184,24 @@ class MemoryCache(ImageCache):
         )
 
 
-def _slot_bytes(annotations: Annotations, side_px: int) -> np.ndarray:
-    """Bytes that each image takes when shrunk, int64 (I,); of unknown sizes the most."""
-    sizes = (shrunk_hw(size_hw, side_px) for size_hw in annotations.sizes_hw.tolist())
-    pixels = (height * width or side_px * side_px for height, width in sizes)
-    # whole words, for the tables behind the pixels
-    return np.array([-(-count * CHANNELS // 16) * 16 for count in pixels], np.int64)
-
-
 def _allocate(length: int, setting: str) -> mmap.mmap:
     """Zeros that forked processes share."""
     available = memory_bytes()
-    try:
+    with suppress(OSError):
         if available is None or length <= available:
             return mmap.mmap(-1, length)
-    except OSError:
-        pass
     raise UserError(
         f"{setting}: 'ram' asks for {length / 1e9:.1f} GB, more than this machine can give; lower "
         f"{setting}_limit_gb or use 'disk'."
     )
+
+
+def memory_bytes() -> int | None:
+    """The most that all processes together can use; None where it is not known."""
+    known = []
+    with suppress(AttributeError, ValueError, OSError):  # not on every system
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            known.append(int(path.read_text()))
+    return min(filter(None, known), default=None)

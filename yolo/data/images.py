@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
+from yolo.files import read_or_refuse
 
 LARGEST_IMAGE_PX = 178_956_970
 """Larger images are refused before they are decoded: where Pillow, too, sees an attack."""

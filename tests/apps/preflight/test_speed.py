@@ -9,7 +9,7 @@ import torch
 from yolo.apps.preflight.speed import Forecast, Speed, format_seconds, total_gb
 from yolo.config import load_config
 from yolo.config.command_line import DEFAULT_CONFIG
-from yolo.data import machine_memory
+from yolo.data import image_cache
 
 SPEED = Speed(
     loader=40.0,
@@ -63,5 +63,5 @@ def test_the_memory_is_that_of_the_container(
 ) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text("64000000")
-    monkeypatch.setattr(machine_memory, "CONTAINER_LIMITS", (limit,))
+    monkeypatch.setattr(image_cache, "CONTAINER_LIMITS", (limit,))
     assert total_gb(torch.device("cpu")) == 0.064

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from yolo.apps.preflight.checks import Outcome, Preflight, TrialRun, first_images
 from yolo.apps.report.page import Cell, Filled, table
 from yolo.config import Config
-from yolo.data.machine_memory import memory_bytes
+from yolo.data.image_cache import memory_bytes
 from yolo.factory.data import largest_side_px
 from yolo.factory.detector import DetectionLoss
 from yolo.factory.evaluator import build_evaluator

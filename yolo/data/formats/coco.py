@@ -21,8 +21,8 @@ from yolo.data.formats.detection import (
     check_named_once,
     is_inside,
 )
-from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
+from yolo.files import read_or_refuse
 
 _LISTS = ("images", "annotations", "categories")
 

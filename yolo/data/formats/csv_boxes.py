@@ -26,8 +26,8 @@ from yolo.data.formats.truth_files import (
     read_cached,
 )
 from yolo.data.images import size_hw
-from yolo.data.reading import decode_text, read_or_refuse
 from yolo.errors import UserError
+from yolo.files import decode_text, read_or_refuse
 
 HEADER = ["image", "xmin", "ymin", "xmax", "ymax", "class"]
 FORM = f"`{','.join(HEADER)}`"

@@ -21,9 +21,8 @@ from filelock import FileLock
 
 from yolo.data.annotations import Annotations, Contents, Findings, sanitize
 from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.data.reading import read_or_refuse
 from yolo.errors import UserError
-from yolo.files import atomic_path
+from yolo.files import atomic_path, read_or_refuse
 
 VERSION = 1
 """Raised by whoever changes what is made of the same files; older cache entries are then void."""

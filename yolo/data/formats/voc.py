@@ -25,8 +25,8 @@ from yolo.data.formats.detection import (
 )
 from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, size_hw
-from yolo.data.reading import read_text
 from yolo.errors import UserError
+from yolo.files import read_text
 
 EVERY_XML = "*"
 IMAGES = "JPEGImages"

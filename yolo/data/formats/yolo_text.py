@@ -29,8 +29,8 @@ from yolo.data.formats.detection import (
 )
 from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, size_hw
-from yolo.data.reading import decode_text, read_or_refuse, read_text
 from yolo.errors import UserError
+from yolo.files import decode_text, read_or_refuse, read_text
 
 FARTHEST = 2.0
 """A larger number is no part of an image: the file counts pixels."""

@@ -72,6 +72,8 @@ class LabelledImage:
 
 def concatenate(images: Sequence[LabelledImage], image: np.ndarray) -> LabelledImage:
     """The truth of several images, in one image."""
+    if len(images) == 1:
+        return replace(images[0], image=image)
     return LabelledImage(
         image,
         np.concatenate([each.boxes_xyxy_px for each in images]),
