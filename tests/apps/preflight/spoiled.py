@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import zlib
@@ -58,7 +59,7 @@ class Copy:
 
 def changes_train(edit: Callable[[Json], None]) -> Callable[[Copy], None]:
     """What an edit of the training set's json makes of a copy."""
-    return lambda copy: copy.change("train", edit)
+    return functools.wraps(edit)(lambda copy: copy.change("train", edit))
 
 
 @changes_train
@@ -153,5 +154,11 @@ def black_png(side_px: int) -> bytes:
     )
 
 
-def nothing(copy: Copy) -> None:
-    """What is wrong stands in the overrides."""
+def anchors_too_big(copy: Copy) -> list[str]:
+    """Ten times the usual ones."""
+    tenfold = (100, 130), (160, 300), (330, 230), (300, 610), (620, 450), (590, 1190), (1160, 900)
+    return [f"model.head.anchors={[*map(list, tenfold), [1560, 1980], [3730, 3260]]}"]
+
+
+def wrong_root(copy: Copy) -> list[str]:
+    return ["data.val.images=/nowhere/val2017"]

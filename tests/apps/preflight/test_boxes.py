@@ -33,20 +33,14 @@ def test_a_wrong_reading_is_named(name):
     assert f"if their numbers are read as {name}" in found.fault()
 
 
-def test_swapped_corners_are_told_from_plain_ones():
-    corners = WRONG["the corners [x1, y1, x2, y2]"][:3]
-    assert (
-        measure_boxes(corners[:, [1, 0, 3, 2]], SIZES[:3]).better == "the corners [y1, x1, y2, x2]"
-    )
+def test_swapped_corners_differ_from_plain_ones():
+    swapped = WRONG["the corners [x1, y1, x2, y2]"][:3, [1, 0, 3, 2]]
+    assert measure_boxes(swapped, SIZES[:3]).better == "the corners [y1, x1, y2, x2]"
 
 
-def test_relative_boxes_are_no_pixels():
-    relative = BOXES / np.array([200, 100, 200, 100])
-    found = measure_boxes(relative, SIZES)
+def test_relative_boxes_are_no_pixels_and_those_of_a_larger_image_hopeless():
+    found = measure_boxes(BOXES / np.array([200, 100, 200, 100]), SIZES)
     assert found.tiny == 1 and "their unit is not the pixel" in found.fault()
-
-
-def test_boxes_of_a_larger_image_are_hopeless():
     found = measure_boxes(BOXES * 3, SIZES)
     assert found.better is None and found.outside == 1
     assert "whatever their order" in found.fault()
@@ -72,20 +66,24 @@ def test_a_careless_box_of_a_small_data_set_is_no_fault():
     assert measure_boxes(np.tile(few, (3, 1)), np.tile(sizes, (3, 1))).fault() is not None
 
 
-@pytest.mark.parametrize("name", ["coco train", "coco val", "bccd", "voc"])
+def coco(split, root):
+    return CocoDataset(
+        annotations=root / f"coco-mini/annotations/instances_{split}2017.json",
+        images=root / f"coco-mini/{split}2017",
+    )
+
+
+REAL = {
+    "coco train": lambda root: coco("train", root),
+    "coco val": lambda root: coco("val", root),
+    "bccd": lambda root: VocDataset(root=root / "bccd", image_sets=["train"]),
+    "voc": lambda root: VocDataset(root=root / "voc-sample", image_sets=["*"]),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_no_threshold_fires_on_real_data(name, real_data):
-    coco = real_data / "coco-mini"
-    opened = {
-        "coco train": lambda: CocoDataset(
-            annotations=coco / "annotations/instances_train2017.json", images=coco / "train2017"
-        ),
-        "coco val": lambda: CocoDataset(
-            annotations=coco / "annotations/instances_val2017.json", images=coco / "val2017"
-        ),
-        "bccd": lambda: VocDataset(root=real_data / "bccd", image_sets=["train"]),
-        "voc": lambda: VocDataset(root=real_data / "voc-sample", image_sets=["*"]),
-    }[name]()
-    truth = opened.ground_truth()
+    truth = REAL[name](real_data).ground_truth()
     sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
     boxes = np.array([entry["bbox"] for entry in truth["annotations"]])
     owners = np.array([sizes[entry["image_id"]] for entry in truth["annotations"]])

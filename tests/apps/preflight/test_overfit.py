@@ -18,18 +18,10 @@ from yolo.factory.training import build_trainer
 from yolo.train.distributed import Ranks
 
 BUSY = [
-    "data.limit=50",
-    "data.train_share=0.5",
-    "data.sampling=repeat_factor",
-    "data.mosaic={p: 1}",
-    "data.mixup={p: 1}",
-    "data.multi_scale={min: 64, max: 128}",
-    "training.patience=3",
-    "training.batch_size=64",
-    "training.micro_batch_size=4",
-    "evaluation.metric=voc",
-    "evaluation.monitor=mAP_11",
-    "evaluation.share=0.1",
+    *("data.limit=50", "data.train_share=0.5", "data.sampling=repeat_factor", "data.mosaic={p: 1}"),
+    *("data.mixup={p: 1}", "data.multi_scale={min: 64, max: 128}", "training.patience=3"),
+    *("training.batch_size=64", "training.micro_batch_size=4", "evaluation.metric=voc"),
+    *("evaluation.monitor=mAP_11", "evaluation.share=0.1"),
 ]
 
 
@@ -41,9 +33,8 @@ def write_images(folder: Path, boxes: dict[int, list[list[float]]]) -> CocoDatas
         for number, some in boxes.items()
         for x, y, w, h in some
     ]
-    return CocoDataset(
-        annotations=write_coco(folder, pictures, found)["annotations"], images=folder
-    )
+    written = write_coco(folder, pictures, found)
+    return CocoDataset(annotations=written["annotations"], images=folder)
 
 
 def quickstart(folder: Path, *overrides: str) -> Resolved:

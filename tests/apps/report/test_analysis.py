@@ -53,16 +53,10 @@ def checkpoint(coco, tmp_path):
     detector = build_detector(config_from_dict(data), NAMES)
     path = tmp_path / "run" / "best.pt"
     path.parent.mkdir()
-    content = {
-        "config": data,
-        "class_names": NAMES,
-        "category_ids": [1, 2, 3],
-        "model": detector.state_dict(),
-        "ema": None,
-        "precision": {"name": "fp32", "reason": "test"},
-        "progress": {"step": 5},
-    }
-    save_checkpoint(path, content)
+    labels = {"class_names": NAMES, "category_ids": [1, 2, 3]}
+    state = {"model": detector.state_dict(), "ema": None, "progress": {"step": 5}}
+    precision = {"name": "fp32", "reason": "test"}
+    save_checkpoint(path, {"config": data, **labels, **state, "precision": precision})
     return path
 
 
@@ -85,22 +79,23 @@ WRONG = {
 
 
 def judged(coco, found):
+    """The data set, what was found in it, and its errors."""
     dataset = CocoDataset(annotations=coco["annotations"], images=coco["images"], class_names=None)
     image, label, boxes, scores = (np.array([row[i] for row in found]) for i in range(4))
     what = SimpleNamespace(
         image_ids=image, labels=label, boxes_xyxy_px=boxes.astype(np.float32), scores=scores
     )
-    categories = np.asarray(dataset.category_ids)[label]
-    return (
-        dataset,
-        what,
-        find_errors(dataset.ground_truth(), DetectedBoxes(image, categories, boxes, scores)),
-    )
+    rows = DetectedBoxes(image, np.asarray(dataset.category_ids)[label], boxes, scores)
+    return dataset, what, find_errors(dataset.ground_truth(), rows)
+
+
+def captions_of(blocks):
+    return [Page(block).texts[0] for block in blocks]
 
 
 def test_the_captions_name_the_kind_of_error(coco):
     shown = gallery.Gallery(*judged(coco, FOUND)).false_positives()
-    captions = [Page(block).texts[0] for block in shown]
+    captions = captions_of(shown)
     wanted = [f"{score:.2f}: {why} · <b>" for score, why in WRONG.items()]
     assert all(want in caption for want, caption in zip(wanted, captions, strict=True))
     assert captions[0].startswith(NAMES[CAT])
@@ -114,26 +109,22 @@ def test_the_captions_name_the_kind_of_error(coco):
 def test_the_misses_name_what_came_nearest(coco):
     dataset, found, errors = judged(coco, FOUND)
     assert errors.conf == 0.9
-    captions = [Page(block).texts[0] for block in gallery.Gallery(dataset, found, errors).misses()]
-    assert captions == [
+    assert captions_of(gallery.Gallery(dataset, found, errors).misses()) == [
         f"{NAMES[CAT]}: not found · <b>1&amp;.png",
         "dog: not found · <b>0&amp;.png",
         "dog: not found · <b>1&amp;.png",
     ]
     low = [(1, DOG, (70, 60, 74, 64), 0.1), *FOUND, *[(2, CAT, (0, 0, 9, 9), 0.2)] * 9]
-    captions = [Page(block).texts[0] for block in gallery.Gallery(*judged(coco, low)).misses()]
+    captions = captions_of(gallery.Gallery(*judged(coco, low)).misses())
     assert captions[-1] == "dog: found with confidence 0.100 only · <b>1&amp;.png"
 
 
 def test_an_image_that_cannot_be_read_has_its_pictures_too(coco):
     judgement = judged(coco, FOUND)
     judgement[0].image_path(1).write_bytes(b"no image")
-    captions = [Page(block).texts[0] for block in gallery.Gallery(*judgement).misses()]
-    assert [caption.endswith("<b>1&amp;.png (cannot be read)") for caption in captions] == [
-        True,
-        False,
-        True,
-    ]
+    captions = captions_of(gallery.Gallery(*judgement).misses())
+    failed = [caption.endswith("<b>1&amp;.png (cannot be read)") for caption in captions]
+    assert failed == [True, False, True]
 
 
 def test_no_image_has_all_pictures(coco):
@@ -186,13 +177,13 @@ def test_with_many_classes_there_is_no_matrix(checkpoint, tmp_path, monkeypatch)
 
 
 def test_a_place_that_is_no_page(checkpoint, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        validation.main(["--analyse", str(checkpoint)])
-    assert "name the checkpoint before --analyse" in capsys.readouterr().err
-    (checkpoint.parent / "file").touch()
-    with pytest.raises(SystemExit, match="2"):
-        validation.main([str(checkpoint), "--analyse", str(checkpoint.parent / "file")])
-    assert "must be a folder or end in .html" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        validation.main([str(checkpoint), str(checkpoint), "--analyse"])
-    assert "name one" in capsys.readouterr().err
+    path, file = str(checkpoint), checkpoint.parent / "file"
+    file.touch()
+    for argv, sentence in (
+        (["--analyse", path], "name the checkpoint before --analyse"),
+        ([path, "--analyse", str(file)], "must be a folder or end in .html"),
+        ([path, path, "--analyse"], "name one"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            validation.main(argv)
+        assert sentence in capsys.readouterr().err

@@ -5,18 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from yolo.apps.report.drawing import (
-    EvaluationPictures,
-    class_colour,
-    contact_sheet,
-    count_boxes,
-    draw_boxes,
-    draw_detections,
-    draw_tile,
-    save_image,
-    side_by_side,
-    write_sheets,
-)
+from yolo.apps.report import drawing
+from yolo.apps.report.drawing import class_colour, draw_boxes, draw_tile, save_image
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Detections, Sample
@@ -65,16 +55,11 @@ def test_an_ignored_region_looks_different() -> None:
 def test_any_size_any_name_any_box(size: tuple[int, int]) -> None:
     height, width = size
     names = ("łódź", "кошка", "猫 🐱", "", "two\nlines", "x" * 400)
-    boxes = np.array(
-        [
-            [0, 0, width, height],
-            [-50, -50, 2 * width, 2 * height],
-            [width / 2, height / 2, width / 2, height / 2],
-            [width, height, width + 5, height + 5],
-            [float("nan"), 0, 1, 1],
-            [0, 0, float("inf"), 1],
-        ]
-    )
+    size_wh = np.array([width, height])
+    nan, inf = float("nan"), float("inf")
+    ends = [(0 * size_wh, size_wh), (0 * size_wh - 50, 2 * size_wh), (size_wh / 2, size_wh / 2)]
+    ends += [(size_wh, size_wh + 5), ((nan, 0), (1, 1)), ((0, 0), (inf, 1))]
+    boxes = np.array([[*low, *high] for low, high in ends])
     ignored = np.array([True, False, True, False, True, False])
     drawn = draw_boxes(
         grey(*size), boxes, np.arange(6), names, scores=np.linspace(1, 0, 6), ignored=ignored
@@ -97,24 +82,18 @@ def test_letters_beyond_ascii_are_written() -> None:
 def test_the_best_box_is_on_top() -> None:
     boxes = torch.tensor([[20.0, 50, 120, 150]] * 2)
     found = Detections(boxes, torch.tensor([0.9, 0.3]), torch.tensor([0, 1]))
-    drawn = draw_detections(grey(160, 160), found, ("cat", "dog"))
+    drawn = drawing.draw_detections(grey(160, 160), found, ("cat", "dog"))
     assert has_colour(drawn, class_colour(0)).any()
     assert not has_colour(drawn[60:], class_colour(1)).any()
 
 
 def test_truth_beside_prediction() -> None:
-    sample = Sample(
-        image=grey(120, 100),
-        boxes_xyxy_px=np.array([[10, 40, 90, 110]], np.float32),
-        labels=np.array([0]),
-        ignored=np.array([False]),
-        image_id=1,
-        original_size_hw=(120, 100),
-    )
+    box = np.array([[10, 40, 90, 110]], np.float32)
+    sample = Sample(grey(120, 100), box, np.array([0]), np.array([False]), 1, (120, 100))
     truth = draw_boxes(sample.image, sample.boxes_xyxy_px, sample.labels, ("cat",))
     found = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    pair = EvaluationPictures().draw(sample, found, ("cat",))
-    np.testing.assert_array_equal(pair, side_by_side(truth, sample.image))
+    pair = drawing.EvaluationPictures().draw(sample, found, ("cat",))
+    np.testing.assert_array_equal(pair, drawing.side_by_side(truth, sample.image))
     title_px = pair.shape[0] - 120
     assert title_px > 8
     np.testing.assert_array_equal(pair[title_px:, :100], truth)
@@ -125,14 +104,14 @@ def test_truth_beside_prediction() -> None:
 
 def test_contact_sheet_centres_images_in_equal_cells() -> None:
     images = [grey(20, 40), grey(30, 10), grey(30, 40) + 50]
-    sheet = contact_sheet(images, columns=2)
+    sheet = drawing.contact_sheet(images, columns=2)
     assert sheet.shape == (30 + 4 + 30, 40 + 4 + 40, 3)
     assert (sheet[5:25, :40] == 90).all() and (sheet[:5, :40] == FILL_COLOUR_RGB).all()
     assert (sheet[:30, 59:69] == 90).all()
     assert (sheet[34:, :40] == 140).all() and (sheet[34:, 44:] == FILL_COLOUR_RGB).all()
-    assert contact_sheet(images[:1], columns=5).shape == (20, 40, 3)
+    assert drawing.contact_sheet(images[:1], columns=5).shape == (20, 40, 3)
     with pytest.raises(ValueError, match="at least one image"):
-        contact_sheet([], columns=2)
+        drawing.contact_sheet([], columns=2)
 
 
 def test_save_image_writes_rgb_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -202,7 +181,7 @@ def test_a_title_too_long_keeps_its_end() -> None:
 
 def test_sheets_are_written_as_they_fill(tmp_path: Path) -> None:
     tiles = (grey(20, 30) + number for number in range(5))
-    sheets = write_sheets(tiles, tmp_path, columns=2, per_sheet=4)
+    sheets = drawing.write_sheets(tiles, tmp_path, columns=2, per_sheet=4)
     assert next(sheets) == tmp_path / "sheet_01.jpg" and len(list(tmp_path.iterdir())) == 1
     assert cv2.imread(str(tmp_path / "sheet_01.jpg")).shape == (44, 64, 3)
     assert [path.name for path in sheets] == ["sheet_02.jpg"]
@@ -210,6 +189,6 @@ def test_sheets_are_written_as_they_fill(tmp_path: Path) -> None:
 
 
 def test_boxes_are_counted_in_words() -> None:
-    assert count_boxes(np.array([], bool)) == "0 boxes"
-    assert count_boxes(np.array([False])) == "1 box"
-    assert count_boxes(np.array([False, True, False])) == "2 boxes, 1 ignored"
+    assert drawing.count_boxes(np.array([], bool)) == "0 boxes"
+    assert drawing.count_boxes(np.array([False])) == "1 box"
+    assert drawing.count_boxes(np.array([False, True, False])) == "2 boxes, 1 ignored"

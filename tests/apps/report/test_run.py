@@ -15,19 +15,10 @@ from scripts import report
 
 
 def training(step, wait=0.01, **more):
-    return {
-        "phase": "training",
-        "step": step,
-        "loss": 30.0 / step,
-        "loss/xy": 20.0 / step,
-        "loss/object": 10.0 / step,
-        "accuracy/class": 0.5,
-        "images_per_second": 50.0,
-        "data_wait_share": wait,
-        "learning_rate": 1e-3,
-        "skipped_steps": 0,
-        **more,
-    }
+    losses = {"loss": 30.0 / step, "loss/xy": 20.0 / step, "loss/object": 10.0 / step}
+    speed = {"images_per_second": 50.0, "data_wait_share": wait, "skipped_steps": 0}
+    figures = {**losses, **speed, "accuracy/class": 0.5, "learning_rate": 1e-3}
+    return {"phase": "training", "step": step, **figures, **more}
 
 
 def validation(step, ap50, **more):
