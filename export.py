@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from yolo.config.command_line import Parser, fraction, image_size
@@ -49,50 +50,23 @@ def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
     )
 
 
-def _onnx(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.apps.export.exporting import export_onnx
+def _graph(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
+    from yolo.apps.export.exporting import export_onnx, export_torchscript
 
-    path = export_onnx(
-        checkpoint,
-        output=arguments.output,
-        image_size_px=arguments.image_size,
-        dynamic_size=arguments.dynamic_size,
-        nms=arguments.nms,
-        float_input=arguments.float_input,
-        fp16=arguments.fp16,
-        conf=arguments.conf,
-        iou=arguments.iou,
-        images=arguments.images,
-        log=_tell,
-    )
-    return [path]
-
-
-def _torchscript(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.apps.export.exporting import export_torchscript
-
-    path = export_torchscript(
-        checkpoint,
-        output=arguments.output,
-        image_size_px=arguments.image_size,
-        dynamic_size=arguments.dynamic_size,
-        float_input=arguments.float_input,
-        fp16=arguments.fp16,
-        images=arguments.images,
-        log=_tell,
-    )
-    return [path]
-
-
-def _tell(line: str) -> None:
-    """Standard output is for the names of the files."""
-    print(line, file=sys.stderr)
+    names = ("output", "dynamic_size", "float_input", "fp16", "images")
+    options = {name: getattr(arguments, name) for name in names}
+    options["image_size_px"] = arguments.image_size
+    options["log"] = partial(print, file=sys.stderr)  # standard output is for the files' names
+    if arguments.format == "torchscript":
+        return [export_torchscript(checkpoint, **options)]
+    suppression = {name: getattr(arguments, name) for name in ("nms", "conf", "iou")}
+    return [export_onnx(checkpoint, **options, **suppression)]
 
 
 FORMATS: dict[str, Callable[[Path, argparse.Namespace], list[Path]]] = {
     "darknet": _darknet,
-    "onnx": _onnx,
-    "torchscript": _torchscript,
+    "onnx": _graph,
+    "torchscript": _graph,
 }
 """``--format`` -> what writes it; it returns the files."""
 

@@ -66,11 +66,7 @@ def score(arguments: ScoreArguments) -> None:
 
 
 def parse(argv: Sequence[str] | None = None) -> ScoreArguments:
-    """Parses the command line; argv is the process' own unless given.
-
-    Raises:
-        SystemExit: 2 after one sentence on bad usage, 0 after --help.
-    """
+    """Parses the command line; bad usage exits with 2."""
     parser = Parser("Score checkpoints of detectors or classifiers.", EXAMPLES)
     _add_options(parser)
     _add_files(parser)

@@ -15,8 +15,8 @@ LONGEST_SENTENCE = 1800
 class UserError(ValueError):
     """A user's mistake in one sentence: what, where, what is allowed, what to do.
 
-    The commands print the sentence without a traceback and exit with code 1. It stays one line, of
-    a length to be read, whatever a file holds that it quotes.
+    The commands print it without a traceback and exit with code 1. It stays one short line,
+    whatever a file holds that it quotes.
     """
 
     def __init__(self, sentence: object) -> None:
@@ -50,18 +50,17 @@ def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
 
     Args:
         work: returns the exit code, or None for 0.
-        when_stopped: a sentence for whoever presses Ctrl-C.
+        when_stopped: printed after Ctrl-C.
 
     Returns:
-        ``work``'s own, 1 for a failure that one sentence explains, 130 when stopped, 141 where
-        nobody reads on.
+        ``work``'s own, 1 after a failure, 130 when stopped, 141 where nobody reads on.
     """
     try:
         code = work() or 0
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read the lines, such as `head`, has enough; at its end Python would flush again.
+        # Whoever read the lines, such as `head`, has stopped; at its end Python would flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:

@@ -164,7 +164,7 @@ class ScoreArguments:
     competition: Literal["comp3", "comp4"]  # in the names of the files in `save_voc`
 
     def detector_options(self) -> list[str]:
-        """The given options that mean something to a detector alone."""
+        """The given options that mean something only to a detector."""
         names = {"confs": "--conf", "image_size_px": "--image-size"} | {
             name: "--" + name.replace("_", "-")
             for name in (
@@ -199,7 +199,7 @@ def load_config_or_exit(
 
 
 def load_detector_config(path: Path, overrides: Sequence[str] = ()) -> Resolved:
-    """`load_config_or_exit` of a command that works on detectors alone."""
+    """`load_config_or_exit` of a command that works only on detectors."""
     advice = " for this command; name a detector's config"
     return load_config_or_exit(path, overrides, task="detect", advice=advice)
 

@@ -49,7 +49,7 @@ def explain(
     lines = [
         line
         for wrong in errors
-        # a list that is too short for its wrong members alone is no problem of its own
+        # a list that is too short only for its wrong members is no problem of its own
         if wrong["type"] != "too_short" or wrong["loc"] not in above
         for line in sentences.of(wrong)
     ]

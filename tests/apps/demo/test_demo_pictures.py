@@ -78,7 +78,7 @@ def test_other_formats_are_refused_though_pillow_reads_them(tmp_path):
             read_picture(path)
 
 
-def test_large_files_are_refused_unread(tmp_path, monkeypatch):
+def test_large_files_are_refused_without_reading_them(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "LARGEST_UPLOAD_MIB", 1)
     Image.new("RGB", (700, 700)).save(tmp_path / "a.bmp")
     with pytest.raises(UserError, match="1 MiB, at most 1 are allowed"):

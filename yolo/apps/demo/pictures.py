@@ -57,8 +57,7 @@ class Views:
             score first.
         """
         for name, value in (("confidence", conf), ("IoU", iou)):  # a browser may send anything
-            is_number = isinstance(value, int | float) and math.isfinite(value)
-            if not is_number or not 0 <= value <= 1:
+            if not (isinstance(value, int | float) and 0 <= value <= 1):
                 raise UserError(f"{name}: must be a number from 0 to 1.")
         found = self._predictor([image], conf=float(conf), iou=float(iou))[0].detections
         boxes_xyxy_px = found.boxes_xyxy_px.detach().cpu().numpy()
@@ -110,7 +109,7 @@ def _check_size(path: Path) -> None:
 
 
 def _check_header(path: Path) -> None:
-    """Format and number of pixels, from the first bytes alone."""
+    """Format and number of pixels, from the first bytes only."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -85,7 +85,8 @@ def show(
     Raises:
         SystemExit: 128 + SIGTERM when terminated.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    # by an exception, so that the folder is removed, also as a container's only process
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with own_folder() as folder:
         from yolo.apps.demo.page import build_page, serving  # Gradio is an extra
 
@@ -106,14 +107,9 @@ def show(
                 time.sleep(3600)
 
 
-def _stop(number: int, _frame: object) -> None:
-    """Leave by an exception, so that the folder is removed, also as a container's only process."""
-    sys.exit(128 + number)
-
-
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A temporary folder, the only one that the page's files lie in; Gradio sends no reports.
+    """A temporary folder for all of the page's files; Gradio sends no reports.
 
     Gradio reads these settings when it is imported and when a page is built.
     """
@@ -175,7 +171,6 @@ def _check_folder(folder: Path) -> None:
 
 
 def _read_model(checkpoint: Path) -> Callable[[Path], object]:
-    """What writes the model to a path."""
     if checkpoint.suffix != ".pt":
         if not checkpoint.is_file():
             raise UserError(f"{checkpoint}: there is no such file")

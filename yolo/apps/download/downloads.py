@@ -273,18 +273,15 @@ def _progress(name: str, total: int | None, done: int) -> Iterator[Callable[[int
         return
     printed_at = time.monotonic()
 
-    def print_line() -> None:
-        of = "" if total is None else f" of {readable_size(total)}"
-        print(f"{name}: {readable_size(done)}{of}", file=sys.stderr, flush=True)
-
-    def advance(size: int) -> None:
+    def advance(size: int, print_every_s: float = PLAIN_LINE_EVERY_S) -> None:
         nonlocal done, printed_at
         done += size
-        if time.monotonic() - printed_at >= PLAIN_LINE_EVERY_S:
+        if time.monotonic() - printed_at >= print_every_s:
             printed_at = time.monotonic()
-            print_line()
+            of = "" if total is None else f" of {readable_size(total)}"
+            print(f"{name}: {readable_size(done)}{of}", file=sys.stderr, flush=True)
 
     try:
         yield advance
     finally:
-        print_line()
+        advance(0, print_every_s=0)

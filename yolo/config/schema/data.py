@@ -39,7 +39,7 @@ class DrawnImages(Section):
     type: str
     root: FilePath
     images: AtLeastOne = key("Number of images.")
-    split: Literal["train", "val", "test"] = key("Which of the disjoint parts, each made alone.")
+    split: Literal["train", "val", "test"] = key("Which of the disjoint parts.")
     seed: Seed = key("Another seed draws other images.", 0)
 
 

@@ -104,7 +104,7 @@ class YOLOv2HeadConfig(_AnchoredHead):
 
 
 class YOLOv1HeadConfig(Section):
-    type: Literal["yolov1"] = key("The end of YOLOv1; it works at data.image_size alone.")
+    type: Literal["yolov1"] = key("The end of YOLOv1; it works only at data.image_size.")
     end: Literal["local", "connected"] = key(
         "'local': a locally connected layer, then a fully connected one (Darknet's yolov1.cfg); "
         "'connected': two fully connected ones (the paper).",
