@@ -24,16 +24,8 @@ _MARK = b"sha256:"
 _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
-_KINDS: dict[str, type] = {
-    "model": dict,
-    "config": dict,
-    "class_names": list,
-    "category_ids": list,
-    "precision": dict,
-    "preprocessing": dict,
-    "progress": dict,
-}
-"""What some of a checkpoint's parts are, where it has them."""
+_DICTS = ("model", "config", "precision", "preprocessing", "progress")
+_LISTS = ("class_names", "category_ids")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -44,7 +36,9 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
                 torch.save({"version": VERSION, **content}, file)
             _seal(temporary)
     except (OSError, RuntimeError) as error:
-        cause = _cause(error)
+        cause: BaseException = error  # behind the writer of zip files, which raises on top of any
+        while not isinstance(cause, OSError) and cause.__context__ is not None:
+            cause = cause.__context__
         if not isinstance(cause, OSError):  # such as a lost worker's, which comes up anywhere
             raise cause from None
         raise UserError(
@@ -89,9 +83,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: checkpoint version {content['version']}; this code reads version {VERSION}"
         )
-    for key, kind in _KINDS.items():
-        if not isinstance(content.get(key, kind()), kind):
-            raise UserError(f"{foreign}: its {key!r} is of a wrong kind")
+    for kind, keys in ((dict, _DICTS), (list, _LISTS)):
+        for key in keys:
+            if not isinstance(content.get(key, kind()), kind):
+                raise UserError(f"{foreign}: its {key!r} is of a wrong kind")
     return _Content(path, content)
 
 
@@ -107,7 +102,7 @@ class _Content(dict[str, Any]):
 
 
 def _replacing(path: Path) -> AbstractContextManager[Path]:
-    """One name for all: a killed run leaves gigabytes, which the next checkpoint overwrites."""
+    # one name for all: a killed run leaves gigabytes, which the next checkpoint overwrites
     return atomic_path(path, sync=True, temporary_name=f"{path.name}.tmp")
 
 
@@ -142,10 +137,3 @@ def _digest(file: BinaryIO, size: int) -> bytes:
         digest.update(chunk)
         size -= len(chunk)
     return digest.hexdigest().encode()
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error behind the one that the writer of zip files raises on top of any other."""
-    while not isinstance(error, OSError) and error.__context__ is not None:
-        error = error.__context__
-    return error

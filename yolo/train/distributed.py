@@ -119,10 +119,7 @@ def _reason(error: Exception) -> str:
 
 
 def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
-    """Let batch norms gather their statistics over all ranks, which PyTorch does on GPUs only.
-
-    Parameters stay the same objects and names the same: optimizers and checkpoints see no change.
-    """
+    """Let batch norms gather their statistics over all ranks; parameters and names stay the same."""
     if ranks.world_size == 1:  # it has the whole batch already
         return
     if ranks.device.type != "cuda":

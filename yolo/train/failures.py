@@ -73,8 +73,7 @@ def explain_single_value(advice: str) -> Iterator[None]:
 class StepInputs:
     """What one rank put into a step, on the host.
 
-    Micro-batches beyond ``KEPT_BYTES`` are kept without their images: of those only the loss and
-    the labels are explained, not the layer.
+    Micro-batches beyond ``KEPT_BYTES`` lose their images: then no layer can be named.
     """
 
     batches: list[Batch] = field(default_factory=list)
@@ -94,10 +93,7 @@ class StepInputs:
 
 
 def find_nonfinite(state: Any) -> list[str]:
-    """The dotted names of the floating tensors in nested dicts and lists that hold NaN or Inf.
-
-    Waits for each device once.
-    """
+    """Dotted names of the tensors in nested dicts and lists that hold NaN or Inf; waits once."""
     found = list(_tensors(state))
     bad = set()
     for device in {tensor.device for _, tensor in found}:
@@ -123,17 +119,10 @@ def shorten(names: Sequence[str]) -> str:
 
 
 def explain_step(model: nn.Module, step: StepInputs, compute: Compute, ranks: Ranks) -> list[str]:
-    """Name what was not finite in a step, and the images that it came from.
+    """Phrases for what was not finite in a step and its images, the same on all ranks.
 
-    Micro-batches are computed again where the step itself does not show it: their gradients were
-    added up, and no layer's output is kept.
-
-    Args:
-        model: with the gradients of the step.
-        step, compute: of this rank.
-
-    Returns:
-        A phrase for each micro-batch at fault; the same on all ranks.
+    The model has the step's gradients. Micro-batches are computed again where the step itself does
+    not show it: their gradients were added up, and no layer's output is kept.
     """
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     bad_gradients = find_nonfinite(gradients)

@@ -151,11 +151,8 @@ class EventFile:
     """One more of TensorBoard's event files in a run's folder.
 
     PyTorch's ``SummaryWriter`` hands every event to a thread, which a full disk kills unnoticed;
-    here an event is in the file when a method returns, or an ``OSError`` is raised.
-
-    Args:
-        redone_from: readers forget what older files hold of this step and those after it; None to
-            forget nothing.
+    here an event is in the file when a method returns, or an ``OSError`` is raised. Readers forget
+    what older files hold of step ``redone_from`` and those after it.
     """
 
     def __init__(self, folder: Path, *, redone_from: int | None = None) -> None:

@@ -1,9 +1,8 @@
 """What is trained and how: optimizers with weight decay on weights alone, and frozen parts.
 
-All optimizers are fused: one kernel over all parameters. For the 62 million of Darknet-53's YOLOv3
-on two CPU cores, Adam's step then takes under a third of the time of PyTorch's other two
-implementations. Fused steps also skip a scaler's non-finite gradients without waiting for the
-device.
+All optimizers are fused: one kernel over all parameters, which on a CPU takes under a third of the
+time of PyTorch's other implementations. Fused steps also skip a scaler's non-finite gradients
+without waiting for the device.
 
 A fused kernel on a CPU pairs parameter, gradient and state by their place in memory. Autograd and
 ``load_state_dict`` keep the parameter's strides; whoever sets a gradient by hand must do so too.
@@ -156,11 +155,7 @@ class Freeze:
         return self.unfreeze_at is None or step < self.unfreeze_at
 
     def apply(self, step: int) -> bool:
-        """Freeze or unfreeze for a step; to be called after each ``model.train()``.
-
-        Returns:
-            Whether this changed what is trained.
-        """
+        """Freeze or unfreeze after each ``model.train()``; whether this changed what is trained."""
         on = self.is_on(step)
         for norm in self._norms if on else ():
             norm.eval()
@@ -181,10 +176,7 @@ class Freeze:
 
 
 def stages(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of an encoder that have weights, by name, in the order in which they run.
-
-    They are its children, or where a child is a list or sequence, that one's.
-    """
+    """The children of an encoder (or of its lists and sequences) that have weights, as they run."""
     for name, child in encoder.named_children():
         members = [(name, child)]
         if isinstance(child, nn.ModuleList | nn.Sequential):

@@ -145,11 +145,7 @@ class Origin:
 
 
 def newest_whole_checkpoint(folder: Path) -> Origin:
-    """``last.pt``, or where it is damaged the best one from before.
-
-    Raises:
-        UserError: none is whole, or ``last.pt`` may not be read, which proves no damage.
-    """
+    """``last.pt``, or where it is damaged (not only unreadable) the best one from before."""
     last, best = folder / "last.pt", folder / "best.pt"
     try:
         return Origin(last, load_checkpoint(last), None)
@@ -207,10 +203,7 @@ def describe_new_length(
 ) -> Iterator[str]:
     """What follows from another ``training.steps`` than the run had, in lines for people.
 
-    Args:
-        before, now: configs that ``check_same_config`` let pass.
-        step: where the run goes on.
-        rate: the learning rate of a config at that step.
+    The run goes on at ``step``; ``rate`` gives a config's learning rate there.
     """
     steps, new_steps = before["training"]["steps"], now["training"]["steps"]
     if steps == new_steps:

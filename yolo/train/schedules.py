@@ -75,11 +75,10 @@ def one_cycle(
 
     Args:
         steps: of the whole training; the last one, ``steps - 1``, has the lowest rate exactly.
-        warm_share: share of the steps over which the rate rises to the base rate; where that is
-            one step or less, the first step has the base rate.
+        warm_share: share of the steps over which the rate rises to the base rate, at once where
+            that is one step or less.
         div: the base rate over the first one.
         final_div: the first rate over the last one.
-        shape: of the rise and of the fall.
     """
     assert steps > 0 and 0 <= warm_share < 1 and div >= 1 and final_div >= 1
     first, last = 1 / div, 1 / (div * final_div)

@@ -12,7 +12,7 @@ from yolo.data.loader import TrainingBatches
 from yolo.errors import UserError
 from yolo.records import Batch
 from yolo.train.checkpoint import link_checkpoint, save_checkpoint
-from yolo.train.distributed import Ranks, lost_rank
+from yolo.train.distributed import Ranks
 from yolo.train.failures import (
     Advice,
     explain_out_of_memory,
@@ -58,22 +58,14 @@ class Trainer:
         self._saved_step = 0
 
     def fit(self) -> Progress:
-        """Train to the last step, or until patience ends.
-
-        Raises:
-            Interrupted: a signal came; ``last.pt`` was written.
-            UserError: out of memory, data that cannot be read, a disk that is full.
-        """
+        """Train to the last step or until patience ends; ``Interrupted``, once saved, on a signal."""
         with Interruption() as interruption:  # to the end: a second signal leaves no worker behind
-            try:
-                with ExitStack() as closing:  # in reverse order, whatever becomes of one of them
-                    if self._lock is not None:
-                        closing.callback(self._lock.release)
-                    closing.callback(self.log.close)
-                    closing.callback(self.batches.close)
-                    self._fit(interruption)
-            except RuntimeError as error:
-                raise lost_rank(error, self.ranks) or error from None
+            with ExitStack() as closing:  # in reverse order, whatever becomes of one of them
+                if self._lock is not None:
+                    closing.callback(self._lock.release)
+                closing.callback(self.log.close)
+                closing.callback(self.batches.close)
+                self._fit(interruption)
         return self.progress
 
     def _fit(self, interruption: Interruption) -> None:
@@ -82,7 +74,10 @@ class Trainer:
             self.log.message(f"{self.folder}: finished already, at step {progress.step}")
         self._report_freezing(starting=True)
         while True:
-            if self._evaluation_is_due():
+            is_due = (
+                progress.step % self.plan.evaluate_every == 0 or progress.step == self.plan.steps
+            )
+            if is_due and progress.step > progress.evaluated_step:
                 self._evaluate(interruption)
             if self._is_over():
                 break
@@ -128,8 +123,13 @@ class Trainer:
         else:
             self.progress.skipped_in_a_row = 0
         self._report()
-        if result.faults:
-            self._check_skipped(result)
+        most, skipped = self.plan.max_skipped, self.progress.skipped_in_a_row
+        if result.faults and most is not None and skipped >= most:
+            self.save()
+            raise UserError(
+                f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite, "
+                f"the last one for {'; '.join(result.faults)}; {self._advice.not_finite}"
+            )
 
     def _note_skip(self, result: StepResult) -> None:
         """Count a skipped step; one more search for the fp16 scale is no failure yet."""
@@ -144,16 +144,6 @@ class Trainer:
         faults = "; ".join(result.faults)
         self.log.message(f"step {progress.step - 1}: {what}, not finite: {faults}")
 
-    def _check_skipped(self, result: StepResult) -> None:
-        """End a training that no longer learns, on all ranks, after ``last.pt`` was written."""
-        most, skipped = self.plan.max_skipped, self.progress.skipped_in_a_row
-        if most is not None and skipped >= most:
-            self.save()
-            raise UserError(
-                f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite, "
-                f"the last one for {'; '.join(result.faults)}; {self._advice.not_finite}"
-            )
-
     def _report(self) -> None:
         step = self.progress.step
         self.log.progress(step)
@@ -167,11 +157,6 @@ class Trainer:
         seconds_left = images_left / figures["images_per_second"]
         self.log.training(step, figures, seconds_left=seconds_left)
         self._window = Window()
-
-    def _evaluation_is_due(self) -> bool:
-        step = self.progress.step
-        due = step % self.plan.evaluate_every == 0 or step == self.plan.steps
-        return due and step > self.progress.evaluated_step
 
     def _evaluate(self, interruption: Interruption) -> None:
         advice, step = self._advice.evaluation_memory, self.progress.step
@@ -211,8 +196,7 @@ class Trainer:
     def save(self) -> None:
         """Write ``last.pt``, and give it the name ``best.pt`` too where it is the best.
 
-        Raises:
-            UserError: the file cannot be written, or (on all ranks) the state is not finite.
+        On all ranks a ``UserError`` where the state is not finite.
         """
         state = self.state_dict()
         bad = find_nonfinite(state)
