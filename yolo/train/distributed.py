@@ -119,7 +119,7 @@ def _reason(error: Exception) -> str:
 
 
 def share_batch_norm(model: nn.Module, ranks: Ranks) -> None:
-    """Let batch norms gather their statistics over all ranks; parameters and names stay the same."""
+    """Let batch norms gather their statistics over all ranks; parameters stay the same objects."""
     if ranks.world_size == 1:  # it has the whole batch already
         return
     if ranks.device.type != "cuda":

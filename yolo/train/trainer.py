@@ -58,14 +58,15 @@ class Trainer:
         self._saved_step = 0
 
     def fit(self) -> Progress:
-        """Train to the last step or until patience ends; ``Interrupted``, once saved, on a signal."""
-        with Interruption() as interruption:  # to the end: a second signal leaves no worker behind
-            with ExitStack() as closing:  # in reverse order, whatever becomes of one of them
-                if self._lock is not None:
-                    closing.callback(self._lock.release)
-                closing.callback(self.log.close)
-                closing.callback(self.batches.close)
-                self._fit(interruption)
+        """Train to the last step or until patience ends; raises ``Interrupted`` after a signal."""
+        # signals are caught to the end, that a second one leaves no worker behind; all is closed in
+        # reverse order, whatever becomes of one of them
+        with Interruption() as interruption, ExitStack() as closing:
+            if self._lock is not None:
+                closing.callback(self._lock.release)
+            closing.callback(self.log.close)
+            closing.callback(self.batches.close)
+            self._fit(interruption)
         return self.progress
 
     def _fit(self, interruption: Interruption) -> None:
@@ -74,10 +75,9 @@ class Trainer:
             self.log.message(f"{self.folder}: finished already, at step {progress.step}")
         self._report_freezing(starting=True)
         while True:
-            is_due = (
-                progress.step % self.plan.evaluate_every == 0 or progress.step == self.plan.steps
-            )
-            if is_due and progress.step > progress.evaluated_step:
+            step, plan = progress.step, self.plan
+            is_due = step % plan.evaluate_every == 0 or step == plan.steps
+            if is_due and step > progress.evaluated_step:
                 self._evaluate(interruption)
             if self._is_over():
                 break
