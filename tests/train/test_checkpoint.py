@@ -8,6 +8,7 @@ import pickle
 import resource
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -143,11 +144,8 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint(saved: Path) -> None:
 
 @pytest.mark.parametrize("what", ["os.replace", "os.fsync", "torch.save"])
 def test_a_write_that_fails_leaves_the_old_checkpoint(saved, monkeypatch, what) -> None:
-    def fail(*arguments, **keywords):
-        raise OSError(5, "Input/output error")
-
     with monkeypatch.context() as patch:
-        patch.setattr(what, fail)
+        patch.setattr(what, Mock(side_effect=OSError(5, "Input/output error")))
         with pytest.raises(UserError, match=r"cannot be written.*Input/output error"):
             save_checkpoint(saved, content(2))
     assert load_checkpoint(saved)["progress"]["step"] == 1
@@ -200,12 +198,9 @@ def fail_from(patch, name: str, calls, number: int, code: int) -> None:
 
 def test_an_error_that_comes_up_while_saving_keeps_its_words(saved: Path, monkeypatch) -> None:
     """PyTorch raises a lost worker's error wherever the process is; the disk is not to blame."""
-
-    def interrupt(number: int) -> None:
-        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
-
+    lost = RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", interrupt)
+        patch.setattr(os, "fsync", Mock(side_effect=lost))
         with pytest.raises(RuntimeError, match="DataLoader worker"):
             save_checkpoint(saved, content(2))
     assert load_checkpoint(saved)["progress"]["step"] == 1 and names(saved.parent) == ["last.pt"]
@@ -228,10 +223,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(saved: Path, monkeypatch) -> None:
-    def fail(*arguments, **keywords):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", fail)
+    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
     with pytest.raises(UserError, match=r"cannot be read.*Permission denied"):
         load_checkpoint(saved)
 
@@ -239,11 +231,7 @@ def test_a_file_that_cannot_be_read(saved: Path, monkeypatch) -> None:
 @pytest.mark.parametrize("hard_links", [True, False])
 def test_the_second_name_keeps_its_content(saved: Path, monkeypatch, hard_links: bool) -> None:
     if not hard_links:
-
-        def fail(*arguments):
-            raise OSError(1, "Operation not permitted")
-
-        monkeypatch.setattr(os, "link", fail)
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(1, "Operation not permitted")))
     best = saved.with_name("best.pt")
     for step in (1, 2, 3):
         save_checkpoint(saved, content(step))
@@ -260,11 +248,7 @@ def test_naming_the_best_fails_without_harm(saved: Path, monkeypatch) -> None:
     best = saved.with_name("best.pt")
     link_checkpoint(saved, best)
     save_checkpoint(saved, content(2))
-
-    def fail(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", fail)
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(UserError, match=r"best\.pt: the checkpoint cannot be written.*No space"):
         link_checkpoint(saved, best)
     assert load_checkpoint(best)["progress"]["step"] == 1

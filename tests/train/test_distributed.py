@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_two_ranks_are_one_training(tmp_path: Path, monkeypatch, capfd) -> None:
     assert sorted(path.name for path in tmp_path.glob("done_*")) == ["done_0", "done_1"], printed
 
 
-def test_single_every_exchange_is_nothing() -> None:
+def test_with_one_rank_every_exchange_is_nothing() -> None:
     ranks = join(["cpu"])
     assert ranks == ONE_RANK and ranks.is_main
     assert not is_rank()
@@ -85,27 +86,21 @@ def test_a_gpu_that_is_not_there(monkeypatch, count: int, text: str) -> None:
 
 
 def test_a_gpu_that_cannot_be_used(monkeypatch) -> None:
-    def refused(device: torch.device) -> None:
-        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel errors ...")
-
+    busy = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel errors ...")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_device", refused)
-    with pytest.raises(
-        UserError, match=r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"
-    ):
+    monkeypatch.setattr(torch.cuda, "set_device", Mock(side_effect=busy))
+    message = r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"
+    with pytest.raises(UserError, match=message):
         join(["cuda:0"])
 
 
 def test_ranks_that_do_not_meet_are_explained(monkeypatch) -> None:
-    def refused(*_, **__) -> None:
-        raise dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
-
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(dist, "init_process_group", refused)
-    with pytest.raises(
-        UserError, match=r"the 2 processes .* do not meet \(The server .* 29500\); "
-    ):
+    taken = dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(dist, "init_process_group", Mock(side_effect=taken))
+    message = r"the 2 processes .* do not meet \(The server .* 29500\); "
+    with pytest.raises(UserError, match=message):
         join(["cpu"])
 
 
@@ -200,9 +195,8 @@ def check_training(ranks: Ranks, folder: Path) -> None:
     for micro_batches in (1, 2):
         both = run(f"both_{micro_batches}", ranks, micro_batches=micro_batches)
         single = run(f"single_{ranks.rank}", ONE_RANK, micro_batches=2)
-        pairs = zip(both.learner.model.parameters(), single.learner.model.parameters(), strict=True)
-        for ours, theirs in pairs:
-            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+        weights = [list(done.learner.model.parameters()) for done in (both, single)]
+        torch.testing.assert_close(*weights, rtol=1e-12, atol=1e-14)
         assert both.progress.step == single.progress.step
         assert len(both.log.trained) == len(single.log.trained) > 0
         for (_, ours), (_, theirs) in zip(both.log.trained, single.log.trained, strict=True):

@@ -1,6 +1,7 @@
 """Steps whose numbers are none: noticed, named, counted, without a trace in what is learnt."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,42 +76,36 @@ def state_of(run: Trainer) -> dict[str, Any]:
     return state
 
 
-CASES = {
-    "output": (
-        {"model": lambda: Spoiled("output")},
-        f"loss xy, wh, from the output of conv ({IMAGES_OF_STEP_2})",
-    ),
-    "infinite output": (
-        {"model": lambda: Spoiled("output", math.inf)},
-        f"loss xy, wh, from the output of conv ({IMAGES_OF_STEP_2})",
-    ),
-    "masked output": (
-        {"model": lambda: Spoiled("masked output", math.inf)},
-        f"the output of conv ({IMAGES_OF_STEP_2})",
-    ),
-    "label": (
-        {"batches": lambda: ToyBatches(change=spoil(2))},
-        "loss xy, from the boxes of image 0 (image ids 0, 1)",
-    ),
-    "loss": ({"loss": SpoiledLoss}, f"loss wh ({IMAGES_OF_STEP_2})"),
-    "gradient": (
-        {"model": lambda: Spoiled("gradient")},
-        f"the gradient of out.weight ({IMAGES_OF_STEP_2})",
-    ),
-}
+def skip_one(folder: Path, **parts: Any) -> Trainer:
+    """Train through the spoiled step."""
+    run = fit(folder, **QUIET, **parts)
+    assert run.progress.skipped_steps == 1
+    return run
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_is_not_finite_is_named_and_leaves_no_trace(tmp_path: Path, case: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "build", "message"),
+    [
+        ("model", lambda: Spoiled("output"), "loss xy, wh, from the output of conv"),
+        ("model", lambda: Spoiled("output", math.inf), "loss xy, wh, from the output of conv"),
+        ("model", lambda: Spoiled("masked output", math.inf), "the output of conv"),
+        ("model", lambda: Spoiled("gradient"), "the gradient of out.weight"),
+        ("loss", SpoiledLoss, "loss wh"),
+        ("batches", lambda: ToyBatches(change=spoil(2)), "loss xy, from the boxes of image 0"),
+    ],
+)
+def test_what_is_not_finite_is_named_and_leaves_no_trace(
+    tmp_path: Path, part: str, build: Callable, message: str
+) -> None:
     """The third step is spoiled: the state stays that of two steps without any fault."""
-    parts, message = CASES[case]
-    parts = {name: build() for name, build in parts.items()}
-    same = Spoiled(case, 1.0) if case == "masked output" else None
+    spoiled = build()
+    masked = isinstance(spoiled, Spoiled) and spoiled.where == "masked output"
+    same = Spoiled("masked output", 1.0) if masked else None
     good = fit(tmp_path / "a", **{**QUIET, "steps": 2}, model=same)
-    bad = trainer(tmp_path / "b", **QUIET, **parts)
-    progress = bad.fit()
-    assert (progress.step, progress.skipped_steps, progress.skipped_in_a_row) == (3, 1, 1)
-    assert f"step 2: skipped, not finite: {message}" in bad.log.messages
+    bad = skip_one(tmp_path / "b", **{part: spoiled})
+    assert (bad.progress.step, bad.progress.skipped_in_a_row) == (3, 1)
+    ids = "image ids 0, 1" if part == "batches" else IMAGES_OF_STEP_2
+    assert f"step 2: skipped, not finite: {message} ({ids})" in bad.log.messages
     assert differences(state_of(good), state_of(bad)) == []
     saved = load_checkpoint(tmp_path / "b" / "last.pt")
     assert find_nonfinite(saved) == [] and saved["progress"]["skipped_steps"] == 1
@@ -120,10 +115,9 @@ def test_a_gradient_that_is_not_finite_only_once_is_still_named(tmp_path: Path) 
     class Once(Spoiled):
         factor = property(lambda self: math.nan if self.calls == 6 else 1.0)
 
-    run = trainer(tmp_path, model=Once("gradient"), **QUIET)
-    assert run.fit().skipped_steps == 1
-    message = "the gradient of out.weight (image ids 0, 1, 2, 3)"
-    assert f"step 2: skipped, not finite: {message}" in run.log.messages
+    messages = skip_one(tmp_path, model=Once("gradient")).log.messages
+    line = "step 2: skipped, not finite: the gradient of out.weight (image ids 0, 1, 2, 3)"
+    assert line in messages
 
 
 def test_a_compiled_model_is_not_compiled_anew_to_find_the_layer(tmp_path: Path) -> None:
@@ -140,9 +134,8 @@ def test_a_compiled_model_is_not_compiled_anew_to_find_the_layer(tmp_path: Path)
     run = trainer(tmp_path / "b", **QUIET, model=Spoiled("masked output", math.inf))
     run.learner.model.compile(backend=backend)
     assert run.fit().skipped_steps == 1 and len(compilations) <= 2 * needed
-    assert (
-        f"step 2: skipped, not finite: the output of conv ({IMAGES_OF_STEP_2})" in run.log.messages
-    )
+    line = f"step 2: skipped, not finite: the output of conv ({IMAGES_OF_STEP_2})"
+    assert line in run.log.messages
 
 
 @pytest.mark.parametrize(
@@ -154,8 +147,7 @@ def test_a_large_step_keeps_its_first_images_only(
 ) -> None:
     """Without the layer's name then, but with the loss, and with the images as suspects."""
     monkeypatch.setattr(failures, "KEPT_BYTES", 1)
-    run = trainer(tmp_path, **QUIET, model=Spoiled(where))
-    assert run.fit().skipped_steps == 1
+    run = skip_one(tmp_path, model=Spoiled(where))
     assert any(text.endswith(message) for text in run.log.messages)
 
 
@@ -207,13 +199,11 @@ def test_the_run_ends_after_so_many_in_a_row(tmp_path: Path, bad: set[int], ends
         return
     with pytest.raises(UserError, match=r"at step 4: 3 steps in a row .* loss xy \(image ids 0"):
         run.fit()
-    state = load_checkpoint(tmp_path / "last.pt")
-    assert (state["progress"]["step"], state["progress"]["skipped_in_a_row"]) == (ends_at, 3)
+    progress = load_checkpoint(tmp_path / "last.pt")["progress"]
+    assert (progress["step"], progress["skipped_in_a_row"]) == (ends_at, 3)
     assert run.batches.closed == 1 and run.log.closed
-
-    resumed = trainer(tmp_path, evaluate_every=100, max_skipped=3)  # with corrected data
-    resumed.load_state_dict(state)
-    progress = resumed.fit()
+    resumed = fit(tmp_path, evaluate_every=100, max_skipped=3, resuming=True)  # data corrected
+    progress = resumed.progress
     assert (progress.step, progress.skipped_steps, progress.skipped_in_a_row) == (6, 3, 0)
 
 
