@@ -103,7 +103,10 @@ def test_what_is_not_finite_is_named_and_leaves_no_trace(
     same = Spoiled("masked output", 1.0) if masked else None
     good = fit(tmp_path / "a", **{**QUIET, "steps": 2}, model=same)
     bad = skip_one(tmp_path / "b", **{part: spoiled})
-    assert (bad.progress.step, bad.progress.skipped_in_a_row) == (3, 1)
+    progress = bad.progress
+    assert (progress.step, progress.skipped_in_a_row, progress.scaler_backoffs) == (3, 1, 0)
+    step, figures = bad.log.trained[-1]
+    assert step == 3 and figures["skipped_steps"] == 1
     ids = "image ids 0, 1" if part == "batches" else IMAGES_OF_STEP_2
     assert f"step 2: skipped, not finite: {message} ({ids})" in bad.log.messages
     assert differences(state_of(good), state_of(bad)) == []
