@@ -1,8 +1,8 @@
 """What is trained and how: optimizers with weight decay on weights alone, and frozen parts.
 
-All optimizers are fused: one kernel over all parameters, which on a CPU takes under a third of the
-time of PyTorch's other implementations. Fused steps also skip a scaler's non-finite gradients
-without waiting for the device.
+All optimizers are fused: one kernel over all parameters. For Darknet-53's YOLOv3 on two CPU cores
+Adam's step takes under a third of the time of PyTorch's other implementations. Fused steps also
+skip a scaler's non-finite gradients without waiting for the device.
 
 A fused kernel on a CPU pairs parameter, gradient and state by their place in memory. Autograd and
 ``load_state_dict`` keep the parameter's strides; whoever sets a gradient by hand must do so too.
