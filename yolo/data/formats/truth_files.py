@@ -8,6 +8,7 @@ parsed is what the key was made from.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -46,6 +47,14 @@ class ListedImage(NamedTuple):
     def message(self, text: object) -> str:
         """A message about this image, with the place in the list before it."""
         return f"{self.where}: {text}" if self.where else str(text)
+
+    def read(self) -> bytes:
+        """The content of the annotation file."""
+        if self.truth is None:
+            return b""
+        called = self.message("the annotation file")
+        remedy = "; restore it, or take its image off the list"
+        return read_or_refuse(called, self.truth, LARGEST_FILE_BYTES, remedy=remedy)
 
 
 class TruthObject(NamedTuple):
@@ -103,7 +112,7 @@ class TruthFilesDataset(DetectionDataset):
             if other is not image:
                 text = f"{image.name} is listed twice, first in {other.where or source}"
                 raise UserError(image.message(f"{text}; remove one of the two."))
-        files = [_read(image) for image in listed]
+        files = [image.read() for image in listed]
 
         def parse_all() -> Contents:
             _log.info("Reading %s annotation files of %s", f"{len(listed):,}", source)
@@ -125,14 +134,6 @@ class TruthFilesDataset(DetectionDataset):
             parse=parse_all,
         )
         super().__init__(source, image_root, contents)
-
-
-def _read(image: ListedImage) -> bytes:
-    if image.truth is None:
-        return b""
-    called = image.message("the annotation file")
-    remedy = "; restore it, or take its image off the list"
-    return read_or_refuse(called, image.truth, LARGEST_FILE_BYTES, remedy=remedy)
 
 
 def _with_heads(listed: Sequence[ListedImage], files: Sequence[bytes]) -> Iterator[bytes]:
@@ -211,11 +212,10 @@ def read_cached(
 ) -> Contents:
     """What ``parse`` gives, or gave last time: kept in one file, so that nothing is parsed twice.
 
-    An entry is valid as long as the content of all files behind it is the same and the images have
-    the sizes and times that they had. It is written whole or not at all, and holds arrays and json,
-    nothing that could run. Where it cannot be written or read, the files are parsed. Of several
-    processes one parses and the others wait. Contents with bad images are not kept: these are tried
-    anew, and reported anew, whenever the data set opens.
+    An entry is valid as long as all files behind it have the same content and the images the sizes
+    and times that they had. It holds arrays and json, nothing that could run. Where it cannot be
+    written or read, the files are parsed. Of several processes one parses and the others wait.
+    Contents with bad images are not kept: these are tried, and reported, whenever the set opens.
 
     Args:
         folder: of the entries; None parses always.
@@ -269,12 +269,7 @@ def _read_entry(path: Path, key: str, image_root: Path) -> Contents | None:
 def _write_entry(path: Path, key: str, image_root: Path, contents: Contents) -> None:
     annotations, findings = contents.annotations, contents.findings
     arrays: dict[str, Any] = {name: getattr(annotations, name) for name in annotations.__slots__}
-    meta = {
-        "key": key,
-        "class_names": contents.class_names,
-        "counts": findings.counts,
-        "texts": findings.texts,
-    }
+    meta = {"key": key, "class_names": contents.class_names, **dataclasses.asdict(findings)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     try:
         arrays["image_stamps"] = _stamps(image_root, annotations)

@@ -41,9 +41,8 @@ class VocDataset(TruthFilesDataset):
     """Image sets of a VOCdevkit, or of a folder of the same form.
 
     VOC counts pixels from 1 and includes the last ones, so boxes become (xmin - 1, ymin - 1, xmax,
-    ymax). Difficult objects become ignored regions. The size of an image is that of its file: some
-    data sets of this form give wrong ones in the XML; their boxes stay as they are and are
-    reported in the findings.
+    ymax). Difficult objects become ignored regions. The size of an image is that of its file: where
+    the XML gives another, boxes stay as they are and are reported in the findings.
 
     Args:
         root: a folder with VOC2007, VOC2012, ..., or one with Annotations, JPEGImages, ImageSets.
@@ -115,13 +114,10 @@ def _listed(root: Path, image_set: str) -> list[ListedImage]:
 
 def _offer(root: Path) -> str:
     """What may be chosen; lists of single classes ("dog_train") only where there are no others."""
+    lists = [*root.glob("ImageSets/Main/*.txt"), *root.glob("VOC*/ImageSets/Main/*.txt")]
     found = [
         "/".join([*path.parts[:-3], path.stem]).removeprefix("VOC")
-        for path in sorted(
-            list_path.relative_to(root)
-            for pattern in ("ImageSets/Main/*.txt", "VOC*/ImageSets/Main/*.txt")
-            for list_path in root.glob(pattern)
-        )
+        for path in sorted(path.relative_to(root) for path in lists)
     ]
     plain = [name for name in found if "_" not in name] or found
     every = f"{EVERY_XML!r} takes every XML of Annotations"
@@ -210,19 +206,18 @@ def _object(where: str, number: int, element: Element) -> TruthObject:
     difficult = _text(element, "difficult")
     if difficult not in DIFFICULT:
         raise UserError(f"{where} ({name}): <difficult> is {difficult!r}, but must be 0 or 1.")
-    xmin, ymin, xmax, ymax = (_corner(f"{where} ({name})", element, tag) for tag in CORNERS)
+    corners = []
+    for tag in CORNERS:
+        text = _text(element, f"bndbox/{tag}")
+        try:
+            corners.append(float(text))
+        except ValueError:
+            problem = f"is {text!r}" if text else "is missing"
+            raise UserError(
+                f"{where} ({name}): <{tag}> in its <bndbox> {problem}, but must be a number."
+            ) from None
+    xmin, ymin, xmax, ymax = corners
     return TruthObject(number, name, (xmin - 1, ymin - 1, xmax, ymax), DIFFICULT[difficult])
-
-
-def _corner(where: str, element: Element, tag: str) -> float:
-    text = _text(element, f"bndbox/{tag}")
-    try:
-        return float(text)
-    except ValueError:
-        problem = f"is {text!r}" if text else "is missing"
-        raise UserError(
-            f"{where}: <{tag}> in its <bndbox> {problem}, but must be a number."
-        ) from None
 
 
 def write_voc(
@@ -237,15 +232,13 @@ def write_voc(
             _object_xml(dataset.class_names[label], box, difficult)
             for box, label, difficult in image.objects()
         )
-        xml = (
-            "<annotation>\n"
-            f"  <folder>{IMAGES}</folder>\n"
-            f"  <filename>{escape(PurePosixPath(image.name).name)}</filename>\n"
-            f"  <size><width>{image.width}</width><height>{image.height}</height>"
-            "<depth>3</depth></size>\n"
-            f"  <segmented>0</segmented>\n{objects}"
-            "</annotation>\n"
-        )
+        xml = f"""<annotation>
+  <folder>{IMAGES}</folder>
+  <filename>{escape(PurePosixPath(image.name).name)}</filename>
+  <size><width>{image.width}</width><height>{image.height}</height><depth>3</depth></size>
+  <segmented>0</segmented>
+{objects}</annotation>
+"""
         write_text(folder / "Annotations" / f"{image.stem}.xml", xml)
     lists = folder / "ImageSets/Main" / f"{split}.txt"
     write_text(lists, "".join(f"{name}\n" for name in stems))
@@ -256,11 +249,9 @@ def _object_xml(class_name: str, box_xyxy_px: Sequence[float], difficult: bool) 
     left, top, right, bottom = box_xyxy_px
     corners = zip(CORNERS, (left + 1, top + 1, right, bottom), strict=True)
     box = "".join(f"<{tag}>{decimal(value)}</{tag}>" for tag, value in corners)
-    return (
-        "  <object>\n"
-        f"    <name>{escape(class_name)}</name>\n"
-        "    <pose>Unspecified</pose><truncated>0</truncated>"
-        f"<difficult>{int(difficult)}</difficult>\n"
-        f"    <bndbox>{box}</bndbox>\n"
-        "  </object>\n"
-    )
+    return f"""  <object>
+    <name>{escape(class_name)}</name>
+    <pose>Unspecified</pose><truncated>0</truncated><difficult>{int(difficult)}</difficult>
+    <bndbox>{box}</bndbox>
+  </object>
+"""
