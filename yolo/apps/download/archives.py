@@ -73,7 +73,11 @@ def fetch_archives(
 
 def _check_space(root: Path, sizes: dict[Archive, int], delete: bool, advice: str) -> None:
     """Refuse what the disk cannot hold: what is missing of the files, and their content."""
-    missing = [max(0, size - _arrived(root / archive.name)) for archive, size in sizes.items()]
+    missing = []
+    for archive, size in sizes.items():
+        places = (root / archive.name, root / f"{archive.name}.part")
+        arrived = next((place.stat().st_size for place in places if place.exists()), 0)
+        missing.append(max(0, size - arrived))
     files = max(missing) if delete else sum(missing)
     needed = files + sum(size * archive.growth for archive, size in sizes.items())
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
@@ -83,12 +87,6 @@ def _check_space(root: Path, sizes: dict[Archive, int], delete: bool, advice: st
             f"{root} has {readable_size(free)} free where {readable_size(needed)} are needed: "
             f"make room, choose another --root, {advice}"
         )
-
-
-def _arrived(path: Path) -> int:
-    """Bytes of an archive that are on the disk, whole or in part."""
-    candidates = (path, path.with_name(f"{path.name}.part"))
-    return next((each.stat().st_size for each in candidates if each.exists()), 0)
 
 
 def unpack(path: Path, root: Path) -> int:
@@ -137,10 +135,8 @@ def _check_content(
         )
     needed, free = sum(m.file_size for m in missing), shutil.disk_usage(root).free
     if needed > free:
-        raise UserError(
-            f"{root} has {readable_size(free)} free where {path} needs {readable_size(needed)}: "
-            "make room"
-        )
+        has, needs = readable_size(free), readable_size(needed)
+        raise UserError(f"{root} has {has} free where {path} needs {needs}: make room")
 
 
 def _unpack_tar(path: Path, root: Path) -> int:

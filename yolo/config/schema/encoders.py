@@ -23,7 +23,7 @@ TorchvisionWeights = Annotated[
 
 class DarknetConfig(Section):
     type: Literal["darknet53", "darknet19", "extraction"] = key(
-        "The backbone of YOLOv3, of YOLOv2, or the 20 convolutions of YOLOv1 (Darknet's name)."
+        "The backbone of YOLOv3, of YOLOv2, or of YOLOv1 (its first 20 convolutions)."
     )
     weights: FileWeights = None
 
