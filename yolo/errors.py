@@ -8,8 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 
-LONGEST_SENTENCE = 1800
-"""Characters. What a sentence quotes may be a whole file without a line's end."""
+LONGEST_SENTENCE = 1800  # characters; it may quote a whole file without a line's end
 
 
 class UserError(ValueError):
@@ -46,14 +45,11 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
 def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
     """Runs a command's work, prints the sentence of its failure, and returns its exit code.
 
-    A full disk or a lost permission is no bug either, and is treated like a user's mistake.
-
-    Args:
-        work: returns the exit code, or None for 0.
-        when_stopped: printed after Ctrl-C.
+    A full disk or a lost permission is no bug either, and is treated like a user's mistake. The
+    sentence ``when_stopped`` is printed after Ctrl-C.
 
     Returns:
-        ``work``'s own, 1 after a failure, 130 when stopped, 141 where nobody reads on.
+        ``work``'s own or 0, 1 after a failure, 130 when stopped, 141 where nobody reads on.
     """
     try:
         code = work() or 0

@@ -77,11 +77,7 @@ def decode_text(called: str, content: bytes) -> str:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write a whole file or none, see ``atomic_path``; folders are made.
-
-    Raises:
-        OSError: the place cannot be written.
-    """
+    """Write a whole file or none, see ``atomic_path``; folders are made."""
     path = path.absolute()  # a path without a name is a folder, and refused as one
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -99,9 +95,6 @@ def atomic_path(
         sync: put the file on the disk before, and its name after the renaming.
         temporary_name: a name of its own instead of a random one with the same suffix, where only
             one process writes: what a killed one left is overwritten then.
-
-    Raises:
-        OSError: the place cannot be written.
     """
     temporary = path.parent / (temporary_name or f".{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -131,14 +124,8 @@ def _sync(path: Path) -> None:
 def locked(path: Path, *, waiting: Callable[[], object]) -> Iterator[None]:
     """Let one process at a time run what stands under this; the others wait for its end.
 
-    The system releases the lock when its process ends, however it ends.
-
-    Args:
-        path: of the lock, an empty file that stays; in a folder that exists.
-        waiting: called once, where another process holds the lock.
-
-    Raises:
-        OSError: the place cannot be written.
+    The system releases the lock, an empty file that stays, when its process ends, however it ends.
+    ``waiting`` is called once, where another process holds it.
     """
     lock = FileLock(path)
     try:

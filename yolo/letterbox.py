@@ -21,19 +21,13 @@ class Letterbox:
 
     Sizes are rounded to whole pixels; boxes use the scale that results from that, per axis, so
     that ``undo`` is the exact inverse of what happened to the pixels.
-
-    Attributes:
-        source_hw: height and width of the image, in pixels.
-        size_px: side of the square.
-        scaled_hw: height and width of the image inside the square.
-        pad_top, pad_left: empty rows above and columns left of it.
     """
 
-    source_hw: tuple[int, int]
-    size_px: int
-    scaled_hw: tuple[int, int]
-    pad_top: int
-    pad_left: int
+    source_hw: tuple[int, int]  # height and width of the image
+    size_px: int  # side of the square
+    scaled_hw: tuple[int, int]  # height and width of the image inside the square
+    pad_top: int  # empty rows above it
+    pad_left: int  # empty columns left of it
 
     @classmethod
     def fit(cls, source_hw: tuple[int, int], size_px: int) -> Letterbox:

@@ -12,45 +12,30 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its truth.
+    """One image with its truth."""
 
-    Attributes:
-        image: uint8 (H, W, 3), RGB.
-        boxes_xyxy_px: float32 (N, 4), in pixels of ``image``.
-        labels: int64 (N,), contiguous class indices.
-        ignored: bool (N,), regions without anchor and loss (COCO crowd, VOC difficult).
-        image_id: the data set's id of the image.
-        original_size_hw: height and width of the image on disk, in pixels.
-    """
-
-    image: np.ndarray
-    boxes_xyxy_px: np.ndarray
-    labels: np.ndarray
-    ignored: np.ndarray
-    image_id: int
-    original_size_hw: tuple[int, int]
+    image: np.ndarray  # uint8 (H, W, 3), RGB
+    boxes_xyxy_px: np.ndarray  # float32 (N, 4), in pixels of `image`
+    labels: np.ndarray  # int64 (N,), contiguous class indices
+    ignored: np.ndarray  # bool (N,), regions without anchor and loss (COCO crowd, VOC difficult)
+    image_id: int  # the data set's own
+    original_size_hw: tuple[int, int]  # of the image on disk, in pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
     """The truth of a batch, packed over its images in their order.
 
-    Attributes:
-        boxes_cxcywh_norm: float32 (N, 4), relative to the network's input, 0..1.
-        labels: int64 (N,).
-        image_index: int64 (N,), the image of the batch that a box lies in, ascending.
-        ignored: bool (N,).
-        max_per_image: the largest number of boxes in one image; known on the host, so that
-            padding to it on a GPU needs no synchronisation.
-        is_finite: whether all boxes are; None is found out here, copies keep it.
+    The two numbers are known on the host, so that padding to the largest number of boxes and
+    checking them needs no synchronisation with a GPU.
     """
 
-    boxes_cxcywh_norm: Tensor
-    labels: Tensor
-    image_index: Tensor
-    ignored: Tensor
-    max_per_image: int
-    is_finite: bool | None = None
+    boxes_cxcywh_norm: Tensor  # float32 (N, 4), relative to the network's input, 0..1
+    labels: Tensor  # int64 (N,)
+    image_index: Tensor  # int64 (N,), the image of the batch that a box lies in, ascending
+    ignored: Tensor  # bool (N,)
+    max_per_image: int  # the largest number of boxes in one image
+    is_finite: bool | None = None  # whether all boxes are; None is found out, copies keep it
 
     def __post_init__(self) -> None:
         if self.is_finite is None:
@@ -76,7 +61,6 @@ class Targets:
         return len(self.labels)
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> Targets:
-        """Copy to a device."""
         return self._copied(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Targets:
@@ -95,40 +79,27 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class GridMatches:
-    """Raw outputs at the places with and without a truth; M boxes of all maps, T truths.
+    """Raw outputs at the places with and without a truth; M boxes of all maps, T truths."""
 
-    Attributes:
-        objectness: float32 (M,), the confidence that there is an object, of every box.
-        owned: bool (M,), whether a truth owns the box.
-        class_logits: float32 (T, K), the classes' raw numbers at each truth's place.
-        labels: int64 (T,).
-        counted: bool (T,), the truths that own their place.
-        dropped: bool (T,), the truths that own none though they are not ignored.
-    """
-
-    objectness: Tensor
-    owned: Tensor
-    class_logits: Tensor
-    labels: Tensor
-    counted: Tensor
-    dropped: Tensor
+    objectness: Tensor  # float32 (M,), the confidence that there is an object, of every box
+    owned: Tensor  # bool (M,), whether a truth owns the box
+    class_logits: Tensor  # float32 (T, K), the classes' raw numbers at each truth's place
+    labels: Tensor  # int64 (T,)
+    counted: Tensor  # bool (T,), the truths that own their place
+    dropped: Tensor  # bool (T,), the truths that own none though they are not ignored
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Images of one size with their truth, as the network gets them.
 
-    Attributes:
-        images: uint8 (B, 3, S, S), RGB, in channels-last memory.
-        targets: the truth of all images.
-        image_ids: int64 (B,), the data set's ids; they stay on the host.
-        original_sizes_hw: int64 (B, 2), pixels on disk, for undoing the letterbox; on the host.
+    Ids and sizes, which are for undoing the letterbox, stay on the host.
     """
 
-    images: Tensor
+    images: Tensor  # uint8 (B, 3, S, S), RGB, in channels-last memory
     targets: Targets
-    image_ids: Tensor
-    original_sizes_hw: Tensor
+    image_ids: Tensor  # int64 (B,), the data set's own
+    original_sizes_hw: Tensor  # int64 (B, 2), in pixels on disk
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample]) -> Batch:
@@ -159,23 +130,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """The detections of one image, the best score first.
+    """The detections of one image, the best score first."""
 
-    Attributes:
-        boxes_xyxy_px: float32 (N, 4), in pixels of the image named by the producer.
-        scores: float32 (N,), objectness times class probability.
-        labels: int64 (N,).
-    """
-
-    boxes_xyxy_px: Tensor
-    scores: Tensor
-    labels: Tensor
+    boxes_xyxy_px: Tensor  # float32 (N, 4), in pixels of the image named by the producer
+    scores: Tensor  # float32 (N,), objectness times class probability
+    labels: Tensor  # int64 (N,)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def to(self, device: torch.device | str) -> Detections:
-        """Copy to a device."""
         return Detections(
             self.boxes_xyxy_px.to(device), self.scores.to(device), self.labels.to(device)
         )

@@ -18,10 +18,16 @@ import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from yolo.data import loader
-from yolo.data.loader import POOL_BYTES, DecodedPool, EvaluationBatches, TrainingBatches
+from yolo.data.loader import (
+    POOL_BYTES,
+    DecodedPool,
+    EvaluationBatches,
+    TrainingBatches,
+    lost_worker,
+    prepare_worker,
+)
 from yolo.data.sampling import RandomSizes, SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment, MixUp, Mosaic
-from yolo.data.workers import lost_worker, prepare_worker
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 

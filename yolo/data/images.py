@@ -20,8 +20,7 @@ from yolo.files import read_or_refuse
 LARGEST_IMAGE_PX = 178_956_970
 """Larger images are refused before they are decoded: where Pillow, too, sees an attack."""
 
-LARGEST_FILE_BYTES = 1 << 30
-"""The pixels of such an image as they are, with some room."""
+LARGEST_FILE_BYTES = 1 << 30  # the pixels of such an image as they are, with some room
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF")
 """What is read at all, whatever a file's name. Of Pillow's other formats one runs a program (EPS),
@@ -33,8 +32,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 QUARTER_TURNS = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap height and width."""
 
-JPEG_START = b"\xff\xd8"
-JPEG_END = b"\xff\xd9"
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 # OpenCV would report damaged files in lines of its own, beside our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -45,10 +43,7 @@ def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray
 
     Orientation: the EXIF rotation is honoured, unless the size of the image as it is stored is the
     expected one and its rotated size is not (annotations drawn by a tool that knows no EXIF).
-
-    Args:
-        path: the file.
-        expected_hw: the annotated size in pixels; None takes any.
+    ``expected_hw`` is the annotated size in pixels; None takes any.
 
     Raises:
         UserError: the file is missing, unreadable, cut off, no image, too large or of another size.
@@ -61,7 +56,12 @@ def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray
         raise _other_size(path, stored_hw, expected_hw)  # before its pixels cost time and memory
     image = _decode_cv2(content, cv2.IMREAD_COLOR)
     if image is None:
-        image = _decode_pillow(path, content)
+        try:
+            with _silence():
+                opened = Image.open(io.BytesIO(content), formats=FORMATS)
+                image = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+        except Exception:  # what Pillow raises on foreign bytes is anyone's guess
+            raise _undecodable(path) from None
     if expected_hw is None or image.shape[:2] == expected_hw:
         return image
     stored = _decode_cv2(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -75,9 +75,6 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
 
     As stored, EXIF aside, unless the EXIF rotation gives the image ``expected_hw``: the size that
     `decode` gives when it is asked for the result.
-
-    Raises:
-        UserError: the file is missing, unreadable or no image.
     """
     try:
         if path.exists() and not path.is_file():  # to open a pipe waits for whoever writes
@@ -90,18 +87,13 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
             return expected_hw if turned else stored
     except FileNotFoundError:
         raise UserError(f"the image {path} does not exist.") from None
-    except Exception as error:  # what Pillow raises on foreign bytes is anyone's guess
+    except Exception as error:  # as above
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"the size of the image {path} cannot be read: {reason}.") from None
 
 
 def _stored_hw(path: Path, content: bytes) -> tuple[int, int]:
-    """Height and width by the header.
-
-    Raises:
-        UserError: no image, a decompression bomb, or a JPEG that is cut off (OpenCV would paint
-            the rest grey).
-    """
+    """Height and width by the header of what is an image, whole (OpenCV paints the rest grey)."""
     if content.startswith(JPEG_START) and content.rfind(JPEG_END) < 0:
         raise UserError(f"the image {path} is cut off: its JPEG data has no end; fetch it again.")
     try:
@@ -123,15 +115,6 @@ def _decode_cv2(content: bytes, flags: int) -> np.ndarray | None:
     except cv2.error:
         return None
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-
-
-def _decode_pillow(path: Path, content: bytes) -> np.ndarray:
-    try:
-        with _silence():
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception:  # as above
-        raise _undecodable(path) from None
 
 
 def _undecodable(path: Path) -> UserError:

@@ -1,10 +1,17 @@
-"""Batches for training and for evaluation, made by worker processes."""
+"""Batches for training and for evaluation, made by worker processes that end with their parent."""
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import signal
+import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import cv2
@@ -13,13 +20,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from yolo.data.sampling import StepSampler
 from yolo.data.transforms.augment import Augment, letterbox_sample
-from yolo.data.workers import (
-    end_workers,
-    lost_worker,
-    prepare_worker,
-    start_method,
-    start_workers,
-)
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 
@@ -27,6 +27,11 @@ PREFETCHED_BATCHES = 4
 """Batches that each worker keeps ready."""
 POOL_BYTES = 256 * 2**20
 """Most decoded images that a process keeps to mix them: some 280 of COCO's."""
+
+_SET_PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
+
+_OF_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that come to the whole process group; who answers them still needs its batches."""
 
 
 class ImageData(Protocol):
@@ -42,14 +47,8 @@ class ImageData(Protocol):
 class TrainingBatches:
     """The endless micro-batches of one rank, from any step on.
 
-    What comes out depends on the seed and the sampler alone, not on the number of workers.
-
-    Args:
-        dataset, augment, sampler: the images, their square variants, and which come when.
-        workers: processes; 0 does the work in this one.
-        seed: of the augmentation.
-        pool_bytes: decoded images that a process keeps where several are mixed into one.
-        pin_memory: put batches in page-locked memory.
+    What comes out depends on the seed and the sampler alone, not on the number of workers (0 does
+    the work in this process). ``pool_bytes`` of decoded images are kept where several are mixed.
     """
 
     def __init__(
@@ -71,11 +70,7 @@ class TrainingBatches:
         self.micro_batches_per_step = sampler.micro_batches_per_step
 
     def from_step(self, step: int) -> Iterator[Batch]:
-        """The micro-batches from the first one of ``step`` on; ends those given out before.
-
-        Raises:
-            UserError: (while iterating) an image cannot be loaded, or a worker is lost.
-        """
+        """The micro-batches from the first one of ``step`` on; ends those given out before."""
         self.close()
         self._running = self._batches(self._sampler.from_step(step))
         return self._running
@@ -91,15 +86,8 @@ class EvaluationBatches:
     """All images once, letterboxed, in the data set's order.
 
     Batches are cut before they are dealt out to the ranks (rank r gets batches r, r + W, ...), so
-    that what stands in a batch does not depend on the number of ranks.
-
-    Args:
-        dataset: the images.
-        image_size_px: side of the square.
-        batch_size: images per batch; the last one of all may be smaller.
-        rank, world_size: this process among all.
-        workers: processes, started for each pass; 0 does the work in this one.
-        pin_memory: put batches in page-locked memory.
+    that what stands in a batch does not depend on the number of ranks; the last one of all may be
+    smaller. Workers are started for each pass; 0 does the work in this process.
     """
 
     def __init__(
@@ -144,7 +132,6 @@ class DecodedPool:
         self._bytes = 0
 
     def load(self, index: int) -> Sample:
-        """The sample at an index, decoded now or before."""
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
@@ -193,16 +180,91 @@ def _batches(
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker if workers > 0 else None,
         prefetch_factor=PREFETCHED_BATCHES if workers > 0 else None,
-        multiprocessing_context=start_method() if workers > 0 else None,
+        multiprocessing_context=_start_method() if workers > 0 else None,
         generator=torch.Generator(),  # leaves the global one, and so a run's dropout, alone
     )
-    batches: Any = start_workers(loader) if workers > 0 else iter(loader)
+    batches: Any = _start_workers(loader) if workers > 0 else iter(loader)
     try:
         for batch in batches:
             if isinstance(batch, str):
-                end_workers(batches)  # the traceback of what is raised holds the iterator
+                _end_workers(batches)  # the traceback of what is raised holds the iterator
                 raise UserError(batch)
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
         # Tensors come over a connection to the worker, and on a GPU's machine through a thread.
         raise lost_worker(error, batches) or error from None
+
+
+def _start_method() -> str:
+    """Fork where it is safe: it shares the annotations' memory and imports nothing again."""
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if sys.platform == "linux" and "fork" in methods else "spawn"
+
+
+def _start_workers(loader: DataLoader) -> Any:
+    """Start the workers, and leave their deaths to be noticed where a batch is waited for.
+
+    PyTorch's handler of SIGCHLD raises wherever the process happens to be, also where it is just
+    ending or writing a checkpoint. Its wait for a batch looks after the workers every 5 seconds.
+
+    SIGINT and SIGTERM wait meanwhile, and for good in the processes started: one that came between
+    a worker's start and ``prepare_worker`` would end it.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_MAIN_PROCESS)
+    try:
+        batches: Any = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+    # Where something still holds the iterator, a traceback for instance, Python's end sends its
+    # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
+    Finalize(batches, _kill, args=(batches._workers,), exitpriority=0)
+    return batches
+
+
+def _kill(workers: list[Any]) -> None:
+    for worker in workers:
+        worker.kill()
+
+
+def prepare_worker(worker: int) -> None:
+    """What a worker does first; its number decides nothing."""
+    del worker
+    cv2.setNumThreads(0)  # under spawn nothing is inherited
+    for number in _OF_THE_MAIN_PROCESS:
+        signal.signal(number, signal.SIG_IGN)
+    # A thread of multiprocessing's hands out the tensors' files, and reports by this hook, with a
+    # traceback, a main process that no longer wants them. Errors of samples go another way.
+    sys.excepthook = lambda *error: None
+    if sys.platform == "linux":
+        # The kernel kills this worker with its parent; PyTorch's own look takes 5 seconds. So long
+        # a killed rank's forked workers would keep its connections to the other ranks open.
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _end_workers(batches: Any) -> None:
+    """Let the workers of an iterator end now, whoever still holds it; does nothing twice."""
+    if (end := getattr(batches, "_shutdown_workers", None)) is not None:
+        end()
+
+
+def lost_worker(error: Exception, batches: Any) -> UserError | None:
+    """What to raise where a worker of PyTorch's iterator died, or None for any other error.
+
+    The error raised where a batch was waited for does not always name the worker.
+    """
+    message, workers = str(error), getattr(batches, "_workers", [])
+    if "DataLoader worker" in message and ("killed by" in message or "exited" in message):
+        reason = message.splitlines()[0].rstrip(". ")
+    else:
+        ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
+        pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
+        if not pids:
+            return None
+        reason = f"process {', '.join(pids)} ended"
+    return UserError(
+        f"a data loading process was lost ({reason}): most often the memory, or the shared memory "
+        "in /dev/shm, was used up; use fewer workers (data.workers), or none."
+    )

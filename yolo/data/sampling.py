@@ -25,30 +25,23 @@ SIZE_STREAM = (0, 2)
 class SampleKey:
     """Which training sample to make.
 
-    Attributes:
-        index: of the image in the data set.
-        epoch: the pass over the data that it belongs to.
-        place: in the epoch's order, from 0; with the epoch the augmentation's seed, so that an
-            image that an epoch repeats gets another variant each time.
-        step: the optimizer step that it is for.
-        size_px: side of the square image to make.
-        neighbours: indices of images to mix it with, from its block of the stream; () for none.
+    Epoch and place are the augmentation's seed, so that an image that an epoch repeats gets another
+    variant each time.
     """
 
-    index: int
+    index: int  # of the image in the data set
     epoch: int
-    place: int
-    step: int
-    size_px: int
-    neighbours: tuple[int, ...] = ()
+    place: int  # in the epoch's order, from 0
+    step: int  # the optimizer step that it is for
+    size_px: int  # side of the square image to make
+    neighbours: tuple[int, ...] = ()  # indices of images to mix it with, from its block
 
 
 class SampleOrder:
     """The endless stream of samples: epoch after epoch, each in an order of its own.
 
     Args:
-        length: images in the data set.
-        seed: of the run.
+        length, seed: number of images in the data set; seed of the run.
         repeat_factors: float (length,), at least 1: how often an image comes per epoch on average.
             The fraction is rounded up or down at random in each epoch, so that epochs differ in
             length. None: once each.
@@ -75,10 +68,9 @@ class SampleOrder:
         return epoch, place, int(self.of_epoch(epoch)[place])
 
     def neighbours(self, position: int) -> tuple[int, ...]:
-        """The indices of the other images in a position's block of the stream and in its epoch.
+        """The indices, each once, of the other images in a position's block and epoch.
 
-        Each comes once, also one that the epoch repeats. Only where the block has no other image
-        is it the one at the position itself.
+        Only where the block has no other image is it the one at the position itself.
         """
         epoch, place, index = self.at(position)
         low = place - position % BLOCK
@@ -91,16 +83,13 @@ class SampleOrder:
         if epoch not in self._orders:
             if len(self._orders) == KEPT_EPOCHS:
                 del self._orders[next(iter(self._orders))]
-            self._orders[epoch] = self._permuted(epoch)
+            generator, images = _generator(self._seed, epoch), np.arange(self._length)
+            if self._repeat_factors is not None:
+                fraction, whole = np.modf(self._repeat_factors)
+                repeats = whole.astype(np.int64) + (generator.random(self._length) < fraction)
+                images = np.repeat(images, repeats)
+            self._orders[epoch] = generator.permutation(images)
         return self._orders[epoch]
-
-    def _permuted(self, epoch: int) -> np.ndarray:
-        generator = _generator(self._seed, epoch)
-        if self._repeat_factors is None:
-            return generator.permutation(self._length)
-        fraction, whole = np.modf(self._repeat_factors)
-        repeats = whole.astype(np.int64) + (generator.random(self._length) < fraction)
-        return generator.permutation(np.repeat(np.arange(self._length), repeats))
 
 
 def repeat_factors(annotations: Annotations, threshold: float) -> np.ndarray:
@@ -136,7 +125,6 @@ class RandomSizes:
     final_px: int
 
     def __call__(self, step: int) -> int:
-        """The side in pixels of all images of an optimizer step."""
         if self.until_step is not None and step >= self.until_step:
             return self.final_px
         generator = _generator(self.seed, step // self.every, *SIZE_STREAM)
@@ -150,10 +138,8 @@ class StepSampler:
     ranks get contiguous shares, as even as possible; each is cut into micro-batches.
 
     Args:
-        order: the stream.
         batch_size: B, images per step over all ranks.
         micro_batch_size: the most images in one micro-batch.
-        rank, world_size: this process among all.
         size_px: optimizer step -> side of the square images.
         mixes_until: the first step whose images are not mixed with others.
 
@@ -184,11 +170,7 @@ class StepSampler:
         low, high = (batch_size * place // world_size for place in (rank, rank + 1))
         cuts = [*range(low, high, micro_batch_size), high]
         self._micro_batches = [range(a, b) for a, b in pairwise(cuts)]
-
-    @property
-    def micro_batches_per_step(self) -> int:
-        """How many micro-batches of this rank make a step."""
-        return len(self._micro_batches)
+        self.micro_batches_per_step = len(self._micro_batches)  # of this rank
 
     def from_step(self, start: int) -> Iterator[list[SampleKey]]:
         """The micro-batches from the first one of a step on."""

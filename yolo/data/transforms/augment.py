@@ -45,45 +45,33 @@ MIX_STREAM = 1
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020).
-
-    It has the probability ``p`` in the optimizer steps before ``until_step``.
-    """
+    """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020)."""
 
     p: float
-    until_step: int
+    until_step: int  # the first optimizer step without it
 
 
 @dataclass(frozen=True, slots=True)
 class MixUp:
-    """Two images blended (Zhang et al. 2018; with the boxes of both as objects of full weight).
-
-    It has the probability ``p`` in the optimizer steps before ``until_step``; the first image's
-    share is drawn from Beta(alpha, alpha).
-    """
+    """Two images blended (Zhang et al. 2018; with the boxes of both as objects of full weight)."""
 
     p: float
-    alpha: float
-    until_step: int
+    alpha: float  # the first image's share is drawn from Beta(alpha, alpha)
+    until_step: int  # the first optimizer step without it
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """The other images of a training sample.
+    """The other images of a training sample: four in a mosaic, its own among them, one to blend in.
 
-    Attributes:
-        tiles: the images of its mosaic, its own among them: top left, top right, bottom left,
-            bottom right; () for none.
-        centre: where they meet, x and y as shares of the square's side, 0..1. On the canvas of
-            twice the side, of which the square is the middle, that is anywhere from 1/4 to 3/4.
-        other: an image to blend in, or None.
-        share: of the pixels that stay its own then, 0..1.
+    The centre of the mosaic, in shares 0..1 of the square's side, lies anywhere from 1/4 to 3/4 on
+    the canvas of twice the side of which the square is the middle.
     """
 
-    tiles: tuple[Sample, ...] = ()
-    centre: tuple[float, float] = (0.5, 0.5)
+    tiles: tuple[Sample, ...] = ()  # top left, top right, bottom left, bottom right; () for none
+    centre: tuple[float, float] = (0.5, 0.5)  # x and y where they meet
     other: Sample | None = None
-    share: float = 1.0
+    share: float = 1.0  # of the pixels that stay its own, 0..1
 
 
 UNMIXED = Mix()
@@ -101,18 +89,13 @@ class Augment:
     region, and one without a visible pixel is dropped.
 
     Args:
-        transforms: of each its "type" (one of `transform_list.TRANSFORMS`), "p" and arguments of
-            the transform of that name, Albumentations' or one of `colour.OWN_TRANSFORMS`. The two
-            above take no size: it is the network's.
+        transforms: of each its "type" (one of `transform_list.TRANSFORMS`), "p" and its arguments;
+            the two above take no size: it is the network's.
         min_visibility: share of its area, 0..1, below which a box becomes an ignored region.
         mosaic, mixup: make samples of several images; None does not.
 
     Raises:
         UserError: an unknown transform or argument, or a value that it does not take.
-
-    Attributes:
-        mosaic, mixup: as given.
-        mixes_until: the first optimizer step whose samples need no other images.
     """
 
     def __init__(
@@ -130,6 +113,7 @@ class Augment:
         self._colour = [transform for name, transform in built if name in COLOUR]
         self._min_visibility = min_visibility
         self.mosaic, self.mixup = mosaic, mixup
+        # the first optimizer step whose samples need no other images
         self.mixes_until = max(mix.until_step if mix else 0 for mix in (mosaic, mixup))
 
     def make(self, key: SampleKey, load: Callable[[int], Sample], seed: int) -> Sample:
@@ -144,13 +128,18 @@ class Augment:
         seeds = np.random.SeedSequence((seed, key.epoch, key.place, MIX_STREAM))
         generator = np.random.Generator(np.random.PCG64(seeds))
         joins, blends = generator.random(2)
+        among = key.neighbours or (key.index,)
+
+        def partners(count: int) -> list[int]:  # all different if there are enough
+            return generator.choice(among, count, replace=len(among) < count).tolist()
+
         mosaic, mixup, mix = self.mosaic, self.mixup, UNMIXED
         if mosaic is not None and key.step < mosaic.until_step and joins < mosaic.p:
-            indices = [key.index, *_partners(key, 3, generator)]
+            indices = [key.index, *partners(3)]
             tiles = tuple(load(index) for index in generator.permutation(indices).tolist())
             mix = Mix(tiles, (generator.random(), generator.random()))
         if mixup is not None and key.step < mixup.until_step and blends < mixup.p:
-            other = load(_partners(key, 1, generator)[0])
+            other = load(partners(1)[0])
             mix = replace(mix, other=other, share=generator.beta(mixup.alpha, mixup.alpha))
         return mix
 
@@ -159,14 +148,8 @@ class Augment:
     ) -> Sample:
         """A variant of ``sample`` of (size_px, size_px, 3): a pure function of all arguments.
 
-        The geometric transforms move a mosaic as a whole; its images are letterboxed, never cut or
-        stretched.
-
-        Args:
-            sample: the original; gives the result its id.
-            size_px: side of the square.
-            seed: numbers >= 0, such as (seed of the run, epoch, place in the epoch).
-            mix: the images that it is joined or blended with; the result has the boxes of all.
+        It has the sample's id, and the boxes of all images that it is mixed of. The geometric
+        transforms move a mosaic as a whole; its images are letterboxed, never cut or stretched.
         """
         self._seed(seed)
         layout = mosaic_layout(mix, size_px) if mix.tiles else self._fit(sample, size_px)
@@ -262,12 +245,6 @@ def mosaic_layout(mix: Mix, size_px: int) -> Layout:
         top = y if place >= 2 else y - height
         matrices.append(shift(left - fit.pad_left, top - fit.pad_top) @ matrix)
     return Layout(images, np.stack(matrices), (size_px, size_px))
-
-
-def _partners(key: SampleKey, count: int, generator: np.random.Generator) -> list[int]:
-    """Indices of other images, all different if there are enough."""
-    among = key.neighbours or (key.index,)
-    return generator.choice(among, count, replace=len(among) < count).tolist()
 
 
 def _move(layout: Layout, name: str, transform: Any) -> Layout:

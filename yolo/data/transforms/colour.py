@@ -85,7 +85,6 @@ class HSVJitter(ColourTransform):
     )
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Shift, factor, factor by three lookup tables on the image in HSV."""
         shift = float(self._generator.uniform(-self.hue, self.hue))
         saturation, exposure = self._factor(self.saturation), self._factor(self.exposure)
         if (shift, saturation, exposure) == (0, 1, 1):
@@ -118,7 +117,6 @@ class Haze(ColourTransform):
     )
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Draw the veil on a small grid and blend it in."""
         draw = self._generator.uniform
         strength, depth = draw(*self.strength), draw(*self.depth)
         brightness = draw(*self.brightness)
@@ -144,7 +142,6 @@ class IntensityStretch(ColourTransform):
     )
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Look every value up in the line through (low, 0) and (high, 255)."""
         counts = cv2.calcHist([image.reshape(-1)], [0], None, [256], [0, 256])
         below = counts.cumsum(dtype=np.float64)  # (256, 1) -> (256,), values up to each level
         black = int(np.searchsorted(below, image.size * self.low / 100, side="right"))

@@ -36,21 +36,13 @@ MEAN_COLOUR = Border()
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """An image with its truth on the way through the geometry.
-
-    Attributes:
-        image: uint8 (H, W, 3).
-        boxes_xyxy_px: float32 (N, 4).
-        labels: int64 (N,).
-        ignored: bool (N,).
-        visible: float32 (N,), the share of each box's area that was not cut off yet.
-    """
+    """An image with its truth, as in a ``Sample``, on the way through the geometry."""
 
     image: np.ndarray
     boxes_xyxy_px: np.ndarray
     labels: np.ndarray
     ignored: np.ndarray
-    visible: np.ndarray
+    visible: np.ndarray  # float32 (N,), the share of each box's area that was not cut off yet
 
     @classmethod
     def of(cls, sample: Sample) -> LabelledImage:
@@ -85,26 +77,18 @@ def concatenate(images: Sequence[LabelledImage], image: np.ndarray) -> LabelledI
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Images side by side in one frame, not painted yet.
+    """P images side by side in one frame, none of which covers another, not painted yet.
 
-    Attributes:
-        images: P images; none covers another.
-        matrices: float64 (P, 3, 3), positions in each image -> positions in the frame.
-        size_hw: height and width of the frame, in pixels.
-        interpolation: OpenCV's flag for the warp.
-        ellipse: rotated boxes enclose the ellipses in them instead of their corners.
-        resize: paints the only image as long as it is merely resized, better than a warp can;
-            None once it was moved.
-        mirrored: ``resize``'s result is to be flipped.
+    As long as the only image is merely resized, ``resize`` paints it, better than a warp can.
     """
 
     images: tuple[LabelledImage, ...]
-    matrices: np.ndarray
-    size_hw: tuple[int, int]
+    matrices: np.ndarray  # float64 (P, 3, 3), positions in each image -> positions in the frame
+    size_hw: tuple[int, int]  # of the frame, in pixels
     interpolation: int = cv2.INTER_LINEAR
-    ellipse: bool = False
-    resize: Callable[[np.ndarray], np.ndarray] | None = None
-    mirrored: bool = False
+    ellipse: bool = False  # rotated boxes enclose the ellipses in them instead of their corners
+    resize: Callable[[np.ndarray], np.ndarray] | None = None  # None once it was moved
+    mirrored: bool = False  # its result is to be flipped
 
     @classmethod
     def letterboxed(cls, image: LabelledImage, size_px: int) -> Layout:
@@ -198,11 +182,8 @@ def clip_boxes(
     """Boxes (N, 4) cut to an image, and the share (N,) of each one's area that is left, 0..1."""
     height, width = size_hw
     clipped = boxes_xyxy_px.clip(0, np.array([width, height, width, height], np.float32))
-    return clipped, _area(clipped) / _area(boxes_xyxy_px).clip(min=np.finfo(np.float32).tiny)
-
-
-def _area(boxes_xyxy_px: np.ndarray) -> np.ndarray:
-    return (boxes_xyxy_px[:, 2:] - boxes_xyxy_px[:, :2]).prod(axis=1)
+    left, whole = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (clipped, boxes_xyxy_px))
+    return clipped, left / whole.clip(min=np.finfo(np.float32).tiny)
 
 
 @lru_cache(maxsize=32)

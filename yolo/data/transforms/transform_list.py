@@ -19,7 +19,7 @@ from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 
 STRETCH, CROP_AND_STRETCH = "Resize", "RandomResizedCrop"
-"""Transforms that bring the original image to the network's size, instead of the letterbox."""
+"""Bring the original image to the network's size, instead of the letterbox."""
 FLIP, ROTATE, CROP = "HorizontalFlip", "Rotate", "RandomCrop"
 GEOMETRIC = (FLIP, "Affine", ROTATE, CROP)
 """Transforms that move boxes; applied first, in the listed order."""
@@ -52,11 +52,7 @@ MIRRORED_BORDERS = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
 
 
 def build_transform(settings: Mapping[str, Any]) -> Any:
-    """The transform that {"type", "p", arguments} describes.
-
-    Raises:
-        UserError: an unknown type or argument, or a value that the transform refuses.
-    """
+    """The transform that {"type", "p", arguments} describes."""
     name = settings["type"]
     if name not in TRANSFORMS:
         raise UserError(f"there is no transform {name!r}; choose among {', '.join(TRANSFORMS)}.")
@@ -119,7 +115,7 @@ def _check_values(name: str, transform: Any) -> None:
 
 
 def _within(numbers: Any, least: float, most: float) -> bool:
-    """Whether a number, or every one of a list or a list of lists, is in a range."""
+    """Whether a number, or every one of nested lists, is in a range."""
     return bool(least <= np.min(numbers) and np.max(numbers) <= most)
 
 
@@ -135,27 +131,16 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The map that a geometric transform drew.
+    """The map that a geometric transform drew."""
 
-    Attributes:
-        matrix: float64 (3, 3), positions before -> positions after.
-        size_hw: height and width of the result, in pixels.
-        border: what shows where nothing was before.
-        cuts: what lies beside the result is meant to be gone.
-    """
-
-    matrix: np.ndarray
-    size_hw: tuple[int, int]
-    border: Border
-    cuts: bool = False
+    matrix: np.ndarray  # float64 (3, 3), positions before -> positions after
+    size_hw: tuple[int, int]  # of the result, in pixels
+    border: Border  # what shows where nothing was before
+    cuts: bool = False  # what lies beside the result is meant to be gone
 
 
 def draw_move(name: str, transform: Any, size_hw: tuple[int, int]) -> Move:
-    """Let a geometric transform other than a flip draw its map of an image of this size.
-
-    Raises:
-        UserError: a crop larger than the image.
-    """
+    """Let a geometric transform other than a flip draw its map of an image of this size."""
     try:
         drawn = transform.get_params_dependent_on_data({"shape": (*size_hw, 3)}, {})
     except CropSizeError:
@@ -183,7 +168,6 @@ def draw_move(name: str, transform: Any, size_hw: tuple[int, int]) -> Move:
 
 
 def _border(transform: Any) -> Border:
-    """Of fill one number stands for all three channels."""
-    fill = transform.fill
+    fill = transform.fill  # one number stands for all three channels
     colour = tuple(fill) if np.iterable(fill) else (float(fill),) * 3
     return Border(transform.border_mode, colour)
