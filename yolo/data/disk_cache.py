@@ -64,7 +64,7 @@ class DiskCache(ImageCache):
             with self._lock():
                 self._total_file.write_text(str(_clean_and_count(folder)))
         except (OSError, NotImplementedError) as problem:
-            self._close_after(problem)
+            self._close(problem)
 
     def _key(self, index: int) -> bytes | None:
         try:
@@ -93,13 +93,14 @@ class DiskCache(ImageCache):
             return None
         if header.tobytes() != _header(key, shape, pixels.data):
             return None
-        return Kept(pixels.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1]))
+        return pixels.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1])
 
     def _write(self, key: bytes | None, kept: Kept) -> None:
         if key is None or self._is_closed.value:
             return
-        pixels = np.ascontiguousarray(kept.image).data
-        header = _header(key, (*kept.image.shape[:2], *kept.original_hw), pixels)
+        image, original_hw = kept
+        pixels = np.ascontiguousarray(image).data
+        header = _header(key, (*image.shape[:2], *original_hw), pixels)
         try:
             if not self._reserve(len(header) + pixels.nbytes):
                 limit = f"{self._setting}_limit_gb ({self._limit_bytes / 1e9:g} GB)"
@@ -109,7 +110,7 @@ class DiskCache(ImageCache):
                 file.write(header)
                 file.write(pixels)
         except (OSError, NotImplementedError) as problem:
-            self._close_after(problem)
+            self._close(problem)
 
     def _path(self, key: bytes) -> Path:
         return self._folder / f"{key.hex()}.pixels"
@@ -129,11 +130,10 @@ class DiskCache(ImageCache):
     def _lock(self) -> FileLock:
         return FileLock(self._root / "lock")
 
-    def _close_after(self, problem: Exception) -> None:
-        self._close(f"writing failed ({getattr(problem, 'strerror', None) or problem})")
-
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: str | Exception) -> None:
         """Write no more, in no process of this run, and log it once."""
+        if isinstance(reason, Exception):
+            reason = f"writing failed ({getattr(reason, 'strerror', None) or reason})"
         with self._is_closed.get_lock():
             if self._is_closed.value:
                 return

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,11 +35,8 @@ CONTAINER_LIMITS = (
 _log = logging.getLogger(__name__)
 
 
-class Kept(NamedTuple):
-    """What is kept of an image: uint8 (H, W, 3), shrunk, and its height and width before."""
-
-    image: np.ndarray
-    original_hw: tuple[int, int]
+Kept = tuple[np.ndarray, tuple[int, int]]
+"""What is kept of an image: uint8 (H, W, 3), shrunk, and its height and width before."""
 
 
 class ImageCache(ABC):
@@ -70,11 +67,12 @@ class ImageCache(ABC):
         if kept is None:
             sample = shrink(self._dataset.load(index), self._side_px)
             if self._key(index) == key:  # else the file changed while it was read
-                self._write(key, Kept(sample.image, sample.original_size_hw))
+                self._write(key, (sample.image, sample.original_size_hw))
             return sample
         # of the original only the size counts: an array that takes no memory
-        original = np.broadcast_to(np.uint8(0), (*kept.original_hw, CHANNELS))
-        return _scaled(self._dataset.sample(index, original), kept.image)
+        image, original_hw = kept
+        original = np.broadcast_to(np.uint8(0), (*original_hw, CHANNELS))
+        return _scaled(self._dataset.sample(index, original), image)
 
     @abstractmethod
     def _key(self, index: int) -> Any:
@@ -166,14 +164,14 @@ class MemoryCache(ImageCache):
         height, width, *original_hw = self._shapes[key].tolist()
         start = self._starts[key]
         image = self._pixels[start : start + height * width * CHANNELS].copy()
-        return Kept(image.reshape(height, width, CHANNELS), tuple(original_hw))
+        return image.reshape(height, width, CHANNELS), (original_hw[0], original_hw[1])
 
     def _write(self, key: int, kept: Kept) -> None:
         if key >= self._slots:
             return
-        start = self._starts[key]
-        self._pixels[start : start + kept.image.size] = kept.image.reshape(-1)
-        self._shapes[key] = (*kept.image.shape[:2], *kept.original_hw)
+        start, (image, original_hw) = self._starts[key], kept
+        self._pixels[start : start + image.size] = image.reshape(-1)
+        self._shapes[key] = (*image.shape[:2], *original_hw)
         with self._lock:
             self._ready[key] = 1
 

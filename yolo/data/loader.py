@@ -23,8 +23,7 @@ from yolo.data.transforms.augment import Augment, letterbox_sample
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 
-PREFETCHED_BATCHES = 4
-"""Batches that each worker keeps ready."""
+PREFETCHED_BATCHES = 4  # that each worker keeps ready
 POOL_BYTES = 256 * 2**20
 """Most decoded images that a process keeps to mix them: some 280 of COCO's."""
 
@@ -39,9 +38,7 @@ class ImageData(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> Sample:
-        """The image at its full size, with its truth."""
-        ...
+    def load(self, index: int) -> Sample: ...
 
 
 class TrainingBatches:

@@ -83,7 +83,7 @@ class SampleOrder:
         if epoch not in self._orders:
             if len(self._orders) == KEPT_EPOCHS:
                 del self._orders[next(iter(self._orders))]
-            generator, images = _generator(self._seed, epoch), np.arange(self._length)
+            generator, images = seeded_generator(self._seed, epoch), np.arange(self._length)
             if self._repeat_factors is not None:
                 fraction, whole = np.modf(self._repeat_factors)
                 repeats = whole.astype(np.int64) + (generator.random(self._length) < fraction)
@@ -127,7 +127,7 @@ class RandomSizes:
     def __call__(self, step: int) -> int:
         if self.until_step is not None and step >= self.until_step:
             return self.final_px
-        generator = _generator(self.seed, step // self.every, *SIZE_STREAM)
+        generator = seeded_generator(self.seed, step // self.every, *SIZE_STREAM)
         return self.sides_px[generator.integers(len(self.sides_px))]
 
 
@@ -186,5 +186,6 @@ class StepSampler:
         return SampleKey(index, epoch, place_in_epoch, step, size_px, neighbours)
 
 
-def _generator(*seed: int) -> np.random.Generator:
+def seeded_generator(*seed: int) -> np.random.Generator:
+    """Random numbers that are a function of numbers of at least 0."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))

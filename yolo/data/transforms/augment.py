@@ -16,14 +16,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolo.data.sampling import SampleKey
+from yolo.data.sampling import SampleKey, seeded_generator
 from yolo.data.transforms.geometry import (
     MEAN_COLOUR,
     LabelledImage,
     Layout,
     concatenate,
     letterbox_map,
-    shift,
+    upright_map,
 )
 from yolo.data.transforms.transform_list import (
     COLOUR,
@@ -107,9 +107,9 @@ class Augment:
         mixup: MixUp | None = None,
     ) -> None:
         built = [(settings["type"], build_transform(settings)) for settings in transforms]
-        sizing = (STRETCH, CROP_AND_STRETCH)
-        self._sizing = [(name, transform) for name, transform in built if name in sizing]
-        self._geometric = [(name, transform) for name, transform in built if name in GEOMETRIC]
+        self._transforms = [transform for _, transform in built]
+        self._sizing = [pair for pair in built if pair[0] in (STRETCH, CROP_AND_STRETCH)]
+        self._geometric = [pair for pair in built if pair[0] in GEOMETRIC]
         self._colour = [transform for name, transform in built if name in COLOUR]
         self._min_visibility = min_visibility
         self.mosaic, self.mixup = mosaic, mixup
@@ -125,8 +125,7 @@ class Augment:
         """The other images of a sample, which the run's seed decides."""
         if key.step >= self.mixes_until:
             return UNMIXED
-        seeds = np.random.SeedSequence((seed, key.epoch, key.place, MIX_STREAM))
-        generator = np.random.Generator(np.random.PCG64(seeds))
+        generator = seeded_generator(seed, key.epoch, key.place, MIX_STREAM)
         joins, blends = generator.random(2)
         among = key.neighbours or (key.index,)
 
@@ -151,7 +150,10 @@ class Augment:
         It has the sample's id, and the boxes of all images that it is mixed of. The geometric
         transforms move a mosaic as a whole; its images are letterboxed, never cut or stretched.
         """
-        self._seed(seed)
+        generator = seeded_generator(*seed)
+        py_random = random.Random(int(generator.integers(2**63)))
+        for transform in self._transforms:
+            transform.set_random_state(generator, py_random)
         layout = mosaic_layout(mix, size_px) if mix.tiles else self._fit(sample, size_px)
         square = self._moved(layout).painted()
         if mix.other is not None:
@@ -171,13 +173,6 @@ class Augment:
             labels=square.labels[kept],
             ignored=ignored[kept],
         )
-
-    def _seed(self, seed: tuple[int, ...]) -> None:
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-        py_random = random.Random(int(generator.integers(2**63)))
-        named = (transform for _, transform in (*self._sizing, *self._geometric))
-        for transform in (*named, *self._colour):
-            transform.set_random_state(generator, py_random)
 
     def _fit(self, sample: Sample, size_px: int) -> Layout:
         """The image in the network's square."""
@@ -243,7 +238,7 @@ def mosaic_layout(mix: Mix, size_px: int) -> Layout:
         height, width = fit.scaled_hw
         left = x if place % 2 else x - width
         top = y if place >= 2 else y - height
-        matrices.append(shift(left - fit.pad_left, top - fit.pad_top) @ matrix)
+        matrices.append(upright_map(left - fit.pad_left, top - fit.pad_top) @ matrix)
     return Layout(images, np.stack(matrices), (size_px, size_px))
 
 

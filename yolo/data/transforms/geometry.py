@@ -102,7 +102,7 @@ class Layout:
     ) -> Layout:
         """An image made a square by ``resize``, its shape not kept."""
         height, width = image.size_hw
-        matrix = scaling(size_px / width, size_px / height)
+        matrix = upright_map(0, 0, scale_x=size_px / width, scale_y=size_px / height)
         return cls((image,), matrix[None], (size_px, size_px), resize=resize)
 
     def moved(self, matrix: np.ndarray, size_hw: tuple[int, int]) -> Layout:
@@ -148,18 +148,13 @@ class Layout:
 def letterbox_map(size_hw: tuple[int, int], size_px: int) -> tuple[Letterbox, np.ndarray]:
     """A letterbox, and its map (3, 3)."""
     fit = Letterbox.fit(size_hw, size_px)
-    scale = scaling(fit.scaled_hw[1] / size_hw[1], fit.scaled_hw[0] / size_hw[0])
-    return fit, shift(fit.pad_left, fit.pad_top) @ scale
+    scale_x, scale_y = fit.scaled_hw[1] / size_hw[1], fit.scaled_hw[0] / size_hw[0]
+    return fit, upright_map(fit.pad_left, fit.pad_top, scale_x=scale_x, scale_y=scale_y)
 
 
-def shift(x: float, y: float) -> np.ndarray:
-    """The map that moves by x and y pixels."""
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], float)
-
-
-def scaling(x: float, y: float) -> np.ndarray:
-    """The map that scales by x and y."""
-    return np.array([[x, 0, 0], [0, y, 0], [0, 0, 1]], float)
+def upright_map(x: float, y: float, *, scale_x: float = 1, scale_y: float = 1) -> np.ndarray:
+    """The map (3, 3) that scales, and then moves by x and y pixels."""
+    return np.array([[scale_x, 0, x], [0, scale_y, y], [0, 0, 1]], float)
 
 
 def move_boxes(boxes_xyxy_px: np.ndarray, matrices: np.ndarray, *, ellipse: bool) -> np.ndarray:
@@ -200,9 +195,8 @@ def _paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, interpolat
     x1, y1 = np.ceil(corners.max(axis=0)).astype(int).clip(0, [width, height]).tolist()
     if x1 <= x0 or y1 <= y0:
         return
-    size_hw = (y1 - y0, x1 - x0)
-    edge = Border(cv2.BORDER_REPLICATE)
-    part = _warp(image, shift(-x0, -y0) @ matrix, size_hw, interpolation, edge)
+    size_hw, edge = (y1 - y0, x1 - x0), Border(cv2.BORDER_REPLICATE)
+    part = _warp(image, upright_map(-x0, -y0) @ matrix, size_hw, interpolation, edge)
     mask = np.zeros(size_hw, np.uint8)
     centres = _corners(image, matrix, inset_px=0.5) - [x0 + 0.5, y0 + 0.5]  # of outermost pixels
     points = np.rint(centres * 2**FRACTION_BITS).astype(np.int32)
@@ -253,7 +247,7 @@ def _shrunk(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
     small_w, small_h = width // block_w, height // block_h
     whole = image[: small_h * block_h, : small_w * block_w]
     small = cv2.resize(whole, (small_w, small_h), interpolation=cv2.INTER_AREA)
-    return small, matrix @ scaling(block_w, block_h)
+    return small, matrix @ upright_map(0, 0, scale_x=block_w, scale_y=block_h)
 
 
 def _steps(matrix: np.ndarray) -> tuple[float, float]:

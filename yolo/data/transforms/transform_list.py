@@ -14,7 +14,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from pydantic import ValidationError
 
 from yolo.data.transforms.colour import OWN_TRANSFORMS
-from yolo.data.transforms.geometry import MEAN_COLOUR, Border, shift
+from yolo.data.transforms.geometry import MEAN_COLOUR, Border, upright_map
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 
@@ -153,8 +153,8 @@ def draw_move(name: str, transform: Any, size_hw: tuple[int, int]) -> Move:
         x1, y1, x2, y2 = drawn["crop_coords"]
         padding, size_hw = drawn["pad_params"], (y2 - y1, x2 - x1)
         if padding is None:
-            return Move(shift(-x1, -y1), size_hw, MEAN_COLOUR, cuts=True)
-        matrix = shift(padding["pad_left"] - x1, padding["pad_top"] - y1)
+            return Move(upright_map(-x1, -y1), size_hw, MEAN_COLOUR, cuts=True)
+        matrix = upright_map(padding["pad_left"] - x1, padding["pad_top"] - y1)
         return Move(matrix, size_hw, _border(transform), cuts=True)
     matrix = drawn["matrix"].copy()
     # Albumentations counts from the centre of the first pixel, we from its edge
@@ -164,7 +164,7 @@ def draw_move(name: str, transform: Any, size_hw: tuple[int, int]) -> Move:
     if not transform.crop_border:
         return Move(matrix, size_hw, _border(transform))
     x1, y1, x2, y2 = (drawn[key] for key in ("x_min", "y_min", "x_max", "y_max"))
-    return Move(shift(-x1, -y1) @ matrix, (y2 - y1, x2 - x1), _border(transform), cuts=True)
+    return Move(upright_map(-x1, -y1) @ matrix, (y2 - y1, x2 - x1), _border(transform), cuts=True)
 
 
 def _border(transform: Any) -> Border:
