@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.factory.learner import build_schedule
 from yolo.models.detector import Detector
@@ -36,37 +37,21 @@ def test_schedules_of_a_config(schedule):
     assert isinstance(built, Plateau) == ("plateau" in schedule)
 
 
-def train(tmp_path, image_size, micro_batch_size):
-    """Start the quickstart with few images; its exit code."""
-    overrides = {
-        "data.train.root": tmp_path,
-        "data.train.images": 4,
-        "data.val.root": tmp_path,
-        "data.val.images": 2,
-        "data.image_size": image_size,
-        "data.workers": 0,
-        "training.batch_size": 2,
-        "training.micro_batch_size": micro_batch_size,
-        "training.precision": "fp32",
-        "logging.directory": tmp_path / "logs",
-    }
-    return training.main(["--gpu", "cpu", *(f"{key}={value}" for key, value in overrides.items())])
-
-
 def test_out_of_memory_names_the_keys_to_change(tmp_path, monkeypatch, capsys):
     def forward(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Detector, "forward", forward)
-    assert train(tmp_path, image_size=64, micro_batch_size=2) == 1
+    assert training.main(quickstart(tmp_path)) == 1
     assert capsys.readouterr().err == (
-        "error: out of memory on cpu: training.micro_batch_size is 2 and data.image_size 64: make "
+        "error: out of memory on cpu: training.micro_batch_size is 4 and data.image_size 64: make "
         "one of them smaller (training.batch_size can stay)\n"
     )
 
 
 def test_one_image_with_a_map_of_one_cell_names_the_keys_to_change(tmp_path, capsys):
-    assert train(tmp_path, image_size=32, micro_batch_size=1) == 1
+    argv = quickstart(tmp_path, data={"image_size": 32}, training={"micro_batch_size": 1})
+    assert training.main(argv) == 1
     assert capsys.readouterr().err == (
         "error: data.image_size: so small that the last map is a single cell, which batch norm "
         "cannot learn from in a micro-batch of one image; make data.image_size (or "

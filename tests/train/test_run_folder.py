@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.errors import UserError
 from yolo.factory.training import describe_origin, with_defaults
@@ -240,36 +241,12 @@ def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, mo
         newest_whole_checkpoint(tmp_path)
 
 
-TINY = {
-    "extends": str(REPOSITORY_ROOT / "configs/quickstart.yaml"),
-    "model": {
-        "encoder": {"width": 0.125},
-        "head": {"anchors": [[side, side] for side in (8, 9, 10, 13, 15, 17, 24, 36, 48)]},
-    },
-    "data": {
-        "train": {"images": 8},
-        "val": {"images": 4},
-        "test": {"images": 4},
-        "image_size": 64,
-        "workers": 0,
-    },
-    "training": {"steps": 6, "batch_size": 4, "micro_batch_size": 4, "precision": "fp32"},
-    "evaluation": {"every": 2, "pictures": 0},
-    "logging": {"every": 1},
-}
-
-
 def test_a_run_whose_last_checkpoint_is_damaged_goes_on_from_its_best(tmp_path, capsys):
     """To the very bits of the run that was never stopped, and with one report of each step."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    config = copy.deepcopy(TINY)
-    for split in ("train", "val", "test"):
-        config["data"][split]["root"] = str(tmp_path / "shapes")
-    config["logging"]["directory"] = str(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(json.dumps(config))  # json is YAML
-    argv = ["--config", str(tmp_path / "tiny.yaml"), "--gpu", "cpu"]
-    assert training.main([*argv, "--name", "whole"]) == 0
+    argv = quickstart(tmp_path)
+    assert training.main([*argv, "--name", "whole", "training.steps=6"]) == 0
     assert training.main([*argv, "--name", "cut", "training.steps=2"]) == 0
     cut = tmp_path / "cut"
     best = (cut / "best.pt").read_bytes()

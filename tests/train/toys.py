@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -220,6 +221,28 @@ def fit(folder: Path, **changes) -> Trainer:
     run = trainer(folder, **changes)
     run.fit()
     return run
+
+
+def quickstart(folder: Path, **changes: dict[str, Any]) -> list[str]:
+    """main.py's arguments for the quickstart with few, small images; ``changes`` by section."""
+    data = {"image_size": 64, "workers": 0}
+    for split, images in {"train": 8, "val": 4, "test": 4}.items():
+        data |= {f"{split}.images": images, f"{split}.root": folder / "shapes"}
+    sections = {
+        "model": {"encoder.width": 0.125},
+        "data": data,
+        "training": {"batch_size": 4, "micro_batch_size": 4, "precision": "fp32"},
+        "evaluation": {"every": 2, "pictures": 0},
+        "logging": {"every": 1, "directory": folder},
+    }
+    return [
+        "--gpu=cpu",
+        *(
+            f"{section}.{key}={value}"
+            for section, settings in sections.items()
+            for key, value in {**settings, **changes.get(section, {})}.items()
+        ),
+    ]
 
 
 def differences(a, b, where: str = "") -> list[str]:
