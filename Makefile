@@ -1,4 +1,4 @@
-# Every target does its own set-up: a .venv, by uv where it is installed, else by pip, used again
+# Every target sets up what it needs: a .venv, by uv where it is installed, else by pip, reused
 # until requirements.txt or pyproject.toml change. `make PYTHON=python3.12 ...` picks the Python.
 
 VENV := .venv
@@ -28,7 +28,7 @@ test-slow: $(DEVELOPMENT) ## run the tests that take minutes
 test-browser: $(DEVELOPMENT) ## drive the demo page in a headless Chromium (needs chromium-driver)
 	$(PY) -m pytest -s -m browser tests
 
-faults: $(DEVELOPMENT) ## prove the guarantees in full (goes on where it was stopped); writes benchmarks/faults.md
+faults: $(DEVELOPMENT) ## test the guarantees in full (continues where it was stopped); writes benchmarks/faults.md
 	$(PY) -m tests.faults
 
 lint: $(DEVELOPMENT) ## check style, formatting and types
@@ -36,11 +36,11 @@ lint: $(DEVELOPMENT) ## check style, formatting and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-format: $(DEVELOPMENT) ## format the code and mend what ruff can mend
+format: $(DEVELOPMENT) ## format the code and fix what ruff can fix
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-schema: $(RUNTIME) ## write the config's JSON files anew (editors' schema, Albumentations' arguments)
+schema: $(RUNTIME) ## regenerate the config's JSON files (editors' schema, Albumentations' arguments)
 	$(PY) scripts/make_schema.py
 
 bench: $(RUNTIME) ## measure speed and memory on this machine
@@ -68,7 +68,7 @@ fi
 endef
 
 # The first Python of at least 3.10. Version managers leave names on PATH that do not run, so each
-# is tried; uv, where no Python will do, brings its own.
+# is tried; where none works, uv brings its own.
 $(PY):
 	@found=; \
 	for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10 python); do \
