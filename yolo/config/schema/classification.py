@@ -54,7 +54,7 @@ class ClassificationDataConfig(ImagesConfig):
     train: ClassDataset = key("The data set to train on.")
     val: ClassDataset = key("The data set to evaluate on while training.")
     test: ClassDataset | None = key("The data set of `--split test`, if any.", None)
-    class_names: ClassNames | None = key("Order of all class folders; null is by alphabet.", None)
+    class_names: ClassNames | None = key("Order of all class folders; null is alphabetical.", None)
     image_size: Side = key("Side of the model's input in pixels.", 224)
     limit: Limit | None = key(
         "Use only N images of train and of val, the first ones of every class in turn, or only "

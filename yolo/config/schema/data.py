@@ -39,7 +39,7 @@ class DrawnImages(Section):
     type: str
     root: FilePath
     images: AtLeastOne = key("Number of images.")
-    split: Literal["train", "val", "test"] = key("Which of the disjoint parts.")
+    split: Literal["train", "val", "test"] = key("Which of the disjoint splits.")
     seed: Seed = key("Another seed draws other images.", 0)
 
 
@@ -100,15 +100,15 @@ class MosaicConfig(Section):
     """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020)."""
 
     p: Fraction = key("Probability that an image is joined with three others.", 1.0)
-    off_for_last: NotNegative = key("The last so many steps train on whole images again.", 0)
+    off_for_last: NotNegative = key("Number of last steps without it.", 0)
 
 
 class MixUpConfig(Section):
     """Two images blended, with the boxes of both (Zhang et al. 2018)."""
 
     p: Fraction = key("Probability that an image is blended with another.", 0.1)
-    alpha: Positive = key("Shares come from Beta(alpha, alpha): the larger, the more even.", 8.0)
-    off_for_last: NotNegative = key("The last so many steps train on single images again.", 0)
+    alpha: Positive = key("The weight is drawn from Beta(alpha, alpha).", 8.0)
+    off_for_last: NotNegative = key("Number of last steps without it.", 0)
 
 
 class MultiScaleConfig(Section):
@@ -161,7 +161,7 @@ class ImagesConfig(Section):
         "data/cache. They are then resampled twice, so pixels differ slightly.",
         "none",
     )
-    cache_limit_gb: Positive = key("Most space for cached images; others are decoded anew.", 10.0)
+    cache_limit_gb: Positive = key("Maximum size; other images are decoded each time.", 10.0)
     on_error: Literal["stop", "skip"] = key(
         "An image that cannot be read: 'stop' ends the run, 'skip' names it once; in training "
         "the next readable image takes its place, in evaluation an empty one.",
@@ -218,7 +218,7 @@ class DataConfig(ImagesConfig):
     test: Dataset | None = key("The data set of `--split test`, if any.", None)
     class_names: ClassNames | None = key(
         "Order of the classes, all of the data set's; null takes the json's order, that of a "
-        "yolo_text's `names`, or those found in the XML files or the csv by alphabet.",
+        "yolo_text's `names`, or alphabetical order of those in the XML files or the csv.",
         None,
     )
     min_visibility: Fraction = key("A box cut to a smaller share becomes an ignored region.", 0.1)

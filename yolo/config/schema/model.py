@@ -104,7 +104,7 @@ class YOLOv2HeadConfig(_AnchoredHead):
 
 
 class YOLOv1HeadConfig(Section):
-    type: Literal["yolov1"] = key("The end of YOLOv1; it works only at data.image_size.")
+    type: Literal["yolov1"] = key("The head of YOLOv1; it works only at data.image_size.")
     end: Literal["local", "connected"] = key(
         "'local': a locally connected layer, then a fully connected one (Darknet's yolov1.cfg); "
         "'connected': two fully connected ones (the paper).",
@@ -182,9 +182,9 @@ class YOLOv2LossConfig(Section):
     object_scale: Positive = key("Factor on the objectness of boxes with truth.", 5.0)
     no_object_scale: Positive = key("Factor on the objectness of the others.", 1.0)
     class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
-    rescore: bool = key("The objectness to learn is the box's IoU with its truth, not 1.", True)
+    rescore: bool = key("The target of objectness is the box's IoU with its truth, not 1.", True)
     prior_images: NotNegative = key(
-        "Over so many images boxes without a truth are drawn to their anchor.", 12_800
+        "Number of first images whose boxes without a truth are pulled to their anchor.", 12_800
     )
 
 
@@ -194,7 +194,7 @@ class YOLOv1LossConfig(Section):
     object_scale: Positive = key("Factor on the objectness of boxes with truth.", 1.0)
     no_object_scale: Positive = key("Factor on the objectness of the others.", 0.5)
     class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
-    rescore: bool = key("The objectness to learn is the box's IoU with its truth, not 1.", True)
+    rescore: bool = key("The target of objectness is the box's IoU with its truth, not 1.", True)
 
 
 # A new component joins the union as one more member.

@@ -104,16 +104,16 @@ class OneCycleConfig(Section):
 
 
 class LinearScheduleConfig(Section):
-    type: Literal["linear"] = key("Falls in a straight line to the last step of the training.")
+    type: Literal["linear"] = key("Falls linearly to the last step of the training.")
     end_factor: NotNegativeFloat = key("The last rate as a share of the optimizer's.", 0.01)
     warmup_steps: WarmupSteps = 0
 
 
 class PlateauConfig(Section):
-    type: Literal["plateau"] = key("Lowers the rate after evaluations without a better figure.")
+    type: Literal["plateau"] = key("Lowers the rate when the figure stops improving.")
     factor: Annotated[float, Field(gt=0, lt=1)] = key("Multiplies the rate each time.", 0.1)
-    patience: NotNegative = key("Evaluations without a better figure that are let pass.", 3)
-    threshold: NotNegativeFloat = key("A figure is better if it is higher by more than this.", 1e-4)
+    patience: NotNegative = key("Evaluations without improvement before the rate falls.", 3)
+    threshold: NotNegativeFloat = key("Smallest increase that counts as improvement.", 1e-4)
     min_factor: Fraction = key("The lowest rate as a share of the optimizer's.", 1e-4)
     warmup_steps: WarmupSteps = 0
 
@@ -162,10 +162,10 @@ class TrainingConfig(Section):
     freeze: FreezeConfig | None = key("Parts that keep their weights; null trains all.", None)
     gradient_clip: Positive | None = key("Largest norm of the gradient; null is no limit.", None)
     ema: EMAConfig | None = key("Evaluate a moving average of the weights; null is off.", None)
-    patience: AtLeastOne | None = key("Stop after so many evaluations without a better one.", None)
+    patience: AtLeastOne | None = key("Stop after this many evaluations without improvement.", None)
     checkpoint_every: AtLeastOne = key("Steps between two last.pt; evaluations write it too.", 1000)
     max_skipped: AtLeastOne = key(
-        "The run ends after so many steps in a row whose loss or gradient is not finite.", 50
+        "The run ends after this many steps in a row whose loss or gradient is not finite.", 50
     )
     sync_batch_norm: bool = key("Batch norm's statistics over all GPUs, not each one's own.", False)
     compile: bool = key("Compile the model with torch.compile.", False)
@@ -194,16 +194,16 @@ class EvaluationConfig(Section):
     every: AtLeastOne = key("Steps between evaluations; one more at the end.")
     share: PositiveFraction = key("Share of the validation images to evaluate on.", 1.0)
     backend: Literal["hotcoco", "pycocotools"] = key(
-        "Who computes the COCO metric: equal figures, hotcoco is faster.", "hotcoco"
+        "Implementation of the COCO metric: equal figures, hotcoco is faster.", "hotcoco"
     )
     conf: Fraction = key("Boxes of a lower score are dropped.", 0.01)
-    iou: Fraction = key("Of boxes of one class that overlap more, the best stays (NMS).", 0.45)
+    iou: Fraction = key("Of boxes of one class that overlap more, the best is kept (NMS).", 0.45)
     max_detections: AtLeastOne = key("Boxes per image that are kept.", 300)
     max_candidates: AtLeastOne = key("Boxes per image that enter NMS.", 4096)
     labels: Literal["best_class", "all_classes"] = key(
         "One label per box, or every class that passes `conf`.", "best_class"
     )
-    metric: Literal["coco", "voc"] = key("The metric to be judged by.", "coco")
+    metric: Literal["coco", "voc"] = key("The metric that is computed.", "coco")
     both: bool = key("Report the other metric too.", False)
     voc_iou: Fraction = key("IoU from which on the VOC metric takes a box for a truth's.", 0.5)
     fixed_conf: Fraction = key("The VOC metric is also reported for boxes from this score on.", 0.4)
