@@ -3,11 +3,11 @@ import pytest
 import torch
 
 import yolo.detection.anchors
+from tests.detection.losses.cases import make_targets
 from yolo.boxes import pairwise_shape_iou
 from yolo.detection.anchors import count_distinct, fit_anchors, measure_fit, shape_iou
 from yolo.detection.assign import assign_best_anchor
 from yolo.detection.coders import AnchorCoder
-from yolo.records import Targets
 
 
 def clusters(centres, *, each=50, spread=0.02, seed=0):
@@ -40,9 +40,8 @@ def test_boxes_go_where_the_loss_puts_them():
     wh, iou = torch.tensor(sizes), shape_iou(sizes, anchors)
     assert pairwise_shape_iou(wh, torch.tensor(anchors)).numpy() == pytest.approx(iou)
     boxes = torch.cat([torch.full((500, 2), 32.0), wh], dim=1)
-    nothing = torch.zeros(500, dtype=torch.int64)
     assignment = assign_best_anchor(
-        Targets(boxes / 64, nothing, nothing, nothing.bool(), max_per_image=500),
+        make_targets([(0, *box, 0) for box in (boxes / 64).tolist()]),
         boxes,
         AnchorCoder(anchors_px=anchors.reshape(3, 2, 2).tolist(), stride_px=(8, 16, 32)),
         grids_hw=[(8, 8), (4, 4), (2, 2)],

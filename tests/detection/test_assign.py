@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.detection.losses.cases import make_targets
 from yolo.detection.assign import (
     Assignment,
     assign_best_anchor,
@@ -9,30 +10,18 @@ from yolo.detection.assign import (
     assign_greedily,
 )
 from yolo.detection.coders import AnchorCoder
-from yolo.records import Targets
 
 SIZE = 96
 TWO_MAPS = AnchorCoder(anchors_px=[[[10, 10], [20, 40]], [[50, 50], [90, 60]]], stride_px=(16, 32))
 ONE_MAP = AnchorCoder(anchors_px=[[[10, 10], [20, 20], [40, 40]]], stride_px=(32,))
 
 
-def make_targets(rows: list[tuple], size: float = SIZE) -> Targets:
+def assign(by, rows: list[tuple], coder: AnchorCoder, images: int) -> Assignment:
     """rows: (image, cx, cy, w, h in pixels, ignored), sorted by image."""
     boxes_px = torch.tensor([row[1:5] for row in rows], dtype=torch.float32).reshape(-1, 4)
-    index = [row[0] for row in rows]
-    return Targets(
-        boxes_cxcywh_norm=boxes_px / size,
-        labels=torch.zeros(len(rows), dtype=torch.int64),
-        image_index=torch.tensor(index, dtype=torch.int64),
-        ignored=torch.tensor([row[5] for row in rows], dtype=torch.bool),
-        max_per_image=max(map(index.count, index), default=0),
-    )
-
-
-def assign(by, rows: list[tuple], coder: AnchorCoder, images: int) -> Assignment:
-    boxes_px = torch.tensor([row[1:5] for row in rows], dtype=torch.float32).reshape(-1, 4)
+    targets = make_targets([(i, *(v / SIZE for v in box), 0, skip) for i, *box, skip in rows])
     grids = [(SIZE // stride, SIZE // stride) for stride in coder.stride_px]
-    return by(make_targets(rows), boxes_px, coder, grids_hw=grids, images=images)
+    return by(targets, boxes_px, coder, grids_hw=grids, images=images)
 
 
 def best(rows: list[tuple], coder: AnchorCoder = TWO_MAPS, images: int = 2) -> Assignment:
@@ -45,11 +34,8 @@ def greedy(rows: list[tuple], images: int = 2) -> Assignment:
 
 def owned(found: Assignment) -> set[tuple[int, ...]]:
     """(level, image, anchor, row, column)."""
-    return {
-        (level, *place)
-        for level, flags in enumerate(found.owned)
-        for place in flags.nonzero().tolist()
-    }
+    maps = enumerate(found.owned)
+    return {(level, *place) for level, flags in maps for place in flags.nonzero().tolist()}
 
 
 def many_truths(largest: int) -> list[tuple]:
@@ -183,7 +169,7 @@ def test_first_in_cell_by_hand() -> None:
         (1, 0.3, 0.6, False),  # and leaves the cell to this one
         (1, 0.0, 0.0, True),
     ]
-    targets = make_targets([(*row[:3], 0.1, 0.1, row[3]) for row in rows], size=1)
+    targets = make_targets([(*row[:3], 0.1, 0.1, 0, row[3]) for row in rows])
     found = assign_first_in_cell(targets, cells=4, images=2)
     assert found.row.tolist() == [2, 2, 2, 3, 2, 2, 0]
     assert found.column.tolist() == [1, 1, 2, 3, 1, 1, 0]

@@ -3,29 +3,29 @@ import math
 import pytest
 import torch
 
+from tests.detection.losses.cases import (
+    CELLS,
+    CLASSES,
+    V2_ANCHORS,
+    V3,
+    V3_ANCHORS,
+    V3_STRIDES,
+    make_v1,
+)
+from tests.detection.losses.cases import V3_SIZE as SIZE
 from yolo.boxes import cxcywh_to_xyxy
-from yolo.detection.coders import AnchorCoder, GridCoder
+from yolo.detection.coders import AnchorCoder
 
-ANCHORS = [
-    [[10, 13], [16, 30], [33, 23]],
-    [[30, 61], [62, 45], [59, 119]],
-    [[116, 90], [156, 198], [373, 326]],
-]
-STRIDES = (8, 16, 32)
-SIZE, CLASSES = 96, 4
-CELLS, BOXES, GRID_PX = 7, 2, 448
+BOXES, GRID_PX = 2, 448
+grid_coder = make_v1().coder
 
 
 def coder(**kwargs) -> AnchorCoder:
-    return AnchorCoder(anchors_px=ANCHORS, stride_px=STRIDES, **kwargs)
+    return AnchorCoder(anchors_px=V3_ANCHORS, stride_px=V3_STRIDES, **kwargs)
 
 
 def empty_maps(images: int = 1, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
-    return [torch.zeros(images, 3, SIZE // s, SIZE // s, 5 + CLASSES, dtype=dtype) for s in STRIDES]
-
-
-def grid_coder() -> GridCoder:
-    return GridCoder(cells=CELLS, boxes=BOXES)
+    return [torch.zeros(images, *shape, dtype=dtype) for shape in V3.shapes]
 
 
 def grid_map(images: int = 1, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_decoding_undoes_encoding_on_every_level() -> None:
     level, anchor = torch.randint(3, (2, count))
     centre = torch.rand(count, 2) * SIZE
     boxes = torch.cat((centre, torch.exp(torch.rand(count, 2) * 5.5)), dim=1)  # 1 .. 245 px
-    stride = torch.tensor(STRIDES)[level]
+    stride = torch.tensor(V3_STRIDES)[level]
     column, row = (centre / stride[:, None]).long().unbind(1)
     place = {"level": level, "anchor": anchor, "row": row, "column": column}
     within, log_size = coder().encode(boxes, **place)
@@ -70,8 +70,7 @@ def test_decoding_undoes_encoding_on_every_level() -> None:
 
 def test_one_map_of_five_anchors_and_exclusive_classes() -> None:
     """YOLOv2: cell (row 1, column 2) of stride 32, anchor 4; classes of 1 / 6, 3 / 6, 2 / 6."""
-    anchors = [[12, 16], [30, 34], [52, 86], [100, 60], [120, 130]]
-    v2 = AnchorCoder(anchors_px=[anchors], stride_px=[32], class_activation="softmax")
+    v2 = AnchorCoder(anchors_px=[V2_ANCHORS], stride_px=[32], class_activation="softmax")
     raw = torch.zeros(1, 5, 3, 3, 8)
     raw[0, 3, 1, 2] = torch.tensor([0, math.log(3), math.log(0.5), 0, 0, 0, *map(math.log, (3, 2))])
     boxes, scores = v2([raw])
@@ -86,7 +85,7 @@ def test_boxes_of_single_places_are_those_of_the_maps() -> None:
     places = torch.tensor([[0, 2, 3, 7], [1, 0, 1, 4], [2, 1, 0, 1], [2, 0, 2, 0]])
     level, anchor, row, column = places.unbind(1)
     rows = torch.stack([raw[m][0, a, j, i] for m, a, j, i in places])
-    corner = torch.stack((column, row), dim=1) * torch.tensor(STRIDES)[level][:, None]
+    corner = torch.stack((column, row), dim=1) * torch.tensor(V3_STRIDES)[level][:, None]
     found = coder().boxes_in_cells(rows, level=level, anchor=anchor) + corner.repeat(1, 2)
     maps = [coder().level_boxes(m, i) for i, m in enumerate(raw)]
     expected = [maps[m][0, a, j, i] for m, a, j, i in places]
@@ -121,8 +120,7 @@ def test_softmax_shares_the_objectness_among_the_classes() -> None:
 
 
 def test_the_anchors_travel_in_the_state_and_move_with_the_coder() -> None:
-    state = coder().state_dict()
-    assert state["anchors_px"].tolist() == ANCHORS
+    assert coder().state_dict()["anchors_px"].tolist() == V3_ANCHORS
     assert list(coder().to("meta").state_dict()) == ["anchors_px"]
     assert coder().to("meta").strides.device.type == "meta"
 
@@ -133,7 +131,7 @@ def test_a_box_of_a_grid_by_hand(dtype: torch.dtype) -> None:
     raw = grid_map(dtype=dtype)
     raw[0, 2, 3, 5:10] = torch.tensor([0.5, 0.25, -(0.5**0.5), 0.5, 0.75])
     raw[0, 2, 3, 10:] = torch.tensor([0.0, 1.0, 0.5])
-    boxes, scores = grid_coder()([raw])
+    boxes, scores = grid_coder([raw])
     assert boxes.dtype == scores.dtype == torch.float32
     assert boxes.shape == (1, 98, 4) and scores.shape == (1, 98, 3)
     place = (2 * 7 + 3) * 2 + 1  # row, column, box
@@ -150,12 +148,12 @@ def test_decoding_undoes_encoding_in_every_cell() -> None:
     count = 200
     boxes = torch.cat((torch.rand(count, 2), torch.rand(count, 2) ** 3), dim=1)  # cxcywh
     column, row = (boxes[:, :2] * CELLS).long().unbind(1)
-    target = grid_coder().encode(boxes, row=row, column=column)
+    target = grid_coder.encode(boxes, row=row, column=column)
     assert (target >= 0).all() and (target <= 1).all()
     for t in range(count):
         raw = grid_map()
         raw[0, row[t], column[t], 5:9] = target[t]
-        decoded, _ = grid_coder()([raw])
+        decoded, _ = grid_coder([raw])
         found = decoded[0, (row[t] * CELLS + column[t]) * BOXES + 1]
         torch.testing.assert_close(found, cxcywh_to_xyxy(boxes[t]) * GRID_PX, atol=1e-3, rtol=1e-5)
 
@@ -164,7 +162,7 @@ def test_scores_are_products_of_what_is_positive_up_to_one() -> None:
     raw = grid_map()
     raw[0, 0, 0, 4], raw[0, 0, 0, 9] = 1.25, -0.5
     raw[0, 0, 0, 10:] = torch.tensor([0.6, 0.9, -0.5])
-    _, scores = grid_coder()([raw])
+    _, scores = grid_coder([raw])
     assert scores[0, 0].tolist() == pytest.approx([0.75, 1.0, 0.0])
     assert scores[0, 1].tolist() == [0, 0, 0], "two negative numbers are no detection"
 
@@ -175,7 +173,7 @@ def test_a_grid_is_finite_for_any_output(dtype: torch.dtype) -> None:
         [0, 6e-8, 1, -1, 300, -300, 3e38, -3e38, torch.nan, torch.inf, -torch.inf]
     )
     raw = values[torch.randint(len(values), (4, CELLS, CELLS, BOXES * 5 + 3))].to(dtype)
-    boxes, scores = grid_coder()([raw])
+    boxes, scores = grid_coder([raw])
     assert boxes.isfinite().all() and (boxes[..., 2:] >= boxes[..., :2]).all()
     assert (scores >= 0).all() and (scores <= 1).all()
     assert boxes.abs().max() > 1e6  # only the largest are cut
@@ -184,4 +182,4 @@ def test_a_grid_is_finite_for_any_output(dtype: torch.dtype) -> None:
 
 def test_it_decodes_only_its_own_grid() -> None:
     with pytest.raises(AssertionError, match="grid"):
-        grid_coder()([torch.zeros(1, 6, 7, BOXES * 5 + 3)])
+        grid_coder([torch.zeros(1, 6, 7, BOXES * 5 + 3)])

@@ -79,9 +79,8 @@ def test_one_class_equals_opencvs_nms() -> None:
 
 def test_classes_never_suppress_each_other_however_large_the_boxes() -> None:
     huge = torch.tensor([[-8e6, -8e6, 8e6, 8e6]]).repeat(80, 1)  # as far as the coder lets go
-    boxes = torch.cat(
-        (huge, torch.tensor([[10.0, 10, 20, 20], [10, 10, 20, 19.9], [10, 10, 14, 20]]))
-    )
+    small = torch.tensor([[10.0, 10, 20, 20], [10, 10, 20, 19.9], [10, 10, 14, 20]])
+    boxes = torch.cat((huge, small))
     scores = torch.zeros(1, 83, 80)
     scores[0, torch.arange(80), torch.arange(80)] = torch.linspace(0.5, 0.9, 80)
     scores[0, 80:, 79] = torch.tensor([0.4, 0.3, 0.2])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from tests.detectors import make_config
+from tests.detectors import make_config, save_detector
 from yolo.apps.predict import Predictor
 from yolo.config import config_from_dict
 from yolo.factory.detector import build_detector
-from yolo.train.checkpoint import save_checkpoint
 
 NAMES = ["circle", "square", "triangle", "star", "ring", "traffic light"]
 CONF = 0.1
@@ -25,31 +25,20 @@ def write_checkpoint(
     neck: str = "yolov3",
     image_size: int = 96,
     data: dict[str, Any] | None = None,
-    class_names: list[str] | None = None,
-    category_ids: list[int] | None = None,
+    class_names: Sequence[str] = NAMES,
+    category_ids: Sequence[int] | None = None,
 ) -> Path:
     """A detector with random weights, spread so that its scores fill the range from 0 to 1."""
-    names = class_names or NAMES
     content = make_config(encoder, neck, image_size=image_size).model_dump(mode="json")
-    if data is not None:
-        content["data"] |= data
+    content["data"] |= data or {}
     content["evaluation"] |= {"conf": CONF, "batch_size": 4}
     config = config_from_dict(content)
-    detector = build_detector(config, names)
+    detector = build_detector(config, class_names)
     spread(detector, image_size)
-    save_checkpoint(
-        path,
-        {
-            "config": content,
-            "class_names": names,
-            "category_ids": category_ids or list(range(1, len(names) + 1)),
-            "model": detector.state_dict(),
-            "ema": None,
-            "precision": {"name": "fp32", "reason": "as configured"},
-            "progress": {"step": 5},
-        },
-    )
-    return path
+    ids = list(category_ids or range(1, len(class_names) + 1))
+    precision = {"name": "fp32", "reason": "as configured"}
+    more = {"category_ids": ids, "precision": precision}
+    return save_detector(path, detector, config, class_names, **more)
 
 
 def make_predictor(path: Path, **settings: Any) -> Predictor:

@@ -23,6 +23,8 @@ from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join
 
+each_neck = pytest.mark.parametrize("neck", ["yolov3", "yolov2", "yolov1", "yolov3_tiny"])
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -50,7 +52,7 @@ def same(one, other):
     assert near.any(dim=1).all() and near.any(dim=0).all()
 
 
-@pytest.mark.parametrize("neck", ["yolov3", "yolov2", "yolov1", "yolov3_tiny"])
+@each_neck
 def test_it_finds_what_validation_scores(neck, tmp_path):
     """The evaluator runs the unfused network on batches of its own loader."""
     shapes = {"type": "shapes", "root": str(tmp_path), "split": "val", "images": 5}
@@ -60,8 +62,8 @@ def test_it_finds_what_validation_scores(neck, tmp_path):
         neck=neck,
         image_size=128,
         data={"train": shapes | {"split": "train"}, "val": shapes, "workers": 0},
-        class_names=list(dataset.class_names),
-        category_ids=list(dataset.category_ids),
+        class_names=dataset.class_names,
+        category_ids=dataset.category_ids,
     )
     content = load_checkpoint(path)
     config = read_config(path, content)
@@ -123,7 +125,7 @@ def test_thresholds_of_a_call_and_of_its_own(predictor, checkpoint, image):
         predictor(image, conf=7.0)
 
 
-@pytest.mark.parametrize("neck", ["yolov3", "yolov2", "yolov1", "yolov3_tiny"])
+@each_neck
 def test_weights_cast_once_compute_what_autocast_computes(neck, tmp_path):
     path = write_checkpoint(tmp_path / "best.pt", neck=neck, image_size=128)
     network = make_predictor(path).network
@@ -177,10 +179,6 @@ def test_thresholds_inside_a_file_are_not_passed_over():
             network.detect(images, Postprocess(**thresholds))
 
 
-def silent(text):
-    """In place of print."""
-
-
 def images():
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((70, 120), (96, 40))]
@@ -200,9 +198,9 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
     assert min(len(one.names) for one in expected) > 2
     output = tmp_path / f"model.{kind.split()[0]}"
     if kind == "torchscript":
-        export_torchscript(tiny, output=output, log=silent)
+        export_torchscript(tiny, output=output, log=print)
     else:
-        export_onnx(tiny, output=output, nms="with" in kind, conf=CONF, log=silent)
+        export_onnx(tiny, output=output, nms="with" in kind, conf=CONF, log=print)
     predictor = Predictor.from_checkpoint(output, conf=CONF)
     assert predictor.image_size_px == 96 and predictor.config["model"]["neck"]["type"]
     for one, other in zip(predictor(images()), expected, strict=True):
@@ -215,9 +213,8 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
 
 
 def test_an_exported_file_for_any_size(tiny, tmp_path):
-    output = export_torchscript(
-        tiny, output=tmp_path / "any.torchscript", dynamic_size=True, log=silent
-    )
+    path = tmp_path / "any.torchscript"
+    output = export_torchscript(tiny, output=path, dynamic_size=True, log=print)
     one = Predictor.from_checkpoint(output, conf=CONF, image_size_px=160)
     other = make_predictor(tiny, conf=CONF, image_size_px=160)
     for found, wanted in zip(one(images()), other(images()), strict=True):

@@ -3,15 +3,12 @@ import math
 import pytest
 import torch
 
+from tests.detection.losses.cases import make_targets
 from yolo.detection.losses.loss import ClassificationLoss
-from yolo.records import Targets
 
 
 def truth(labels):
-    count = len(labels)
-    whole = torch.tensor([[0.5, 0.5, 1.0, 1.0]]).repeat(count, 1)
-    ignored = torch.zeros(count, dtype=torch.bool)
-    return Targets(whole, torch.tensor(labels), torch.arange(count), ignored, max_per_image=1)
+    return make_targets([(i, 0.5, 0.5, 1, 1, label) for i, label in enumerate(labels)])
 
 
 def test_by_hand():

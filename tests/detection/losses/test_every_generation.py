@@ -20,14 +20,9 @@ def test_terms_add_up_over_micro_batches(generation, targets):
     for name, value in whole.items():
         parts = 0
         for image in range(3):
-            mine = targets.image_index == image
-            part = Targets(
-                targets.boxes_cxcywh_norm[mine],
-                targets.labels[mine],
-                torch.zeros(int(mine.sum()), dtype=torch.int64),
-                targets.ignored[mine],
-                int(mine.sum()),
-            )
+            mine, count = targets.image_index == image, targets.max_per_image
+            boxes, labels = targets.boxes_cxcywh_norm[mine], targets.labels[mine]
+            part = Targets(boxes, labels, torch.zeros_like(labels), targets.ignored[mine], count)
             parts += loss([r[image : image + 1] for r in raw], part, 3, images_seen=0)[name]
         assert value.item() > 0
         torch.testing.assert_close(parts, value)
@@ -61,14 +56,9 @@ def test_never_waits_for_the_device(generation):
     with FakeTensorMode():
         loss = generation.make_loss().to("cuda")
         raw = [torch.randn((2, *shape), device="cuda") for shape in generation.shapes]
-        targets = Targets(
-            torch.rand(6, 4, device="cuda"),
-            torch.zeros(6, dtype=torch.int64, device="cuda"),
-            torch.zeros(6, dtype=torch.int64, device="cuda"),
-            torch.zeros(6, dtype=torch.bool, device="cuda"),
-            max_per_image=6,
-            is_finite=True,
-        )
+        zeros = torch.zeros(6, dtype=torch.int64, device="cuda")
+        boxes = torch.rand(6, 4, device="cuda")
+        targets = Targets(boxes, zeros, zeros, zeros.bool(), max_per_image=6, is_finite=True)
         with NoHostData():
             terms = loss(raw, targets, 2, images_seen=0)
             matches = loss.matches(raw, targets)

@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.detection.losses.cases import (
-    CASES,
-    CLASSES,
-    V2,
-    V2_ANCHORS,
-    V2_SIZE,
-    make_targets,
-    make_v2,
-)
+from tests.detection.losses import cases
+from tests.detection.losses.cases import CASES, CLASSES, V2, V2_ANCHORS, make_targets, make_v2
 from tests.reference import yolov2 as reference
 from yolo.detection.coders import AnchorCoder
 from yolo.detection.losses.yolov2 import YOLOv2Loss
@@ -28,7 +21,7 @@ def assert_gradient_is_darknets(raw, targets, *, seen, **settings):
         raw.detach(),
         targets,
         anchors_px=V2_ANCHORS,
-        size_px=V2_SIZE,
+        size_px=cases.V2_SIZE,
         early=seen is not None and seen < settings.get("prior_images", LATE),
         **{name: value for name, value in settings.items() if name != "prior_images"},
     )
