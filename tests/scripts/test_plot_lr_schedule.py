@@ -43,7 +43,7 @@ def test_curves_of_a_config(write):
     assert encoder.y == pytest.approx(both.y / 10)
 
 
-def test_a_plateau_says_that_it_depends_on_the_results(write):
+def test_a_plateau_notes_that_it_depends_on_the_results(write):
     path = write("a.yaml", steps=9, schedule={"type": "plateau", "warmup_steps": 2})
     (curve,) = learning_rate_curves("a", load_config(path).config)
     assert curve.name == ("a (plateau: depends on results, drawn as if the figure always rose)")

@@ -85,11 +85,7 @@ def _blocks(levels: list[Level], sizes_wh_px: np.ndarray, size_px: int) -> list[
 
 
 class AnchorComparison:
-    """Boxes of a training set, the configured anchors, if they are not auto, and fitted ones.
-
-    Raises:
-        UserError: there are fewer different boxes than anchors.
-    """
+    """Boxes of a training set, the configured anchors, if they are not auto, and fitted ones."""
 
     def __init__(self, config: Config, train: DetectionDataset) -> None:
         head = config.model.head
@@ -120,10 +116,7 @@ class AnchorComparison:
         return f"model:\n  head:\n    type: {self._head}\n    anchors:\n      [{text}]"
 
     def draw_elbow(self, counts: Iterable[int]) -> np.ndarray:
-        """Average IoU and recall of fitted anchors over their number; crosses for the current.
-
-        Numbers above that of different boxes are left out. Returns uint8 (H, W, 3) RGB.
-        """
+        """Average IoU and recall over the number of anchors, at most one for each size of box."""
         sizes, most = self._sizes_wh_px, count_distinct(self._sizes_wh_px)
         fitted = [fit_anchors(sizes, n, seed=self._seed) for n in counts if n <= most]
         current = [np.array(anchors) for anchors in [self._anchors.get("current")] if anchors]

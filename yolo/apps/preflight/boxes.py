@@ -19,7 +19,7 @@ from yolo.factory.anchors import box_sizes_px
 from yolo.factory.data import Split
 
 KEPT_SHARE = 0.9  # a box of which less of the area lies inside its image leaves it
-SUSPECT_SHARE = 0.05  # of boxes that leave, from which on others are tried; COCO has none
+SUSPECT_SHARE = 0.05  # of boxes that leave, from which on other readings are tried
 FEWER_OUTSIDE = 4
 """The other reading must have so many times fewer of them. Where boxes are right, every wrong
 reading sends a quarter of them out; where a reading is the right one, it sends out almost none."""
@@ -57,7 +57,11 @@ def check_boxes(preflight: Preflight) -> Outcome:
         found, numbers = _suspects(split, dataset, sizes[split], size_px)
         suspects += found
         counts.update({f"data.{split}, {kind}": count for kind, count in numbers.items()})
-    quantiles = {split: _quantiles(found) for split, found in sizes.items()}
+    sides = {split: np.sqrt(found.prod(axis=1)) for split, found in sizes.items()}
+    quantiles = {
+        split: {f"{q}%": round(float(np.percentile(side, q)), 2) for q in (0, 5, 50, 95, 100)}
+        for split, side in sides.items()
+    }
     small, half, large = (quantiles["train"][q] for q in ("5%", "50%", "95%"))
     summary = f"boxes that were corrected or are worth a look: {len(suspects):,}"
     listed = [details(summary, table(["set", "why", "box"], suspects))] if suspects else []
@@ -136,11 +140,6 @@ def _describe(dataset: DetectionDataset, place: int) -> str:
         f"{packed.file_name(image)}: {name}, {x1:.1f}, {y1:.1f} to {x2:.1f}, {y2:.1f} "
         f"in {width}x{height} px"
     )
-
-
-def _quantiles(sizes_wh_px: np.ndarray) -> dict[str, float]:
-    side = np.sqrt(sizes_wh_px.prod(axis=1))
-    return {f"{q}%": round(float(np.percentile(side, q)), 2) for q in (0, 5, 50, 95, 100)}
 
 
 def _first_of_each_kind(suspects: Sequence[Suspect]) -> list[str]:

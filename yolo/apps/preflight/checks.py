@@ -51,11 +51,7 @@ class TrialRun:
 
     @classmethod
     def build(cls, preflight: Preflight) -> TrialRun:
-        """Build what the training would, the initial weights included.
-
-        Raises:
-            UserError: the weights cannot be had, or an image not be loaded.
-        """
+        """Build what the training would, the initial weights included."""
         config, ranks, datasets = preflight.config, preflight.ranks, preflight.datasets
         parts = build_parts(config, datasets["train"], datasets["val"], ranks, pretrained=True)
         learner = build_learner(
@@ -70,11 +66,7 @@ class TrialRun:
         return cls(parts=parts, learner=learner, device=ranks.device, batch=batch)
 
     def step(self, batch: Batch) -> StepResult:
-        """An optimizer step on one batch, finished when it returns.
-
-        Raises:
-            UserError: out of memory, or one image too small for batch norm.
-        """
+        """An optimizer step on one batch, finished when it returns."""
         advice = "make training.micro_batch_size, data.image_size or data.multi_scale.max smaller"
         with explain_out_of_memory(self.device, advice), explain_single_value(SINGLE_VALUE):
             result = self.learner.step(self.step_number, iter([batch]), 1)

@@ -1,7 +1,4 @@
-"""The stages on the data sets as a whole: they open, and val asks for nothing that train lacks.
-
-Beside them the search for images that a set has twice, or that train and val share.
-"""
+"""The stages on data sets as a whole: they open, train has what val asks for, no file is twice."""
 
 from __future__ import annotations
 
@@ -185,9 +182,6 @@ def same_content(paths: Sequence[Path]) -> list[list[int]]:
     """Groups of files with the same bytes, as indices into ``paths``, ascending.
 
     Only files of one size are read, at first their ends, and whole only where these are equal.
-
-    Raises:
-        OSError: a file cannot be read.
     """
     groups = [list(range(len(paths)))]
     for key in (lambda path: path.stat().st_size, _end, _digest):

@@ -111,12 +111,9 @@ class Overfit(NamedTuple):
 def overfit(
     resolved: Resolved, ranks: Ranks, *, images: int, steps: int, log: Callable[[str], None]
 ) -> Overfit:
-    """Train a detector on the first ``images`` with a box, and score on them.
-
-    It takes at most ``steps`` of ``overfitting_config``.
+    """Train at most ``steps`` on the first ``images`` with a box, and score on them.
 
     Raises:
-        UserError: data, weights, device or folder are at fault.
         Interrupted: a signal came.
     """
     train = build_dataset(resolved.config, "train")

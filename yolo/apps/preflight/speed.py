@@ -241,10 +241,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def _memory_gb(trial: TrialRun, largest_px: int, seconds_per_image: float) -> float | None:
-    """Most memory in use in a step of the whole micro-batch at the largest size.
+    """Most memory in use in a step of the whole micro-batch at the largest size; None if unknown.
 
-    Of a CPU it is the process' peak so far. None where the step would take too long, and where the
-    system does not count it.
+    Of a CPU it is the process' peak so far, and unknown where the step would take too long.
     """
     batch, device = trial.batch, trial.device
     seconds = len(batch) * seconds_per_image * (largest_px / batch.images.shape[-1]) ** 2

@@ -45,10 +45,7 @@ SIZES = {
 def write_analysis(
     scorer: DetectorScorer, found: Found, log: Callable[[str], None], place: Path | None = None
 ) -> Path:
-    """Write the page of one checkpoint, of what it found in its data.
-
-    ``place`` is a file that ends in .html, or a folder; None is the checkpoint's own folder.
-    """
+    """Write a checkpoint's page to an .html file or a folder; None is the checkpoint's own."""
     path = place or scorer.path.parent
     path = path if path.suffix.lower() in (".html", ".htm") else path / FILE_NAME
     dataset = scorer.dataset

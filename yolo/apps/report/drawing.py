@@ -229,10 +229,7 @@ def _draw_ignored(canvas: np.ndarray, box: list[int], colour: Colour) -> None:
 
 
 def _write_tags(canvas: np.ndarray, tags: Sequence[tuple[str, np.ndarray, Colour]]) -> np.ndarray:
-    """Write each text on a patch of its colour, above its box or, at the upper edge, in it.
-
-    A box too small for that has its text below it.
-    """
+    """Write each text above its box or, at the upper edge, in it, or below it if it is small."""
     height, width = canvas.shape[:2]
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)

@@ -174,10 +174,7 @@ def reliability_chart(title: str, confidence: np.ndarray, share_right: np.ndarra
 
 
 def histogram_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bins: int) -> Markup:
-    """How positive values (P,) are spread: a histogram of shares for each name.
-
-    The bins have equal ratios from the smallest to the largest value.
-    """
+    """How positive values (P,) are spread: shares for each name, in bins of equal ratios."""
     figure, axes = _frame(x)
     known = np.concatenate(list(values.values()))
     edges = np.geomspace(known.min() * 0.999, known.max() * 1.001, bins + 1)
@@ -247,10 +244,7 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chart(title: str, figure: Figure, legend: Sequence[tuple[str, str, str]]) -> Markup:
-    """The drawing below its title and above its legend of names, colours and styles of CSS.
-
-    It goes without what a page does not need: prolog, name spaces, size, fonts.
-    """
+    """The drawing, without prolog, name spaces, size and fonts, between its title and legend."""
     file = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"chart {title}"}):

@@ -1,7 +1,4 @@
-"""Lines over a shared x, drawn by matplotlib as pictures: uint8 (H, W, 3) RGB.
-
-The precision and recall of scored checkpoints also go into the TensorBoard of each run.
-"""
+"""Lines over a shared x, drawn by matplotlib as pictures: uint8 (H, W, 3) RGB."""
 
 from __future__ import annotations
 
@@ -60,11 +57,8 @@ class Line:
     def steps(cls, name: str, recall: np.ndarray, precision: np.ndarray, figure: float) -> Line:
         """Precision over recall in steps, down to 0 where no more is found.
 
-        The area below is the average precision.
-
-        Args:
-            recall: (P,), never falling.
-            precision: (P,), the best one at this recall or a higher one.
+        The area below is the average precision. ``recall`` (P,) never falls; ``precision`` (P,) is
+        the best one at this recall or a higher one.
         """
         new = (np.diff(recall, prepend=0.0) > 0) & (precision > 0)
         left = np.concatenate([[0.0], recall[new][:-1]])[: new.sum()]
@@ -85,11 +79,12 @@ class Panel:
 
 
 def write_curves(models: Sequence[ModelCurves], place: Path, log: Callable[[str], None]) -> None:
-    """Write one picture of all models, and each model's own into the folder of its run.
-
-    ``place`` is a file, or a folder for ``FILE_NAME``.
-    """
-    own = [_draw(model) for model in models]
+    """Write one picture of all models, and each one's own into the TensorBoard of its run."""
+    own = []
+    for model in models:
+        title = f"{_name(model.checkpoint)}, step {model.step}, data.{model.split}"
+        mean = _mean("mean", model)
+        own.append(draw_classes(_lines(model.curves), mean, title=f"{title}, IoU {model.iou:g}"))
     path = place if is_picture(place) else place / FILE_NAME
     save_image(path, own[0] if len(own) == 1 else _compare(models))
     log(f"\nprecision-recall curves: {path}")
@@ -102,12 +97,6 @@ def write_curves(models: Sequence[ModelCurves], place: Path, log: Callable[[str]
             log(f"  not in TensorBoard: {folder} cannot be written ({error.strerror or error})")
         else:
             log(f"  in TensorBoard: {folder}")
-
-
-def _draw(model: ModelCurves) -> np.ndarray:
-    """All classes of one model."""
-    title = f"{_name(model.checkpoint)}, step {model.step}, data.{model.split}, IoU {model.iou:g}"
-    return draw_classes(_lines(model.curves), _mean("mean", model), title=title)
 
 
 def _compare(models: Sequence[ModelCurves]) -> np.ndarray:

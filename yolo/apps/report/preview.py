@@ -51,10 +51,7 @@ def denormalise(normalised: Tensor, normalise: Normalise) -> np.ndarray:
 def draw_step(
     batches: Sequence[Batch], normalise: Normalise, class_names: Sequence[str]
 ) -> Iterator[np.ndarray]:
-    """A tile for each image: through the first layer and back, with its boxes and what is ignored.
-
-    Boxes are those that the loss gets, in the frame of the network's input.
-    """
+    """A tile for each image, through the first layer and back, with the boxes of the loss."""
     for batch in batches:
         targets = batch.targets
         images = denormalise(normalise(batch.images), normalise)
@@ -77,8 +74,7 @@ def draw_step(
 def learning_rate_curves(name: str, config: TaskConfig) -> Iterator[Line]:
     """The optimizer's rate before each step, and the encoder's where it has its own.
 
-    A plateau's rate depends on results that are not known yet: it is drawn as if the monitored
-    figure always rose, and its name notes it.
+    A plateau's is drawn as if the monitored figure always rose, and its name notes it.
     """
     training = config.training
     schedule, kind = build_schedule(config), str(training.schedule.type)

@@ -37,7 +37,7 @@ CHARTS = {
 Figures = Mapping[str, Mapping[str, np.ndarray]]
 """Phase -> name -> (R,)."""
 
-KEEPS_UP, SLOWS_DOWN = 0.05, 0.2  # shares of waiting for data: all is well up to, not from
+KEEPS_UP, SLOWS_DOWN = 0.05, 0.2  # shares of time spent waiting for data: good up to, bad above
 PICTURE_PX = 1500
 MOST_ROWS = 200  # of the table of evaluations: the last ones
 
