@@ -15,10 +15,10 @@ import yolo.factory.anchors
 from tests.detectors import make_config
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
 from yolo.config.load import dotted, leaf_values
-from yolo.data.annotations import Annotations, Contents, Findings
+from yolo.data.annotations import Annotations, Contents, Findings, box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
-from yolo.factory.anchors import ORIGIN, box_sizes_px, describe_anchors, levels_of, settle_anchors
+from yolo.factory.anchors import ORIGIN, describe_anchors, levels_of, settle_anchors
 from yolo.factory.data import DATASETS, build_dataset
 from yolo.factory.detector import build_coder, build_detector
 from yolo.train.checkpoint import load_checkpoint

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from yolo.errors import UserError, one_line
+from yolo.letterbox import Letterbox
+
+FINEST_PX = 0.01
+"""Sizes are rounded to this, so that boxes of one size in different places count as equal."""
 
 LISTED_PER_KIND = 1000
 """So many findings of a kind are written out, for scripts/preflight.py; all are counted."""
@@ -106,6 +110,22 @@ class Annotations:
             labels=self.labels[boxes],
             ignored=self.ignored[boxes],
         )
+
+
+def box_sizes_px(annotations: Annotations, image_size_px: int) -> np.ndarray:
+    """Widths and heights of all boxes in the letterboxed image, ignored ones left out.
+
+    Returns:
+        float64 (N, 2), in pixels of the network's input, in hundredths and not below one.
+    """
+    sizes_hw, index = np.unique(annotations.sizes_hw, axis=0, return_inverse=True)  # few differ
+    boxes = [Letterbox.fit((int(h), int(w)), image_size_px) for h, w in sizes_hw]
+    scaled_hw = np.array([box.scaled_hw for box in boxes]).reshape(-1, 2)
+    scale_wh = (scaled_hw / sizes_hw)[index.reshape(-1), ::-1]  # (I, 2)
+    kept = ~annotations.ignored
+    corners = annotations.boxes_xyxy_px[kept].astype(np.float64)
+    sizes_wh = (corners[:, 2:] - corners[:, :2]) * scale_wh[annotations.image_index()[kept]]
+    return np.maximum((sizes_wh / FINEST_PX).round(), 1) * FINEST_PX
 
 
 def encode_name(name: str) -> bytes:

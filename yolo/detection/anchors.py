@@ -5,6 +5,7 @@ YOLO9000 (https://arxiv.org/abs/1612.08242), section 2, "Dimension Clusters".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -22,6 +23,15 @@ class AnchorFit:
     average_iou: float  # the mean of that IoU; nan without a box
     recall: float  # share of the boxes where it is at least ``RECALL_IOU``; nan without a box
     counts: np.ndarray  # int64 (K,), boxes of each anchor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """The anchors of one raw map."""
+
+    stride_px: int
+    anchors_px: list[list[float]]
+    counts: list[int]  # training boxes of each
 
 
 def shape_iou(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> np.ndarray:
@@ -44,6 +54,24 @@ def measure_fit(sizes_wh: np.ndarray, anchors_wh: np.ndarray) -> AnchorFit:
         recall=float((best >= RECALL_IOU).mean()),
         counts=np.bincount(iou.argmax(axis=1), minlength=len(anchors_wh)),
     )
+
+
+def fit_by_level(
+    strides_px: Sequence[int], anchors: list[list[float]], sizes_wh_px: np.ndarray
+) -> tuple[AnchorFit, list[Level]]:
+    """How anchors fit boxes, in all and for each raw map.
+
+    Args:
+        anchors: widths and heights in pixels of the network's input, from small to large.
+        sizes_wh_px: (N, 2) boxes.
+    """
+    fit = measure_fit(sizes_wh_px, np.array(anchors))
+    each = len(anchors) // len(strides_px)
+    parts = [slice(start, start + each) for start in range(0, len(anchors), each)]
+    return fit, [
+        Level(stride_px=stride, anchors_px=anchors[part], counts=fit.counts[part].tolist())
+        for stride, part in zip(strides_px, parts, strict=True)
+    ]
 
 
 def count_distinct(sizes_wh: np.ndarray) -> int:

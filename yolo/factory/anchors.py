@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from yolo.config import Config, Resolved
 from yolo.config.schema.model import YOLOv1HeadConfig
-from yolo.data.annotations import Annotations
+from yolo.data.annotations import box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
-from yolo.detection.anchors import RECALL_IOU, AnchorFit, count_distinct, fit_anchors, measure_fit
+from yolo.detection.anchors import (
+    RECALL_IOU,
+    AnchorFit,
+    Level,
+    count_distinct,
+    fit_anchors,
+    fit_by_level,
+)
 from yolo.errors import UserError
 from yolo.factory.detector import STRIDES_PX, anchors_px, count_anchors
-from yolo.letterbox import Letterbox
 
 KEY = "model.head.anchors"
 ORIGIN = "fitted to data.train"
@@ -23,28 +28,13 @@ ORIGIN = "fitted to data.train"
 FEWEST_BOXES = 100
 """Fewer prove nothing: a head that deserves 3 % of all boxes has none among 100 one time in 20."""
 
-FINEST_PX = 0.01
-"""Sizes are rounded to this, so that boxes of one size in different places count as equal."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """The anchors of one raw map."""
-
-    stride_px: int
-    anchors_px: list[list[float]]
-    counts: list[int]  # training boxes of each
-
 
 def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
     """The config with numbers in place of ``anchors: auto``; any other stays as it is.
 
-    The result depends on the config, its seed and the boxes alone: it is the same on all ranks.
-
-    Raises:
-        UserError: there are fewer different boxes than anchors, or a raw map would get no box at
-            all of a data set that is large enough to tell (``FEWEST_BOXES``) and was not cut down
-            by ``data.limit``.
+    The result depends on the config, its seed and the boxes alone. Fewer different boxes than
+    anchors are a UserError, and so is a raw map that would get no box at all of a data set that is
+    large enough to tell (``FEWEST_BOXES``) and was not cut down by ``data.limit``.
     """
     config = resolved.config
     if not isinstance(config, Config) or isinstance(config.model.head, YOLOv1HeadConfig):
@@ -64,28 +54,8 @@ def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
     return resolved
 
 
-def box_sizes_px(annotations: Annotations, image_size_px: int) -> np.ndarray:
-    """Widths and heights of all boxes in the letterboxed image, ignored ones left out.
-
-    Returns:
-        float64 (N, 2), in pixels of the network's input, in hundredths and not below one.
-    """
-    sizes_hw, index = np.unique(annotations.sizes_hw, axis=0, return_inverse=True)  # few differ
-    boxes = [Letterbox.fit((int(h), int(w)), image_size_px) for h, w in sizes_hw]
-    scaled_hw = np.array([box.scaled_hw for box in boxes]).reshape(-1, 2)
-    scale_wh = (scaled_hw / sizes_hw)[index.reshape(-1), ::-1]  # (I, 2)
-    kept = ~annotations.ignored
-    corners = annotations.boxes_xyxy_px[kept].astype(np.float64)
-    sizes_wh = (corners[:, 2:] - corners[:, :2]) * scale_wh[annotations.image_index()[kept]]
-    return np.maximum((sizes_wh / FINEST_PX).round(), 1) * FINEST_PX
-
-
 def fit_to_head(config: Config, sizes_wh_px: np.ndarray) -> list[list[float]]:
-    """As many anchors as the head has, fitted to boxes (N, 2) in pixels of the network's input.
-
-    Raises:
-        UserError: there are fewer different boxes.
-    """
+    """As many anchors as the head has, fitted to boxes (N, 2) in pixels of the network's input."""
     count, distinct = count_anchors(config.model.head), count_distinct(sizes_wh_px)
     if distinct < count:
         raise UserError(
@@ -98,26 +68,7 @@ def fit_to_head(config: Config, sizes_wh_px: np.ndarray) -> list[list[float]]:
 
 def levels_of(config: Config, sizes_wh_px: np.ndarray) -> tuple[AnchorFit, list[Level]]:
     """How the configured anchors, which are numbers, fit boxes (N, 2): see ``fit_by_level``."""
-    return fit_by_level(config.model.head.type, anchors_px(config), sizes_wh_px)
-
-
-def fit_by_level(
-    head: str, anchors: list[list[float]], sizes_wh_px: np.ndarray
-) -> tuple[AnchorFit, list[Level]]:
-    """How anchors fit boxes, in all and for each raw map.
-
-    Args:
-        head: its type, which has the strides.
-        anchors: widths and heights in pixels of the network's input, from small to large.
-        sizes_wh_px: (N, 2) boxes.
-    """
-    strides, fit = STRIDES_PX[head], measure_fit(sizes_wh_px, np.array(anchors))
-    each = len(anchors) // len(strides)
-    parts = [slice(start, start + each) for start in range(0, len(anchors), each)]
-    return fit, [
-        Level(stride_px=stride, anchors_px=anchors[part], counts=fit.counts[part].tolist())
-        for stride, part in zip(strides, parts, strict=True)
-    ]
+    return fit_by_level(STRIDES_PX[config.model.head.type], anchors_px(config), sizes_wh_px)
 
 
 def describe_anchors(config: Config, train: DetectionDataset) -> Iterator[str]:

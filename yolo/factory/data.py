@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
 
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
 from yolo.config.schema.classification import ClassDataset, ClassificationDataConfig
-from yolo.config.schema.data import DataConfig, Dataset
+from yolo.config.schema.data import DataConfig, Dataset, MultiScaleConfig
 from yolo.data.bad_images import ImagesOrEmpty, TolerantImages, check_bad_share
 from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.class_folder import ClassFolderDataset
@@ -22,7 +22,7 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.shapes import ClassShapesDataset, ShapesDataset
 from yolo.data.formats.voc import EVERY_XML, VocDataset
 from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
-from yolo.data.image_cache import ImageCache, MemoryCache
+from yolo.data.image_cache import MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
 from yolo.data.sampling import RandomSizes, SampleOrder, StepSampler, repeat_factors
 from yolo.data.transforms.augment import Augment, MixUp, Mosaic, WholeImageAugment
@@ -55,11 +55,7 @@ Split = Literal["train", "val", "test"]
 
 
 def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
-    """A data set, cut down as ``data.limit`` and, in training, ``data.train_share`` say.
-
-    Raises:
-        UserError: the config names no such data set, or its files are at fault.
-    """
+    """A data set, cut down by ``data.limit`` and, in training, by ``data.train_share``."""
     spec = getattr(config.data, split)
     if spec is None:
         raise UserError(f"data.{split} is not set in the config; set it, or choose another split")
@@ -97,11 +93,7 @@ def image_set(config: Config, split: Split) -> str:
 
 
 def build_train_and_val(config: TaskConfig) -> tuple[DetectionDataset, DetectionDataset]:
-    """The two data sets of a training, whose labels mean the same.
-
-    Raises:
-        UserError: their files are at fault, or their classes differ.
-    """
+    """The two data sets of a training, whose labels mean the same."""
     train, val = build_dataset(config, "train"), build_dataset(config, "val")
     check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
     return train, val
@@ -115,17 +107,13 @@ def check_same_classes(
     *,
     owner: str,
 ) -> None:
-    """A label must mean the same class in a data set as for an owner: another one, a checkpoint.
-
-    Raises:
-        UserError: names, ids or their order differ.
-    """
+    """A label must mean the same class in a data set as for an owner: another one, a checkpoint."""
     wanted = list(zip(category_ids, class_names, strict=True))
     given = list(zip(dataset.category_ids, dataset.class_names, strict=True))
     if given == wanted:
         return
-    pairs = zip_longest(wanted, given)
-    place = next(number for number, (one, other) in enumerate(pairs, start=1) if one != other)
+    pairs = enumerate(zip_longest(wanted, given), start=1)
+    place = next(number for number, (one, other) in pairs if one != other)
     way = "; data.class_names gives them to both"
     if isinstance(dataset, ClassFolderDataset):
         way = "; make a folder, empty if need be, for each class in both"
@@ -178,10 +166,9 @@ def naming(key: str) -> Iterator[None]:
 
 def _size_px(config: TaskConfig) -> Callable[[int], int]:
     """The side of the images as a function of the optimizer step."""
-    data = config.data
-    if isinstance(data, ClassificationDataConfig) or data.multi_scale is None:
+    data, given = config.data, _multi_scale(config.data)
+    if given is None:
         return lambda step: data.image_size
-    given = data.multi_scale
     return RandomSizes(
         sides_px=tuple(range(given.min, given.max + 1, given.step)),
         every=given.every,
@@ -191,33 +178,40 @@ def _size_px(config: TaskConfig) -> Callable[[int], int]:
     )
 
 
+def _multi_scale(data: DataConfig | ClassificationDataConfig) -> MultiScaleConfig | None:
+    return None if isinstance(data, ClassificationDataConfig) else data.multi_scale
+
+
+def largest_side_px(data: DataConfig | ClassificationDataConfig) -> int:
+    """The largest side of the input while training."""
+    given = _multi_scale(data)
+    return data.image_size if given is None else max(data.image_size, given.max)
+
+
 def _training_images(
     data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset
 ) -> ImageData:
-    """The images as training loads them, from the files outwards."""
-    images: ImageData = dataset if data.cache == "none" else _cached(data, dataset)
+    """The images as training loads them, from the files outwards.
+
+    Cached are decoded images at the largest size of the training.
+    """
+    images: ImageData = dataset
+    settings: dict[str, Any] = {"side_px": largest_side_px(data), "key_prefix": KEY_PREFIX}
+    limit_bytes = int(data.cache_limit_gb * 1e9)
+    if data.cache == "ram":
+        own_bytes = limit_bytes // _local_processes()
+        images = MemoryCache(dataset, limit_bytes=own_bytes, **settings)
+    elif data.cache == "disk":
+        folder = CACHE / "images"
+        images = DiskCache(dataset, folder=folder, limit_bytes=limit_bytes, **settings)
     if data.on_error == "skip":
         images = TolerantImages(images, max_bad_share=data.max_bad_share, key_prefix=KEY_PREFIX)
     return images
 
 
-def largest_side_px(data: DataConfig | ClassificationDataConfig) -> int:
-    """The largest side of the input while training."""
-    if isinstance(data, ClassificationDataConfig) or data.multi_scale is None:
-        return data.image_size
-    return max(data.image_size, data.multi_scale.max)
-
-
-def _cached(data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset) -> ImageCache:
-    """Decoded images at the largest size of the training; processes share a machine's memory."""
-    limit_bytes = int(data.cache_limit_gb * 1e9)
-    if data.cache == "ram":
-        limit_bytes //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        kind: Callable[..., ImageCache] = MemoryCache
-    else:
-        kind = partial(DiskCache, folder=CACHE / "images")
-    side_px = largest_side_px(data)
-    return kind(dataset, side_px=side_px, limit_bytes=limit_bytes, key_prefix=KEY_PREFIX)
+def _local_processes() -> int:
+    """Ranks that share this machine's memory and cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _build_augment(config: TaskConfig) -> Augment:
@@ -262,5 +256,4 @@ def count_workers(config: TaskConfig, ranks: Ranks) -> int:
         return config.data.workers
     if ranks.device.type == "cpu":
         return 1
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(8, len(os.sched_getaffinity(0)) // here))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // _local_processes()))

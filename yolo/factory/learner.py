@@ -1,25 +1,40 @@
-"""What learns, from a config: the same for a training and for a rehearsal of it."""
+"""What is trained, of either task, and what trains it, from a config."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from yolo.config import TaskConfig
-from yolo.config.schema.training import (
-    CosineRestartsConfig,
-    LinearScheduleConfig,
-    OneCycleConfig,
+from yolo.config import ClassificationConfig, Config, TaskConfig
+from yolo.config.schema.training import CosineRestartsConfig, LinearScheduleConfig, OneCycleConfig
+from yolo.data.formats.detection import DetectionDataset
+from yolo.data.loader import TrainingBatches
+from yolo.detection.losses.loss import ClassificationLoss
+from yolo.evaluate.metrics.metric import top_k
+from yolo.factory.anchors import describe_anchors
+from yolo.factory.data import build_training_batches, naming
+from yolo.factory.detector import (
+    anchors_px,
+    build_classifier,
+    build_coder,
+    build_detector,
+    build_loss,
 )
-from yolo.factory.data import naming
-from yolo.factory.tasks import Parts
+from yolo.factory.evaluator import accuracy_of, build_classification_evaluator, build_evaluator
+from yolo.factory.weights import load_initial_weights
+from yolo.models.detector import Classifier, Detector
+from yolo.models.weights import LoadReport
 from yolo.train.distributed import Ranks
 from yolo.train.failures import explain_out_of_memory
 from yolo.train.learner import Learner
 from yolo.train.optimizers import Freeze, adam, adamw, sgd
 from yolo.train.precision import Precision, choose_precision
+from yolo.train.progress import Evaluator, Pictures
 from yolo.train.schedules import (
     Plateau,
     Schedule,
@@ -43,6 +58,116 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "plateau": Plateau,
 }
 
+MOST_FINDINGS = 20
+"""So many corrected boxes a run's introduction names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All that can be at fault in a config or its data, built before a run's folder is made."""
+
+    title: str  # the model in a few words
+    model: Detector | Classifier  # with its initial weights
+    loss: nn.Module
+    accuracy: Callable[[Any, Any], dict[str, Tensor]]  # counted while training
+    batches: TrainingBatches  # this rank's
+    train: DetectionDataset  # defines what the labels mean
+    evaluator: Callable[..., Evaluator]  # of ``precision``, once the loss is on its device
+    data_lines: Sequence[str] = ()  # about the data sets, for the run's introduction
+    task_metadata: dict[str, Any] = field(default_factory=dict)  # of the task, for checkpoints
+    load_reports: Sequence[LoadReport] = ()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Plain data for every checkpoint: what labels, pixels and the task's numbers mean."""
+        normalise = self.model.normalise
+        return {
+            "class_names": list(self.train.class_names),
+            "category_ids": [int(i) for i in self.train.category_ids],
+            "preprocessing": {
+                "mean": normalise.mean.flatten().tolist(),
+                "std": normalise.std.flatten().tolist(),
+            },
+            **self.task_metadata,
+        }
+
+
+def build_parts(
+    config: TaskConfig,
+    train: DetectionDataset,
+    val: DetectionDataset,
+    ranks: Ranks,
+    *,
+    pretrained: bool,
+    pictures: Pictures | None = None,
+) -> Parts:
+    """Everything that training on a task needs.
+
+    Args:
+        pretrained: read the initial weights that the config names; a checkpoint that brings its
+            own needs none.
+        pictures: draws what an evaluation shows; None draws nothing.
+    """
+    if isinstance(config, Config):
+        parts, describe = _detection(config, train, ranks), _describe_boxes
+    else:
+        parts, describe = _classification(config, train, ranks), _describe_classes
+    scored = val.share(config.evaluation.share, seed=config.seed)
+    return replace(
+        parts,
+        evaluator=partial(parts.evaluator, scored, ranks, pictures=pictures),
+        data_lines=[*describe("train", train), *describe("val", val), *parts.data_lines],
+        load_reports=load_initial_weights(parts.model, config.model) if pretrained else (),
+    )
+
+
+def _detection(config: Config, train: DetectionDataset, ranks: Ranks) -> Parts:
+    coder, model = build_coder(config), config.model
+    loss = build_loss(config, coder, train.class_names)
+    return Parts(
+        title=f"{model.encoder.type} + {model.neck.type}, {len(train.class_names)} classes",
+        model=build_detector(config, train.class_names),
+        loss=loss,
+        accuracy=accuracy_of(loss),
+        batches=build_training_batches(config, train, ranks),
+        train=train,
+        evaluator=partial(build_evaluator, config, coder=coder, loss=loss),
+        task_metadata={"anchors_px": anchors_px(config)},
+        data_lines=list(describe_anchors(config, train)),
+    )
+
+
+def _classification(config: ClassificationConfig, train: DetectionDataset, ranks: Ranks) -> Parts:
+    loss = ClassificationLoss(label_smoothing=config.loss.label_smoothing)
+    return Parts(
+        title=f"{config.model.encoder.type} classifier, {len(train.class_names)} classes",
+        model=build_classifier(config, train.class_names),
+        loss=loss,
+        accuracy=top_k,
+        batches=build_training_batches(config, train, ranks),
+        train=train,
+        evaluator=partial(build_classification_evaluator, config, loss=loss),
+    )
+
+
+def _describe_boxes(name: str, dataset: DetectionDataset) -> Iterator[str]:
+    """Size of a data set, and what was corrected while it was read."""
+    boxes = int(dataset.annotations.box_counts().sum())
+    yield f"data.{name}: {len(dataset):,} images, {boxes:,} boxes"
+    findings = dataset.findings
+    yield from (f"  {count:,} boxes: {kind}" for kind, count in findings.counts.items())
+    named = findings.texts[:MOST_FINDINGS]
+    yield from (f"    {text}" for text in named)
+    more = sum(findings.counts.values()) - len(named)
+    if more > 0:
+        yield f"    and {more:,} more, which scripts/preflight.py lists"
+
+
+def _describe_classes(name: str, dataset: DetectionDataset) -> Iterator[str]:
+    """Size of a data set, and what was passed over while it was listed."""
+    yield f"data.{name}: {len(dataset):,} images, {len(dataset.class_names):,} classes"
+    yield from (f"  {text}" for text in dataset.findings.texts)
+
 
 def build_learner(
     config: TaskConfig,
@@ -58,10 +183,6 @@ def build_learner(
     Args:
         precision: that of a resumed run; None chooses it.
         schedule, images_per_step: instead of the config's.
-
-    Raises:
-        UserError: the device's memory does not suffice, or the config freezes a part that the
-            model does not have.
     """
     training = config.training
     advice = "make training.micro_batch_size or data.image_size smaller"
@@ -111,18 +232,13 @@ def micro_batch_size(config: TaskConfig, ranks: Ranks) -> int:
 def build_optimizer(config: TaskConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of all parameters, also of those that are frozen at first."""
     training = config.training
-    settings = training.optimizer.model_dump()
-    return OPTIMIZERS[settings.pop("type")](
-        model, encoder_learning_rate=training.encoder_learning_rate, **settings
-    )
+    settings = training.optimizer.model_dump(exclude={"type"})
+    build = OPTIMIZERS[training.optimizer.type]
+    return build(model, encoder_learning_rate=training.encoder_learning_rate, **settings)
 
 
 def build_freeze(config: TaskConfig, model: nn.Module) -> Freeze | None:
-    """What keeps its weights; None where the config freezes nothing.
-
-    Raises:
-        UserError: the config names a part that the model does not have.
-    """
+    """What keeps its weights; a part that the model does not have is a UserError."""
     freeze = config.training.freeze
     with naming("training.freeze.until"):
         return None if freeze is None else Freeze(model, **freeze.model_dump())

@@ -36,6 +36,7 @@ from yolo.train.run_folder import newest_checkpoint
 
 Analyse = Callable[[DetectorScorer, Found], object]
 DrawCurves = Callable[[Sequence[ModelCurves]], object]
+Write = Callable[[Found], object]
 
 
 def score_checkpoints(
@@ -54,10 +55,6 @@ def score_checkpoints(
     Returns:
         The report of ``DetectorScorer`` or ``ClassifierScorer``; of several checkpoints
         ``{"checkpoints": [the same of each]}``.
-
-    Raises:
-        UserError: a checkpoint or the data cannot be read, do not belong together, or do not allow
-            what was asked for.
     """
     paths = arguments.checkpoints or (newest_checkpoint(arguments.logs),)
     ranks = join(arguments.devices)
@@ -84,24 +81,16 @@ def _score(
     checkpoint = _read_exported(path, arguments) if is_exported(path) else load_checkpoint(path)
     if arguments.precision is not None:
         checkpoint["precision"] = {"name": arguments.precision, "reason": "as asked for"}
-    config = read_config(path, checkpoint)
+    config, split = read_config(path, checkpoint), arguments.split
     if isinstance(config, ClassificationConfig):
-        options = arguments.detector_options()
-        if options:
+        if options := arguments.detector_options():
             raise UserError(
                 f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
                 "or name the checkpoint of a detector"
             )
-        split = arguments.split
         return build_classifier_scorer(path, checkpoint, config, ranks, split=split).score(log)
-    scorer = build_scorer(
-        path,
-        checkpoint,
-        _as_asked(path, config, arguments),
-        ranks,
-        split=arguments.split,
-        image_size_px=arguments.image_size_px,
-    )
+    asked, size_px = _as_asked(path, config, arguments), arguments.image_size_px
+    scorer = build_scorer(path, checkpoint, asked, ranks, split=split, image_size_px=size_px)
     outputs = _writers(arguments, config, scorer.dataset)
     if arguments.curves is not None:
         outputs.append(lambda found: curves.append(ModelCurves.of_found(scorer, found)))
@@ -118,8 +107,9 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     if arguments.confs is not None:
         changes["conf"] = min(arguments.confs)
     if arguments.metric is not None:
-        main = config.evaluation.metric if arguments.metric == "both" else arguments.metric
-        changes |= {"metric": main, "both": arguments.metric == "both", "monitor": None}
+        both = arguments.metric == "both"
+        main = config.evaluation.metric if both else arguments.metric
+        changes |= {"metric": main, "both": both, "monitor": None}
     if arguments.voc_iou is not None:
         changes["voc_iou"] = arguments.voc_iou
     if arguments.per_class:
@@ -133,11 +123,9 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     return config.model_copy(update={"evaluation": evaluation})
 
 
-def _writers(
-    arguments: ScoreArguments, config: Config, dataset: DetectionDataset
-) -> list[Callable[[Found], object]]:
+def _writers(arguments: ScoreArguments, config: Config, dataset: DetectionDataset) -> list[Write]:
     """What writes the boxes; whatever forbids it is an error here, before the network runs."""
-    writers: list[Callable[[Found], object]] = []
+    writers: list[Write] = []
     if arguments.detections is not None:
         writers.append(partial(write_coco_results, arguments.detections, dataset))
     if arguments.save_txt is not None:
@@ -164,12 +152,16 @@ def build_scorer(
         checkpoint: its content, or what ``_read_exported`` gives.
         config: the checkpoint's, or one with other settings of the evaluation.
         image_size_px: another input size; None for the training's.
-
-    Raises:
-        UserError: the data cannot be read, or does not belong to the checkpoint.
     """
     scored = _scored(path, checkpoint, config, ranks, split)
-    model, coder, loss = _network(path, checkpoint, config, ranks)
+    coder: nn.Module = nn.Identity()
+    loss: DetectionLoss | None = None
+    if "exported" in checkpoint:  # it decodes and knows no loss
+        model: nn.Module = ExportedDetector(checkpoint["exported"], ranks.device)
+    else:
+        coder = built = build_coder(config)
+        loss = build_loss(config, built, checkpoint["class_names"]).to(ranks.device)  # coder too
+        model = load_detector(path, checkpoint, config).to(ranks.device)
     evaluator = build_evaluator(
         config,
         scored["dataset"],
@@ -193,12 +185,12 @@ def build_classifier_scorer(
 ) -> ClassifierScorer:
     """The same for a classifier."""
     scored = _scored(path, checkpoint, config, ranks, split)
-    loss, precision = (
-        ClassificationLoss(label_smoothing=config.loss.label_smoothing),
-        Precision(**checkpoint["precision"]),
-    )
     evaluator = build_classification_evaluator(
-        config, scored["dataset"], ranks, loss=loss, precision=precision
+        config,
+        scored["dataset"],
+        ranks,
+        loss=ClassificationLoss(label_smoothing=config.loss.label_smoothing),
+        precision=Precision(**checkpoint["precision"]),
     )
     classifier = build_classifier(config, checkpoint["class_names"])
     model = load_trained(classifier, path, checkpoint).to(ranks.device)
@@ -222,17 +214,6 @@ def _scored(
         "device": ranks.device,
         "image_size_px": config.data.image_size,
     }
-
-
-def _network(
-    path: Path, checkpoint: Mapping[str, Any], config: Config, ranks: Ranks
-) -> tuple[nn.Module, nn.Module, DetectionLoss | None]:
-    """Detector, coder and loss on their device; an exported file decodes and knows no loss."""
-    if "exported" in checkpoint:
-        return ExportedDetector(checkpoint["exported"], ranks.device), nn.Identity(), None
-    coder = build_coder(config)
-    loss = build_loss(config, coder, checkpoint["class_names"]).to(ranks.device)  # its coder too
-    return load_detector(path, checkpoint, config).to(ranks.device), coder, loss
 
 
 def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from yolo.config import ConfigError, Resolved, TaskConfig, config_from_dict, res
 from yolo.errors import UserError
 from yolo.factory.anchors import settle_anchors
 from yolo.factory.data import build_train_and_val, check_same_classes, naming
-from yolo.factory.learner import build_learner, build_schedule, micro_batch_size
-from yolo.factory.tasks import Parts, build_parts
+from yolo.factory.learner import Parts, build_learner, build_parts, build_schedule, micro_batch_size
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.failures import Advice
@@ -68,18 +67,21 @@ def build_trainer(
     with ExitStack() as undone:
         if folder is not None:
             lock = _lock(folder, ranks, undone)
-            origin = _read_origin(folder, resolved)
-        resolved, parts = _build_parts(resolved, ranks, origin, pictures)
+            origin = newest_whole_checkpoint(folder)
+            before = with_defaults(origin.content["config"])
+            check_same_config(folder, before, with_defaults(resolved.data))
+        builder = _Builder(resolved, ranks, origin, pictures)
+        parts = builder.build_parts()
         precision = None if origin is None else Precision(**origin.content["precision"])
-        learner = build_learner(resolved.config, parts, ranks, precision=precision)
+        learner = build_learner(builder.resolved.config, parts, ranks, precision=precision)
         if folder is None:
-            folder = _create_folder(resolved, ranks, name)
+            folder = builder.create_folder(name)
             lock = _lock(folder, ranks, undone)
-        log = _open_log(folder, resolved, ranks, origin, pictures)
+        log = builder.open_log(folder)
         undone.callback(log.close)
-        for line in _introduction(folder, resolved.config, parts, learner, ranks, origin):
+        for line in builder.introduction(folder, parts, learner):
             log.message(line)
-        trainer = _assemble(resolved, parts, learner, ranks, folder=folder, log=log, lock=lock)
+        trainer = builder.assemble(parts, learner, folder, log, lock)
         if origin is not None:
             trainer.load_state_dict(origin.content)
         undone.pop_all()
@@ -95,13 +97,6 @@ def _lock(folder: Path, ranks: Ranks, undone: ExitStack) -> RunLock | None:
     return lock
 
 
-def _read_origin(folder: Path, resolved: Resolved) -> Origin:
-    origin = newest_whole_checkpoint(folder)
-    before, now = origin.content["config"], resolved.data
-    check_same_config(folder, with_defaults(before), with_defaults(now))
-    return origin
-
-
 def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
     """A config with the default of each setting that it lacks, for the setting is younger."""
     try:
@@ -110,110 +105,118 @@ def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
         return data
 
 
-def _build_parts(
-    resolved: Resolved, ranks: Ranks, origin: Origin | None, pictures: Pictures | None
-) -> tuple[Resolved, Parts]:
-    """What is trained on what; anchors that were to be fitted are numbers in the config then."""
-    training = resolved.config.training
-    if training.batch_size < ranks.world_size:
-        raise UserError(
-            f"training.batch_size: {training.batch_size} images cannot be shared among "
-            f"{ranks.world_size} processes; use fewer devices or a larger batch"
+@dataclass
+class _Builder:
+    """The steps of ``build_trainer``, and what all of them look at."""
+
+    resolved: Resolved  # anchors that were to be fitted are numbers once the parts are built
+    ranks: Ranks
+    origin: Origin | None
+    pictures: Pictures | None
+
+    def build_parts(self) -> Parts:
+        config, ranks, origin = self.resolved.config, self.ranks, self.origin
+        if config.training.batch_size < ranks.world_size:
+            raise UserError(
+                f"training.batch_size: {config.training.batch_size} images cannot be shared among "
+                f"{ranks.world_size} processes; use fewer devices or a larger batch"
+            )
+        train, val = build_train_and_val(config)
+        if origin is None:  # CPUs differ in the last digit
+            self.resolved = ranks.broadcast(settle_anchors(self.resolved, train))
+        else:
+            ids, names = origin.content["category_ids"], origin.content["class_names"]
+            check_same_classes(train, "train", ids, names, owner=str(origin.path))
+        config, new = self.resolved.config, origin is None
+        parts = build_parts(config, train, val, ranks, pretrained=new, pictures=self.pictures)
+        if config.training.sync_batch_norm:
+            with naming("training.sync_batch_norm"):
+                share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
+        if origin is not None:  # which files, that are not read again, had decided
+            parts.model.normalise.adopt(Preprocessing(**origin.content["preprocessing"]))
+        return parts
+
+    def create_folder(self, name: str | None) -> Path:
+        folder = None
+        if self.ranks.is_main:
+            directory, stem = self.resolved.config.logging.directory, self.resolved.path.stem
+            folder = create_run_folder(directory, name=name, config_name=stem)
+        folder = self.ranks.broadcast(folder)
+        assert folder is not None
+        return folder
+
+    def open_log(self, folder: Path) -> RunLog:
+        """Rank 0 writes the config down, as it is from now on, and keeps the log."""
+        progress = Progress()
+        if self.origin is not None:
+            progress = Progress(**self.origin.content["progress"])
+            self.ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
+            if self.ranks.is_main:
+                replace_damaged(folder, self.origin)
+        if not self.ranks.is_main:
+            return RunLog()
+        write_config(folder, resolved_yaml(self.resolved))
+        return FolderLog(
+            folder=folder,
+            steps=self.resolved.config.training.steps,
+            start_step=progress.step,
+            evaluated_step=progress.evaluated_step,
+            save_pictures=None if self.pictures is None else self.pictures.save,
         )
-    train, val = build_train_and_val(resolved.config)
-    if origin is None:
-        resolved = ranks.broadcast(settle_anchors(resolved, train))  # CPUs differ in the last digit
-    else:
-        ids, names = origin.content["category_ids"], origin.content["class_names"]
-        check_same_classes(train, "train", ids, names, owner=str(origin.path))
-    parts = build_parts(
-        resolved.config, train, val, ranks, pretrained=origin is None, pictures=pictures
-    )
-    if training.sync_batch_norm:
-        with naming("training.sync_batch_norm"):
-            share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
-    if origin is not None:  # which files, that are not read again, had decided
-        parts.model.normalise.adopt(Preprocessing(**origin.content["preprocessing"]))
-    return resolved, parts
 
+    def introduction(self, folder: Path, parts: Parts, learner: Learner) -> Iterator[str]:
+        """What is about to be trained, on what and how, in lines for people."""
+        config, ranks = self.resolved.config, self.ranks
+        if self.origin is not None:
+            yield from describe_origin(self.origin, config)
+        training, micro_batch = config.training, micro_batch_size(config, ranks)
+        parameters = sum(parameter.numel() for parameter in parts.model.parameters())
+        yield f"run folder: {folder}"
+        yield f"model: {parts.title}, {parameters:,} parameters, {config.data.image_size} px"
+        for report in parts.load_reports:
+            yield from report.lines()
+        yield f"device: {ranks.device}, {ranks.world_size} process(es)"
+        yield f"precision: {learner.precision.name} ({learner.precision.reason})"
+        if micro_batch < training.micro_batch_size:
+            yield (
+                f"training.micro_batch_size: {training.micro_batch_size} cut to {micro_batch}, "
+                f"this process's share of training.batch_size {training.batch_size}"
+            )
+        if training.sync_batch_norm and ranks.world_size == 1:
+            yield "training.sync_batch_norm: changes nothing, for one process has the whole batch"
+        yield from parts.data_lines
 
-def _create_folder(resolved: Resolved, ranks: Ranks, name: str | None) -> Path:
-    folder = None
-    if ranks.is_main:
-        directory = resolved.config.logging.directory
-        folder = create_run_folder(directory, name=name, config_name=resolved.path.stem)
-    folder = ranks.broadcast(folder)
-    assert folder is not None
-    return folder
-
-
-def _open_log(
-    folder: Path,
-    resolved: Resolved,
-    ranks: Ranks,
-    origin: Origin | None,
-    pictures: Pictures | None,
-) -> RunLog:
-    """Rank 0 writes the config down, as it is from now on, and keeps the log."""
-    progress = Progress()
-    if origin is not None:
-        progress = Progress(**origin.content["progress"])
-        ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
-        if ranks.is_main:
-            replace_damaged(folder, origin)
-    if not ranks.is_main:
-        return RunLog()
-    write_config(folder, resolved_yaml(resolved))
-    return FolderLog(
-        folder=folder,
-        steps=resolved.config.training.steps,
-        start_step=progress.step,
-        evaluated_step=progress.evaluated_step,
-        save_pictures=None if pictures is None else pictures.save,
-    )
-
-
-def _assemble(
-    resolved: Resolved,
-    parts: Parts,
-    learner: Learner,
-    ranks: Ranks,
-    *,
-    folder: Path,
-    log: RunLog,
-    lock: RunLock | None,
-) -> Trainer:
-    config = resolved.config
-    if config.training.compile:
-        learner.model.compile()
-    plan = Plan(
-        steps=config.training.steps,
-        evaluate_every=config.evaluation.every,
-        checkpoint_every=config.training.checkpoint_every,
-        log_every=config.logging.every,
-        patience=config.training.patience,
-        max_skipped=config.training.max_skipped,
-    )
-    metadata = {
-        "config": resolved.data,
-        "precision": asdict(learner.precision),
-        "image_size_px": config.data.image_size,
-        "micro_batch_size": micro_batch_size(config, ranks),
-        "torch": importlib.metadata.version("torch"),
-        **parts.metadata,
-    }
-    return Trainer(
-        learner=learner,
-        batches=parts.batches,
-        evaluator=parts.evaluator(precision=learner.precision),
-        plan=plan,
-        ranks=ranks,
-        folder=folder,
-        log=log,
-        metadata=metadata,
-        advice=_build_advice(config, ranks),
-        lock=lock,
-    )
+    def assemble(
+        self, parts: Parts, learner: Learner, folder: Path, log: RunLog, lock: RunLock | None
+    ) -> Trainer:
+        config = self.resolved.config
+        if config.training.compile:
+            learner.model.compile()
+        of_training = {"steps", "checkpoint_every", "patience", "max_skipped"}
+        metadata = {
+            "config": self.resolved.data,
+            "precision": asdict(learner.precision),
+            "image_size_px": config.data.image_size,
+            "micro_batch_size": micro_batch_size(config, self.ranks),
+            "torch": importlib.metadata.version("torch"),
+            **parts.metadata,
+        }
+        return Trainer(
+            learner=learner,
+            batches=parts.batches,
+            evaluator=parts.evaluator(precision=learner.precision),
+            plan=Plan(
+                evaluate_every=config.evaluation.every,
+                log_every=config.logging.every,
+                **config.training.model_dump(include=of_training),
+            ),
+            ranks=self.ranks,
+            folder=folder,
+            log=log,
+            metadata=metadata,
+            advice=_build_advice(config, self.ranks),
+            lock=lock,
+        )
 
 
 def _build_advice(config: TaskConfig, ranks: Ranks) -> Advice:
@@ -231,35 +234,6 @@ def _build_advice(config: TaskConfig, ranks: Ranks) -> Advice:
             "with --resume, or begin anew with a smaller learning rate or a training.gradient_clip"
         ),
     )
-
-
-def _introduction(
-    folder: Path,
-    config: TaskConfig,
-    parts: Parts,
-    learner: Learner,
-    ranks: Ranks,
-    origin: Origin | None,
-) -> Iterator[str]:
-    """What is about to be trained, on what and how, in lines for people."""
-    if origin is not None:
-        yield from describe_origin(origin, config)
-    training, micro_batch = config.training, micro_batch_size(config, ranks)
-    parameters = sum(parameter.numel() for parameter in parts.model.parameters())
-    yield f"run folder: {folder}"
-    yield f"model: {parts.title}, {parameters:,} parameters, {config.data.image_size} px"
-    for report in parts.load_reports:
-        yield from report.lines()
-    yield f"device: {ranks.device}, {ranks.world_size} process(es)"
-    yield f"precision: {learner.precision.name} ({learner.precision.reason})"
-    if micro_batch < training.micro_batch_size:
-        yield (
-            f"training.micro_batch_size: {training.micro_batch_size} cut to {micro_batch}, this "
-            f"process's share of training.batch_size {training.batch_size}"
-        )
-    if training.sync_batch_norm and ranks.world_size == 1:
-        yield "training.sync_batch_norm: changes nothing, for one process has the whole batch"
-    yield from parts.data_lines
 
 
 def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:

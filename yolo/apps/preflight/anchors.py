@@ -12,18 +12,18 @@ from yolo.apps.report.page import Cell, density_chart, table
 from yolo.apps.report.plots import Line, draw_curves
 from yolo.config import Config
 from yolo.config.schema.model import YOLOv1HeadConfig
+from yolo.data.annotations import box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
-from yolo.detection.anchors import RECALL_IOU, count_distinct, fit_anchors, measure_fit
-from yolo.factory.anchors import (
-    KEY,
+from yolo.detection.anchors import (
+    RECALL_IOU,
     Level,
-    box_sizes_px,
+    count_distinct,
+    fit_anchors,
     fit_by_level,
-    fit_to_head,
-    levels_of,
-    settle_anchors,
+    measure_fit,
 )
-from yolo.factory.detector import anchors_px
+from yolo.factory.anchors import KEY, fit_to_head, levels_of, settle_anchors
+from yolo.factory.detector import STRIDES_PX, anchors_px
 
 WORST_IOU = 0.35
 """An average IoU below it is no fit: five fitted anchors reach 0.6, a single one for all 0.4."""
@@ -100,7 +100,7 @@ class AnchorComparison:
         """Average IoU and recall of both, and the boxes of each anchor by stride."""
         yield f"data.train: {self._boxes}"
         for whose, anchors in self._anchors.items():
-            fit, levels = fit_by_level(self._head, anchors, self._sizes_wh_px)
+            fit, levels = fit_by_level(STRIDES_PX[self._head], anchors, self._sizes_wh_px)
             yield (
                 f"\n{whose} anchors: average IoU {fit.average_iou:.3f}, "
                 f"recall at IoU {RECALL_IOU} {fit.recall:.1%}"

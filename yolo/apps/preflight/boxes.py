@@ -14,8 +14,8 @@ from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.apps.preflight.datasets import count_labels
 from yolo.apps.report.page import details, grid, histogram_chart, line_chart, table
 from yolo.apps.report.plots import Line
+from yolo.data.annotations import box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
-from yolo.factory.anchors import box_sizes_px
 from yolo.factory.data import Split
 
 KEPT_SHARE = 0.9  # a box of which less of the area lies inside its image leaves it

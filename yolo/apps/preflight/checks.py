@@ -14,8 +14,7 @@ from markupsafe import Markup
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.data import Split
-from yolo.factory.learner import build_learner, micro_batch_size
-from yolo.factory.tasks import Parts, build_parts
+from yolo.factory.learner import Parts, build_learner, build_parts, micro_batch_size
 from yolo.factory.training import SINGLE_VALUE
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
