@@ -10,7 +10,7 @@ from tests.data.voc_files import voc_object, voc_xml, write_voc
 from tests.reference import voc_metric as reference
 from yolo.data.formats.voc import VocDataset
 from yolo.errors import UserError
-from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
+from yolo.evaluate.detection_files import prepare_text_files, prepare_voc_files, write_coco_results
 from yolo.evaluate.evaluators import Found
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.network_run import RunTotals
@@ -53,7 +53,7 @@ ROWS = [
 
 def test_a_text_file_for_each_image(tmp_path):
     dataset = make_dataset(tmp_path / "data")
-    TextFiles(tmp_path / "out", dataset).write(make_found(dataset, ROWS))
+    prepare_text_files(tmp_path / "out", dataset)(make_found(dataset, ROWS))
     texts = {
         str(path.relative_to(tmp_path / "out")): path.read_text().splitlines()
         for path in (tmp_path / "out").rglob("*.txt")
@@ -70,7 +70,7 @@ def test_a_text_file_for_each_image(tmp_path):
 
 def test_voc_files(tmp_path):
     dataset = make_dataset(tmp_path / "data")
-    VocFiles(tmp_path / "out", dataset, "comp3_det_val_").write(make_found(dataset, ROWS[:2]))
+    prepare_voc_files(tmp_path / "out", dataset, "comp3_det_val_")(make_found(dataset, ROWS[:2]))
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
         "comp3_det_val_cat.txt": "one 0.899999976 1 1 20 20\none 0.300000012 29.25 9.5 50 30\n",
         "comp3_det_val_arm_chair.txt": "",
@@ -115,7 +115,7 @@ def test_a_tool_that_counts_pixels_inclusively_finds_the_same_figure(seed, tmp_p
         box = boxes[i] + rng.normal(0, 3, 4)
         rows.append((int(i == 2), int(i != 2), tuple(box), rng.random()))
     found = make_found(dataset, rows)
-    TextFiles(tmp_path / "out", dataset).write(found)
+    prepare_text_files(tmp_path / "out", dataset)(found)
 
     kept = ~packed.ignored
     categories = np.array(dataset.category_ids)
@@ -139,21 +139,21 @@ def test_a_tool_that_counts_pixels_inclusively_finds_the_same_figure(seed, tmp_p
 def test_a_second_scoring_of_the_same_images_takes_the_place_of_the_first(tmp_path):
     dataset = make_dataset(tmp_path / "data")
     for rows in (ROWS, ROWS[:1]):
-        TextFiles(tmp_path / "out", dataset).write(make_found(dataset, rows))
+        prepare_text_files(tmp_path / "out", dataset)(make_found(dataset, rows))
     assert (tmp_path / "out/detections/two.txt").read_text() == ""
     with pytest.raises(UserError, match=r"detections: holds none.txt of another scoring"):
-        TextFiles(tmp_path / "out", dataset.select([0, 1]))
+        prepare_text_files(tmp_path / "out", dataset.select([0, 1]))
 
 
 def test_names_that_would_be_the_same(tmp_path, monkeypatch):
     dataset = make_dataset(tmp_path / "data")
     monkeypatch.setattr(dataset, "image_name", lambda index: "same")
-    TextFiles(tmp_path / "out", dataset).write(make_found(dataset, ROWS))
+    prepare_text_files(tmp_path / "out", dataset)(make_found(dataset, ROWS))
     names = {path.name for path in (tmp_path / "out/detections").iterdir()}
     assert names == {f"JPEGImages_{name}.jpg.txt" for name in ("one", "two", "none")}
     dataset.class_names = ("a b", "a/b")
     with pytest.raises(UserError, match=r"classes 'a b' and 'a/b' would both be called 'a_b'"):
-        VocFiles(tmp_path / "out", dataset, "comp4_det_test_")
+        prepare_voc_files(tmp_path / "out", dataset, "comp4_det_test_")
     dataset.class_names = ("../../up", "b")
-    VocFiles(tmp_path / "voc", dataset, "comp4_det_test_").write(make_found(dataset, ROWS))
+    prepare_voc_files(tmp_path / "voc", dataset, "comp4_det_test_")(make_found(dataset, ROWS))
     assert len(list((tmp_path / "voc").iterdir())) == 2

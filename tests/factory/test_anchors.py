@@ -133,7 +133,7 @@ def test_a_raw_map_without_a_box_is_refused():
 
 
 @pytest.mark.parametrize(("limit", "boxes"), [(5, 100), (None, 99)])
-def test_a_handful_of_images_is_only_told(limit, boxes):
+def test_a_handful_of_images_is_only_a_warning(limit, boxes):
     resolved = resolved_of(make_config(neck="yolov3"))
     resolved = resolved if limit is None else with_limit(resolved, limit)
     few = make_dataset([(10, 13)] * boxes)

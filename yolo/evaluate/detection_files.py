@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.evaluators import Found
+
+Write = Callable[[Found], object]
 
 
 def write_coco_results(path: Path, dataset: DetectionDataset, found: Found) -> None:
@@ -26,65 +28,60 @@ def write_coco_results(path: Path, dataset: DetectionDataset, found: Found) -> N
     path.write_text(json.dumps(rows))
 
 
-class TextFiles:
+def prepare_text_files(folder: Path, dataset: DetectionDataset) -> Write:
     """A text file for each image, as Padilla's Object-Detection-Metrics reads them.
 
     ``detections/<image>.txt`` has a line ``class confidence left top right bottom`` for each box,
     ``groundtruths/<image>.txt`` a line ``class left top right bottom`` for each truth that is not
     ignored, for the format knows none such. Pixels are VOC's, as that tool counts inclusively too.
-    Files of other images in the folders, which the tool would count in, are an error at once.
+
+    Returns:
+        What writes them. Files of other images, which the tool would count in, are an error before.
     """
+    annotations, classes = dataset.annotations, _words(dataset.class_names, "classes")
+    names = [f"{name}.txt" for name in _image_names(dataset)]
+    for kind in ("detections", "groundtruths"):
+        _refuse_others(folder / kind, "*.txt", names)
 
-    def __init__(self, folder: Path, dataset: DetectionDataset) -> None:
-        self._folders = folder / "detections", folder / "groundtruths"
-        self._dataset = dataset
-        self._classes = _words(dataset.class_names, "classes")
-        self._names = [f"{name}.txt" for name in _image_names(dataset)]
-        for place in self._folders:
-            _refuse_others(place, "*.txt", self._names)
-
-    def write(self, found: Found) -> None:
-        """Write a file for every image, also where there is no box."""
-        annotations, classes = self._dataset.annotations, self._classes
+    def write(found: Found) -> None:
         detections: dict[int, list[str]] = {i: [] for i in annotations.image_ids.tolist()}
         for image_id, label, box, score in _rows(found):
             detections[image_id].append(f"{classes[label]} {score:.9g} {inclusive(box)}")
-        truths = [
-            [
-                f"{classes[label]} {inclusive(box)}"
-                for box, label, ignored in zip(*annotations.truth(i), strict=True)
-                if not ignored
-            ]
-            for i in range(len(annotations))
+        truths = [zip(*annotations.truth(i), strict=True) for i in range(len(annotations))]
+        of_truths = [
+            [f"{classes[label]} {inclusive(box)}" for box, label, ignored in truth if not ignored]
+            for truth in truths
         ]
-        _write_lines(self._folders[0], self._names, list(detections.values()))
-        _write_lines(self._folders[1], self._names, truths)
+        _write_lines(folder / "detections", names, detections.values())
+        _write_lines(folder / "groundtruths", names, of_truths)
+
+    return write
 
 
-class VocFiles:
+def prepare_voc_files(folder: Path, dataset: DetectionDataset, start: str) -> Write:
     """The result files of the VOC server, ``<competition>_det_<image set>_<class>.txt``.
 
-    A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``. Files of other classes in the
-    folder are an error at once.
+    A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``.
 
     Args:
         start: of the files' names, such as ``comp4_det_test_``: comp3 is trained on VOC's own
             images, comp4 on any.
+
+    Returns:
+        What writes them. Files of other classes are an error before.
     """
+    names = [f"{start}{name}.txt" for name in _words(dataset.class_names, "classes")]
+    ids = dataset.annotations.image_ids.tolist()
+    image_of = dict(zip(ids, _image_names(dataset), strict=True))
+    _refuse_others(folder, f"{start}*.txt", names)
 
-    def __init__(self, folder: Path, dataset: DetectionDataset, start: str) -> None:
-        self._folder = folder
-        self._names = [f"{start}{name}.txt" for name in _words(dataset.class_names, "classes")]
-        ids = dataset.annotations.image_ids.tolist()
-        self._image_of = dict(zip(ids, _image_names(dataset), strict=True))
-        _refuse_others(folder, f"{start}*.txt", self._names)
-
-    def write(self, found: Found) -> None:
-        """Write a file for every class, also where nothing was found."""
-        contents: list[list[str]] = [[] for _ in self._names]
+    def write(found: Found) -> None:
+        contents: list[list[str]] = [[] for _ in names]
         for image_id, label, box, score in _rows(found):
-            contents[label].append(f"{self._image_of[image_id]} {score:.9g} {inclusive(box)}")
-        _write_lines(self._folder, self._names, contents)
+            contents[label].append(f"{image_of[image_id]} {score:.9g} {inclusive(box)}")
+        _write_lines(folder, names, contents)
+
+    return write
 
 
 def _image_names(dataset: DetectionDataset) -> list[str]:
@@ -131,7 +128,8 @@ def _refuse_others(folder: Path, pattern: str, names: Sequence[str]) -> None:
         )
 
 
-def _write_lines(folder: Path, names: Sequence[str], contents: Sequence[Sequence[str]]) -> None:
+def _write_lines(folder: Path, names: Sequence[str], contents: Iterable[Sequence[str]]) -> None:
+    """A file for every name, also where there is no line."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in zip(names, contents, strict=True):
         (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -176,21 +176,17 @@ class ExportedDetector(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K), on the device."""
         metadata = self._model.metadata
-        if metadata.nms:
-            boxes, scores = _as_decoded(self._model.detect(images), len(metadata.class_names))
-        else:
+        if not metadata.nms:
             boxes, scores = self._model(images)
+            return boxes.to(self._device), scores.to(self._device)
+        found = self._model.detect(images)
+        most = max(map(len, found))
+        boxes = torch.zeros(len(found), most, 4)
+        scores = torch.full((len(found), most, len(metadata.class_names)), -1.0)  # passes nowhere
+        for i, one in enumerate(found):
+            boxes[i, : len(one)] = one.boxes_xyxy_px
+            scores[i, torch.arange(len(one)), one.labels] = one.scores
         return boxes.to(self._device), scores.to(self._device)
-
-
-def _as_decoded(found: list[Detections], classes: int) -> tuple[Tensor, Tensor]:
-    """Boxes (B, N, 4), scores (B, N, K): -1, which passes no threshold, but for the own class."""
-    most = max(map(len, found))
-    boxes, scores = torch.zeros(len(found), most, 4), torch.full((len(found), most, classes), -1.0)
-    for i, one in enumerate(found):
-        boxes[i, : len(one)] = one.boxes_xyxy_px
-        scores[i, torch.arange(len(one)), one.labels] = one.scores
-    return boxes, scores
 
 
 def _open_onnx(path: Path) -> tuple[ExportMetadata, Run]:

@@ -92,13 +92,6 @@ def image_set(config: Config, split: Split) -> str:
     return lists.pop() if len(lists) == 1 and lists != {EVERY_XML} else split
 
 
-def build_train_and_val(config: TaskConfig) -> tuple[DetectionDataset, DetectionDataset]:
-    """The two data sets of a training, whose labels mean the same."""
-    train, val = build_dataset(config, "train"), build_dataset(config, "val")
-    check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
-    return train, val
-
-
 def check_same_classes(
     dataset: DetectionDataset,
     split: Split,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from yolo.config import ClassificationConfig, Config, TaskConfig
+from yolo.config import ClassificationConfig, Config
 from yolo.config.schema.training import EvaluationConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.loss import ClassificationLoss
@@ -44,9 +44,15 @@ def build_evaluator(
         image_size_px: instead of the config's.
     """
     evaluation = config.evaluation
-    accuracy = None if loss is None else accuracy_of(loss)
     return DetectionEvaluator(
-        network=_network_run(config, dataset, ranks, precision, loss, accuracy, image_size_px),
+        network=NetworkRun(
+            batches=build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px),
+            images=len(dataset),
+            precision=precision,
+            ranks=ranks,
+            loss=loss,
+            accuracy=None if loss is None else accuracy_of(loss),
+        ),
         metrics=build_metrics(evaluation, dataset) if ranks.is_main else (),
         category_ids=dataset.category_ids,
         class_names=dataset.class_names,
@@ -70,30 +76,18 @@ def build_classification_evaluator(
 ) -> ClassificationEvaluator:
     """The same for a classifier."""
     return ClassificationEvaluator(
-        network=_network_run(config, dataset, ranks, precision, loss, top_k),
+        network=NetworkRun(
+            batches=build_evaluation_batches(config, dataset, ranks),
+            images=len(dataset),
+            precision=precision,
+            ranks=ranks,
+            loss=loss,
+            accuracy=top_k,
+        ),
         class_names=dataset.class_names,
         monitor=config.evaluation.monitor,
         pictures=pictures,
         picture_count=config.evaluation.pictures,
-    )
-
-
-def _network_run(
-    config: TaskConfig,
-    dataset: DetectionDataset,
-    ranks: Ranks,
-    precision: Precision,
-    loss: nn.Module | None,
-    accuracy: Accuracy | None,
-    image_size_px: int | None = None,
-) -> NetworkRun:
-    return NetworkRun(
-        batches=build_evaluation_batches(config, dataset, ranks, image_size_px=image_size_px),
-        images=len(dataset),
-        precision=precision,
-        ranks=ranks,
-        loss=loss,
-        accuracy=accuracy,
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from yolo.config import ClassificationConfig, Config, TaskConfig
 from yolo.config.schema.training import CosineRestartsConfig, LinearScheduleConfig, OneCycleConfig
@@ -44,11 +44,7 @@ from yolo.train.schedules import (
     step_schedule,
 )
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": adam,
-    "adamw": adamw,
-    "sgd": sgd,
-}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "step": step_schedule,
@@ -209,16 +205,15 @@ def build_learner(
 
 def _choose_precision(config: TaskConfig, model: nn.Module, ranks: Ranks) -> Precision:
     """Rank 0 measures, all ranks obey."""
-    chosen = None
-    if ranks.is_main:
-        chosen = choose_precision(
-            config.training.precision,
-            model=model,
-            device=ranks.device,
-            images=micro_batch_size(config, ranks),
-            size_px=config.data.image_size,
-        )
-    chosen = ranks.broadcast(chosen)
+    measure = partial(
+        choose_precision,
+        config.training.precision,
+        model=model,
+        device=ranks.device,
+        images=micro_batch_size(config, ranks),
+        size_px=config.data.image_size,
+    )
+    chosen = ranks.broadcast(measure() if ranks.is_main else None)
     assert chosen is not None
     return chosen
 
@@ -229,7 +224,7 @@ def micro_batch_size(config: TaskConfig, ranks: Ranks) -> int:
     return min(training.micro_batch_size, -(-training.batch_size // ranks.world_size))
 
 
-def build_optimizer(config: TaskConfig, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(config: TaskConfig, model: nn.Module) -> Optimizer:
     """The optimizer of all parameters, also of those that are frozen at first."""
     training = config.training
     settings = training.optimizer.model_dump(exclude={"type"})

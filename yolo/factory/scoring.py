@@ -15,7 +15,12 @@ from yolo.config.command_line import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.loss import ClassificationLoss
 from yolo.errors import UserError
-from yolo.evaluate.detection_files import TextFiles, VocFiles, write_coco_results
+from yolo.evaluate.detection_files import (
+    Write,
+    prepare_text_files,
+    prepare_voc_files,
+    write_coco_results,
+)
 from yolo.evaluate.evaluators import Found
 from yolo.evaluate.exported import ExportedDetector, ExportedModel, is_exported
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves
@@ -36,7 +41,6 @@ from yolo.train.run_folder import newest_checkpoint
 
 Analyse = Callable[[DetectorScorer, Found], object]
 DrawCurves = Callable[[Sequence[ModelCurves]], object]
-Write = Callable[[Found], object]
 
 
 def score_checkpoints(
@@ -129,10 +133,10 @@ def _writers(arguments: ScoreArguments, config: Config, dataset: DetectionDatase
     if arguments.detections is not None:
         writers.append(partial(write_coco_results, arguments.detections, dataset))
     if arguments.save_txt is not None:
-        writers.append(TextFiles(arguments.save_txt, dataset).write)
+        writers.append(prepare_text_files(arguments.save_txt, dataset))
     if arguments.save_voc is not None:
         start = f"{arguments.competition}_det_{image_set(config, arguments.split)}_"
-        writers.append(VocFiles(arguments.save_voc, dataset, start).write)
+        writers.append(prepare_voc_files(arguments.save_voc, dataset, start))
     return writers
 
 

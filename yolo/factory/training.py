@@ -6,13 +6,14 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from yolo.config import ConfigError, Resolved, TaskConfig, config_from_dict, resolved_yaml
 from yolo.errors import UserError
 from yolo.factory.anchors import settle_anchors
-from yolo.factory.data import build_train_and_val, check_same_classes, naming
+from yolo.factory.data import build_dataset, check_same_classes, naming
 from yolo.factory.learner import Parts, build_learner, build_parts, build_schedule, micro_batch_size
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
@@ -121,7 +122,8 @@ class _Builder:
                 f"training.batch_size: {config.training.batch_size} images cannot be shared among "
                 f"{ranks.world_size} processes; use fewer devices or a larger batch"
             )
-        train, val = build_train_and_val(config)
+        train, val = build_dataset(config, "train"), build_dataset(config, "val")
+        check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
         if origin is None:  # CPUs differ in the last digit
             self.resolved = ranks.broadcast(settle_anchors(self.resolved, train))
         else:
@@ -137,11 +139,9 @@ class _Builder:
         return parts
 
     def create_folder(self, name: str | None) -> Path:
-        folder = None
-        if self.ranks.is_main:
-            directory, stem = self.resolved.config.logging.directory, self.resolved.path.stem
-            folder = create_run_folder(directory, name=name, config_name=stem)
-        folder = self.ranks.broadcast(folder)
+        directory, stem = self.resolved.config.logging.directory, self.resolved.path.stem
+        create = partial(create_run_folder, directory, name=name, config_name=stem)
+        folder = self.ranks.broadcast(create() if self.ranks.is_main else None)
         assert folder is not None
         return folder
 
