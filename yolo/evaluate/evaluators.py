@@ -33,12 +33,15 @@ class ClassificationEvaluator:
         """Run the network once over all images; None if any rank was interrupted."""
         pictures: list[np.ndarray] = []
 
+        def decode(logits: Tensor) -> Tensor:
+            return logits.float().cpu().softmax(dim=1)
+
         def keep(_: int, batch: Batch, scores: Tensor) -> None:
             if self.pictures is not None and self.network.ranks.is_main:
                 left = self.picture_count - len(pictures)
                 pictures.extend(self._draw(self.pictures, batch, scores, left))
 
-        run = self.network.run(model, interrupted, decode=_probabilities, keep=keep)
+        run = self.network.run(model, interrupted, decode=decode, keep=keep)
         if run is None:
             return None
         images, hits = self.network.images, {name: int(c[0]) for name, c in run.counts.items()}
@@ -70,11 +73,6 @@ class ClassificationEvaluator:
             best = Detections(boxes_xyxy_px=frame, scores=score, labels=answer)
             drawn.append(pictures.draw(truth, best, self.class_names))
         return drawn
-
-
-def _probabilities(logits: Tensor) -> Tensor:
-    """(B, K) on the host."""
-    return logits.float().cpu().softmax(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
