@@ -147,11 +147,14 @@ class FreezeConfig(Section):
 
 class TrainingConfig(Section):
     steps: AtLeastOne = key("Optimizer steps.")
-    batch_size: AtLeastOne = key("Images per optimizer step, over all devices together.", 64)
+    batch_size: AtLeastOne = key(
+        "Images per optimizer step over all devices; independent of the hardware.", 64
+    )
     micro_batch_size: AtLeastOne = Field(
         16,
         validate_default=True,  # against a batch_size that was given
-        description="Images per forward pass and device; gradients accumulate to batch_size.",
+        description="Images per forward pass and device; gradients accumulate to batch_size. "
+        "Lower it where memory is short.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "'auto' is the fastest that the device runs natively.", "auto"
