@@ -93,7 +93,7 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
 
 
 def _stored_hw(path: Path, content: bytes) -> tuple[int, int]:
-    """Height and width by the header of what is an image, whole (OpenCV paints the rest grey)."""
+    """Height and width by the header; a JPEG cut off, whose rest OpenCV paints grey, is refused."""
     if content.startswith(JPEG_START) and content.rfind(JPEG_END) < 0:
         raise UserError(f"the image {path} is cut off: its JPEG data has no end; fetch it again.")
     try:

@@ -184,7 +184,8 @@ def _batches(
     try:
         for batch in batches:
             if isinstance(batch, str):
-                _end_workers(batches)  # the traceback of what is raised holds the iterator
+                if workers > 0:  # the traceback of what is raised holds the iterator
+                    batches._shutdown_workers()
                 raise UserError(batch)
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
@@ -239,12 +240,6 @@ def prepare_worker(worker: int) -> None:
         # The kernel kills this worker with its parent; PyTorch's own look takes 5 seconds. So long
         # a killed rank's forked workers would keep its connections to the other ranks open.
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-
-
-def _end_workers(batches: Any) -> None:
-    """Let the workers of an iterator end now, whoever still holds it; does nothing twice."""
-    if (end := getattr(batches, "_shutdown_workers", None)) is not None:
-        end()
 
 
 def lost_worker(error: Exception, batches: Any) -> UserError | None:
