@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -139,16 +140,22 @@ class _Entries:
 
     def __init__(self, path: Path, key: str, entries: list[Any]) -> None:
         self.path, self.key, self.entries = path, key, entries
-        self.check(
-            [isinstance(entry, dict) for entry in entries],
-            lambda i: f"is {_type_name(entries[i])}, but must be an object.",
-        )
+        if not set(map(type, entries)) <= {dict}:
+            passes = [isinstance(entry, dict) for entry in entries]
+            self.check(passes, lambda i: f"is {_type_name(entries[i])}, but must be an object.")
 
-    def column(self, field: str, types: Collection[type], default: Any = ...) -> list[Any]:
+    def column(self, field: str, types: Collection[type], default: Any = None) -> list[Any]:
         """A field of all entries, of one of ``types``; ``default`` fills in where it is absent."""
-        values = [entry.get(field, default) for entry in self.entries]
+        if default is not None:
+            values = [entry.get(field, default) for entry in self.entries]
+        else:
+            try:
+                values = list(map(itemgetter(field), self.entries))
+            except KeyError:
+                passes = [field in entry for entry in self.entries]
+                self.check(passes, lambda _: f'"{field}" is missing.')
+                raise
         if not set(map(type, values)) <= set(types):
-            self.check([value is not ... for value in values], lambda _: f'"{field}" is missing.')
             wanted = " or ".join(TYPE_NAMES[t] for t in sorted(types, key=str))
             self.check(
                 [type(value) in types for value in values],
