@@ -51,16 +51,13 @@ def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
 
 
 def _graph(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
-    from yolo.apps.export.exporting import export_onnx, export_torchscript
+    from yolo.apps.export.exporting import export_model
 
-    names = ("output", "dynamic_size", "float_input", "fp16", "images")
+    names = ("output", "dynamic_size", "nms", "float_input", "fp16", "conf", "iou", "images")
     options = {name: getattr(arguments, name) for name in names}
     options["image_size_px"] = arguments.image_size
     options["log"] = partial(print, file=sys.stderr)  # standard output is for the files' names
-    if arguments.format == "torchscript":
-        return [export_torchscript(checkpoint, **options)]
-    suppression = {name: getattr(arguments, name) for name in ("nms", "conf", "iou")}
-    return [export_onnx(checkpoint, **options, **suppression)]
+    return [export_model(checkpoint, f".{arguments.format}", **options)]
 
 
 FORMATS: dict[str, Callable[[Path, argparse.Namespace], list[Path]]] = {

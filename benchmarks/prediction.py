@@ -12,8 +12,7 @@ from torch import Tensor
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.timing import take_turns
 from benchmarks.training import CLASSES, make_contiguous, random_batch
-from yolo.apps.export.graph import ExportGraph
-from yolo.apps.export.onnx import trace, write_onnx
+from yolo.apps.export.graph import ExportGraph, trace_onnx, write_onnx
 from yolo.apps.predict.predictor import TrainedNetwork
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.detection.postprocess import Postprocess
@@ -109,7 +108,7 @@ def _export(config: Config, detector: Detector, size_px: int, folder: Path) -> E
         nms=False,
     )
     graph = ExportGraph(detector, build_coder(config), half=False)
-    write_onnx(folder / "model.onnx", trace(graph, metadata), metadata)
+    write_onnx(folder / "model.onnx", trace_onnx(graph, metadata), metadata)
     return ExportedModel.open(folder / "model.onnx")
 
 

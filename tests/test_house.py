@@ -239,7 +239,7 @@ FORBIDDEN = [
     ("yolo/data/loader.py", "def f():\n    from yolo.models.neck import Neck", broken_import_rules),
     ("yolo/darknet/weights.py", "from yolo.models.neck import Neck", broken_import_rules),
     ("yolo/train/log.py", "from yolo.apps.report import page", broken_import_rules),
-    ("yolo/apps/export/onnx.py", "from yolo.apps.demo import page", broken_import_rules),
+    ("yolo/apps/export/graph.py", "from yolo.apps.demo import page", broken_import_rules),
     ("yolo/detection/nms.py", "from yolo.config.schema import Config", broken_import_rules),
     ("yolo/train/trainer.py", "import main", broken_import_rules),
     ("yolo/config/load.py", "from yolo.files import atomic_write", broken_import_rules),

@@ -83,22 +83,14 @@ class Classifier(nn.Module):
 
 
 def list_encoder(encoder: Encoder) -> LayerList:
-    """An encoder's layers in Darknet's order.
-
-    Raises:
-        UserError: it is not made of Darknet's layers.
-    """
+    """An encoder's layers in Darknet's order; a ``UserError`` where Darknet has no such layers."""
     layers = LayerList()
     _method(encoder, "list_layers", "encoder")(layers)
     return layers
 
 
 def list_detector(detector: Detector) -> LayerList:
-    """A detector's layers in Darknet's order, where each level's head follows its part of the neck.
-
-    Raises:
-        UserError: a part is not made of Darknet's layers.
-    """
+    """A detector's in the same way, where each level's head follows its part of the neck."""
     list_layers = _method(detector.encoder, "list_layers", "encoder")
     list_levels = _method(detector.neck, "list_levels", "neck")
     list_level = _method(detector.head, "list_level", "head")

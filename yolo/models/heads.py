@@ -57,16 +57,11 @@ class YOLOv2Head(nn.Module):
 
 
 class YOLOv3Head(nn.Module):
-    """Independent outputs (sections 2.1 to 2.3 of the paper), one per scale.
+    """Independent outputs (sections 2.1 to 2.3 of the paper), one per scale, fine to coarse.
 
-    YOLOv3 and YOLOv3-SPP have three, YOLOv3-tiny has two.
-
-    Args:
-        in_channels: of the neck's maps, fine to coarse.
-        hidden_channels: of the 3x3 convolution at each scale.
-        strides_px: pixels per cell; they name the scales, ``stride8`` and so on.
-        anchors_per_cell: A; the paper's 3.
-        classes: K.
+    YOLOv3 and YOLOv3-SPP have three scales, YOLOv3-tiny has two, with 3 anchors each in the papers.
+    ``strides_px`` name them, ``stride8`` and so on; ``hidden_channels`` are those of the 3x3
+    convolution at each.
     """
 
     def __init__(
@@ -142,9 +137,7 @@ def _by_anchor(channels: Tensor, anchors: int) -> Tensor:
 
 
 class YOLOv1Head(nn.Module):
-    """The layers after the last convolution (section 2.1): linear numbers, S x S cells.
-
-    Every number depends on the whole image, so the head works for S x S cells alone.
+    """The layers after the last convolution (section 2.1): each number sees the whole image.
 
     The last layer's rows stand in Darknet's order, so its weights are Darknet's by a plain copy:
     the classes of all cells (S, S, K), the confidences of all boxes (S, S, n), then all boxes
@@ -158,10 +151,8 @@ class YOLOv1Head(nn.Module):
     Darknet starts the last layer uniform within sqrt(2 / fan-in), its biases at 0.
 
     Args:
-        in_channels: of the neck's one map.
         cells: S.
         boxes: n, boxes per cell; 2 in the paper, 3 in Darknet's cfg.
-        classes: K.
         end: before the last layer, Darknet's locally connected one (``yolov1.cfg``), or the fully
             connected one of the paper's figure 3.
         dropout: share of the numbers that training leaves out before the last layer.
@@ -203,9 +194,6 @@ class YOLOv1Head(nn.Module):
         """One map (B, C, S, S) -> one raw map (B, S, S, n * 5 + K).
 
         Of each cell x, y, w, h and confidence of one box after the other, then the classes.
-
-        Raises:
-            UserError: the map has another size than the head was built for.
         """
         (x,) = maps
         height, width = x.shape[2:]
@@ -241,12 +229,7 @@ class LocallyConnected(nn.Module):
 
     Weights start uniform within sqrt(2 / fan-in) / S. Darknet fills the first place alone, without
     the S, and leaves the others at 0: here they share what that one has, so that the sum of squares
-    over the map starts the same.
-
-    Args:
-        in_channels, out_channels: of the map and of the result.
-        cells: S, height and width of the map.
-        kernel_size: k, odd.
+    over the map starts the same. The map has S = ``cells`` rows and columns, k is odd.
     """
 
     def __init__(

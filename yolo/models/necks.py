@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -37,11 +38,7 @@ class Neck(nn.Module):
 
 
 def _width_factor(width: NeckWidth, encoder_channels: int, paper_channels: int = 512) -> float:
-    """The factor on the paper's channels.
-
-    ``scaled`` compares one map of the encoder with that of the paper's encoder: at stride 16
-    Darknet-19 and Darknet-53 both have 512 channels.
-    """
+    """``scaled`` compares a map with the paper's: Darknet-19 and -53 have 512 at stride 16."""
     if width == "paper":
         return 1.0
     return encoder_channels / paper_channels if width == "scaled" else float(width)
@@ -61,19 +58,13 @@ class YOLOv1Neck(Neck):
         factor = _width_factor(width, in_channels[2], paper_channels=1024)
         channels = scale_channels(1024, factor, at_least=32)
         self.out_channels = (channels,)
+        strides = zip((in_channels[2], channels, channels, channels), (1, 2, 1, 1), strict=True)
         self.convs = nn.Sequential(
-            ConvBlock(in_channels[2], channels, kernel_size=3),
-            ConvBlock(channels, channels, kernel_size=3, stride=2),
-            ConvBlock(channels, channels, kernel_size=3),
-            ConvBlock(channels, channels, kernel_size=3),
+            *(ConvBlock(before, channels, kernel_size=3, stride=s) for before, s in strides)
         )
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor]:
-        """The encoder's maps -> one map (B, C, S / 64, S / 64).
-
-        Raises:
-            UserError: S is no multiple of 64; the cells would not cover it evenly.
-        """
+        """The encoder's maps -> one map (B, C, S / 64, S / 64); S is a multiple of 64."""
         height, width = maps[2].shape[2:]
         if height % 2 or width % 2:
             raise UserError(
@@ -257,14 +248,9 @@ class YOLOv3TinyNeck(Neck):
 
 def _five_convs(in_channels: int, out_channels: int) -> nn.Sequential:
     """1x1 and 3x3 in turns: the 1x1 gather what the 3x3 spread over twice the channels."""
-    wide = 2 * out_channels
-    return nn.Sequential(
-        ConvBlock(in_channels, out_channels, kernel_size=1),
-        ConvBlock(out_channels, wide, kernel_size=3),
-        ConvBlock(wide, out_channels, kernel_size=1),
-        ConvBlock(out_channels, wide, kernel_size=3),
-        ConvBlock(wide, out_channels, kernel_size=1),
-    )
+    channels = (in_channels, *[out_channels, 2 * out_channels] * 2, out_channels)
+    sizes = zip(pairwise(channels), (1, 3, 1, 3, 1), strict=True)
+    return nn.Sequential(*(ConvBlock(*io, kernel_size=size) for io, size in sizes))
 
 
 class _Up(nn.Sequential):

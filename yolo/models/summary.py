@@ -110,7 +110,6 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
     del output  # kept so far: the graph holds the storages that ``stored`` tells apart by address
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     parameters = list(model.parameters())
-    running = ("running_mean", "running_var")
     return Summary(
         rows=tuple(
             Row(name, layer, tuple(before.shape[1:]), tuple(after.shape[1:]), multiply_adds)
@@ -119,7 +118,7 @@ def dry_run(model: nn.Module, image_size_px: int) -> Summary:
         ),
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        statistics=sum(t.numel() for name, t in tensors.items() if name.endswith(running)),
+        statistics=sum(t.numel() for name, t in tensors.items() if "running_" in name),
         weight_bytes=sum(t.nbytes for t in tensors.values()),
         trainable_bytes=sum(p.nbytes for p in parameters if p.requires_grad),
         activation_bytes=sum(stored.values()) // BATCH,

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from tests.detectors import make_config, save_detector
-from yolo.apps.export import onnx as onnx_files
+from yolo.apps.export import graph as graphs
 from yolo.apps.export.check import check_batches
-from yolo.apps.export.exporting import export_onnx, export_torchscript
+from yolo.apps.export.exporting import export_model
 from yolo.config import REPOSITORY_ROOT, config_from_dict
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, need
@@ -103,7 +103,7 @@ MORE_ONNX = [
 def test_onnx_passes_the_gate(neck, options, evaluation, tmp_path):
     path = write_checkpoint(tmp_path, neck, **evaluation)
     lines = []
-    file = export_onnx(path, log=lines.append, **options)
+    file = export_model(path, ".onnx", log=lines.append, **options)
     assert sorted(tmp_path.iterdir()) == [file, path] == [tmp_path / "best.onnx", path]
     exported = ExportedModel.open(file)
     metadata = exported.metadata
@@ -149,14 +149,14 @@ def check_standard(path, metadata):
 @pytest.mark.parametrize("encoder", ["mobilenet_v3_small", "resnet18", "darknet19"])
 def test_every_kind_of_encoder_passes_the_gate(encoder, tmp_path):
     path = write_checkpoint(tmp_path, "yolov3", encoder=encoder)
-    check_other_images(path, ExportedModel.open(export_onnx(path, nms=True)), SIZE_PX)
+    check_other_images(path, ExportedModel.open(export_model(path, ".onnx", nms=True)), SIZE_PX)
 
 
 @pytest.mark.parametrize("neck", ["yolov3", "yolov3_spp", "yolov3_tiny", "yolov2", "yolov1"])
 def test_torchscript_passes_the_gate(neck, tmp_path):
     path = write_checkpoint(tmp_path, neck)
     dynamic = neck != "yolov1"
-    file = export_torchscript(path, dynamic_size=dynamic)
+    file = export_model(path, ".torchscript", dynamic_size=dynamic)
     exported = ExportedModel.open(file)
     assert exported.metadata.generation == load(path)[3].model.head.type
     size_px = exported.metadata.image_size_px
@@ -165,8 +165,9 @@ def test_torchscript_passes_the_gate(neck, tmp_path):
 
 def test_torchscript_in_fp16(tmp_path):
     path = write_checkpoint(tmp_path)
-    file = export_torchscript(path)
-    half = export_torchscript(path, fp16=True, float_input=True, output=tmp_path / "h.torchscript")
+    file = export_model(path, ".torchscript")
+    options = {"fp16": True, "float_input": True, "output": tmp_path / "h.torchscript"}
+    half = export_model(path, ".torchscript", **options)
     assert ExportedModel.open(half).metadata.precision == "fp16"
     assert half.stat().st_size < 0.6 * file.stat().st_size
     check_other_images(path, ExportedModel.open(file), SIZE_PX)
@@ -179,7 +180,7 @@ def traced(tmp_path_factory):
     path = write_checkpoint(folder, max_detections=300)
     graphs = {}
 
-    def trace(graph, metadata, original=onnx_files.trace):
+    def trace(graph, metadata, original=graphs.trace_onnx):
         if metadata.nms not in graphs:
             graphs[metadata.nms] = original(graph, metadata)
         return copy.deepcopy(graphs[metadata.nms])
@@ -190,7 +191,7 @@ def traced(tmp_path_factory):
 @pytest.fixture
 def cached(traced, monkeypatch):
     path, trace = traced
-    monkeypatch.setattr(onnx_files, "trace", trace)
+    monkeypatch.setattr(graphs, "trace_onnx", trace)
     return path
 
 
@@ -211,7 +212,7 @@ def no_sigmoid(model):
 
 
 def break_suppression(change):
-    def broken(model, postprocess, original=onnx_files.add_suppression):
+    def broken(model, postprocess, original=graphs.add_suppression):
         original(model, replace(postprocess, **change))
 
     return broken
@@ -220,13 +221,13 @@ def break_suppression(change):
 def test_a_broken_graph_is_refused_and_leaves_no_file(cached, monkeypatch, capsys):
     for damage in (wrong_weight, no_sigmoid):
 
-        def broken(graph, metadata, damage=damage, original=onnx_files.trace):
+        def broken(graph, metadata, damage=damage, original=graphs.trace_onnx):
             model = original(graph, metadata)
             damage(model)
             return model
 
         with monkeypatch.context() as patch:
-            patch.setattr(onnx_files, "trace", broken)
+            patch.setattr(graphs, "trace_onnx", broken)
             assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1
         error = capsys.readouterr().err
         assert f"{cached}: the export is refused, for it does not find what PyTorch" in error
@@ -247,7 +248,7 @@ def test_a_broken_suppression_is_refused(cached, monkeypatch, capsys):
     ]
     for change, text in changes:
         with monkeypatch.context() as patch:
-            patch.setattr(onnx_files, "add_suppression", break_suppression(change))
+            patch.setattr(graphs, "add_suppression", break_suppression(change))
             assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1, text
         error = capsys.readouterr().err
         assert "the export is refused" in error and text in error

@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.detectors import save_detector
 from yolo.apps.export.check import check_batches
-from yolo.apps.export.exporting import export_onnx, export_torchscript
+from yolo.apps.export.exporting import export_model
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.evaluate.exported import ExportedModel
 from yolo.factory.detector import build_detector
@@ -53,8 +53,10 @@ def test_a_detector_passes_the_gate(path, tmp_path):
     config = load_config(path, ["model.encoder.weights=null", "model.init=null"]).config
     checkpoint = write_checkpoint(tmp_path / "random.pt", config)
     if config.model.head.type == "yolov1":
-        assert ExportedModel.open(export_onnx(checkpoint, nms=True)).metadata.nms
+        assert ExportedModel.open(export_model(checkpoint, ".onnx", nms=True)).metadata.nms
         return
     for size_px in (320, 416):
-        export_onnx(checkpoint, image_size_px=size_px, nms=True, dynamic_size=size_px == 320)
-    export_torchscript(checkpoint, image_size_px=320)
+        export_model(
+            checkpoint, ".onnx", image_size_px=size_px, nms=True, dynamic_size=size_px == 320
+        )
+    export_model(checkpoint, ".torchscript", image_size_px=320)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.apps.predict.checkpoints import CONF, make_predictor, write_checkpoint
-from yolo.apps.export.exporting import export_onnx, export_torchscript
+from yolo.apps.export.exporting import export_model
 from yolo.apps.predict import Predictor
 from yolo.apps.predict.predictor import ExportedNetwork, TrainedNetwork, cast_weights
 from yolo.data.formats.shapes import ShapesDataset
@@ -198,9 +198,9 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
     assert min(len(one.names) for one in expected) > 2
     output = tmp_path / f"model.{kind.split()[0]}"
     if kind == "torchscript":
-        export_torchscript(tiny, output=output, log=print)
+        export_model(tiny, ".torchscript", output=output, log=print)
     else:
-        export_onnx(tiny, output=output, nms="with" in kind, conf=CONF, log=print)
+        export_model(tiny, ".onnx", output=output, nms="with" in kind, conf=CONF, log=print)
     predictor = Predictor.from_checkpoint(output, conf=CONF)
     assert predictor.image_size_px == 96 and predictor.config["model"]["neck"]["type"]
     for one, other in zip(predictor(images()), expected, strict=True):
@@ -214,7 +214,7 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
 
 def test_an_exported_file_for_any_size(tiny, tmp_path):
     path = tmp_path / "any.torchscript"
-    output = export_torchscript(tiny, output=path, dynamic_size=True, log=print)
+    output = export_model(tiny, ".torchscript", output=path, dynamic_size=True, log=print)
     one = Predictor.from_checkpoint(output, conf=CONF, image_size_px=160)
     other = make_predictor(tiny, conf=CONF, image_size_px=160)
     for found, wanted in zip(one(images()), other(images()), strict=True):

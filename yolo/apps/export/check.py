@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import box_iou
 
 from yolo.data.formats.shapes_drawing import draw_scene
@@ -30,19 +30,12 @@ MOST_IMAGES = 16
 
 @dataclass(frozen=True)
 class Bounds:
-    """How far an export may be from PyTorch.
+    """How far an export may be from PyTorch."""
 
-    Attributes:
-        box_px: any coordinate of a box, in pixels; or
-        box_share: of the longer side of the box, where that is more.
-        score: any score.
-        overlap: IoU of two boxes, where the suppression depends on it.
-    """
-
-    box_px: float
-    box_share: float
+    box_px: float  # any coordinate of a box, in pixels; or
+    box_share: float  # of the longer side of the box, where that is more
     score: float
-    overlap: float
+    overlap: float  # IoU of two boxes, where the suppression depends on it
 
 
 BOUNDS: dict[Literal["fp32", "fp16"], Bounds] = {
@@ -55,13 +48,7 @@ networks of three generations that cost up to 0.5 px and 0.004, and a wild one m
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the check found.
-
-    Attributes:
-        images: how many were compared.
-        box_px, score: the largest differences, before the suppression.
-        detections: how many were checked behind it.
-    """
+    """What the check found: largest differences before the suppression, and what it compared."""
 
     images: int
     box_px: float
@@ -73,30 +60,12 @@ class Disagreement(Exception):
     """What an export finds is not what PyTorch finds; the text names the first difference."""
 
 
-class Reference(nn.Module):
-    """The detector as it was trained: not fused, float32, on the CPU."""
-
-    def __init__(self, detector: nn.Module, coder: nn.Module) -> None:
-        super().__init__()
-        self.detector, self.coder = detector, coder
-        self.eval()
-
-    @torch.inference_mode()
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K)."""
-        return self.coder(self.detector(images))
-
-
 def check_batches(folder: Path | None, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Batches of 1 and of up to 4 images at each size; the first is an empty scene.
+    """Batches uint8 (B, 3, H, W) of 1 and of up to 4 images at each size; the first is empty.
 
     Args:
         folder: of images; None draws some of the embedded data set's.
-        sizes_hw: height and width in pixels. Images are letterboxed into a square that holds them
-            and cut.
-
-    Returns:
-        uint8 (B, 3, H, W) each.
+        sizes_hw: in pixels. Images are letterboxed into a square that holds them and cut.
 
     Raises:
         UserError: the folder has no images, or one cannot be read.
@@ -126,6 +95,7 @@ def _read(folder: Path) -> list[np.ndarray]:
     return [decode_image(path) for path in paths[:MOST_IMAGES]]
 
 
+@torch.inference_mode()
 def check_export(
     batches: Sequence[Tensor],
     *,
@@ -135,18 +105,15 @@ def check_export(
     postprocess: Postprocess,
     bounds: Bounds,
 ) -> Agreement:
-    """Compare an export with PyTorch on batches of images.
+    """Compare an export with PyTorch on batches of images, uint8 (B, 3, H, W) each.
 
     Before the suppression every box and every score has to be within ``bounds`` of PyTorch's.
     Behind it, the detections have to be what ``postprocess`` makes of the export's own boxes and
     scores, see ``check_suppression``.
 
     Args:
-        batches: uint8 (B, 3, H, W) each.
         reference: PyTorch's.
         decode, detect: the export's, before and behind the suppression.
-        postprocess: the suppression.
-        bounds: what may differ.
 
     Raises:
         Disagreement: they differ by more.
@@ -173,8 +140,8 @@ def check_export(
 def _compare_boxes(expected: Tensor, found: Tensor, bounds: Bounds) -> float:
     difference = _differences(expected, found, "boxes").amax(dim=-1)  # (B, N)
     excess = difference / _box_tolerance(expected, bounds)
-    if len(excess.flatten()) and excess.max() > 1:
-        worst = int(excess.argmax())
+    worst = int(excess.argmax())
+    if excess.flatten()[worst] > 1:
         raise Disagreement(
             f"a box is {difference.flatten()[worst]:.3g} px off: "
             f"{_text(found.flatten(0, 1)[worst])} instead of "
@@ -227,7 +194,6 @@ def check_suppression(
     Args:
         image: its index, for errors.
         boxes, scores: (N, 4) and (N, K).
-        found: the detections.
 
     Raises:
         Disagreement: they are not; the sentence names one that is too much, or one that is missing.

@@ -27,21 +27,13 @@ def export_darknet(
 ) -> list[Path]:
     """Write a checkpoint's detector as ``<stem>.cfg``, ``<stem>.weights`` and ``<stem>.names``.
 
-    Either all three are written or none is touched.
+    Either all three are written or none is touched. Returns their paths.
 
     Args:
-        checkpoint_path: the checkpoint; its averaged weights are taken if it has some.
-        stem: where to, without ending; None for the checkpoint's own name beside it.
+        stem: None for the checkpoint's own name beside it.
         image_size_px: of the cfg; None for the training's.
         thresh: scores up to it become 0 in OpenCV; None means 0.2 in YOLOv3, which is OpenCV's own,
             and in YOLOv2 the loss's ``ignore_threshold``, which Darknet reads there in training.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: the checkpoint cannot be read, Darknet cannot express its model, or the files
-            cannot be written.
     """
     trained = load_trained_detector(checkpoint_path)
     config, checkpoint = trained.config, trained.checkpoint
@@ -52,17 +44,22 @@ def export_darknet(
     except UserError as error:
         raise UserError(f"{checkpoint_path}: {error}") from error
     size_px = image_size_px or config.data.image_size
-    text = cfg_text(layers, image_size_px=size_px, anchors_px=anchors_px(config), detection=options)
+    cfg = cfg_text(layers, image_size_px=size_px, anchors_px=anchors_px(config), detection=options)
     names = "".join(f"{name}\n" for name in checkpoint["class_names"])
     seen = checkpoint["progress"]["step"] * config.training.batch_size
     stem = stem or checkpoint_path.with_suffix("")
-    return _write_all(
-        {
-            Path(f"{stem}.cfg"): lambda path: path.write_text(text, encoding="utf-8"),
-            Path(f"{stem}.weights"): lambda path: write_weights(path, layers, seen=seen),
-            Path(f"{stem}.names"): lambda path: path.write_text(names, encoding="utf-8"),
-        }
-    )
+    files: dict[Path, Callable[[Path], object]] = {
+        Path(f"{stem}.cfg"): lambda path: path.write_text(cfg, encoding="utf-8"),
+        Path(f"{stem}.weights"): lambda path: write_weights(path, layers, seen=seen),
+        Path(f"{stem}.names"): lambda path: path.write_text(names, encoding="utf-8"),
+    }
+    try:
+        with ExitStack() as stack:  # all under temporary names, then all renamed
+            for path, write in files.items():
+                write(stack.enter_context(atomic_path(path)))
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+    return list(files)
 
 
 def _check_preprocessing(normalise: Normalise) -> None:
@@ -85,7 +82,6 @@ def _detection_options(config: Config, thresh: float | None) -> Options:
         UserError: the classes are exclusive in YOLOv3.
     """
     loss = config.loss
-    threshold = {} if thresh is None else {"thresh": thresh}
     if isinstance(loss, YOLOv3LossConfig):
         if loss.class_loss == "cross_entropy":
             raise UserError(
@@ -93,7 +89,7 @@ def _detection_options(config: Config, thresh: float | None) -> Options:
                 "and Darknet's [yolo] layers know independent classes only (bce)"
             )
         training = {"jitter": 0.3, "ignore_thresh": loss.ignore_threshold, "truth_thresh": 1}
-        return {**training, "random": 1, **threshold}
+        return {**training, "random": 1, **({} if thresh is None else {"thresh": thresh})}
     assert isinstance(loss, YOLOv2LossConfig)
     return {
         "bias_match": 1,
@@ -104,19 +100,6 @@ def _detection_options(config: Config, thresh: float | None) -> Options:
         "class_scale": loss.class_scale,
         "coord_scale": loss.coord_scale,
         "absolute": 1,
-        "thresh": loss.ignore_threshold,
+        "thresh": loss.ignore_threshold if thresh is None else thresh,
         "random": 1,
-        **threshold,
     }
-
-
-def _write_all(files: dict[Path, Callable[[Path], object]]) -> list[Path]:
-    """Write every file under a temporary name, then rename them all."""
-    path = Path()
-    try:
-        with ExitStack() as stack:
-            for path, write in files.items():
-                write(stack.enter_context(atomic_path(path)))
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
-    return list(files)

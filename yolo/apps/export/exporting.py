@@ -7,16 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolo.apps.export import onnx
-from yolo.apps.export.check import (
-    BOUNDS,
-    Agreement,
-    Disagreement,
-    Reference,
-    check_batches,
-    check_export,
-)
-from yolo.apps.export.graph import ExportGraph, write_torchscript
+from torch import nn
+
+from yolo.apps.export import graph as graphs
+from yolo.apps.export.check import BOUNDS, Agreement, Disagreement, check_batches, check_export
 from yolo.config import Config
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
@@ -26,9 +20,6 @@ from yolo.files import atomic_path
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector
 from yolo.train.checkpoint import load_checkpoint
-
-Log = Callable[[str], None]
-"""Prints lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +46,9 @@ def load_trained_detector(path: Path) -> Trained:
     return Trained(path=path, checkpoint=checkpoint, config=config, detector=detector)
 
 
-def export_onnx(
+def export_model(
     checkpoint_path: Path,
+    suffix: str,
     *,
     output: Path | None = None,
     image_size_px: int | None = None,
@@ -67,69 +59,39 @@ def export_onnx(
     conf: float | None = None,
     iou: float | None = None,
     images: Path | None = None,
-    log: Log = print,
+    log: Callable[[str], None] = print,
 ) -> Path:
-    """Write a checkpoint's detector as an ONNX file, or refuse to. Returns its path.
+    """Write a checkpoint's detector as a file with the suffix, or refuse to. Returns its path.
 
-    The input ``images`` is (B, 3, H, W), RGB, letterboxed with the colour of the metadata. The
-    outputs are ``boxes`` float32 (B, N, 4), xyxy in pixels of the input, and ``scores`` float32
-    (B, N, K); with ``nms`` those of ``add_suppression``. The file appears under its name only
-    once ONNX Runtime found with it what PyTorch finds without it: see ``check_export``.
-
-    Args:
-        output: where to; None for the checkpoint's name with ``.onnx``.
-        image_size_px: side of the input; None for the training's.
-        dynamic_size: take any height and width that are multiples of 32.
-        nms: put the suppression inside.
-        float_input: images are float32, 0..255, instead of uint8.
-        fp16: convolutions in float16.
-        conf, iou: of the suppression; None for those of the checkpoint's evaluation.
-        images: a folder of images for the check; None draws some.
-        log: prints lines.
-
-    Raises:
-        UserError: the checkpoint or an image cannot be read, a package is missing, the model does
-            not allow what was asked for, or the file does not find what PyTorch finds.
+    The suffix is ``.onnx`` or ``.torchscript``. The input ``images`` is (B, 3, H, W), RGB,
+    letterboxed with the colour of the metadata. The outputs are ``boxes`` float32 (B, N, 4), xyxy
+    in pixels of the input, and ``scores`` float32 (B, N, K); with ``nms``, which only ONNX can
+    have, those of ``add_suppression``. The file appears at ``output`` (None: beside the checkpoint)
+    once it finds in the folder ``images`` (None: in drawn ones) what PyTorch finds, see
+    ``check_export``. ``image_size_px``, ``conf`` and ``iou`` are None for the training's; the other
+    options are those of ``ExportMetadata``.
     """
+    assert suffix == ".onnx" or not nms
     trained = load_trained_detector(checkpoint_path)
-    metadata = _metadata(trained, image_size_px, dynamic_size, float_input, fp16)
+    metadata = _metadata(trained, image_size_px, dynamic_size)
     metadata = replace(
         metadata,
+        precision="fp16" if fp16 else "fp32",
         nms=nms,
+        float_input=float_input,
         conf=metadata.conf if conf is None else conf,
         iou=metadata.iou if iou is None else iou,
     )
-    return _export(trained, metadata, ".onnx", output, images, log)
+    path = output or checkpoint_path.with_suffix(suffix)
+    if path.suffix != suffix:
+        raise UserError(f"--output {path}: must end in {suffix}")
+    agreement = _write_checked(trained, metadata, path, images)
+    log(_summary(path, metadata, agreement))
+    return path
 
 
-def export_torchscript(
-    checkpoint_path: Path,
-    *,
-    output: Path | None = None,
-    image_size_px: int | None = None,
-    dynamic_size: bool = False,
-    float_input: bool = False,
-    fp16: bool = False,
-    images: Path | None = None,
-    log: Log = print,
-) -> Path:
-    """Write a checkpoint's detector as a TorchScript file, or refuse to.
-
-    Like ``export_onnx``, with the same input and outputs and the same check; without suppression.
-    """
-    trained = load_trained_detector(checkpoint_path)
-    metadata = _metadata(trained, image_size_px, dynamic_size, float_input, fp16)
-    return _export(trained, metadata, ".torchscript", output, images, log)
-
-
-def _metadata(
-    trained: Trained, image_size_px: int | None, dynamic_size: bool, float_input: bool, fp16: bool
-) -> ExportMetadata:
-    """Of a file without suppression.
-
-    Raises:
-        UserError: a YOLOv1 is asked for another size than its own.
-    """
+def _metadata(trained: Trained, image_size_px: int | None, dynamic_size: bool) -> ExportMetadata:
+    """Of a file without suppression, in fp32, that takes uint8."""
     config, evaluation = trained.config, trained.config.evaluation
     size_px = image_size_px or config.data.image_size
     advice = "; leave out --dynamic-size and --image-size"
@@ -147,40 +109,31 @@ def _metadata(
         generation=config.model.head.type,
         config=dict(trained.checkpoint["config"]),
         step=trained.checkpoint["progress"]["step"],
-        precision="fp16" if fp16 else "fp32",
+        precision="fp32",
         dynamic_size=dynamic_size,
         nms=False,
-        float_input=float_input,
+        float_input=False,
     )
 
 
-def _export(
-    trained: Trained,
-    metadata: ExportMetadata,
-    suffix: str,
-    output: Path | None,
-    images: Path | None,
-    log: Log,
-) -> Path:
+def _write_checked(
+    trained: Trained, metadata: ExportMetadata, path: Path, images: Path | None
+) -> Agreement:
     """Write a file under a temporary name, check it, and rename it."""
-    path = output or trained.path.with_suffix(suffix)
-    if path.suffix != suffix:
-        raise UserError(f"--output {path}: must end in {suffix}")
     if not path.parent.is_dir():
         raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
-    size_px = metadata.image_size_px
+    size_px, half = metadata.image_size_px, metadata.precision == "fp16"
     # where other sizes are promised, a larger one that is no square too
     others = [(size_px + 32, size_px + 96)] if metadata.dynamic_size else []
     batches = check_batches(images, [(size_px, size_px), *others])
     coder = build_coder(trained.config).eval()
-    half = metadata.precision == "fp16"
     try:
         with atomic_path(path) as temporary:
-            graph = ExportGraph(trained.detector, coder, half=half)
+            graph = graphs.ExportGraph(trained.detector, coder, half=half)
             before, after = _write(temporary, graph, metadata)
-            agreement = check_export(
+            return check_export(
                 batches,
-                reference=Reference(trained.detector, coder),
+                reference=nn.Sequential(trained.detector, coder),
                 decode=before,
                 detect=after.detect,
                 postprocess=metadata.postprocess(),
@@ -194,25 +147,22 @@ def _export(
         ) from error
     except OSError as error:
         raise cannot_be_written(path, error) from error
-    log(_summary(path, metadata, agreement))
-    return path
 
 
 def _write(
-    path: Path, graph: ExportGraph, metadata: ExportMetadata
+    path: Path, graph: graphs.ExportGraph, metadata: ExportMetadata
 ) -> tuple[ExportedModel, ExportedModel]:
     """Write a file of either kind. Returns it opened, before its suppression and as it is."""
     if path.suffix == ".torchscript":
-        write_torchscript(path, graph, metadata)
-        model = ExportedModel.open(path)
-        return model, model
-    proto = onnx.trace(graph, metadata)
-    onnx.write_onnx(path, proto, replace(metadata, nms=False))
+        graphs.write_torchscript(path, graph, metadata)
+    else:
+        model = graphs.trace_onnx(graph, metadata)
+        graphs.write_onnx(path, model, replace(metadata, nms=False))
     before = ExportedModel.open(path)
     if not metadata.nms:
         return before, before
-    onnx.add_suppression(proto, metadata.postprocess())
-    onnx.write_onnx(path, proto, metadata)
+    graphs.add_suppression(model, metadata.postprocess())
+    graphs.write_onnx(path, model, metadata)
     return before, ExportedModel.open(path)
 
 
@@ -226,7 +176,7 @@ def _summary(path: Path, metadata: ExportMetadata, agreement: Agreement) -> str:
     size = f"{metadata.image_size_px} px" + (" and other sizes" if metadata.dynamic_size else "")
     return (
         f"{path.name}: {metadata.generation}, {metadata.precision}, {size}; "
-        f"on {agreement.images} images boxes differ from PyTorch's "
-        f"by at most {agreement.box_px:.2g} px and scores by "
-        f"{agreement.score:.2g}; {agreement.detections} detections agree"
+        f"on {agreement.images} images boxes differ from PyTorch's by at most "
+        f"{agreement.box_px:.2g} px and scores by {agreement.score:.2g}; "
+        f"{agreement.detections} detections agree"
     )
