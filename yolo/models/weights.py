@@ -72,10 +72,9 @@ def report_filled(model: nn.Module, source: str, filled: Collection[str]) -> Loa
 
 
 def tensors_by_layer(model: nn.Module) -> dict[str, list[str]]:
-    """Names of parameters and buffers by the layer they belong to, in the model's order.
+    """Names of parameters and buffers by their layer, as the summary counts layers, in order.
 
-    Layers are those of the summary: a convolution with its batch norm is one. What has no
-    parameters is none.
+    A convolution with its batch norm is one; what has no parameters is none.
     """
     blocks = {name for name, module in model.named_modules() if is_conv_block(module)}
 
@@ -92,11 +91,10 @@ def tensors_by_layer(model: nn.Module) -> dict[str, list[str]]:
 
 
 def fill_matching(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Fill every layer whose tensors are all there under their names and in their shapes.
+    """Fill every layer whose tensors are all there by name and shape. Returns their names.
 
     A layer is filled as a whole or not at all: a bias of the right length beside a weight of
-    another shape would belong to something else. Returns the names of the filled layers, in the
-    model's order.
+    another shape would belong to something else.
     """
     fitting = _fitting(tensors, model.state_dict())
     filled = {
@@ -114,23 +112,19 @@ def fill_encoder(encoder: Encoder, tensors: Mapping[str, Tensor], *, source: str
 
     The tensors may be those of the encoder alone, of a whole detector or classifier
     (``encoder.*``), or torchvision's for the same network, with or without its classifier. What
-    there is beyond the encoder is left aside; ``source`` is where they come from, for the error.
-
-    Raises:
-        UserError: a tensor of the encoder is missing or has another shape.
+    there is beyond the encoder is left aside; what is missing is a ``UserError`` on ``source``.
     """
     state, prefix = encoder.state_dict(), "encoder."
     within = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     features = {f"features.{name}": t for name, t in tensors.items()}
     best = max((_fitting(named, state) for named in (tensors, within, features)), key=len)
     needed = [name for name in state if not name.endswith(COUNTER)]
-    missing = [name for name in needed if name not in best]
-    if missing:
-        first = missing[0]
+    if missing := [name for name in needed if name not in best]:
         raise UserError(
             f"{source}: {len(needed) - len(missing)} of the encoder's {len(needed)} tensors match "
-            f"by name and shape, the first that does not is {first} {tuple(state[first].shape)}; "
-            f"use weights of the same encoder and width, or start from random weights (null)."
+            f"by name and shape, the first that does not is {missing[0]} "
+            f"{tuple(state[missing[0]].shape)}; use weights of the same encoder and width, or "
+            f"start from random weights (null)."
         )
     encoder.load_state_dict(best, strict=False)
 
@@ -145,12 +139,11 @@ def load_plain(path: Path) -> Any:
 
     Raises:
         Exception: of any kind, for what the unpickler raises on foreign bytes is anyone's guess.
-            ValueError: the file holds compressed data, which ``torch.save`` never writes, and of
-            which a kilobyte can stand for a gigabyte.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                # torch.save never compresses, and a kilobyte could stand for a gigabyte
                 raise ValueError("its data are compressed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of other pickle protocols: it reads or fails
@@ -171,10 +164,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = evaluated_tensors(content)
     entries = content.items() if isinstance(content, Mapping) else ()
-    tensors = {name: value for name, value in entries if isinstance(value, Tensor)}
-    if not tensors:
-        raise not_tensors
-    return tensors
+    if tensors := {name: value for name, value in entries if isinstance(value, Tensor)}:
+        return tensors
+    raise not_tensors
 
 
 def evaluated_tensors(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -178,12 +178,12 @@ def traced(tmp_path_factory):
     """A checkpoint, and its graph, which takes seconds to trace, again and again."""
     folder = tmp_path_factory.mktemp("traced")
     path = write_checkpoint(folder, max_detections=300)
-    graphs = {}
+    known = {}
 
     def trace(graph, metadata, original=graphs.trace_onnx):
-        if metadata.nms not in graphs:
-            graphs[metadata.nms] = original(graph, metadata)
-        return copy.deepcopy(graphs[metadata.nms])
+        if metadata.nms not in known:
+            known[metadata.nms] = original(graph, metadata)
+        return copy.deepcopy(known[metadata.nms])
 
     return path, trace
 

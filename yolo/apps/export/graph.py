@@ -119,9 +119,10 @@ def trace_onnx(graph: ExportGraph, metadata: ExportMetadata) -> Any:
             verbose=False,
         )
     assert program is not None
+    model = program.model_proto
     if metadata.dynamic_size:
-        _name_dimensions(program.model_proto)
-    return program.model_proto
+        _name_dimensions(model)
+    return model
 
 
 def _name_dimensions(model: Any) -> None:
