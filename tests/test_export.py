@@ -128,17 +128,22 @@ def test_nothing_is_left_of_a_failure(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "argv",
     [
-        [],
-        ["best.pt"],
-        ["best.pt", "--format", "coreml"],
-        ["best.pt", "--format", "darknet", "--image-size", "100"],
-        ["best.pt", "--format", "darknet", "--thresh", "2"],
-        ["best.pt", "--format", "darknet", "--output", "/nowhere/at/all"],
+        "",
+        "best.pt",
+        "best.pt --format coreml",
+        "best.pt --format darknet --image-size 100",
+        "best.pt --format darknet --thresh 2",
+        "best.pt --format darknet --output /nowhere/at/all",
+        "best.pt --format darknet --nms",
+        "best.pt --format torchscript --nms",
+        "best.pt --format onnx --thresh 0.5",
+        "best.pt --format onnx --conf 0.5",
+        "best.pt --format onnx --image-size 100",
     ],
 )
 def test_bad_usage(argv, capsys):
     with pytest.raises(SystemExit) as caught:
-        export.main(argv)
+        export.main(argv.split())
     assert caught.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 

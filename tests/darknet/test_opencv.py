@@ -132,14 +132,18 @@ def decoded(pair: Pair, raw: list[Tensor], size_px: int) -> list[tuple[Tensor, T
     return levels
 
 
-def check_yolov3(pair: Pair, size_px: int) -> None:
+FULL_SIZES = [pytest.param(size, marks=pytest.mark.slow) for size in (416, 608)]
+
+
+@pytest.mark.parametrize("size_px", [96, 160, *FULL_SIZES])
+def test_opencv_finds_the_same_boxes_and_scores(size_px, yolov3):
     image = noise(size_px)
     with torch.inference_mode():
-        ours = decoded(pair, pair.detector(image), size_px)
-    network = pair.network(size_px)
+        ours = decoded(yolov3, yolov3.detector(image), size_px)
+    network = yolov3.network(size_px)
     coarse_to_fine = list(network.getUnconnectedOutLayersNames())
     theirs = opencv_outputs(network, image[0], coarse_to_fine[::-1])
-    assert len(ours) == len(theirs) == len(pair.detector.neck.strides_px)
+    assert len(ours) == len(theirs) == len(yolov3.detector.neck.strides_px)
     for (boxes, scores), rows in zip(ours, theirs, strict=True):
         assert rows.shape == (len(boxes), 5 + CLASSES)
         assert np.abs(boxes.numpy() - rows[:, :4]).max() <= TOLERANCE
@@ -147,40 +151,21 @@ def check_yolov3(pair: Pair, size_px: int) -> None:
         assert scores.std() > 0.02 and boxes.std() > 0.05, "the values vary"
 
 
-@pytest.mark.parametrize("size_px", [96, 160])
-def test_opencv_finds_the_same_boxes_and_scores(size_px, yolov3):
-    check_yolov3(yolov3, size_px)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size_px", [416, 608])
-def test_opencv_finds_the_same_at_full_size(size_px, yolov3):
-    check_yolov3(yolov3, size_px)
-
-
 def test_read_and_written_again_the_file_is_the_same(yolov3):
     assert yolov3.weights.stat().st_size == FILE_BYTES[yolov3.neck]
     file = read_weights(yolov3.weights)
-    before = [tensor.clone() for tensor in all_tensors(yolov3)]
-    forget(yolov3)
+    now = [tensor for conv in yolov3.layers.convolutions for tensor in tensors(conv)]
+    before = [tensor.clone() for tensor in now]
+    with torch.no_grad():
+        for tensor in now:
+            tensor.zero_()
     assert len(fill(yolov3.layers, file.floats)) == len(yolov3.layers.convolutions)
-    for tensor, was in zip(all_tensors(yolov3), before, strict=True):
-        assert torch.equal(tensor, was)
+    assert all(torch.equal(tensor, was) for tensor, was in zip(now, before, strict=True))
     again = yolov3.folder / "again.weights"
     write_weights(again, yolov3.layers, seen=file.seen)
     same = filecmp.cmp(again, yolov3.weights, shallow=False)
     again.unlink()
     assert same
-
-
-def all_tensors(pair: Pair) -> list[Tensor]:
-    return [tensor for conv in pair.layers.convolutions for tensor in tensors(conv)]
-
-
-@torch.no_grad()
-def forget(pair: Pair) -> None:
-    for tensor in all_tensors(pair):
-        tensor.zero_()
 
 
 @pytest.mark.parametrize("size_px", [96, 160])

@@ -290,23 +290,6 @@ def test_yolov1_has_one_size(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--format", "darknet", "--nms"],
-        ["--format", "torchscript", "--nms"],
-        ["--format", "onnx", "--thresh", "0.5"],
-        ["--format", "onnx", "--conf", "0.5"],
-        ["--format", "onnx", "--image-size", "100"],
-    ],
-)
-def test_bad_usage(argv, capsys):
-    with pytest.raises(SystemExit) as caught:
-        export.main(["best.pt", *argv])
-    assert caught.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
 def test_an_output_with_another_ending(tmp_path, capsys):
     path = write_checkpoint(tmp_path)
     argv = [str(path), "--format", "onnx", "--output", str(tmp_path / "a.bin")]
