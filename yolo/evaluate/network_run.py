@@ -14,13 +14,10 @@ from torch import Tensor, nn
 from yolo.boxes import cxcywh_to_xyxy
 from yolo.data.loader import EvaluationBatches
 from yolo.letterbox import Letterbox
-from yolo.records import Batch, Sample, Targets
+from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
-from yolo.train.progress import add_terms, sum_by_name
-
-Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
-"""``accuracy(outputs, targets)``: by name (2,), how many answers are right, of how many."""
+from yolo.train.progress import Accuracy, add_terms, sum_by_name
 
 Decoded = TypeVar("Decoded")
 

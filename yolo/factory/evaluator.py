@@ -14,12 +14,12 @@ from yolo.evaluate.evaluators import ClassificationEvaluator, DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.metrics.metric import Metric, grid_accuracy, top_k
 from yolo.evaluate.metrics.voc import VocMetric
-from yolo.evaluate.network_run import Accuracy, NetworkRun
+from yolo.evaluate.network_run import NetworkRun
 from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import DetectionLoss, build_postprocess
 from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
-from yolo.train.progress import Pictures
+from yolo.train.progress import Accuracy, Pictures
 
 DEFAULT_MONITORS = {"coco": "AP50", "voc": "mAP"}
 

@@ -15,16 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from yolo.records import Batch, Targets
+from yolo.records import Batch
 from yolo.train.distributed import Ranks, in_parallel
 from yolo.train.failures import StepInputs, explain_step
 from yolo.train.optimizers import Freeze
 from yolo.train.precision import Precision
-from yolo.train.progress import add_terms
+from yolo.train.progress import Accuracy, add_terms
 from yolo.train.schedules import Plateau, Schedule
-
-Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
-"""``accuracy(outputs, targets) -> {name: (hits, of)}``, summed over the images of the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yolo.records import Batch, Detections, Sample
+from yolo.records import Batch, Detections, Sample, Targets
 from yolo.train.distributed import Ranks
 
 Number = TypeVar("Number", int, float, np.ndarray, Tensor)
+
+Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
+"""``accuracy(outputs, targets) -> {name: (hits, of)}``, summed over the images of the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

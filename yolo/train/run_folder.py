@@ -145,7 +145,7 @@ class Origin:
 
 
 def newest_whole_checkpoint(folder: Path) -> Origin:
-    """``last.pt``, or where it is damaged (not only unreadable) the best one from before."""
+    """``last.pt``, or ``best.pt`` where that is damaged; one that may not be read is an error."""
     last, best = folder / "last.pt", folder / "best.pt"
     try:
         return Origin(last, load_checkpoint(last), None)
