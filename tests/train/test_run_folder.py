@@ -1,4 +1,3 @@
-import copy
 import json
 import os
 import re
@@ -10,16 +9,13 @@ import pytest
 import torch
 
 from tests.train.toys import quickstart
-from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.config import REPOSITORY_ROOT
 from yolo.errors import UserError
-from yolo.factory.training import describe_origin, with_defaults
 from yolo.train import checkpoint
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 from yolo.train.run_folder import (
     LOCK_NAME,
-    Origin,
     RunLock,
-    check_same_config,
     create_run_folder,
     newest_checkpoint,
     newest_whole_checkpoint,
@@ -113,94 +109,6 @@ def test_a_folder_without_room_for_a_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).mkdir()
     with pytest.raises(UserError, match=r"run\.lock: cannot be written"):
         RunLock(tmp_path)
-
-
-# Going on with a run
-
-RUN = Path("logs/run")
-
-
-@pytest.fixture
-def config():
-    return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml").data
-
-
-def check(before, now):
-    check_same_config(RUN, with_defaults(before), with_defaults(now))
-
-
-def describe(before, config):
-    origin = Origin(RUN / "last.pt", {"config": before, "progress": {"step": 30}}, None)
-    return list(describe_origin(origin, config))
-
-
-def test_what_may_change_and_what_may_not(config):
-    changed = copy.deepcopy(config)
-    changed["training"]["steps"] += 1
-    changed["evaluation"]["both"] = True  # another figure beside those that decide
-    changed["data"]["on_error"] = "skip"  # what stopped on a bad image may go on without it
-    changed["data"]["max_bad_share"] = 0.5
-    check(config, changed)
-    changed["training"]["encoder_learning_rate"] = 1e-5
-    changed["training"]["freeze"] = {"until": "encoder", "batch_norm": "trained"}
-    with pytest.raises(UserError) as error:
-        check(config, changed)
-    message = str(error.value)
-    assert "training.encoder_learning_rate: None -> 1e-05" in message
-    assert "training.freeze.until: None -> encoder" in message and "training.steps:" not in message
-
-
-def test_a_checkpoint_older_than_a_setting_has_its_default(config):
-    old = copy.deepcopy(config)
-    for section, names in {
-        "training": ("freeze", "encoder_learning_rate"),
-        "model": ("init", "preprocessing"),
-        "evaluation": ("metric", "voc_iou"),
-    }.items():
-        for name in names:
-            del old[section][name]
-    check(old, config)
-    changed = copy.deepcopy(config)
-    changed["evaluation"]["voc_iou"] = 0.7
-    with pytest.raises(UserError, match=r"evaluation\.voc_iou: 0\.5 -> 0\.7"):
-        check(old, changed)
-
-
-def test_a_config_of_another_version_is_compared_as_it_stands(config):
-    old = copy.deepcopy(config)
-    old["training"]["forgotten"] = 3
-    with pytest.raises(UserError, match=r"training\.forgotten: 3 -> None"):
-        check(old, config)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "was", "now"),
-    [
-        # half a cosine from the peak at 0 to 1/250000 of it, at 3/4 and at 3/8 of the way
-        ("{type: one_cycle, warm_share: 0.0}", "1.46e-01", "6.91e-01"),
-        ("{type: linear, end_factor: 0.0}", "2.50e-01", "6.25e-01"),
-    ],
-)
-def test_a_schedule_that_is_stretched_is_described(schedule, was, now):
-    def loaded(steps):
-        overrides = [f"training.steps={steps}", f"training.schedule={schedule}"]
-        overrides += ["training.optimizer.learning_rate=1.0", "data.mosaic={off_for_last: 41}"]
-        return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", overrides)
-
-    before, longer = loaded(41), loaded(81)
-    lines = describe(before.data, longer.config)
-    assert lines[0] == "training.steps: 41 -> 81"
-    assert f"at step 30 the learning rate is {now} where it was to be {was};" in lines[1]
-    assert lines[2:] == ["  data.mosaic ends at step 40 instead of 0"]
-    assert describe(before.data, before.config) == []
-
-
-def test_other_schedules_do_not_depend_on_the_number_of_steps(config):
-    longer = load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", ["training.steps=77"])
-    assert config["training"]["schedule"]["type"] == "cosine_restarts"
-    assert config["data"]["mosaic"] is None
-    (line,) = describe(config, longer.config)
-    assert line.endswith("-> 77")
 
 
 def flip_a_bit(path: Path) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from yolo.config import ConfigError, Resolved, TaskConfig, config_from_dict, resolved_yaml
+from yolo.config import Resolved, TaskConfig, resolved_yaml
 from yolo.errors import UserError
 from yolo.factory.anchors import settle_anchors
 from yolo.factory.data import build_dataset, check_same_classes, naming
-from yolo.factory.learner import Parts, build_learner, build_parts, build_schedule, micro_batch_size
+from yolo.factory.learner import Parts, build_learner, build_parts, micro_batch_size
+from yolo.factory.resume import check_same_config, describe_origin
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.failures import Advice
@@ -25,9 +25,7 @@ from yolo.train.progress import Pictures, Plan, Progress
 from yolo.train.run_folder import (
     Origin,
     RunLock,
-    check_same_config,
     create_run_folder,
-    describe_new_length,
     newest_whole_checkpoint,
     replace_damaged,
     write_config,
@@ -69,8 +67,7 @@ def build_trainer(
         if folder is not None:
             lock = _lock(folder, ranks, undone)
             origin = newest_whole_checkpoint(folder)
-            before = with_defaults(origin.content["config"])
-            check_same_config(folder, before, with_defaults(resolved.data))
+            check_same_config(folder, origin.content["config"], resolved.data)
         builder = _Builder(resolved, ranks, origin, pictures)
         parts = builder.build_parts()
         precision = None if origin is None else Precision(**origin.content["precision"])
@@ -96,14 +93,6 @@ def _lock(folder: Path, ranks: Ranks, undone: ExitStack) -> RunLock | None:
     lock = RunLock(folder)
     undone.callback(lock.release)
     return lock
-
-
-def with_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    """A config with the default of each setting that it lacks, for the setting is younger."""
-    try:
-        return config_from_dict(data).model_dump(mode="json")
-    except ConfigError:  # not one of this version's: the differences show
-        return data
 
 
 @dataclass
@@ -234,17 +223,3 @@ def _build_advice(config: TaskConfig, ranks: Ranks) -> Advice:
             "with --resume, or begin anew with a smaller learning rate or a training.gradient_clip"
         ),
     )
-
-
-def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
-    """What to know of where a run goes on from, in lines for people."""
-    step = origin.content["progress"]["step"]
-
-    def rate(data: Mapping[str, Any]) -> float:
-        config = config_from_dict(dict(data))
-        return config.training.optimizer.learning_rate * build_schedule(config)(step)
-
-    if origin.complaint is not None:
-        yield origin.complaint
-    before = with_defaults(origin.content["config"])
-    yield from describe_new_length(before, config.model_dump(mode="json"), step, rate)

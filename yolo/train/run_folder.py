@@ -8,7 +8,6 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,24 +20,6 @@ LOCK_NAME = "run.lock"
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """From a file system that has none; there, nothing keeps a second run out."""
-
-CHANGEABLE = (
-    "training.steps",
-    "training.patience",
-    "training.checkpoint_every",
-    "training.max_skipped",
-    "evaluation.every",
-    "evaluation.backend",
-    "evaluation.batch_size",
-    "evaluation.per_class",
-    "evaluation.both",
-    "evaluation.pictures",
-    "logging.every",
-    "data.workers",
-    "data.on_error",
-    "data.max_bad_share",
-)
-"""The rest decides the weights, or what the best figure so far is compared with."""
 
 
 def create_run_folder(directory: Path, *, name: str | None, config_name: str) -> Path:
@@ -170,55 +151,3 @@ def replace_damaged(folder: Path, origin: Origin) -> None:
     """
     if origin.complaint is not None:
         link_checkpoint(origin.path, folder / "last.pt")
-
-
-def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with another config, nested dicts both; all differences are listed."""
-    old, new = dict(_leaves(before)), dict(_leaves(now))
-    changed = [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in dict.fromkeys([*old, *new])
-        if old.get(key) != new.get(key) and key not in CHANGEABLE
-    ]
-    if changed:
-        raise UserError(
-            f"{folder}: a resumed run keeps its config, but this differs: {'; '.join(changed)}; "
-            f"only {', '.join(CHANGEABLE)} may change"
-        )
-
-
-def _leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in data.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
-
-
-def describe_new_length(
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    step: int,
-    rate: Callable[[Mapping[str, Any]], float],
-) -> Iterator[str]:
-    """What follows from another ``training.steps`` than the run had, in lines for people.
-
-    The run goes on at ``step``; ``rate`` gives a config's learning rate there.
-    """
-    steps, new_steps = before["training"]["steps"], now["training"]["steps"]
-    if steps == new_steps:
-        return
-    yield f"training.steps: {steps:,} -> {new_steps:,}"
-    schedule = now["training"]["schedule"]["type"]
-    if schedule in ("one_cycle", "linear"):
-        yield (
-            f"  the schedule {schedule} spans all steps and changes with their number: at "
-            f"step {step:,} the learning rate is {rate(now):.2e} where it was to be "
-            f"{rate(before):.2e}; a run with {new_steps:,} steps from the start would have learnt "
-            "otherwise"
-        )
-    for name in ("mosaic", "mixup"):
-        mix = now["data"].get(name)
-        if mix is not None:
-            ends = [max(each - mix["off_for_last"], 0) for each in (steps, new_steps)]
-            yield f"  data.{name} ends at step {ends[1]:,} instead of {ends[0]:,}"

@@ -1,0 +1,94 @@
+"""What may change when a run goes on, and what is said of it."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.errors import UserError
+from yolo.factory.resume import check_same_config, describe_origin
+from yolo.train.run_folder import Origin
+
+RUN = Path("logs/run")
+
+
+def quickstart(*overrides):
+    return load_config(REPOSITORY_ROOT / "configs/quickstart.yaml", overrides)
+
+
+@pytest.fixture
+def config():
+    return quickstart().data
+
+
+@pytest.fixture
+def other(config):
+    return copy.deepcopy(config)
+
+
+def describe(before, config):
+    origin = Origin(RUN / "last.pt", {"config": before, "progress": {"step": 30}}, None)
+    return list(describe_origin(origin, config))
+
+
+def test_what_may_change_and_what_may_not(config, other):
+    other["training"]["steps"] += 1
+    other["evaluation"]["both"] = True  # another figure beside those that decide
+    other["data"]["on_error"] = "skip"  # what stopped on a bad image may go on without it
+    other["data"]["max_bad_share"] = 0.5
+    check_same_config(RUN, config, other)
+    other["training"]["encoder_learning_rate"] = 1e-5
+    other["training"]["freeze"] = {"until": "encoder", "batch_norm": "trained"}
+    with pytest.raises(UserError) as error:
+        check_same_config(RUN, config, other)
+    message = str(error.value)
+    assert "training.encoder_learning_rate: None -> 1e-05" in message
+    assert "training.freeze.until: None -> encoder" in message and "training.steps:" not in message
+
+
+def test_a_checkpoint_older_than_a_setting_has_its_default(config, other):
+    for section, names in {
+        "training": ("freeze", "encoder_learning_rate"),
+        "model": ("init", "preprocessing"),
+        "evaluation": ("metric", "voc_iou"),
+    }.items():
+        for name in names:
+            del other[section][name]
+    check_same_config(RUN, other, config)
+    config["evaluation"]["voc_iou"] = 0.7
+    with pytest.raises(UserError, match=r"evaluation\.voc_iou: 0\.5 -> 0\.7"):
+        check_same_config(RUN, other, config)
+
+
+def test_a_config_of_another_version_is_compared_as_it_stands(config, other):
+    other["training"]["forgotten"] = 3
+    with pytest.raises(UserError, match=r"training\.forgotten: 3 -> None"):
+        check_same_config(RUN, other, config)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "was", "now"),
+    [
+        # half a cosine from the peak at 0 to 1/250000 of it, at 3/4 and at 3/8 of the way
+        ("{type: one_cycle, warm_share: 0.0}", "1.46e-01", "6.91e-01"),
+        ("{type: linear, end_factor: 0.0}", "2.50e-01", "6.25e-01"),
+    ],
+)
+def test_a_schedule_that_is_stretched_is_described(schedule, was, now):
+    overrides = [f"training.schedule={schedule}", "training.optimizer.learning_rate=1.0"]
+    overrides += ["data.mosaic={off_for_last: 41}"]
+    before, longer = (quickstart(*overrides, f"training.steps={steps}") for steps in (41, 81))
+    lines = describe(before.data, longer.config)
+    assert lines[0] == "training.steps: 41 -> 81"
+    assert f"at step 30 the learning rate is {now} where it was to be {was};" in lines[1]
+    assert lines[2:] == ["  data.mosaic ends at step 40 instead of 0"]
+    assert describe(before.data, before.config) == []
+
+
+def test_other_schedules_do_not_depend_on_the_number_of_steps(config):
+    longer = quickstart("training.steps=77")
+    assert config["training"]["schedule"]["type"] == "cosine_restarts"
+    assert config["data"]["mosaic"] is None
+    (line,) = describe(config, longer.config)
+    assert line.endswith("-> 77")

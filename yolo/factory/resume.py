@@ -1,0 +1,85 @@
+"""Going on with a run: which settings may change, and what follows where they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from yolo.config import ConfigError, TaskConfig, config_from_dict
+from yolo.config.load import dotted, leaf_values
+from yolo.errors import UserError
+from yolo.factory.learner import build_schedule
+from yolo.train.run_folder import Origin
+
+CHANGEABLE = (
+    "training.steps",
+    "training.patience",
+    "training.checkpoint_every",
+    "training.max_skipped",
+    "evaluation.every",
+    "evaluation.backend",
+    "evaluation.batch_size",
+    "evaluation.per_class",
+    "evaluation.both",
+    "evaluation.pictures",
+    "logging.every",
+    "data.workers",
+    "data.on_error",
+    "data.max_bad_share",
+)
+"""The rest decides the weights, or what the best figure so far is compared with."""
+
+
+def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with another config; all differences are listed.
+
+    A setting that is younger than the run's config has its default there.
+    """
+    configs = (_with_defaults(before), _with_defaults(now))
+    old, new = ({dotted(key): value for key, value in leaf_values(data)} for data in configs)
+    changed = [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in old | new
+        if old.get(key) != new.get(key) and key not in CHANGEABLE
+    ]
+    if changed:
+        raise UserError(
+            f"{folder}: a resumed run keeps its config, but this differs: {'; '.join(changed)}; "
+            f"only {', '.join(CHANGEABLE)} may change"
+        )
+
+
+def _with_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return config_from_dict(data).model_dump(mode="json")
+    except ConfigError:  # not one of this version's: the differences show
+        return data
+
+
+def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
+    """What to know of where a run goes on from, in lines for people."""
+    if origin.complaint is not None:
+        yield origin.complaint
+    before = origin.content["config"]
+    steps, new_steps = before["training"]["steps"], config.training.steps
+    if steps == new_steps:
+        return
+    yield f"training.steps: {steps:,} -> {new_steps:,}"
+    schedule = config.training.schedule.type
+    if schedule in ("one_cycle", "linear"):  # they span all steps
+        step = origin.content["progress"]["step"]
+        was, now = (
+            each.training.optimizer.learning_rate * build_schedule(each)(step)
+            for each in (config_from_dict(before), config)
+        )
+        yield (
+            f"  the schedule {schedule} spans all steps and changes with their number: at "
+            f"step {step:,} the learning rate is {now:.2e} where it was to be {was:.2e}; a run "
+            f"with {new_steps:,} steps from the start would have learnt otherwise"
+        )
+    for name in ("mosaic", "mixup"):
+        mix = getattr(config.data, name, None)
+        if mix is not None:
+            was_end, end = (max(each - mix.off_for_last, 0) for each in (steps, new_steps))
+            yield f"  data.{name} ends at step {end:,} instead of {was_end:,}"
