@@ -97,17 +97,12 @@ class _CountedBadImages:
             return self._images.load(index)
         except BAD as error:
             known, self._bad[index] = self._bad[index], 1  # another worker may have met it
-            count = bytes(self._bad).count(1)
-            limits = (len(self), self._max_bad_share, error, self._key_prefix)
-            allowed = check_bad_share(count, *limits)
+            bad = bytes(self._bad).count(1)
+            allowed = check_bad_share(bad, len(self), self._max_bad_share, error, self._key_prefix)
             if not known:
-                _log.warning(
-                    "%s; %s takes its place (bad image %s of at most %s)",
-                    str(error).rstrip("."),
-                    self._substitute,
-                    f"{count:,}",
-                    f"{allowed:,}",
-                )
+                reason, counts = str(error).rstrip("."), f"{bad:,} of at most {allowed:,}"
+                message = "%s; %s takes its place (bad image %s)"
+                _log.warning(message, reason, self._substitute, counts)
             return None
 
 

@@ -138,13 +138,9 @@ class DiskCache(ImageCache):
             if self._is_closed.value:
                 return
             self._is_closed.value = True
-        _log.warning(
-            "%s: no more images are kept in %s, for %s; those missing there are decoded each time, "
-            "and it may be deleted to make room",
-            self._setting,
-            self._root,
-            reason,
-        )
+        advice = "those missing there are decoded each time, and it may be deleted to make room"
+        message = f"%s: no more images are kept in %s, for %s; {advice}"
+        _log.warning(message, self._setting, self._root, reason)
 
 
 def _header(key: bytes, shape: Sequence[int], pixels: memoryview) -> bytes:

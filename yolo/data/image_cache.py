@@ -108,10 +108,8 @@ def shrunk_hw(size_hw: tuple[int, ...], side_px: int) -> tuple[int, int]:
 def _scaled(sample: Sample, image: np.ndarray) -> Sample:
     """The sample with its image in another size; the boxes stay inside in spite of rounding."""
     (from_h, from_w), (to_h, to_w) = sample.image.shape[:2], image.shape[:2]
-    boxes = sample.boxes_xyxy_px
-    if (from_h, from_w) != (to_h, to_w):
-        scale = np.array([to_w / from_w, to_h / from_h] * 2, np.float32)
-        boxes = np.minimum(boxes * scale, np.array([to_w, to_h] * 2, np.float32))
+    scale = np.array([to_w / from_w, to_h / from_h] * 2, np.float32)
+    boxes = np.minimum(sample.boxes_xyxy_px * scale, np.array([to_w, to_h] * 2, np.float32))
     return replace(sample, image=image, boxes_xyxy_px=boxes)
 
 
@@ -144,14 +142,8 @@ class MemoryCache(ImageCache):
         self._ready = np.frombuffer(memory, np.uint8, count, offset=tables + count * 16)
         self._lock = multiprocessing.Lock()
         if self._slots < count:
-            _log.warning(
-                "%s: %d of %d images fit into memory of %s_limit_gb; the others are decoded each "
-                "time",
-                self._setting,
-                self._slots,
-                count,
-                self._setting,
-            )
+            fitting = f"{self._slots} of {count} images fit into memory of {self._setting}_limit_gb"
+            _log.warning("%s: %s; the others are decoded each time", self._setting, fitting)
 
     def _key(self, index: int) -> int:
         return index

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
@@ -60,8 +61,8 @@ class TrainingBatches:
         pin_memory: bool = False,
     ) -> None:
         load = DecodedPool(dataset.load, pool_bytes).load if augment.mixes_until else dataset.load
-        samples = _Samples(partial(augment.make, load=load, seed=seed))
-        self._batches = partial(_batches, samples, workers=workers, pin_memory=pin_memory)
+        make = partial(augment.make, load=load, seed=seed)
+        self._batches = partial(_batches, make, workers=workers, pin_memory=pin_memory)
         self._running: Generator[Batch, None, None] | None = None
         self._sampler = sampler
         self.micro_batches_per_step = sampler.micro_batches_per_step
@@ -101,9 +102,9 @@ class EvaluationBatches:
         self.number_of_images = len(dataset)  # over all ranks
         starts = range(0, len(dataset), batch_size)[rank::world_size]
         self._cuts = [list(range(a, min(a + batch_size, len(dataset)))) for a in starts]
-        samples = _Samples(partial(_letterboxed, dataset, image_size_px))
+        make = partial(_letterboxed, dataset, image_size_px)
         workers = min(workers, len(self._cuts))
-        self._batches = partial(_batches, samples, workers=workers, pin_memory=pin_memory)
+        self._batches = partial(_batches, make, workers=workers, pin_memory=pin_memory)
 
     def __len__(self) -> int:
         return len(self._cuts)
@@ -142,38 +143,34 @@ class DecodedPool:
         return sample
 
 
-class _Samples(Dataset):
-    """A function from keys to samples as PyTorch's loader wants it.
+@dataclass(frozen=True)
+class _KeyedBatches(Dataset):
+    """Batches by the keys of their samples, as PyTorch's loader wants them.
 
     A user's mistake travels as a value: raised in a worker, it would arrive as a traceback.
     """
 
-    def __init__(self, make: Callable[[Any], Sample]) -> None:
-        self._make = make
+    make: Callable[[Any], Sample]
 
-    def __getitems__(self, keys: Sequence[Any]) -> list[Sample] | UserError:
+    def __getitem__(self, keys: Sequence[Any]) -> Batch | str:
         try:
-            return [self._make(key) for key in keys]
+            return Batch.from_samples([self.make(key) for key in keys])
         except UserError as error:
-            return error
-
-
-def _collate(samples: list[Sample] | UserError) -> Batch | str:
-    return str(samples) if isinstance(samples, UserError) else Batch.from_samples(samples)
+            return str(error)
 
 
 def _batches(
-    samples: _Samples, sampler: Iterable[list[Any]], *, workers: int, pin_memory: bool
+    make: Callable[[Any], Sample], keys: Iterable[list[Any]], *, workers: int, pin_memory: bool
 ) -> Generator[Batch, None, None]:
-    """Batches in the sampler's order; closing the generator ends the workers."""
+    """Batches of the samples with these keys; closing the generator ends the workers."""
     if workers > 0:
         # Before the fork: the children inherit an OpenCV without a thread pool to wait for.
         cv2.setNumThreads(0)
     loader = DataLoader(
-        samples,
-        batch_sampler=sampler,
+        _KeyedBatches(make),
+        sampler=keys,
+        batch_size=None,  # a list of keys is a batch already
         num_workers=workers,
-        collate_fn=_collate,
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker if workers > 0 else None,
         prefetch_factor=PREFETCHED_BATCHES if workers > 0 else None,
@@ -218,13 +215,9 @@ def _start_workers(loader: DataLoader) -> Any:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
     # Where something still holds the iterator, a traceback for instance, Python's end sends its
     # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
-    Finalize(batches, _kill, args=(batches._workers,), exitpriority=0)
+    for worker in batches._workers:
+        Finalize(batches, worker.kill, exitpriority=0)
     return batches
-
-
-def _kill(workers: list[Any]) -> None:
-    for worker in workers:
-        worker.kill()
 
 
 def prepare_worker(worker: int) -> None:

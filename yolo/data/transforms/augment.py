@@ -211,11 +211,7 @@ class WholeImageAugment(Augment):
     ) -> Sample:
         """A variant of ``sample``, as ``Augment`` makes it, with one box over all of it."""
         assert len(sample.labels) == 1, "an image of a classifier has one label"
-        no_boxes = np.zeros((0, 4), np.float32)
-        bare = replace(
-            sample, boxes_xyxy_px=no_boxes, labels=sample.labels[:0], ignored=sample.ignored[:0]
-        )
-        changed = super().__call__(bare, size_px=size_px, seed=seed, mix=mix)
+        changed = super().__call__(sample, size_px=size_px, seed=seed, mix=mix)
         whole = np.array([[0, 0, size_px, size_px]], np.float32)
         return replace(changed, boxes_xyxy_px=whole, labels=sample.labels, ignored=sample.ignored)
 

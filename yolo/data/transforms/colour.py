@@ -27,6 +27,7 @@ def nondecreasing(ends: tuple[float, float]) -> tuple[float, float]:
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Byte = Annotated[float, Field(ge=0, le=255)]
+Factor = Annotated[float, Field(ge=1, le=10)]
 UnitRange = Annotated[tuple[Unit, Unit], AfterValidator(nondecreasing)]
 ByteRange = Annotated[tuple[Byte, Byte], AfterValidator(nondecreasing)]
 
@@ -71,17 +72,11 @@ class HSVJitter(ColourTransform):
     hue: float = Field(
         0.1, ge=0, le=0.5, description="Largest shift either way, as a share of the colour circle."
     )
-    saturation: float = Field(
-        1.5,
-        ge=1,
-        le=10,
-        description="Largest factor of the saturation; its reciprocal is the least.",
+    saturation: Factor = Field(
+        1.5, description="Largest factor of the saturation; its reciprocal is the least."
     )
-    exposure: float = Field(
-        1.5,
-        ge=1,
-        le=10,
-        description="Largest factor of the brightness; its reciprocal is the least.",
+    exposure: Factor = Field(
+        1.5, description="Largest factor of the brightness; its reciprocal is the least."
     )
 
     def apply(self, image: np.ndarray) -> np.ndarray:

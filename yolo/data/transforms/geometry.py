@@ -64,15 +64,8 @@ class LabelledImage:
 
 def concatenate(images: Sequence[LabelledImage], image: np.ndarray) -> LabelledImage:
     """The truth of several images, in one image."""
-    if len(images) == 1:
-        return replace(images[0], image=image)
-    return LabelledImage(
-        image,
-        np.concatenate([each.boxes_xyxy_px for each in images]),
-        np.concatenate([each.labels for each in images]),
-        np.concatenate([each.ignored for each in images]),
-        np.concatenate([each.visible for each in images]),
-    )
+    truths = ([each.boxes_xyxy_px, each.labels, each.ignored, each.visible] for each in images)
+    return LabelledImage(image, *map(np.concatenate, zip(*truths, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
