@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(result: Overfit, arguments: argparse.Namespace) -> str:
     """The outcome in a sentence or two."""
-    figure, bound = f"mAP@0.5 {result.figure:.4f}", result.bound.figure
+    figure, bound = f"mAP@0.5 {result.figure:.4f}", result.bound
     if result.is_reached:
         return (
             f"learnt: {figure} at step {result.step}, {result.minutes:.1f} minutes; encoding and "

@@ -53,9 +53,10 @@ def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
     from yolo.train.distributed import join
 
     context = preflight.Preflight(resolved=resolved, ranks=join(arguments.gpu))
-    results = preflight.run_stages(
-        context, lambda result: print(*result.lines(), sep="\n", flush=True)
-    )
+    results = []
+    for result in preflight.run_stages(context):
+        print(*result.lines(), sep="\n", flush=True)
+        results.append(result)
     fault, last_line = preflight.fault_of(results), preflight.conclusion(results)
     print(last_line, file=sys.stdout if fault is None else sys.stderr, flush=True)
     reports = ((arguments.json, preflight.write_json), (arguments.html, preflight.write_html))

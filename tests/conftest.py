@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,19 @@ def no_process_left() -> Iterator[None]:
     """Python's end waits for processes that a test forgot, and `make test` with it."""
     yield
     assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def usage_error(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command with bad usage, which exits with 2; returns what it prints."""
+
+    def run(main: Callable[[list[str]], int], *argv: str) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            main([*argv])
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,15 @@ def atomic_write(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_or_refuse(called: str, path: Path, content: bytes, *, remedy: str) -> None:
+    """Write as `atomic_write`, with a UserError where that fails; words as in `read_or_refuse`."""
+    try:
+        atomic_write(path, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: {called} cannot be written ({reason}); {remedy}") from error
+
+
 @contextlib.contextmanager
 def atomic_path(
     path: Path, *, sync: bool = False, temporary_name: str | None = None

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import cv2
 import pytest
 import yaml
 
 import yolo.apps.report.plots
+from scripts import plot_lr_schedule
 from yolo.apps.report.preview import learning_rate_curves
 from yolo.config import REPOSITORY_ROOT, load_config
-
-sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
-import plot_lr_schedule
-
-sys.path.remove(str(REPOSITORY_ROOT / "scripts"))
 
 QUICKSTART = REPOSITORY_ROOT / "configs/quickstart.yaml"
 
@@ -66,16 +60,14 @@ def test_several_configs_in_one_picture(write, tmp_path, monkeypatch, capsys):
     assert drawn == [([f"{one} (one_cycle)", f"{QUICKSTART} (cosine_restarts)"], "log")]
 
 
-def test_each_mistake_is_one_sentence(write, tmp_path, capsys):
+def test_each_mistake_is_one_sentence(write, tmp_path, capsys, usage_error):
     wrong = write("wrong.yaml", schedule={"type": "one_cycle", "div": 0.5})
     for argv, sentence in (
         ([wrong], "training.schedule.div: 0.5: must be a number of at least 1"),
         ([str(QUICKSTART), "-o", "lr.pdf"], "'lr.pdf' must end in .png or .jpg"),
         ([], "the following arguments are required: CONFIG"),
     ):
-        with pytest.raises(SystemExit) as stopped:
-            plot_lr_schedule.main(argv)
-        assert stopped.value.code == 2 and sentence in capsys.readouterr().err
+        assert sentence in usage_error(plot_lr_schedule.main, *argv)
     (tmp_path / "file").touch()
     assert plot_lr_schedule.main([str(QUICKSTART), "-o", f"{tmp_path}/file/lr.png"]) == 1
     assert "the image cannot be written" in capsys.readouterr().err

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
 import pytest
 
+from scripts import visualize_batch, visualize_dataset
 from tests.apps.predict.checkpoints import write_checkpoint
 from yolo.config import REPOSITORY_ROOT
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-from scripts import visualize_batch, visualize_dataset
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +41,17 @@ def test_a_data_set_on_sheets(shapes, tmp_path, capsys):
 def test_predictions_stand_beside_the_truth(shapes, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "best.pt")
     common = ["-n", "1", "--tile", "200", *shapes]
-    for name, more in (
-        ("truth", []),
-        ("all", ["--checkpoint", str(checkpoint), "--gpu", "cpu", "--conf", "0.1"]),
-        ("none", ["--checkpoint", str(checkpoint), "--gpu", "cpu", "--conf", "1"]),
-    ):
+    predicting = ["--checkpoint", str(checkpoint), "--gpu", "cpu", "--conf"]
+    pictures = []
+    for name, more in {
+        "truth": [],
+        "all": [*predicting, "0.1"],
+        "none": [*predicting, "1"],
+    }.items():
         argv = ["--output", str(tmp_path / name), *common, *more]
         assert visualize_dataset.main(argv) == 0
-    truth, found, nothing = (
-        cv2.imread(str(tmp_path / name / "sheet_01.jpg")) for name in ("truth", "all", "none")
-    )
+        pictures.append(cv2.imread(str(tmp_path / name / "sheet_01.jpg")))
+    truth, found, nothing = pictures
     assert found.shape == (truth.shape[0], 404, 3)
     assert abs(found[:, :192].astype(int) - truth[:, :192]).mean() < 1  # JPEG blurs the border
     assert abs(found[24:, 212:].astype(int) - nothing[24:, 212:]).mean() > 1
@@ -81,13 +79,9 @@ def test_a_classifier_has_pictures_too(tmp_path):
 
 
 @pytest.mark.parametrize("script", [visualize_batch, visualize_dataset])
-def test_bad_usage(script, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        script.main(["training.steps=none"])
-    assert "command line: training.steps: 'none': must be" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        script.main(["-n", "0"])
-    assert "-n" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        visualize_dataset.main(["--ids", "1,x"])
-    assert "'1,x' must be a list of ids such as 139,285" in capsys.readouterr().err
+def test_bad_usage(script, usage_error):
+    error = usage_error(script.main, "training.steps=none")
+    assert "command line: training.steps: 'none': must be" in error
+    assert "-n" in usage_error(script.main, "-n", "0")
+    error = usage_error(visualize_dataset.main, "--ids", "1,x")
+    assert "'1,x' must be a list of ids such as 139,285" in error

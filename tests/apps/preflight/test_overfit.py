@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tests.coco_files import write_coco
-from yolo.apps.preflight.overfit import choose_images, find_bound, overfitting_config
+from tests.detectors import ONE_RANK
+from yolo.apps.preflight.overfit import choose_images, overfitting_config
+from yolo.apps.preflight.truth import find_bound
 from yolo.config import REPOSITORY_ROOT, Resolved, load_config, resolved_yaml
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
+from yolo.factory.detector import build_coder
 from yolo.factory.training import build_trainer
-from yolo.train.distributed import Ranks
 
 BUSY = [
     *("data.limit=50", "data.train_share=0.5", "data.sampling=repeat_factor", "data.mosaic={p: 1}"),
@@ -28,11 +29,7 @@ BUSY = [
 def write_images(folder: Path, boxes: dict[int, list[list[float]]]) -> CocoDataset:
     """64x64 px each: boxes xywh by image id, negative widths for crowds."""
     pictures = {number: np.zeros((64, 64, 3), np.uint8) for number in boxes}
-    found = [
-        (number, 0, [x, y, abs(w), h], w < 0)
-        for number, some in boxes.items()
-        for x, y, w, h in some
-    ]
+    found = [(n, 0, [x, y, abs(w), h], w < 0) for n, some in boxes.items() for x, y, w, h in some]
     written = write_coco(folder, pictures, found)
     return CocoDataset(annotations=written["annotations"], images=folder)
 
@@ -101,9 +98,8 @@ def test_the_bound_is_what_maps_suppression_and_metric_leave(
 ) -> None:
     write_images(tmp_path, {1: boxes})
     resolved = overfitting_config(quickstart(tmp_path), [1], steps=10)
-    ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    trainer = build_trainer(resolved, ranks, name=None)
-    found = find_bound(resolved, trainer, ranks)
+    trainer = build_trainer(resolved, ONE_RANK, name=None)
+    found = find_bound(trainer.evaluator, build_coder(resolved.config))
     assert found.placed == placed
     assert found.truths == sum(box[2] > 0 for box in boxes)
-    assert found.figure == pytest.approx(bound, abs=1e-6)
+    assert found.stats["AP50"] == pytest.approx(bound, abs=1e-6)

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from tests.coco_files import write_coco
-from tests.detectors import make_config
+from tests.detectors import ONE_RANK, make_config
 from yolo.apps.report.drawing import class_colour
 from yolo.apps.report.preview import build_normalise, denormalise, draw_step, training_step
 from yolo.config import Config, config_from_dict
 from yolo.factory.data import build_dataset, build_training_batches
-from yolo.train.distributed import Ranks
 
 SIZE_PX = 320
 WHITE = 255
@@ -42,8 +41,7 @@ def config(tmp_path: Path) -> Config:
 
 def test_the_micro_batches_are_those_of_the_training_at_that_step(config: Config) -> None:
     dataset = build_dataset(config, "train")
-    ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    stream = build_training_batches(config, dataset, ranks).from_step(0)
+    stream = build_training_batches(config, dataset, ONE_RANK).from_step(0)
     for step in range(3):  # over the border of the first epoch
         for ours in training_step(config, dataset, step):
             theirs = next(stream)

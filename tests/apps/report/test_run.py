@@ -1,17 +1,14 @@
 import json
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
+from scripts import report
 from tests.apps.report.pages import HOSTILE, Page
 from yolo.apps.report.run import RunFolder, write_report
 from yolo.config import REPOSITORY_ROOT, load_config, resolved_yaml
 from yolo.errors import UserError
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-from scripts import report
 
 
 def training(step, wait=0.01, **more):
@@ -95,7 +92,7 @@ def test_a_classifier(tmp_path):
 def test_every_value_of_the_config_has_its_origin(tmp_path):
     overrides = ["data.augment=[{type: HorizontalFlip, p: 0.25}]", "logging.directory='a  # b'"]
     run = make_run(tmp_path / "r", [], overrides=overrides)
-    settings = RunFolder.read(run).settings
+    settings = RunFolder(run).settings
     assert settings["logging.directory"].origin == "command line"
     assert "a  # b" in settings["logging.directory"].value
     assert settings["training.batch_size"].origin == "configs/quickstart.yaml"
@@ -103,7 +100,7 @@ def test_every_value_of_the_config_has_its_origin(tmp_path):
     assert "[{type: HorizontalFlip, p: 0.25}]" in page.texts
 
 
-def test_the_script(tmp_path, capsys):
+def test_the_script(tmp_path, capsys, usage_error):
     run = make_run(tmp_path / "logs" / "only", [training(20), validation(20, 0.5)])
     assert report.main(["--logs", str(tmp_path / "logs")]) == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
@@ -117,8 +114,7 @@ def test_the_script(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 1
     assert "neither config.yaml nor metrics.jsonl" in capsys.readouterr().err
     assert report.main(["--logs", str(tmp_path / "none")]) == 1
-    with pytest.raises(SystemExit, match="2"):
-        report.main([str(run), "--output", "page.pdf"])
+    assert "must end in .html" in usage_error(report.main, str(run), "--output", "page.pdf")
 
 
 def test_a_folder_that_is_no_run(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from yolo.apps.preflight.speed import check_speed
 from yolo.apps.preflight.truth import check_truth
 from yolo.apps.report.page import render, write_page
 from yolo.errors import UserError
-from yolo.files import atomic_write
+from yolo.files import write_or_refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +64,17 @@ class Result:
         ]
 
 
-def run_stages(preflight: Preflight, report: Callable[[Result], None]) -> list[Result]:
-    """Run the stages up to the first fault; ``report`` is called after each."""
-    results = []
+def run_stages(preflight: Preflight) -> Iterator[Result]:
+    """Run the stages up to the first fault."""
     for stage in STAGES:
         start = time.perf_counter()
         try:
             outcome = stage.check(preflight)
         except UserError as error:
             outcome = Outcome(summary="could not be finished", fault=str(error))
-        results.append(Result(stage, outcome, time.perf_counter() - start))
-        report(results[-1])
+        yield Result(stage, outcome, time.perf_counter() - start)
         if outcome.fault is not None:
-            break
-    return results
+            return
 
 
 def fault_of(results: Sequence[Result]) -> str | None:
@@ -112,12 +109,7 @@ def write_json(path: Path, preflight: Preflight, results: Sequence[Result]) -> N
         ],
     }
     content = to_json(report, indent=1, inf_nan_mode="null", fallback=lambda value: value.item())
-    try:
-        atomic_write(path, content)
-    except OSError as error:
-        raise UserError(
-            f"{path}: the json cannot be written ({error.strerror or error}); name another place"
-        ) from error
+    write_or_refuse("the json", path, content, remedy="name another place")
 
 
 def write_html(path: Path, preflight: Preflight, results: Sequence[Result]) -> None:

@@ -14,12 +14,12 @@ from markupsafe import Markup
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.data import Split
-from yolo.factory.learner import Parts, build_learner, build_parts, micro_batch_size
+from yolo.factory.learner import build_learner, build_parts, micro_batch_size
 from yolo.factory.training import SINGLE_VALUE
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
 from yolo.train.failures import explain_out_of_memory, explain_single_value
-from yolo.train.learner import Learner, StepResult
+from yolo.train.learner import StepResult
 
 SAMPLE_STREAM = 2  # sets the draw of a preflight's samples apart from the other uses of the seed
 WARMUP_STEPS = 5  # of a trial run; the config's schedule would hardly change in so few steps
@@ -38,41 +38,35 @@ class Outcome:
     blocks: Sequence[Markup] = ()  # more for the page
 
 
-@dataclass(kw_only=True)
 class TrialRun:
-    """A learner like the training's, which writes nothing, and the first of its micro-batches."""
+    """A learner like the training's, which writes nothing, and the first of its micro-batches.
 
-    parts: Parts
-    learner: Learner  # with the config's optimizer, its rate constant after a short rise
-    device: torch.device
-    batch: Batch
-    step_number: int = 0  # of the next step
+    The initial weights are loaded; the optimizer's rate is constant after a short rise.
+    """
 
-    @classmethod
-    def build(cls, preflight: Preflight) -> TrialRun:
-        """Build what the training would, the initial weights included."""
+    def __init__(self, preflight: Preflight) -> None:
         config, ranks, datasets = preflight.config, preflight.ranks, preflight.datasets
-        parts = build_parts(config, datasets["train"], datasets["val"], ranks, pretrained=True)
-        learner = build_learner(
+        self.parts = build_parts(config, datasets["train"], datasets["val"], ranks, pretrained=True)
+        self.learner = build_learner(
             config,
-            parts,
+            self.parts,
             ranks,
             schedule=lambda step: min(1.0, (step + 1) / WARMUP_STEPS),
             images_per_step=micro_batch_size(config, ranks),
         )
-        batch = next(parts.batches.from_step(0))
-        parts.batches.close()
-        return cls(parts=parts, learner=learner, device=ranks.device, batch=batch)
+        self.device, self._steps = ranks.device, 0
+        self.batch = next(self.parts.batches.from_step(0))
+        self.parts.batches.close()
 
     def step(self, batch: Batch) -> StepResult:
         """An optimizer step on one batch, finished when it returns."""
         advice = "make training.micro_batch_size, data.image_size or data.multi_scale.max smaller"
         with explain_out_of_memory(self.device, advice), explain_single_value(SINGLE_VALUE):
-            result = self.learner.step(self.step_number, iter([batch]), 1)
+            result = self.learner.step(self._steps, iter([batch]), 1)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         assert result is not None
-        self.step_number += 1
+        self._steps += 1
         return result
 
 
@@ -91,10 +85,10 @@ class Preflight:
         assert isinstance(config, Config)
         return config
 
-    def shuffled(self, length: int) -> np.ndarray:
-        """The numbers below ``length`` in an order that the config's seed decides."""
+    def shuffled(self, dataset: DetectionDataset) -> np.ndarray:
+        """The indices of its images in an order that the config's seed decides."""
         seed = np.random.SeedSequence((self.config.seed, SAMPLE_STREAM))
-        return np.random.default_rng(seed).permutation(length)
+        return np.random.default_rng(seed).permutation(len(dataset))
 
 
 def within(seconds: float, items: Iterable[T]) -> Iterator[T]:
@@ -108,18 +102,13 @@ def within(seconds: float, items: Iterable[T]) -> Iterator[T]:
 
 def first_images(batch: Batch, count: int) -> Batch:
     """The first ``count`` images of a batch with their truth."""
-    targets = batch.targets
-    kept = int((targets.image_index < count).sum())  # they are sorted by image
-    index = targets.image_index[:kept]
+    names = ("boxes_cxcywh_norm", "labels", "image_index", "ignored")
+    kept = int((batch.targets.image_index < count).sum())  # they are sorted by image
+    tensors: dict[str, Any] = {name: getattr(batch.targets, name)[:kept] for name in names}
+    most = int(torch.bincount(tensors["image_index"], minlength=1).max())
     return Batch(
         images=batch.images[:count],
-        targets=Targets(
-            boxes_cxcywh_norm=targets.boxes_cxcywh_norm[:kept],
-            labels=targets.labels[:kept],
-            image_index=index,
-            ignored=targets.ignored[:kept],
-            max_per_image=int(torch.bincount(index, minlength=1).max()),
-        ),
+        targets=Targets(**tensors, max_per_image=most),
         image_ids=batch.image_ids[:count],
         original_sizes_hw=batch.original_sizes_hw[:count],
     )

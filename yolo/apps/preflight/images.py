@@ -43,15 +43,14 @@ Seen = Mapping[Split, Sequence[BadImage | str]]
 
 def check_headers(preflight: Preflight) -> Outcome:
     """Sizes from the headers, before anything is decoded; then the contents, by digest."""
-    seen = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
-    bad = _bad(seen)
+    seen, bad = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
     sizes = Counter(one for found in seen.values() for one in found if isinstance(one, str))
     copies = find_copies(preflight, without={one.file for one in bad})
     total = sum(map(len, preflight.datasets.values()))
     return Outcome(
         summary=f"{sum(map(len, seen.values())):,} of {total:,} headers read, {len(sizes):,} "
         f"sizes, the most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
-        fault=_fault(preflight, seen) or copies.fault,
+        fault=_fault(preflight, seen, bad) or copies.fault,
         warnings=[*_warnings(bad), *copies.warnings],
         figures={
             "headers": {split: len(found) for split, found in seen.items()},
@@ -65,12 +64,12 @@ def check_headers(preflight: Preflight) -> Outcome:
 
 def check_decoding(preflight: Preflight) -> Outcome:
     """Decode all images, or as many as the time allows, and show some with their boxes."""
-    seen = _look(preflight, _shuffled, _decode, DECODE_SECONDS)
-    bad, totals = _bad(seen), {split: len(data) for split, data in preflight.datasets.items()}
+    seen, bad = _look(preflight, Preflight.shuffled, _decode, DECODE_SECONDS)
+    totals = {split: len(dataset) for split, dataset in preflight.datasets.items()}
     counts = (f"{len(seen[split]):,} of {n:,} of data.{split}" for split, n in totals.items())
     return Outcome(
         summary=f"{', '.join(counts)} decoded",
-        fault=_fault(preflight, seen),
+        fault=_fault(preflight, seen, bad),
         warnings=_warnings(bad),
         figures={
             "decoded": {split: len(found) for split, found in seen.items()},
@@ -85,7 +84,9 @@ def _look(
     ordered: Callable[[Preflight, DetectionDataset], np.ndarray],
     check: Callable[[DetectionDataset, int], str],
     seconds: float,
-) -> Seen:
+) -> tuple[Seen, list[BadImage]]:
+    """Check images in this order until the time is up: what was found, and the bad ones of it."""
+
     def look(split: Split, index: int) -> BadImage | str:
         dataset = preflight.datasets[split]
         try:
@@ -100,15 +101,12 @@ def _look(
             parts = within(seconds, np.split(order, range(AT_ONCE, len(order), AT_ONCE)))
             found = (pool.map(partial(look, split), part.tolist()) for part in parts)
             seen[split] = list(chain.from_iterable(found))
-    return seen
-
-
-def _shuffled(preflight: Preflight, dataset: DetectionDataset) -> np.ndarray:
-    return preflight.shuffled(len(dataset))
+    groups = ([one for one in found if isinstance(one, BadImage)] for found in seen.values())
+    return seen, [one for group in groups for one in sorted(group)]
 
 
 def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarray:
-    order = preflight.shuffled(len(dataset))
+    order = preflight.shuffled(dataset)
     there = [dataset.image_path(index).is_file() for index in order.tolist()]
     return order[np.argsort(there, kind="stable")]
 
@@ -134,12 +132,9 @@ def _decode(dataset: DetectionDataset, index: int) -> str:
     """Read a whole image; of a JPEG cut off before its end OpenCV paints the rest grey."""
     dataset.load(index)
     path = dataset.image_path(index)
-    with path.open("rb") as file:
-        if file.read(2) != JPEG_START:
-            return ""
-        file.seek(-2, 2)
-        if file.read() == JPEG_END:
-            return ""
+    content = path.read_bytes()
+    if not content.startswith(JPEG_START) or content.endswith(JPEG_END):
+        return ""
     try:
         with Image.open(path) as image:
             image.load()  # Pillow refuses what is cut off, and only that
@@ -153,7 +148,7 @@ def _samples(preflight: Preflight, without: set[str]) -> Markup:
     dataset = preflight.datasets["train"]
     sound = (
         index
-        for index in preflight.shuffled(len(dataset)).tolist()
+        for index in preflight.shuffled(dataset).tolist()
         if str(dataset.image_path(index)) not in without
         and len(dataset.annotations.truth(index)[0])
     )
@@ -170,19 +165,11 @@ def _tile(dataset: DetectionDataset, index: int) -> np.ndarray:
     return draw_tile(sample.image, *truth, side_px=SHOWN_PX, title=title, ignored=sample.ignored)
 
 
-def _bad(seen: Seen) -> list[BadImage]:
-    groups = ([one for one in found if isinstance(one, BadImage)] for found in seen.values())
-    return [one for group in groups for one in sorted(group)]
-
-
-def _fault(preflight: Preflight, seen: Seen) -> str | None:
+def _fault(preflight: Preflight, seen: Seen, bad: Sequence[BadImage]) -> str | None:
     """The sentence on bad images, unless so few are skipped."""
-    bad, data = _bad(seen), preflight.config.data
-    if not bad:
-        return None
-    counts = Counter(one.split for one in bad)
+    data, counts = preflight.config.data, Counter(one.split for one in bad)
     worst = max(counts[split] / max(len(found), 1) for split, found in seen.items())
-    if data.on_error == "skip" and worst <= data.max_bad_share:
+    if not bad or (data.on_error == "skip" and worst <= data.max_bad_share):
         return None
     more = len(bad) - 1
     likewise = f" ({more:,} more images are at fault)" if more else ""

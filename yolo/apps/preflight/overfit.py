@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from yolo.apps.preflight.checks import Outcome, Preflight, TrialRun, first_images, within
-from yolo.apps.preflight.truth import EncodedTruth
+from yolo.apps.preflight.truth import count_objects, find_bound
 from yolo.apps.report.drawing import EvaluationPictures
 from yolo.apps.report.page import line_chart
 from yolo.apps.report.plots import Line
@@ -25,11 +25,10 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.factory.anchors import settle_anchors
-from yolo.factory.data import build_dataset, build_evaluation_batches
+from yolo.factory.data import build_dataset
 from yolo.factory.detector import build_coder
 from yolo.factory.training import build_trainer
 from yolo.train.distributed import Ranks
-from yolo.train.trainer import Trainer
 
 MOST_STEPS = 40
 OVERFIT_SECONDS = 15.0
@@ -45,7 +44,7 @@ ORIGIN = "overfitting"  # where the values of the derived config came from, in t
 
 def check_overfitting(preflight: Preflight) -> Outcome:
     """Build the training's parts and let them overfit one batch."""
-    trial = preflight.trial = TrialRun.build(preflight)
+    trial = preflight.trial = TrialRun(preflight)
     images, precision = len(trial.batch), trial.learner.precision.name
     if trial.device.type == "cpu":
         images = min(images, IMAGES_ON_A_CPU)
@@ -86,26 +85,22 @@ def _fault(losses: Sequence[float], start: float, end: float) -> str | None:
     return None
 
 
-class UpperBound(NamedTuple):
-    """What encoding and decoding the truth gives, with the network's own suppression and metric."""
-
-    figure: float  # mAP@0.5
-    truths: int  # boxes that are not ignored
-    placed: int  # those of them that have a place in the maps
-
-
 class Overfit(NamedTuple):
     """How it ended."""
 
     figure: float  # the best mAP@0.5
-    bound: UpperBound  # of it
+    bound: float  # of it: what encoding and decoding the truth gives
     step: int  # of the best
     minutes: float  # of training and evaluating
     folder: Path
 
     @property
     def is_reached(self) -> bool:
-        return self.figure >= min(TARGET_FIGURE, self.bound.figure - TOLERANCE)
+        return self.figure >= _target(self.bound)
+
+
+def _target(bound: float) -> float:
+    return min(TARGET_FIGURE, bound - TOLERANCE)
 
 
 def overfit(
@@ -120,18 +115,20 @@ def overfit(
     resolved = settle_anchors(resolved, train)
     resolved = overfitting_config(resolved, choose_images(train, images), steps=steps)
     trainer = build_trainer(resolved, ranks, pictures=EvaluationPictures())
-    bound = find_bound(resolved, trainer, ranks)
+    assert isinstance(resolved.config, Config)
+    assert isinstance(trainer.evaluator, DetectionEvaluator)
+    bound = find_bound(trainer.evaluator, build_coder(resolved.config))
+    figure = bound.stats[FIGURE]
     log(
-        f"the truth itself, encoded and decoded again, reaches mAP@0.5 {bound.figure:.4f} "
+        f"the truth itself, encoded and decoded again, reaches mAP@0.5 {figure:.4f} "
         f"({bound.placed} of {bound.truths} boxes have a place)"
     )
-    target = min(TARGET_FIGURE, bound.figure - TOLERANCE)
-    trainer.plan = replace(trainer.plan, target_figure=target)
+    trainer.plan = replace(trainer.plan, target_figure=_target(figure))
     start = time.monotonic()
     progress = trainer.fit()
     return Overfit(
         figure=-1.0 if progress.best_figure is None else progress.best_figure,
-        bound=bound,
+        bound=figure,
         step=progress.best_step,
         minutes=(time.monotonic() - start) / 60,
         folder=trainer.folder,
@@ -140,9 +137,8 @@ def overfit(
 
 def choose_images(dataset: DetectionDataset, images: int) -> list[int]:
     """The ids of the first images with a box that is to be found."""
-    annotations = dataset.annotations
-    counts = np.bincount(annotations.image_index()[~annotations.ignored], minlength=len(dataset))
-    ids: list[int] = annotations.image_ids[counts > 0][:images].tolist()
+    has_object = count_objects(dataset) > 0
+    ids: list[int] = dataset.annotations.image_ids[has_object][:images].tolist()
     if not ids:
         raise UserError("no image of data.train has a box: there is nothing to learn.")
     return ids
@@ -188,18 +184,3 @@ def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) 
         "logging.directory": str(Path(resolved.data["logging"]["directory"]) / "overfit"),
     }
     return resolved.with_values(values, ORIGIN)
-
-
-def find_bound(resolved: Resolved, trainer: Trainer, ranks: Ranks) -> UpperBound:
-    """Let the encoded truth take the network's place in the training's own evaluation."""
-    config, evaluator = resolved.config, trainer.evaluator
-    assert isinstance(config, Config) and isinstance(evaluator, DetectionEvaluator)
-    dataset = build_dataset(config, "val")
-    encoder = EncodedTruth(
-        build_evaluation_batches(config, dataset, ranks),
-        coder=build_coder(config),
-        classes=len(dataset.class_names),
-    )
-    found = evaluator.find(encoder, lambda: False)
-    assert found is not None
-    return UpperBound(evaluator.score(found).stats[FIGURE], encoder.truths, encoder.placed)

@@ -50,14 +50,13 @@ class Speed:
     total_gb: float
 
     def verdict(self) -> str:
-        if self.loader < self.network:
-            return (
-                "the loader limits: more data.workers, data.cache: disk or fewer transforms would "
-                "help"
-            )
-        if self.loader < FAST_LOADER * self.network:
+        if self.loader >= FAST_LOADER * self.network:
+            return "the network limits"
+        if self.loader >= self.network:
             return "the loader just keeps up with the network"
-        return "the network limits"
+        return (
+            "the loader limits: more data.workers, data.cache: disk or fewer transforms would help"
+        )
 
     def memory(self) -> str:
         place = f"at {self.largest_px} px, the largest size"
@@ -117,7 +116,7 @@ def check_speed(preflight: Preflight) -> Outcome:
         f"network alone {speed.network:.1f}); {speed.verdict()}; the whole "
         f"training takes about {format_seconds(forecast.seconds)}",
         fault=fault if needed > free else None,
-        warnings=_warnings(speed),
+        warnings=list(_warnings(speed)),
         lines=[
             speed.memory(),
             f"forecast: {forecast.steps:,} steps in {format_seconds(forecast.training_seconds)}, "
@@ -131,13 +130,11 @@ def check_speed(preflight: Preflight) -> Outcome:
     )
 
 
-def _warnings(speed: Speed) -> list[str]:
-    warnings = []
+def _warnings(speed: Speed) -> Iterator[str]:
     if speed.memory_gb is not None and speed.memory_gb > FULL_MEMORY * speed.total_gb:
-        warnings.append(f"{speed.memory()}: make training.micro_batch_size smaller")
+        yield f"{speed.memory()}: make training.micro_batch_size smaller"
     if speed.loader < speed.network:
-        warnings.append(speed.verdict())
-    return warnings
+        yield speed.verdict()
 
 
 def _notes(config: Config, speed: Speed) -> Iterator[str]:
@@ -166,10 +163,8 @@ def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
     batches, images = trial.parts.batches, _affordable_images(trial)
     network = _step_speed(trial, itertools.repeat(trial.batch), images, NETWORK_SECONDS)
     stream = batches.from_step(0)
-    next(stream)
     # the batches that the workers keep ready come first and are not counted: a second goes by
-    _images_per_second(lambda: len(next(stream)), LOADER_SECONDS / 4)
-    loader = _images_per_second(lambda: len(next(stream)), LOADER_SECONDS)
+    loader = _images_per_second(lambda: len(next(stream)), LOADER_SECONDS, LOADER_SECONDS / 4)
     batches.close()
     together = _step_speed(trial, batches.from_step(0), images, TOGETHER_SECONDS)
     batches.close()
@@ -198,30 +193,31 @@ def _affordable_images(trial: TrialRun) -> int:
     return max(few, min(len(trial.batch), int(STEP_SECONDS / each)))
 
 
-def _images_per_second(take: Callable[[], int], seconds: float) -> float:
-    """Of something that is done for so long, once at least, and takes some images each time."""
-    start, images = time.perf_counter(), 0
-    while not images or time.perf_counter() - start < seconds:
-        images += take()
+def _images_per_second(take: Callable[[], int], seconds: float, warm_up_seconds: float) -> float:
+    """Of something that takes some images each time: done for so long, first without counting.
+
+    It is done once at least for either, for the first time waits for workers.
+    """
+    for limit in (warm_up_seconds, seconds):
+        start, images = time.perf_counter(), 0
+        while not images or time.perf_counter() - start < limit:
+            images += take()
     return images / (time.perf_counter() - start)
 
 
 def _step_speed(trial: TrialRun, batches: Iterator[Batch], images: int, seconds: float) -> float:
-    """Of steps; the first one, which warms up or waits for workers, is out."""
-
     def step() -> int:
         batch = first_images(next(batches), images)
         trial.step(batch)
         return len(batch)  # the last micro-batch of a step may be smaller
 
-    step()
-    return _images_per_second(step, seconds)
+    return _images_per_second(step, seconds, warm_up_seconds=0.0)
 
 
 def _evaluation_speed(preflight: Preflight, trial: TrialRun) -> float:
     """From the file to the figures, of some validation images."""
     val, loss = preflight.datasets["val"], trial.parts.loss
-    few = val.select(np.sort(preflight.shuffled(len(val))[:EVALUATED_IMAGES]))
+    few = val.select(np.sort(preflight.shuffled(val)[:EVALUATED_IMAGES]))
     assert isinstance(loss, DetectionLoss)
     config, precision = preflight.config, trial.learner.precision
     evaluator = build_evaluator(

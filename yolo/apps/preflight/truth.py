@@ -6,7 +6,10 @@ again: boxes that share a cell and anchor have no place of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +22,8 @@ from yolo.detection.assign import assign_best_anchor, assign_first_in_cell
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.evaluators import DetectionEvaluator
-from yolo.evaluate.network_run import NetworkRun
-from yolo.factory.data import build_evaluation_batches
 from yolo.factory.detector import build_coder
-from yolo.factory.evaluator import DEFAULT_MONITORS, build_metrics
+from yolo.factory.evaluator import build_evaluator
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
@@ -40,49 +41,74 @@ def check_truth(preflight: Preflight) -> Outcome:
     """Let an oracle take the network's place, then one that answers in raw maps."""
     val, config = preflight.datasets["val"], preflight.config
     val = val.select(_chosen(preflight, val))
-    classes, coder = len(val.class_names), build_coder(config)
-    batches = list(build_evaluation_batches(config, val, _CPU))
+    coder = build_coder(config)
+    evaluator = build_evaluator(config, val, _CPU, coder=coder, precision=Precision("fp32"))
+    batches, monitor = list(evaluator.network.batches), evaluator.monitor
     most = max(batch.targets.max_per_image for batch in batches)
-    monitor = config.evaluation.monitor or DEFAULT_MONITORS[config.evaluation.metric]
-    evaluator = DetectionEvaluator(
-        network=NetworkRun(
-            batches=batches, images=len(val), precision=Precision("fp32"), ranks=_CPU
-        ),
-        metrics=build_metrics(config.evaluation, val),
-        category_ids=val.category_ids,
-        class_names=val.class_names,
-        monitor=monitor,
-        coder=nn.Identity(),
+    evaluator = replace(
+        evaluator,
+        network=replace(evaluator.network, batches=batches),
         postprocess=Postprocess(conf=0.5, iou=1.0, max_detections=most),
     )
-    encoder = EncodedTruth(batches, coder=coder, classes=classes)
-    perfect = _score(evaluator, _Oracle(batches, classes))
-    bound = _score(evaluator, nn.Sequential(encoder, coder))
+    oracle = _Answers(batches, partial(_boxes_and_scores, classes=len(val.class_names)))
+    perfect = _score(replace(evaluator, coder=nn.Identity()), oracle)
+    bound = find_bound(evaluator, coder)
     shown = [name for name in dict.fromkeys((monitor, "AP")) if name in perfect]
     reached, at_most = (
-        ", ".join(f"{name} {stats[name]:.4f}" for name in shown) for stats in (perfect, bound)
+        ", ".join(f"{name} {stats[name]:.4f}" for name in shown) for stats in (perfect, bound.stats)
     )
     return Outcome(
         summary=f"{reached} on {len(val):,} images; encoded in the network's maps and decoded "
-        f"again {at_most}, the most that it can reach ({encoder.placed:,} of {encoder.truths:,} "
+        f"again {at_most}, the most that it can reach ({bound.placed:,} of {bound.truths:,} "
         "boxes have a place)",
         fault=_fault(perfect[monitor], monitor, val),
-        warnings=_warnings(perfect[monitor], bound[monitor], monitor),
+        warnings=list(_warnings(perfect[monitor], bound.stats[monitor], monitor)),
         figures={
             "images": len(val),
             "truth": perfect,
-            "encoded": bound,
-            "truths": encoder.truths,
-            "placed": encoder.placed,
+            "encoded": bound.stats,
+            "truths": bound.truths,
+            "placed": bound.placed,
         },
     )
 
 
+class UpperBound(NamedTuple):
+    """What encoding and decoding the truth gives."""
+
+    stats: dict[str, float]
+    truths: int  # boxes that are not ignored
+    placed: int  # those of them that have a place in the maps
+
+
+def find_bound(evaluator: DetectionEvaluator, coder: AnchorCoder | GridCoder) -> UpperBound:
+    """Let the encoded truth take the network's place in an evaluation; ``coder`` is on the CPU."""
+    truths = placed = 0
+
+    def answer(targets: Targets, images: Tensor) -> list[Tensor]:
+        nonlocal truths, placed
+        size_px, classes = images.shape[-1], len(evaluator.class_names)
+        raw, has_place = encode_truth(
+            coder, targets, images=len(images), size_px=size_px, classes=classes
+        )
+        truths += int((~targets.ignored).sum())
+        placed += int(has_place.sum())
+        return [level.to(images.device) for level in raw]
+
+    stats = _score(evaluator, _Answers(evaluator.network.batches, answer))
+    return UpperBound(stats, truths, placed)
+
+
+def count_objects(dataset: DetectionDataset) -> np.ndarray:
+    """Boxes of each image that are to be found: int64 (I,)."""
+    packed = dataset.annotations
+    return np.bincount(packed.image_index()[~packed.ignored], minlength=len(dataset))
+
+
 def _chosen(preflight: Preflight, val: DetectionDataset) -> np.ndarray:
     """The images to score, ascending: without an object among them there would be no figure."""
-    packed, order = val.annotations, preflight.shuffled(len(val))
-    objects = np.bincount(packed.image_index()[~packed.ignored], minlength=len(val))
-    empty_last = order[np.argsort(objects[order] == 0, kind="stable")]
+    order = preflight.shuffled(val)
+    empty_last = order[np.argsort(count_objects(val)[order] == 0, kind="stable")]
     return np.sort(empty_last[:MOST_IMAGES])
 
 
@@ -106,78 +132,48 @@ def _fault(figure: float, monitor: str, val: DetectionDataset) -> str | None:
     )
 
 
-def _warnings(figure: float, bound: float, monitor: str) -> list[str]:
-    warnings = []
+def _warnings(figure: float, bound: float, monitor: str) -> Iterator[str]:
     if figure < PERFECT:
-        warnings.append(f"the validation set's own boxes reach {monitor} {figure:.3f} and not 1")
+        yield f"the validation set's own boxes reach {monitor} {figure:.3f} and not 1"
     if bound < LOW_BOUND:
-        warnings.append(
+        yield (
             f"no training can reach more than {monitor} {bound:.3f}: boxes share cells and "
             "anchors; a larger data.image_size or a head with more of them has more places"
         )
-    return warnings
 
 
-class _Oracle(nn.Module):
-    """Answers each batch with its truth: boxes (B, N, 4) in pixels and scores (B, N, K)."""
+class _Answers(nn.Module):
+    """Takes a network's place: answers the batches, which come in this order, by their truth."""
 
-    def __init__(self, batches: Sequence[Batch], classes: int) -> None:
+    def __init__(self, batches: Iterable[Batch], answer: Callable[[Targets, Tensor], Any]) -> None:
         super().__init__()
-        self._batches, self._classes = iter(batches), classes
+        self._targets, self._answer = (batch.targets for batch in batches), answer
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        targets, size_px = next(self._batches).targets, images.shape[-1]
-        boxes = torch.zeros(len(images), targets.max_per_image, 4)
-        scores = torch.zeros(len(images), targets.max_per_image, self._classes)
-        for image in range(len(images)):
-            mine = (targets.image_index == image) & ~targets.ignored
-            count = int(mine.sum())
-            boxes[image, :count] = cxcywh_to_xyxy(targets.boxes_cxcywh_norm[mine]) * size_px
-            scores[image, torch.arange(count), targets.labels[mine]] = 1.0
-        return boxes, scores
+    def forward(self, images: Tensor) -> Any:
+        return self._answer(next(self._targets), images)
 
 
-class EncodedTruth(nn.Module):
-    """Takes the network's place in an evaluation: answers each batch with maps of its truth.
-
-    Of the batches so far, which come in the given order, ``truths`` counts the boxes that are to be
-    found, and ``placed`` those that have a place in the maps.
-    """
-
-    def __init__(
-        self, batches: Iterable[Batch], *, coder: AnchorCoder | GridCoder, classes: int
-    ) -> None:
-        super().__init__()
-        self._targets = (batch.targets for batch in batches)
-        self._coder, self._classes = (coder,), classes  # a tuple: no module of this one
-        self.truths = self.placed = 0
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Raw maps on the images' device."""
-        targets, size = next(self._targets), images.shape[-1]
-        raw, placed = encode_truth(
-            self._coder[0], targets, images=len(images), size_px=size, classes=self._classes
-        )
-        self.truths += int((~targets.ignored).sum())
-        self.placed += int(placed.sum())
-        return [level.to(images.device) for level in raw]
+def _boxes_and_scores(targets: Targets, images: Tensor, *, classes: int) -> tuple[Tensor, Tensor]:
+    """The truth itself: (B, N, 4) in pixels and (B, N, K)."""
+    size_px = images.shape[-1]
+    boxes = torch.zeros(len(images), targets.max_per_image, 4)
+    scores = torch.zeros(len(images), targets.max_per_image, classes)
+    for image in range(len(images)):
+        mine = (targets.image_index == image) & ~targets.ignored
+        count = int(mine.sum())
+        boxes[image, :count] = cxcywh_to_xyxy(targets.boxes_cxcywh_norm[mine]) * size_px
+        scores[image, torch.arange(count), targets.labels[mine]] = 1.0
+    return boxes, scores
 
 
 def encode_truth(
     coder: AnchorCoder | GridCoder, targets: Targets, *, images: int, size_px: int, classes: int
 ) -> tuple[list[Tensor], Tensor]:
     """Raw maps with each truth where its assignment wants it, and which have a place: bool (T,)."""
-    if isinstance(coder, GridCoder):
-        return _on_grid(coder, targets, images, classes)
-    return _on_anchors(coder, targets, images, size_px, classes)
-
-
-def _on_grid(
-    coder: GridCoder, targets: Targets, images: int, classes: int
-) -> tuple[list[Tensor], Tensor]:
-    cells = coder.cells
-    raw = torch.zeros(images, cells, cells, coder.boxes * 5 + classes)
-    places = assign_first_in_cell(targets, cells=cells, images=images)
+    if isinstance(coder, AnchorCoder):
+        return _on_anchors(coder, targets, images, size_px, classes)
+    raw = torch.zeros(images, coder.cells, coder.cells, coder.boxes * 5 + classes)
+    places = assign_first_in_cell(targets, cells=coder.cells, images=images)
     encoded = coder.encode(targets.boxes_cxcywh_norm, row=places.row, column=places.column)
     boxes, logits = coder.split(raw)
     for t in torch.flatten(places.owns.nonzero()).tolist():

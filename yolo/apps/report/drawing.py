@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from yolo.errors import UserError
-from yolo.files import atomic_write
+from yolo.files import write_or_refuse
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Detections, Sample
 
@@ -186,13 +186,8 @@ def save_image(path: Path, image: np.ndarray) -> None:
             f"{path}: an image cannot be written with the suffix {path.suffix!r}; "
             "name the file .png or .jpg."
         )
-    try:
-        atomic_write(path, encoded.tobytes())
-    except OSError as error:
-        raise UserError(
-            f"{path}: the image cannot be written ({error.strerror or error}); "
-            "check the folder's permissions and the free space."
-        ) from error
+    remedy = "check the folder's permissions and the free space."
+    write_or_refuse("the image", path, encoded.tobytes(), remedy=remedy)
 
 
 def _inside(boxes_xyxy_px: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:

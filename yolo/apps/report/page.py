@@ -29,8 +29,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from yolo.apps.report.plots import Line
-from yolo.errors import UserError
-from yolo.files import atomic_write
+from yolo.files import write_or_refuse
 
 COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#8a63d2", "#b8860b", "#0c9aa8", "#868e96")
 MOST_POINTS = 400  # of a line; longer ones show means of neighbours
@@ -90,13 +89,8 @@ def render(template: str, **values: Any) -> str:
 
 def write_page(path: Path, content: str) -> None:
     """Write a page whole or not at all."""
-    try:
-        atomic_write(path, content.encode("utf-8", "replace"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: the page cannot be written ({error.strerror or error}); "
-            "check the folder's permissions and the free space, or name another place"
-        ) from error
+    remedy = "check the folder's permissions and the free space, or name another place"
+    write_or_refuse("the page", path, content.encode("utf-8", "replace"), remedy=remedy)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str = "") -> Markup:

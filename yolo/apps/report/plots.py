@@ -118,20 +118,17 @@ def _compare(models: Sequence[ModelCurves]) -> np.ndarray:
 def _overview(of_name: dict[str, ModelCurves]) -> list[Panel]:
     """The mean of the classes; recall and precision of all boxes of at least a confidence."""
     boxes = {name: pooled(model.curves.values()) for name, model in of_name.items()}
-    recall, precision = (
-        [
-            Line(name=name, x=curve.scores, y=values, figure=values[-1] if len(values) else 0.0)
-            for name, curve in boxes.items()
-            for values in [getattr(curve, what)]
-        ]
-        for what in ("recall", "precision")
-    )
     means = [_mean(name, model) for name, model in of_name.items()]
-    return [
-        Panel(title="mean of the classes", lines=means, figure="mAP"),
-        Panel(title="all classes", lines=recall, figure="of all boxes", x="confidence", y="recall"),
-        Panel(title="all classes", lines=precision, figure="of all boxes", x="confidence"),
-    ]
+    panels = [Panel(title="mean of the classes", lines=means, figure="mAP")]
+    for what in ("recall", "precision"):
+        values = {name: getattr(curve, what) for name, curve in boxes.items()}
+        lines = [
+            Line(name=name, x=boxes[name].scores, y=y, figure=y[-1] if len(y) else 0.0)
+            for name, y in values.items()
+        ]
+        labels = {"figure": "of all boxes", "x": "confidence", "y": what}
+        panels.append(Panel(title="all classes", lines=lines, **labels))
+    return panels
 
 
 def _lines(curves: dict[str, PrecisionRecall]) -> list[Line]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +45,7 @@ MOST_ROWS = 200  # of the table of evaluations: the last ones
 class Records:
     """The reports of one phase, in the order of their steps."""
 
-    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
         ordered = sorted(records, key=lambda record: record["step"])
         names = dict.fromkeys(n for one in ordered for n in one if n not in ("phase", "step"))
         self.steps = np.array([record["step"] for record in ordered], dtype=np.int64)  # (R,)
@@ -66,42 +66,26 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunFolder:
     """A run as its files describe it; what is not there yet is empty."""
 
-    path: Path
-    training: Records
-    validation: Records
-    settings: Mapping[str, Setting]  # of the config by dotted key, none if it cannot be read
-    base: str  # the YAML that the run was started with, "" if unknown
-    last_report: datetime | None  # when the metrics were last written
-
-    @classmethod
-    def read(cls, path: Path) -> RunFolder:
-        metrics, config = path / METRICS, path / CONFIG
+    def __init__(self, path: Path) -> None:
+        self.path, metrics, config = path, path / METRICS, path / CONFIG
         if not (metrics.is_file() or config.is_file()):
             what = f"it has neither {CONFIG} nor {METRICS}"
             raise UserError(f"{path}: not the folder of a run: {what}")
         base = re.match("# Resolved from (.*?): ", _read(config))
-        when = datetime.fromtimestamp(metrics.stat().st_mtime) if metrics.is_file() else None
+        self.base = base[1] if base else ""  # the YAML that the run was started with
+        exists = metrics.is_file()
+        self.last_report = datetime.fromtimestamp(metrics.stat().st_mtime) if exists else None
         records = list(_records(_read(metrics)))
-        training, validation = (
-            Records([record for record in records if record.get("phase") == phase])
+        self.training, self.validation = (
+            Records(record for record in records if record.get("phase") == phase)
             for phase in ("training", "validation")
         )
-        try:
-            settings = read_settings(config)
-        except ConfigError:
-            settings = {}
-        return cls(
-            path=path,
-            training=training,
-            validation=validation,
-            settings=settings,
-            base=base[1] if base else "",
-            last_report=when,
-        )
+        self.settings: Mapping[str, Setting] = {}  # of the config by dotted key
+        with suppress(ConfigError):
+            self.settings = read_settings(config)
 
     def value(self, key: str) -> Any:
         """Of a dotted key of the config; None where there is none."""
@@ -159,7 +143,7 @@ def _records(lines: str) -> Iterator[dict[str, Any]]:
 def write_report(folder: Path, output: Path | None = None) -> Path:
     """Write the page of a run; without ``output`` it is ``report.html`` in its folder."""
     path = output or folder / "report.html"
-    run = RunFolder.read(folder)
+    run = RunFolder(folder)
     analysis = run.path / "analysis.html"
     is_beside = path.parent.resolve() == run.path.resolve()
     page = render(
