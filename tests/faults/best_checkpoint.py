@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.faults.tiny import check_whole
+from tests.faults.trial import Property
 from tests.train.toys import Notes, ToyEvaluator, trainer
 from yolo.train import trainer as trainer_module
 from yolo.train.checkpoint import load_checkpoint
@@ -48,17 +50,16 @@ class Log(Notes):
 
 
 def histories(seed: int, folder: Path) -> None:
-    """One random history: falls, ties, NaN and -Inf, evaluations without a find, kills."""
+    """Random histories with ties, NaN, -Inf and kills before either file is written: best.pt is the
+    argmax of the logged figure, of equals the earlier.
+    """
     generator = random.Random(seed)
     levels = [-math.inf, math.nan, 0.0, 0.0, *(round(generator.random(), 1) for _ in range(4))]
     history = [generator.choice(levels) for _ in range(EVALUATIONS)]
     kills = set(generator.sample(range(1, 2 * EVALUATIONS), generator.randint(0, 4)))
     logged: dict[int, float] = {}
     while not _train(folder, history, logged, kills):
-        if (folder / "last.pt").exists():
-            for name in ("last.pt", "best.pt"):
-                if (folder / name).exists():
-                    load_checkpoint(folder / name)
+        check_whole(folder)
     _check(folder, history, logged)
 
 
@@ -111,10 +112,6 @@ def _check(folder: Path, history: list[float], logged: dict[int, float]) -> None
     assert (progress["best_step"], progress["best_figure"]) == (expected, max(numbers))
 
 
-TRIALS = {"histories": histories}
-CHECKED = {
-    "histories": "random histories with ties, NaN, -Inf and kills before either file is written: "
-    "best.pt is the argmax of the logged figure, of equals the earlier"
-}
-FULL = {"histories": 200}
-QUICK = {"histories": 10}
+TRIALS = [
+    Property(histories, full=200, quick=10),
+]

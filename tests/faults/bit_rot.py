@@ -7,14 +7,11 @@ import shutil
 from pathlib import Path
 
 from tests.faults.tiny import check_same_run, reference, resume
+from tests.faults.trial import Property
 from yolo.errors import UserError
 from yolo.train.checkpoint import load_checkpoint
 
 PROPERTY = "8 Bit rot"
-
-
-def _last(folder: Path) -> Path:
-    return reference(folder.parent / "shared", "fp32") / "last.pt"
 
 
 def _check_refused(path: Path, data: bytes) -> None:
@@ -30,21 +27,24 @@ def _check_refused(path: Path, data: bytes) -> None:
 
 
 def flip_a_bit(seed: int, folder: Path) -> None:
-    data = bytearray(_last(folder).read_bytes())
+    """One random bit of a checkpoint flipped: refused in a sentence."""
+    data = bytearray((reference(folder) / "last.pt").read_bytes())
     bit = random.Random(seed).randrange(8 * len(data))
     data[bit // 8] ^= 1 << bit % 8
     _check_refused(folder / "last.pt", data)
 
 
 def cut_off_the_end(seed: int, folder: Path) -> None:
-    data = _last(folder).read_bytes()
+    """A checkpoint cut off at a random offset: refused in a sentence."""
+    data = (reference(folder) / "last.pt").read_bytes()
     _check_refused(folder / "last.pt", data[: random.Random(seed).randrange(len(data))])
 
 
 def resume_from_the_whole_one(seed: int, folder: Path) -> None:
-    """With last.pt damaged the run goes on from best.pt, exactly, and names the bad file."""
-    whole = reference(folder.parent / "shared", "fp32")
-    run = folder / "fp32"
+    """--resume with a damaged last.pt names it, goes on from best.pt, and ends to the bit as the
+    whole run.
+    """
+    whole, run = reference(folder), folder / "fp32"
     shutil.copytree(whole, run)
     (run / "done").unlink()
     data = bytearray((whole / "last.pt").read_bytes())
@@ -63,16 +63,8 @@ def resume_from_the_whole_one(seed: int, folder: Path) -> None:
     check_same_run(whole, run)
 
 
-TRIALS = {
-    "flip_a_bit": flip_a_bit,
-    "cut_off_the_end": cut_off_the_end,
-    "resume_from_the_whole_one": resume_from_the_whole_one,
-}
-CHECKED = {
-    "flip_a_bit": "one random bit of a checkpoint flipped: refused in a sentence",
-    "cut_off_the_end": "a checkpoint cut off at a random offset: refused in a sentence",
-    "resume_from_the_whole_one": "--resume with a damaged last.pt names it, goes on from best.pt, "
-    "and ends to the bit as the whole run",
-}
-FULL = {"flip_a_bit": 1000, "cut_off_the_end": 200, "resume_from_the_whole_one": 10}
-QUICK = {"flip_a_bit": 10, "cut_off_the_end": 5, "resume_from_the_whole_one": 1}
+TRIALS = [
+    Property(flip_a_bit, full=1000, quick=10),
+    Property(cut_off_the_end, full=200, quick=5),
+    Property(resume_from_the_whole_one, full=10, quick=1),
+]

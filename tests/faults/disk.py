@@ -13,16 +13,17 @@ from pathlib import Path
 from tests.faults.tiny import (
     FORWARDS,
     at_forward,
+    check_goes_on,
     check_same_run,
     check_told,
+    check_whole,
     fork,
     last_lines,
     reference,
     resume,
     start,
 )
-from tests.faults.trial import wait_for
-from yolo.train.checkpoint import load_checkpoint
+from tests.faults.trial import Property, wait_for
 
 PROPERTY = "7 Disk"
 
@@ -45,25 +46,21 @@ def _mount(folder: Path, kibibytes: int) -> None:
             raise unittest.SkipTest(f"{command[0]}: {done.stderr.strip()}")
 
 
-def _check_whole(run: Path) -> None:
-    for path in (*run.glob("*.pt"),):
-        load_checkpoint(path)
-
-
 def full_disk(seed: int, folder: Path) -> None:
-    """Of a random size, from too small for the first file to large enough for all but the last."""
-    shared = folder.parent / "shared"
-    whole = reference(shared, "fp32")
+    """A disk of a random small size: code 1 and one sentence, checkpoints whole; with room again it
+    goes on to the bit.
+    """
+    whole = reference(folder)
     checkpoint = (whole / "last.pt").stat().st_size // 1024
     size = random.Random(seed).randrange(8, int(3.3 * checkpoint))
     disk, output = folder / "disk", folder / "run.txt"
     _mount(disk, size)
     run = disk / "fp32"
-    code = wait_for(fork(lambda: start(run, shared=shared), output), 60)
+    code = wait_for(fork(lambda: start(run, shared=folder.parent / "shared"), output), 60)
     assert code in (0, 1), f"{size} KiB: exit code {code}: {last_lines(output)}"
     if code:
         check_told(output)
-    _check_whole(run)
+    check_whole(run)
     subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
     if (run / "last.pt").exists():
         again = folder / "again.txt"
@@ -80,10 +77,13 @@ TARGETS = {
 
 
 def lost_permission(seed: int, folder: Path) -> None:
-    """In the middle of a training that obeys permissions, as any user but root does."""
+    """Run folder, metrics.jsonl or pictures lose the right to be written while it trains: the
+    same.
+
+    In a training that obeys permissions, as any user but root does.
+    """
     generator = random.Random(seed)
-    shared = folder.parent / "shared"
-    whole, run, output = reference(shared, "fp32"), folder / "fp32", folder / "run.txt"
+    whole, run, output = reference(folder), folder / "fp32", folder / "run.txt"
     name, mode = TARGETS[sorted(TARGETS)[seed % len(TARGETS)]]
     target = run / name
     moment = generator.randint(FORWARDS // 4 + 2, FORWARDS - 2)
@@ -91,20 +91,19 @@ def lost_permission(seed: int, folder: Path) -> None:
     def work() -> int:
         _obey_permissions()
         with at_forward(moment, lambda: target.chmod(mode)):
-            return start(run, shared=shared)
+            return start(run)
 
     code = wait_for(fork(work, output), 60)
     assert code == 1, f"{name} at forward pass {moment}: exit code {code}: {last_lines(output)}"
     check_told(output, str(run))
     target.chmod(0o755)
-    _check_whole(run)
+    check_whole(run)
     assert not [path.name for path in run.glob("*.pt.tmp") if name != "."]
-    assert resume(run) == 0
-    check_same_run(whole, run)
+    check_goes_on(whole, run)
 
 
 def never_a_permission(seed: int, folder: Path) -> None:
-    """A directory of runs that cannot be written from the beginning, or one that is a file."""
+    """A directory of runs that cannot be written: code 1 and one sentence."""
     logs, output = folder / "logs", folder / "run.txt"
     if seed % 2:
         logs.touch()
@@ -133,17 +132,8 @@ def _obey_permissions() -> None:
     assert libc.capset(header, sets) == 0
 
 
-TRIALS = {
-    "full_disk": full_disk,
-    "lost_permission": lost_permission,
-    "never_a_permission": never_a_permission,
-}
-CHECKED = {
-    "full_disk": "a disk of a random small size: code 1 and one sentence, checkpoints whole; with "
-    "room again it goes on to the bit",
-    "lost_permission": "run folder, metrics.jsonl or pictures lose the right to be written while "
-    "it trains: the same",
-    "never_a_permission": "a directory of runs that cannot be written: code 1 and one sentence",
-}
-FULL = {"full_disk": 60, "lost_permission": 30, "never_a_permission": 4}
-QUICK = {"full_disk": 2, "lost_permission": 3, "never_a_permission": 1}
+TRIALS = [
+    Property(full_disk, full=60, quick=2),
+    Property(lost_permission, full=30, quick=3),
+    Property(never_a_permission, full=4, quick=1),
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.faults.tiny import fork, tiny_config
-from tests.faults.trial import wait_for
+from tests.detectors import ONE_RANK
+from tests.faults.tiny import fork_ranks, last_lines, tiny_config
+from tests.faults.trial import Property, wait_for
 from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
 from yolo.factory.data import build_dataset, build_training_batches
@@ -35,7 +37,6 @@ STEP = 1
 LARGEST = {torch.float64: 1e-12, torch.float32: 1e-6}
 """The most that the gradients may differ: norm of the difference over the norm."""
 
-_NO_ANCHORS = "model.head={type: yolov1, dropout: 0}"
 GENERATIONS: dict[str, tuple[str, ...]] = {
     "yolov3": (),
     "yolov2": (
@@ -43,10 +44,12 @@ GENERATIONS: dict[str, tuple[str, ...]] = {
         "model.head={type: yolov2}",
         "loss={type: yolov2}",
     ),
-    "yolov1": ("model.neck={type: yolov1, width: 0.05}", _NO_ANCHORS, "loss={type: yolov1}"),
+    "yolov1": (
+        "model.neck={type: yolov1, width: 0.05}",
+        "model.head={type: yolov1, dropout: 0}",
+        "loss={type: yolov1}",
+    ),
 }
-
-ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 
 
 class Recording(torch.optim.SGD):
@@ -103,7 +106,16 @@ class Case:
         freeze_batch_norm(model)
         if self.dtype == torch.float32:
             smooth(model)
-        learner = self.learner(model, ranks, lr)
+        loss = build_loss(self.config, build_coder(self.config), self.class_names)
+        learner = Learner(
+            model=model,
+            loss=loss.to(self.dtype),
+            optimizer=Recording(model.parameters(), lr),
+            schedule=lambda step: 1.0,
+            precision=Precision("fp32"),
+            ranks=ranks,
+            images_per_step=self.config.training.batch_size,
+        )
         syncs = count_synchronisations(learner)
         training = self.config.training.model_copy(update={"micro_batch_size": micro_batch})
         config = self.config.model_copy(update={"training": training})
@@ -117,18 +129,6 @@ class Case:
         assert bool(syncs) == (ranks.world_size > 1), "the ranks did not exchange"
         assert isinstance(learner.optimizer, Recording)
         return learner.optimizer.seen[-1], learner
-
-    def learner(self, model: nn.Module, ranks: Ranks, lr: float) -> Learner:
-        loss = build_loss(self.config, build_coder(self.config), self.class_names)
-        return Learner(
-            model=model,
-            loss=loss.to(self.dtype),
-            optimizer=Recording(model.parameters(), lr),
-            schedule=lambda step: 1.0,
-            precision=Precision("fp32"),
-            ranks=ranks,
-            images_per_step=self.config.training.batch_size,
-        )
 
 
 def _of_dtype(batch: Batch, dtype: torch.dtype) -> Batch:
@@ -171,14 +171,14 @@ def count_synchronisations(learner: Learner) -> Counter[int]:
     return counts
 
 
-def _compare(seed: int, folder: Path, generation: str) -> None:
+def equal_gradients(seed: int, folder: Path, *, generation: str) -> None:
     generator = random.Random(f"{generation} {seed}")
     for dtype, largest in LARGEST.items():
         case = _case(seed, folder, generation, dtype, batch=generator.choice([7, 8]))
-        whole, _ = case.gradient(case.config.training.batch_size, ALONE)
+        whole, _ = case.gradient(case.config.training.batch_size, ONE_RANK)
         assert whole.norm() > 0
         for micro_batch in (4, 2, 1, 3):
-            found, _ = case.gradient(micro_batch, ALONE)
+            found, _ = case.gradient(micro_batch, ONE_RANK)
             _check(found, whole, largest, f"{dtype}, micro-batches of {micro_batch}")
         micro_batch = generator.choice([1, 2, 3, 4])
         found = _gradient_of_two_ranks(case, micro_batch, folder / f"{dtype}".rpartition(".")[2])
@@ -200,17 +200,13 @@ def _case(seed: int, folder: Path, generation: str, dtype: torch.dtype, *, batch
     if seed % 2:
         data = OneSided(data, _images_of_rank(seed // 2 % 2, config, data))
     model = build_detector(config, names).to(dtype).train()
-    images = torch.stack([torch.from_numpy(_square(data.load(i))) for i in range(4)])
+    images = torch.stack([torch.from_numpy(data.load(i).image[:64, :64]) for i in range(4)])
     model(images.permute(0, 3, 1, 2))  # gathers statistics
     case = Case(config=config, data=data, class_names=names, state=model.state_dict(), dtype=dtype)
     for _ in range(seed % 4):
-        _, learner = case.gradient(batch, ALONE, lr=1e-3)
+        _, learner = case.gradient(batch, ONE_RANK, lr=1e-3)
         case = dataclasses.replace(case, state=learner.model.state_dict())
     return case
-
-
-def _square(sample: Sample) -> Any:
-    return sample.image[:64, :64]
 
 
 def _images_of_rank(rank: int, config: Config, data: DetectionDataset) -> set[int]:
@@ -228,23 +224,20 @@ def _images_of_rank(rank: int, config: Config, data: DetectionDataset) -> set[in
 
 
 def _gradient_of_two_ranks(case: Case, micro_batch: int, folder: Path) -> Tensor:
-    """In two real processes that meet by a file."""
+    """In two real processes."""
     folder.mkdir()
 
-    def work(rank: int) -> int:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
-        )
-        ranks = Ranks(rank=rank, world_size=2, device=torch.device("cpu"))
+    def work() -> int:
+        dist.init_process_group("gloo")
+        ranks = Ranks(rank=dist.get_rank(), world_size=2, device=torch.device("cpu"))
         found, _ = case.gradient(micro_batch, ranks)
-        torch.save(found, folder / f"rank{rank}.pt")
+        torch.save(found, folder / f"rank{ranks.rank}.pt")
         dist.barrier()
         return 0
 
-    output = folder / "output.txt"
-    processes = [fork(lambda rank=rank: work(rank), output) for rank in (0, 1)]
+    processes, outputs = fork_ranks(work, folder)
     codes = [wait_for(process, 30) for process in processes]
-    assert codes == [0, 0], f"the ranks ended with {codes}: {output.read_text()[-500:]}"
+    assert codes == [0, 0], f"the ranks ended with {codes}: {[*map(last_lines, outputs)]}"
     first, second = (torch.load(folder / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert torch.equal(first, second), "the ranks' gradients differ"
     return first
@@ -256,28 +249,18 @@ def _check(found: Tensor, whole: Tensor, largest: float, what: str) -> None:
     assert relative <= largest, f"{what}: relative norm of the difference {relative:.2e}"
 
 
-def gradients_yolov3(seed: int, folder: Path) -> None:
-    _compare(seed, folder, "yolov3")
-
-
-def gradients_yolov2(seed: int, folder: Path) -> None:
-    _compare(seed, folder, "yolov2")
-
-
-def gradients_yolov1(seed: int, folder: Path) -> None:
-    _compare(seed, folder, "yolov1")
-
-
-TRIALS = {
-    "gradients_yolov3": gradients_yolov3,
-    "gradients_yolov2": gradients_yolov2,
-    "gradients_yolov1": gradients_yolov1,
-}
 _SAME = (
     "accumulation and 2 ranks against one batch: fp64 within 1e-12, fp32 (SiLU for LeakyReLU, "
     "whose slope jumps) within 1e-6; uneven "
     "micro-batches, over the border of two epochs, all objects on one rank; one exchange a step"
 )
-CHECKED = {name: _SAME if name == "gradients_yolov3" else "the same" for name in TRIALS}
-FULL = dict.fromkeys(TRIALS, 50)
-QUICK = dict.fromkeys(TRIALS, 1)
+TRIALS = [
+    Property(
+        partial(equal_gradients, generation=name),
+        name=f"gradients_{name}",
+        checked=_SAME if name == "yolov3" else "the same",
+        full=50,
+        quick=1,
+    )
+    for name in GENERATIONS
+]

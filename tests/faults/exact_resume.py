@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from tests.faults.tiny import FORWARDS, at_forward, check_same_run, reference, resume, start
+from tests.faults.trial import Property
 
 PROPERTY = "1 Exact resume"
 
@@ -26,11 +29,17 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _stop_and_resume(seed: int, folder: Path, variant: str, *, workers: tuple[int, int]) -> None:
-    """One or two stops at random forward passes: in a step, between two, or in an evaluation."""
+def stop_and_resume(
+    seed: int, folder: Path, *, variant: str, pairs: Sequence[tuple[int, int]] = ((0, 0),)
+) -> None:
+    """One or two stops at random forward passes: in a step, between two, or in an evaluation.
+
+    ``pairs`` are numbers of workers before and after the first stop; the seed chooses.
+    """
+    workers = pairs[seed % len(pairs)]
     generator = random.Random(f"{variant} {seed}")
     settings = VARIANTS[variant]
-    whole = reference(folder.parent / "shared", variant, *settings)
+    whole = reference(folder, variant, settings)
     run = folder / variant
     places = sorted(generator.sample(range(1, FORWARDS + 1), 1 + seed % 2))
     signals = [generator.choice([signal.SIGTERM, signal.SIGINT]) for _ in places]
@@ -49,41 +58,33 @@ def _stop_and_resume(seed: int, folder: Path, variant: str, *, workers: tuple[in
     check_same_run(whole, run)
 
 
-def resume_fp32(seed: int, folder: Path) -> None:
-    _stop_and_resume(seed, folder, "fp32", workers=(0, 0))
-
-
-def resume_bf16(seed: int, folder: Path) -> None:
-    _stop_and_resume(seed, folder, "bf16", workers=(0, 0))
-
-
-def resume_with_other_workers(seed: int, folder: Path) -> None:
-    pairs = [(0, 2), (1, 0), (2, 1), (4, 2)]
-    _stop_and_resume(seed, folder, "fp32", workers=pairs[seed % len(pairs)])
-
-
-def resume_plateau(seed: int, folder: Path) -> None:
-    _stop_and_resume(seed, folder, "plateau", workers=(0, 0))
-
-
-def resume_mixed_images(seed: int, folder: Path) -> None:
-    _stop_and_resume(seed, folder, "mixed_images", workers=(0, seed % 3))
-
-
-TRIALS = {
-    "resume_fp32": resume_fp32,
-    "resume_bf16": resume_bf16,
-    "resume_with_other_workers": resume_with_other_workers,
-    "resume_plateau": resume_plateau,
-    "resume_mixed_images": resume_mixed_images,
-}
 _SAME = "losses, weights, EMA, optimizer, schedule and best as if never stopped"
-CHECKED = {
-    "resume_fp32": f"stopped at random forward passes, fp32: {_SAME}",
-    "resume_bf16": f"the same in bf16: {_SAME}",
-    "resume_with_other_workers": "the same with another number of workers after the stop",
-    "resume_plateau": "the same with the schedule that follows the monitored figure",
-    "resume_mixed_images": "the same with mosaic, mixup, several sizes and repeated images",
-}
-FULL = dict.fromkeys(TRIALS, 20)
-QUICK = dict.fromkeys(TRIALS, 1)
+_OTHER_WORKERS = ((0, 2), (1, 0), (2, 1), (4, 2))
+TRIALS = [
+    Property(
+        partial(stop_and_resume, **settings),
+        name=f"resume_{name}",
+        checked=checked,
+        full=20,
+        quick=1,
+    )
+    for name, settings, checked in (
+        ("fp32", {"variant": "fp32"}, f"stopped at random forward passes, fp32: {_SAME}"),
+        ("bf16", {"variant": "bf16"}, f"the same in bf16: {_SAME}"),
+        (
+            "with_other_workers",
+            {"variant": "fp32", "pairs": _OTHER_WORKERS},
+            "the same with another number of workers after the stop",
+        ),
+        (
+            "plateau",
+            {"variant": "plateau"},
+            "the same with the schedule that follows the monitored figure",
+        ),
+        (
+            "mixed_images",
+            {"variant": "mixed_images", "pairs": ((0, 0), (0, 1), (0, 2))},
+            "the same with mosaic, mixup, several sizes and repeated images",
+        ),
+    )
+]

@@ -16,13 +16,8 @@ import numpy as np
 from PIL import Image
 
 from tests.data.voc_files import voc_object, voc_xml
-from tests.faults.fuzz_trials import (
-    captured,
-    check_unchanged,
-    one_sentence,
-    within_memory,
-    within_seconds,
-)
+from tests.faults.fuzz_trials import bounded, error_of, one_sentence
+from tests.faults.trial import Property
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset, is_inside
@@ -394,17 +389,14 @@ def mutated_annotations(seed: int, folder: Path, *, name: str) -> None:
         Image.new("RGB", (WIDTH, HEIGHT), (9, 99, 199)).save(folder / "images" / image)
     write(folder)
     mutate(generator, folder)
-    with check_unchanged(folder), within_seconds(20), within_memory(), captured() as said:
-        error = None
-        try:
-            dataset = open_dataset(folder)
-            check_valid(dataset)
-            check_scored(dataset)
-        except UserError as told:
-            error = told
-    assert said.text() == "", f"on the terminal: {said.text()}"
-    if error is not None:
-        one_sentence(str(error), naming=str(folder))
+
+    def work() -> None:
+        dataset = open_dataset(folder)
+        check_valid(dataset)
+        check_scored(dataset)
+
+    with bounded(folder, 20):
+        error_of(work, folder)
 
 
 def check_valid(dataset: DetectionDataset) -> None:
@@ -452,11 +444,14 @@ def check_scored(dataset: DetectionDataset) -> None:
     assert all(math.isfinite(value) for value in found.stats.values()), found.stats
 
 
-TRIALS = {name: partial(mutated_annotations, name=name) for name in FORMATS}
-CHECKED = dict.fromkeys(
-    FORMATS,
-    "valid arrays, which load and can be scored, or one sentence that names the file; memory "
-    "within 1.5 times, no byte changed",
-)
-FULL = dict.fromkeys(FORMATS, 400)
-QUICK = dict.fromkeys(FORMATS, 5)
+TRIALS = [
+    Property(
+        partial(mutated_annotations, name=name),
+        name=name,
+        checked="valid arrays, which load and can be scored, or one sentence that names the file; "
+        "memory within 1.5 times, no byte changed",
+        full=400,
+        quick=5,
+    )
+    for name in FORMATS
+]

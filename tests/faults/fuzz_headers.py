@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tests.data.voc_files import voc_object, voc_xml
+from tests.detectors import ONE_RANK
 from tests.faults.fuzz_annotations import check_valid
 from tests.faults.fuzz_images import (
     HEIGHT,
@@ -22,19 +22,10 @@ from tests.faults.fuzz_images import (
     lying_header,
     picture,
 )
-from tests.faults.fuzz_trials import (
-    captured,
-    check_unchanged,
-    config_of,
-    named_once,
-    one_sentence,
-    within_memory,
-    within_seconds,
-)
+from tests.faults.fuzz_trials import bounded, captured, config_of, error_of, is_bad, named_once
+from tests.faults.trial import Property
 from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.loader import EvaluationBatches, TrainingBatches
-from yolo.errors import UserError
 from yolo.factory.data import (
     DATASETS,
     SIZED_BY_HEADERS,
@@ -42,7 +33,6 @@ from yolo.factory.data import (
     build_evaluation_batches,
     build_training_batches,
 )
-from yolo.train.distributed import Ranks
 
 PROPERTY = "11 Image and label fuzz"
 IMAGES, MUTATED, BATCH = 12, 6, 4
@@ -62,23 +52,25 @@ def mutated_headers(seed: int, folder: Path, *, kind: str) -> None:
     cache = folder.parent / f"cache_{kind}_{seed}"
     DATASETS[kind].keywords["cache"] = cache  # type: ignore[attr-defined] # in this process
     config = _config(section, "data.on_error=skip", f"data.cache={generator.choice(KEPT)}")
-    with check_unchanged(folder), within_seconds(50), within_memory():
-        with captured() as said:
+    with bounded(folder):
+        with captured() as written:
             dataset, again = (build_dataset(config, "train") for _ in range(2))
         listed = IMAGES
         if kind == "yolo_text":  # goes by the folder, where one may be missing
             listed = len([*(folder / "JPEGImages").iterdir()])
         assert len(dataset) == listed
-        bad = [index for index in range(listed) if _is_bad(dataset, index)]
-        assert said.text() == "" or (bad and len(said.text().splitlines()) == 2), said.text()
+        bad = [index for index in range(listed) if is_bad(dataset, index)]
+        assert written() == "" or (bad and len(written().splitlines()) == 2), written()
         _check_whole(dataset, again, bad)
         _go_through(config, dataset, bad)
-        _open_strictly(_config(section), folder, bad)
+        # what was read with tolerance changes nothing for who has none
+        error = error_of(lambda: build_dataset(_config(section), "train"), folder)
+        assert bad or not error, f"all images load, but: {error}"
 
 
 KEPT = ("none", "ram")
 DAMAGES: list[Mutate] = [
-    *(mutate for mutate, _ in MUTATIONS.values() if mutate is not lying_header),
+    *(mutate for mutate in MUTATIONS if mutate is not lying_header),
     partial(lying_header, sides=(50_000, 65_500)),  # nothing contradicts a header of 13,000 px
 ]
 
@@ -110,14 +102,6 @@ def _write(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _is_bad(dataset: DetectionDataset, index: int) -> bool:
-    try:
-        dataset.load(index)
-    except UserError:
-        return True
-    return False
-
-
 def _check_whole(dataset: DetectionDataset, again: DetectionDataset, bad: list[int]) -> None:
     """Every image is there, the bad ones with their box, and so it is the second time."""
     check_valid(dataset)
@@ -131,48 +115,33 @@ def _go_through(config: Config, dataset: DetectionDataset, bad: list[int]) -> No
     """An epoch of training and one evaluation; each names every bad image once."""
     paths = [dataset.image_path(index) for index in bad]
     bad_ids = set(dataset.annotations.image_ids[bad].tolist())
-    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    training = build_training_batches(config, dataset, alone)
-    evaluation = build_evaluation_batches(config, dataset, alone)
-    assert isinstance(training, TrainingBatches) and isinstance(evaluation, EvaluationBatches)
-    with captured() as said:
+    training = build_training_batches(config, dataset, ONE_RANK)
+    evaluation = build_evaluation_batches(config, dataset, ONE_RANK)
+    with captured() as written:
         batches = [*islice(training.from_step(0), IMAGES // BATCH)]
         training.close()
-    named_once(said.text(), paths)
+    named_once(written(), paths)
     assert all(len(batch) == BATCH for batch in batches)
     assert not bad_ids & {number for batch in batches for number in batch.image_ids.tolist()}
-    with captured() as said:
+    with captured() as written:
         found = [number for batch in evaluation for number in batch.image_ids.tolist()]
-    named_once(said.text(), paths)
+    named_once(written(), paths)
     assert sorted(found) == sorted(dataset.annotations.image_ids.tolist())
-
-
-def _open_strictly(config: Config, folder: Path, bad: list[int]) -> None:
-    """What was read with tolerance changes nothing for who has none."""
-    error = ""
-    with captured() as said:
-        try:
-            build_dataset(config, "train")
-        except UserError as told:
-            error = str(told)
-    assert said.text() == ""
-    assert bad or not error, f"all images load, but: {error}"
-    if error:
-        one_sentence(error, naming=str(folder))
 
 
 def _config(section: dict[str, Any], *more: str) -> Config:
     return config_of(section, BATCH, "data.class_names=[cat]", "data.workers=0", *more)
 
 
-TRIALS = {
-    f"mutated_headers_{kind}": partial(mutated_headers, kind=kind)
+TRIALS = [
+    Property(
+        partial(mutated_headers, kind=kind),
+        name=f"mutated_headers_{kind}",
+        checked=f"{MUTATED} of {IMAGES} images mutated: with on_error 'skip' the data set opens, "
+        "no image is lost, training and evaluation name each bad one once; 'stop' opens or ends "
+        "with one sentence",
+        full=100,
+        quick=1,
+    )
     for kind in sorted(SIZED_BY_HEADERS)
-}
-CHECKED = dict.fromkeys(
-    TRIALS,
-    f"{MUTATED} of {IMAGES} images mutated: with on_error 'skip' the data set opens, no image is "
-    "lost, training and evaluation name each bad one once; 'stop' opens or ends with one sentence",
-)
-FULL = dict.fromkeys(TRIALS, 100)
-QUICK = dict.fromkeys(TRIALS, 1)
+]

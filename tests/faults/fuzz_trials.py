@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import stat
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,8 @@ from typing import Any
 
 from tests.faults.tiny import QUICKSTART
 from yolo.config import Config, load_config
+from yolo.data.formats.detection import DetectionDataset
+from yolo.errors import UserError
 
 MOST_MEMORY = 1.5
 """Times what the process held before."""
@@ -45,35 +48,26 @@ def config_of(section: Mapping[str, Any], batch: int, *more: str) -> Config:
     return config
 
 
-class Said:
-    """Whatever was written to the terminal, by Python or by a library in C."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as this
-
-    def text(self) -> str:
-        self._file.seek(0)
-        return self._file.read().decode(errors="replace")
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-
 @contextmanager
-def captured() -> Iterator[Said]:
-    """File descriptors 1 and 2 of this process and its children, and Python's streams."""
-    said = Said()
+def captured() -> Iterator[Callable[[], str]]:
+    """What this process and its children write to the terminal, by Python or a library in C."""
     streams = sys.stdout, sys.stderr
     for stream in streams:
         stream.flush()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - read after the end
     kept = [os.dup(number) for number in (1, 2)]
     for number in (1, 2):
-        os.dup2(said.fileno(), number)
+        os.dup2(file.fileno(), number)
     sys.stdout, sys.stderr = (
         os.fdopen(os.dup(number), "w", buffering=1, errors="backslashreplace") for number in (1, 2)
     )
+
+    def text() -> str:
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
     try:
-        yield said
+        yield text
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.close()
@@ -81,6 +75,36 @@ def captured() -> Iterator[Said]:
         for number, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, number)
             os.close(copy)
+
+
+def error_of(work: Callable[[], object], naming: Path) -> str:
+    """The one sentence that it ends with, and nothing on the terminal; "" where it succeeds."""
+    error = ""
+    with captured() as written:
+        try:
+            work()
+        except UserError as refusal:
+            error = str(refusal)
+    assert written() == "", f"on the terminal: {written()}"
+    if error:
+        one_sentence(error, naming=str(naming))
+    return error
+
+
+def is_bad(dataset: DetectionDataset, index: int) -> bool:
+    """Whether an image cannot be loaded."""
+    try:
+        dataset.load(index)
+    except UserError:
+        return True
+    return False
+
+
+@contextmanager
+def bounded(folder: Path, seconds: int = 50) -> Iterator[None]:
+    """Nothing changes in the folder; time and memory are bounded."""
+    with check_unchanged(folder), within_seconds(seconds), within_memory():
+        yield
 
 
 @contextmanager
@@ -103,17 +127,15 @@ def within_seconds(seconds: int) -> Iterator[None]:
 def within_memory() -> Iterator[None]:
     """The peak of this process' memory stays within 1.5 times what it was at the start."""
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is used now
-    start = _status_kib("VmHWM")
+    start = _peak_kib()
     yield
-    peak = _status_kib("VmHWM")
+    peak = _peak_kib()
     assert peak <= MOST_MEMORY * start, f"memory grew from {start >> 10} to {peak >> 10} MiB"
 
 
-def _status_kib(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1])
-    raise AssertionError(f"/proc/self/status has no {key}")
+def _peak_kib() -> int:
+    (kib,) = re.findall(r"^VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(), re.M)
+    return int(kib)
 
 
 @contextmanager
@@ -121,8 +143,7 @@ def check_unchanged(folder: Path) -> Iterator[None]:
     """No file below a folder appears, goes or changes."""
     before = snapshot(folder)
     yield
-    after = snapshot(folder)
-    changed = sorted(name for name in before | after if before.get(name) != after.get(name))
+    changed = sorted({name for name, _ in before.items() ^ snapshot(folder).items()})
     assert not changed, f"changed: {changed}"
 
 

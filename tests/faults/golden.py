@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.faults.trial import Property
 from tests.golden.make import PATH, losses
 
 PROPERTY = "15 Golden losses"
@@ -17,7 +18,9 @@ NAMES = tuple(sorted(STORED, key=lambda name: not name.endswith("/darknet_tiny")
 
 
 def golden_losses(seed: int, folder: Path) -> None:
-    """One generation with one encoder, twice."""
+    """20 seeded steps of every generation with every encoder: twice equal to the bit, within 1e-4
+    of tests/golden/losses.json.
+    """
     del folder
     name = NAMES[seed]
     expected = STORED[name]
@@ -31,11 +34,6 @@ def golden_losses(seed: int, folder: Path) -> None:
     assert not far, f"{name}: step, found, expected: {far[0]}"
 
 
-TRIALS = {"golden_losses": golden_losses}
-CHECKED = {
-    "golden_losses": "20 seeded steps of every generation with every encoder: twice equal to the "
-    "bit, within 1e-4 of tests/golden/losses.json"
-}
-LIMIT_S = {"golden_losses": 180.0}
-FULL = {"golden_losses": len(NAMES)}
-QUICK = {"golden_losses": 2}
+TRIALS = [
+    Property(golden_losses, full=len(NAMES), quick=2, limit_s=180),
+]

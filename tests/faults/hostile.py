@@ -22,17 +22,12 @@ import export
 import main as training
 import validation
 from scripts import predict
-from tests.faults.fuzz_trials import (
-    captured,
-    check_unchanged,
-    one_sentence,
-    within_memory,
-    within_seconds,
-    write_coco_of,
-)
+from tests.faults.fuzz_annotations import FORMATS, IMAGES
+from tests.faults.fuzz_trials import bounded, captured, error_of, one_sentence, write_coco_of
 from tests.faults.tiny import QUICKSTART
-from yolo.errors import UserError
-from yolo.train.checkpoint import load_checkpoint
+from tests.faults.trial import Property
+from yolo.data.formats.coco import CocoDataset
+from yolo.train.checkpoint import _seal, load_checkpoint
 
 PROPERTY = "12 Hostile files"
 CANARY = "canary"
@@ -93,13 +88,21 @@ def _opcodes(canary: Path) -> dict[str, bytes]:
     }
 
 
-def _sealed(path: Path, records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    """A zip of records with our checksum, as an attacker would write it."""
-    from yolo.train.checkpoint import _seal
-
-    with zipfile.ZipFile(path, "w", compression) as archive:
+def zip_of(
+    records: dict[str, bytes], compression: int = zipfile.ZIP_STORED, comment: bytes = b""
+) -> bytes:
+    """The bytes of a zip."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in records.items():
             archive.writestr(name, content)
+        archive.comment = comment
+    return buffer.getvalue()
+
+
+def _sealed(path: Path, records: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """A zip of records with our checksum, as an attacker would write it."""
+    path.write_bytes(zip_of(records, compression))
     _seal(path)
 
 
@@ -115,20 +118,15 @@ def _whole(content: dict[str, Any]) -> dict[str, bytes]:
         return {record.filename: archive.read(record) for record in archive.infolist()}
 
 
-def _with_pickle(records: dict[str, bytes], change: Callable[[bytes], bytes]) -> dict[str, bytes]:
-    return {n: change(c) if n.endswith(".pkl") else c for n, c in records.items()}
-
-
-def _larger_storage(pickled: bytes) -> bytes:
-    """Says that the storage has a billion elements instead of four."""
+def _with_larger(records: dict[str, bytes], what: str) -> dict[str, bytes]:
+    """The pickle says that the storage, or the tensor, has a billion elements instead of four."""
+    (name,) = (name for name in records if name.endswith(".pkl"))
+    pickled = records[name]
     place = pickled.index(b"K\x04", pickled.index(b"cpu"))
-    return pickled[:place] + b"J" + struct.pack("<i", 10**9) + pickled[place + 2 :]
-
-
-def _larger_tensor(pickled: bytes) -> bytes:
-    first = pickled.index(b"K\x04", pickled.index(b"cpu")) + 2
-    place = pickled.index(b"K\x04", first)
-    return pickled[:place] + b"J" + struct.pack("<i", 10**9) + pickled[place + 2 :]
+    if what == "tensor":
+        place = pickled.index(b"K\x04", place + 2)
+    larger = pickled[:place] + b"J" + struct.pack("<i", 10**9) + pickled[place + 2 :]
+    return {**records, name: larger}
 
 
 def _zips(canary: Path, path: Path) -> dict[str, Callable[[], object]]:
@@ -138,12 +136,12 @@ def _zips(canary: Path, path: Path) -> dict[str, Callable[[], object]]:
     bomb = {n: bytes(1 << 28) if n.endswith("data/0") else c for n, c in fine.items()}
     return {
         "slips": lambda: _sealed(path, fine | slips),
-        "larger_storage": lambda: _sealed(path, _with_pickle(fine, _larger_storage)),
-        "larger_tensor": lambda: _sealed(path, _with_pickle(fine, _larger_tensor)),
+        "larger_storage": lambda: _sealed(path, _with_larger(fine, "storage")),
+        "larger_tensor": lambda: _sealed(path, _with_larger(fine, "tensor")),
         "bomb": lambda: _sealed(path, bomb, zipfile.ZIP_DEFLATED),
-        "nested": lambda: _sealed(path, {"x/data.pkl": _zip_of(fine), "x/version": b"3\n"}),
+        "nested": lambda: _sealed(path, {"x/data.pkl": zip_of(fine), "x/version": b"3\n"}),
         "many_records": lambda: _sealed(path, fine | {f"x/data/{n}": b"" for n in range(5000)}),
-        "comment": lambda: path.write_bytes(_zip_of(fine, comment=b"sha256:" + b"0" * 65_000)),
+        "comment": lambda: path.write_bytes(zip_of(fine, comment=b"sha256:" + b"0" * 65_000)),
         "only_a_version": lambda: _sealed(path, _whole({"version": 1})),
         "other_types": lambda: _sealed(
             path,
@@ -159,26 +157,13 @@ def _zips(canary: Path, path: Path) -> dict[str, Callable[[], object]]:
 
 def hostile_files(path: Path, canary: Path) -> dict[str, Callable[[], object]]:
     """Kind -> what writes it at ``path``."""
-    made: dict[str, Callable[[], object]] = {
-        name: partial(_write_payload, path, payload) for name, payload in _payloads(canary).items()
+    pickles = {
+        name: pickle.dumps({"version": 1, "model": payload}, 2)
+        for name, payload in _payloads(canary).items()
     }
-    made |= {
-        name: partial(_sealed, path, _records(stream)) for name, stream in _opcodes(canary).items()
-    }
-    return made | _zips(canary, path)
-
-
-def _write_payload(path: Path, payload: Any) -> None:
-    _sealed(path, _records(pickle.dumps({"version": 1, "model": payload}, 2)))
-
-
-def _zip_of(records: dict[str, bytes], comment: bytes = b"") -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in records.items():
-            archive.writestr(name, content)
-        archive.comment = comment
-    return buffer.getvalue()
+    pickles |= _opcodes(canary)
+    sealed = {name: partial(_sealed, path, _records(each)) for name, each in pickles.items()}
+    return {**sealed, **_zips(canary, path)}
 
 
 # What is done with them
@@ -188,27 +173,44 @@ def _zip_of(records: dict[str, bytes], comment: bytes = b"") -> bytes:
 def harmless(folder: Path) -> Iterator[None]:
     """Nothing changes in the folder, the canary does not appear, time and memory are bounded."""
     (folder / "secret").write_text(_SECRET)
-    with check_unchanged(folder), within_seconds(50), within_memory():
+    with bounded(folder):
         yield
     assert not (folder / CANARY).exists() and not Path(CANARY).exists(), "something was run"
 
 
-def fails(command: Callable[[list[str]], int], arguments: list[str], *, naming: str) -> None:
+def fails(command: Callable[[list[str]], int], *arguments: str | Path, naming: str | Path) -> None:
     """It ends with 1 or 2 and one sentence that tells nothing of a secret."""
-    with captured() as said:
+    with captured() as written:
         try:
-            code = command(arguments)
+            code = command([*map(str, arguments)])
         except SystemExit as end:
             code = end.code
-    text = said.text().rstrip("\n")
+    text = written().rstrip("\n")
     lines = [line for line in text.splitlines() if not line.startswith("usage: ")]
     assert code in (1, 2), f"exit code {code}: {text[-500:]}"
     assert _SECRET not in text and "root:" not in text, "the secret is told"
-    one_sentence("\n".join(lines), naming=naming)
+    one_sentence("\n".join(lines), naming=str(naming))
+
+
+def refused(work: Callable[[], object], naming: Path) -> None:
+    """It ends with one sentence and nothing else."""
+    error = error_of(work, naming)
+    assert error, "it was taken"
+    assert _SECRET not in error and "root:" not in error, "the secret is told"
+
+
+def _data_settings(folder: Path) -> list[str]:
+    """A few drawn images, the same for all trials."""
+    shared = folder.parent / "shared"
+    shared.mkdir(exist_ok=True)
+    roots = [f"data.{split}.root={shared / 'hostile'}" for split in ("train", "val")]
+    return [*roots, "data.train.images=4", "data.val.images=2"]
 
 
 def hostile_checkpoint(seed: int, folder: Path) -> None:
-    """One file as a checkpoint and as weights, through every command that takes one."""
+    """As checkpoint of validation, export, prediction, --resume: nothing runs, nothing outside is
+    read or written, one sentence, exit code 1 or 2.
+    """
     run = folder / "run"
     run.mkdir()
     path = run / "last.pt"
@@ -220,23 +222,18 @@ def hostile_checkpoint(seed: int, folder: Path) -> None:
     loaded = name in ("slips", "many_records", "only_a_version", "other_types")
     with harmless(folder):
         if not loaded:
-            refused(partial(load_checkpoint, path), str(path))
-        fails(validation.main, [str(path), "--gpu", "cpu"], naming=str(path))
-        fails(
-            export.main,
-            [str(path), "--format", "onnx", "--output", str(run / "a.onnx")],
-            naming=str(path),
-        )
-        fails(
-            predict.main,
-            [str(folder / "a.png"), "--checkpoint", str(path), "--output", str(run / "out")],
-            naming=str(path),
-        )
-        fails(training.main, ["--resume", str(run), "--gpu", "cpu"], naming=str(path))
+            refused(partial(load_checkpoint, path), path)
+        fails(validation.main, path, "--gpu", "cpu", naming=path)
+        fails(export.main, path, "--format", "onnx", "--output", run / "a.onnx", naming=path)
+        prediction = ["--checkpoint", path, "--output", run / "out"]
+        fails(predict.main, folder / "a.png", *prediction, naming=path)
+        fails(training.main, "--resume", run, "--gpu", "cpu", naming=path)
 
 
 def hostile_weights(seed: int, folder: Path) -> None:
-    """One file as the encoder's weights and as what a training starts from."""
+    """As model.encoder.weights and model.init, PyTorch's and Darknet's: nothing runs, nothing
+    outside is read or written, one sentence, exit code 1 or 2.
+    """
     generator = random.Random(seed)
     darknet = seed % 2 == 1
     path = folder / ("a.weights" if darknet else "a.pt")
@@ -246,17 +243,10 @@ def hostile_weights(seed: int, folder: Path) -> None:
         kinds = hostile_files(path, folder / CANARY)
         kinds[[*kinds][seed // 2 % len(kinds)]]()
     setting = generator.choice(["model.encoder.weights={}", "model.init={{weights: {}}}"])
-    settings = [
-        setting.format(path),
-        "data.train.images=4",
-        "data.val.images=2",
-        f"data.train.root={folder.parent / 'shared' / 'hostile'}",
-        f"data.val.root={folder.parent / 'shared' / 'hostile'}",
-        f"logging.directory={folder / 'logs'}",
-    ]
-    (folder.parent / "shared").mkdir(exist_ok=True)
+    own = [setting.format(path), f"logging.directory={folder / 'logs'}"]
+    data = _data_settings(folder)
     with harmless(folder):
-        fails(training.main, ["--gpu", "cpu", *settings], naming=str(path))
+        fails(training.main, "--gpu", "cpu", *own, *data, naming=path)
 
 
 def _darknet(generator: random.Random) -> bytes:
@@ -269,7 +259,10 @@ def _darknet(generator: random.Random) -> bytes:
 
 
 def hostile_yaml(seed: int, folder: Path) -> None:
-    """One config that no training may start from."""
+    """Tags, bombs, depth, circles, devices, /etc/passwd: nothing runs, nothing outside is read or
+    written, one sentence, exit code 1 or 2.
+    """
+    base = f"extends: {QUICKSTART}\n"
     outside = os.path.relpath("/etc/passwd", folder)
     configs = {
         "tag": f"seed: !!python/object/apply:os.system ['touch {folder / CANARY}']",
@@ -285,8 +278,8 @@ def hostile_yaml(seed: int, folder: Path) -> None:
         ),
         "alias_of_itself": "a: &a [*a]",
         "huge_number": "seed: " + "9" * 100_000,
-        "huge_hex": "seed: 0x" + "f" * 100_000,
-        "huge_exponent": "seed: 1e999999999",
+        "huge_hex": f"{base}seed: 0x" + "f" * 100_000,
+        "huge_exponent": f"{base}seed: 1e999999999",
         "deep": "seed: " + "[" * 20_000,
         "deep_mappings": "seed: " + "{a: " * 5000 + "1" + "}" * 5000,
         "deep_indent": "\n".join(" " * n + "a:" for n in range(900)),
@@ -302,37 +295,33 @@ def hostile_yaml(seed: int, folder: Path) -> None:
         "nul": 'extends: "a\\0b"',
         "surrogate": 'seed: "\\ud800"',
         "new_line": 'extends: "a\\nb"',
-        "escape": 'seed: "\\e[31m"',
+        "escape": f'{base}seed: "\\e[31m"',
         "long": "extends: " + "a" * 100_000,
         "long_key": "a" * 100_000 + ": 1",
         "control": "seed: \x07",
         "bytes": "seed: \udcff",
-        "directory": "logging: {directory: /dev/null/logs}",
+        "directory": f"{base}logging: {{directory: /dev/null/logs}}",
         "empty": "",
     }
     name = [*configs][seed % len(configs)]
     path = folder / "config.yaml"
-    base = (
-        f"extends: {QUICKSTART}\n"
-        if name in ("directory", "escape", "huge_hex", "huge_exponent")
-        else ""
-    )
-    path.write_bytes((base + configs[name]).encode("utf-8", "surrogateescape"))
+    path.write_bytes(configs[name].encode("utf-8", "surrogateescape"))
     os.mkfifo(folder / "pipe")
     (folder / "other.yaml").write_text("seed: [")
-    data = [f"data.{s}.root={folder.parent / 'shared' / 'hostile'}" for s in ("train", "val")]
-    data = [*data, "data.train.images=4", "data.val.images=2"] if name == "directory" else []
+    data = _data_settings(folder) if name == "directory" else []
     with harmless(folder):
-        fails(training.main, ["--config", str(path), "--gpu", "cpu", *data], naming="")
+        fails(training.main, "--config", path, "--gpu", "cpu", *data, naming="")
 
 
 def hostile_extends(seed: int, folder: Path) -> None:
-    """Files that extend each other so that they would be read without end."""
+    """Diamonds, chains and crowds of files, a folder in itself: nothing runs, nothing outside is
+    read or written, one sentence, exit code 1 or 2.
+    """
     kinds: list[Callable[[Path], str]] = [_diamonds, _chain, _crowd, _mirrors]
     naming = kinds[seed % len(kinds)](folder)
     path = folder / "config.yaml"
     with harmless(folder):
-        fails(training.main, ["--config", str(path), "--gpu", "cpu"], naming=naming)
+        fails(training.main, "--config", path, "--gpu", "cpu", naming=naming)
 
 
 def _diamonds(folder: Path) -> str:
@@ -366,7 +355,9 @@ def _mirrors(folder: Path) -> str:
 
 
 def hostile_name(seed: int, folder: Path) -> None:
-    """A run's name that would lead out of the folder of runs."""
+    """--name that leads elsewhere or cannot be written: nothing runs, nothing outside is read or
+    written, one sentence, exit code 1 or 2.
+    """
     names = [
         *("..", ".", "../x", "/tmp/x", "a/b", "a\\b", "", "  ", "a\nb", "a\0b", "\x1b[31m"),
         *("a" * 5000, "é" * 200, "..\\x", "~/x", "x/..", "\udcff"),
@@ -374,13 +365,11 @@ def hostile_name(seed: int, folder: Path) -> None:
     name = names[seed % len(names)]
     with harmless(folder):
         settings = [f"logging.directory={folder / 'logs'}", "training.steps=1"]
-        fails(training.main, ["--gpu", "cpu", "--name", name, *settings], naming="name")
+        fails(training.main, "--gpu", "cpu", "--name", name, *settings, naming="name")
 
 
 def hostile_paths(seed: int, folder: Path) -> None:
-    """Names in annotations that lead out of the data set."""
-    from tests.faults.fuzz_annotations import FORMATS, IMAGES
-
+    """Names in annotations that leave the data set are refused."""
     (folder / "set/images/sub").mkdir(parents=True)
     for image in IMAGES:
         Image.new("RGB", (60, 40)).save(folder / "set/images" / image)
@@ -404,13 +393,11 @@ def hostile_paths(seed: int, folder: Path) -> None:
     path = inside / name
     path.write_text(path.read_text().replace(old, new, 1))
     with harmless(folder):
-        refused(partial(open_dataset, inside), str(inside))
+        refused(partial(open_dataset, inside), inside)
 
 
 def links_are_followed(seed: int, folder: Path) -> None:
-    """Data sets are commonly made of links to images elsewhere; a root may be one too."""
-    from yolo.data.formats.coco import CocoDataset
-
+    """A link in a data set, and a root that is one, lead to images elsewhere."""
     (folder / "elsewhere").mkdir()
     (folder / "set").mkdir()
     Image.new("RGB", (60, 40), (9, 99, 199)).save(folder / "elsewhere/a.png")
@@ -422,57 +409,13 @@ def links_are_followed(seed: int, folder: Path) -> None:
     assert sample.image[0, 0].tolist() == [9, 99, 199]
 
 
-def refused(work: Callable[[], object], naming: str) -> None:
-    """It ends with one sentence and nothing else."""
-    with captured() as said:
-        try:
-            work()
-        except UserError as told:
-            error = str(told)
-        else:
-            raise AssertionError("it was taken")
-    assert said.text() == "", said.text()
-    assert _SECRET not in error and "root:" not in error, "the secret is told"
-    one_sentence(error, naming=naming)
-
-
 KINDS = len(hostile_files(Path("x"), Path("y")))
-
-TRIALS = {
-    "hostile_checkpoint": hostile_checkpoint,
-    "hostile_weights": hostile_weights,
-    "hostile_yaml": hostile_yaml,
-    "hostile_extends": hostile_extends,
-    "hostile_name": hostile_name,
-    "hostile_paths": hostile_paths,
-    "links_are_followed": links_are_followed,
-}
-_HARMLESS = "nothing runs, nothing outside is read or written, one sentence, exit code 1 or 2"
-CHECKED = {
-    "hostile_checkpoint": f"as checkpoint of validation, export, prediction, --resume: {_HARMLESS}",
-    "hostile_weights": f"as model.encoder.weights and model.init, PyTorch's and Darknet's: "
-    f"{_HARMLESS}",
-    "hostile_yaml": f"tags, bombs, depth, circles, devices, /etc/passwd: {_HARMLESS}",
-    "hostile_extends": f"diamonds, chains and crowds of files, a folder in itself: {_HARMLESS}",
-    "hostile_name": f"--name that leads elsewhere or cannot be written: {_HARMLESS}",
-    "hostile_paths": "names in annotations that leave the data set are refused",
-    "links_are_followed": "a link in a data set, and a root that is one, lead to images elsewhere",
-}
-FULL = {
-    "hostile_checkpoint": KINDS,
-    "hostile_weights": 2 * KINDS,
-    "hostile_yaml": 32,
-    "hostile_extends": 4,
-    "hostile_name": 17,
-    "hostile_paths": 40,
-    "links_are_followed": 2,
-}
-QUICK = {
-    "hostile_checkpoint": 2,
-    "hostile_weights": 2,
-    "hostile_yaml": 4,
-    "hostile_extends": 4,
-    "hostile_name": 2,
-    "hostile_paths": 5,
-    "links_are_followed": 2,
-}
+TRIALS = [
+    Property(hostile_checkpoint, full=KINDS, quick=2),
+    Property(hostile_weights, full=2 * KINDS, quick=2),
+    Property(hostile_yaml, full=32, quick=4),
+    Property(hostile_extends, full=4, quick=4),
+    Property(hostile_name, full=17, quick=2),
+    Property(hostile_paths, full=40, quick=5),
+    Property(links_are_followed, full=2, quick=2),
+]

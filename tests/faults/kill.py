@@ -10,14 +10,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
-from tests.faults.tiny import check_same_run, differences, fork, reference, resume, start
-from tests.faults.trial import wait_for
+from tests.faults.tiny import check_goes_on, check_same_run, fork, reference, resume, start
+from tests.faults.trial import Property, wait_for
+from tests.train.toys import differences
 from yolo import files
 from yolo.train import checkpoint
 from yolo.train.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
@@ -25,8 +27,9 @@ from yolo.train.checkpoint import link_checkpoint, load_checkpoint, save_checkpo
 PROPERTY = "4 Kill"
 
 
-def seconds_of_a_run(shared: Path) -> float:
-    """How long the whole tiny training takes on this machine, measured once."""
+def seconds_of_a_run(folder: Path) -> float:
+    """How long the whole tiny training takes on this machine, measured once for all trials."""
+    shared = folder.parent / "shared"
     path = shared / "seconds_of_a_run"
     if not path.exists():
         began = time.monotonic()
@@ -39,40 +42,38 @@ def seconds_of_a_run(shared: Path) -> float:
 
 
 def kill_and_resume(seed: int, folder: Path) -> None:
-    """Killed at a random moment, now and then a second time while it goes on."""
+    """Kill -9 at a random moment: last.pt and the previous best load; resumed, the run is to the
+    bit the one that was not killed.
+    """
     generator = random.Random(seed)
-    shared = folder.parent / "shared"
-    whole, run = reference(shared, "fp32"), folder / "fp32"
-    longest = seconds_of_a_run(shared)
-    before = _kill(lambda: start(run, shared=shared), longest, generator, folder)
-    _check_whole(run, before=0)
+    whole, run = reference(folder), folder / "fp32"
+    longest = seconds_of_a_run(folder)
+    killed = _kill(lambda: start(run), longest, generator, folder)
+    reached = _check_whole(run, before=0)
     if seed % 4 == 0 and _can_resume(run):
-        reached = _check_whole(run, before=0)
-        before = _kill(lambda: resume(run), longest, generator, folder)
+        killed = _kill(lambda: resume(run), longest, generator, folder)
         _check_whole(run, before=reached)
     if _can_resume(run):
-        assert resume(run) == 0
+        check_goes_on(whole, run)
     else:  # killed before its first checkpoint: nothing was there to lose
-        assert before is None or not (run / "best.pt").exists()
+        assert killed or not (run / "best.pt").exists()
         shutil.rmtree(run, ignore_errors=True)
-        assert start(run, shared=shared) == 0
-    check_same_run(whole, run)
+        assert start(run) == 0
+        check_same_run(whole, run)
     left = [path.name for path in run.iterdir() if path.name.endswith(".tmp")]
     assert not left, f"left behind: {left}"
 
 
-def _kill(
-    work: Callable[[], int], longest: float, generator: random.Random, folder: Path
-) -> int | None:
-    """Start it and kill its process group after a random time; None, or how it ended before."""
+def _kill(work: Callable[[], int], longest: float, generator: random.Random, folder: Path) -> bool:
+    """Start it and kill its process group after a random time; False if it had ended before."""
     process = fork(work, folder / "killed.txt")
     code = wait_for(process, generator.uniform(0, longest))
     if code is None:
         os.killpg(process, signal.SIGKILL)
         wait_for(process, 10)
-        return None
+        return True
     assert code == 0, f"it ended with code {code} before it was killed"
-    return code
+    return False
 
 
 def _can_resume(run: Path) -> bool:
@@ -105,7 +106,9 @@ def _content(step: int) -> dict[str, Any]:
 
 
 def abort_saver(seed: int, folder: Path) -> None:
-    """Ended before each line of the saver in turn, and in the middle of its writing."""
+    """The saver ended before each of its lines and within its writes: both files whole, the next
+    save works.
+    """
     last, best = folder / "last.pt", folder / "best.pt"
 
     def save() -> None:
@@ -115,12 +118,12 @@ def abort_saver(seed: int, folder: Path) -> None:
     lines, aborted = 0, True
     while aborted:
         lines += 1
-        aborted = _abort(save, lambda lines=lines: _end_at_line(lines), last, best, seed)
+        aborted = _abort(save, partial(_end_at_line, lines), last, best, seed)
     assert lines > 20, f"only {lines} lines of the saver ran"
     size, writes = last.stat().st_size, 25
     for part in range(writes):
         limit = random.Random(f"{seed} {part}").randrange(size)
-        assert _abort(save, lambda limit=limit: _end_at_byte(limit), last, best, seed)
+        assert _abort(save, partial(_end_at_byte, limit), last, best, seed)
     print(f"aborted at {lines - 1} lines and in {writes} writes")
 
 
@@ -145,7 +148,7 @@ def _abort(
     for path in (last, best):
         found = load_checkpoint(path)
         steps.append(found["progress"]["step"])
-        assert not list(differences(found["model"], _content(steps[-1])["model"]))
+        assert not differences(found["model"], _content(steps[-1])["model"])
     assert steps[0] >= steps[1], f"best.pt is newer than last.pt: {steps}"
     save()  # and the next one is not hindered
     assert [load_checkpoint(p)["progress"]["step"] for p in (last, best)] == [2, 2]
@@ -176,12 +179,7 @@ def _end_at_byte(number: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-TRIALS = {"kill_and_resume": kill_and_resume, "abort_saver": abort_saver}
-CHECKED = {
-    "kill_and_resume": "kill -9 at a random moment: last.pt and the previous best load; resumed, "
-    "the run is to the bit the one that was not killed",
-    "abort_saver": "the saver ended before each of its lines and within its writes: both files "
-    "whole, the next save works",
-}
-FULL = {"kill_and_resume": 300, "abort_saver": 2}
-QUICK = {"kill_and_resume": 2, "abort_saver": 1}
+TRIALS = [
+    Property(kill_and_resume, full=300, quick=2),
+    Property(abort_saver, full=2, quick=1),
+]

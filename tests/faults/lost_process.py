@@ -5,82 +5,66 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from tests.faults.tiny import (
-    QUICKSTART,
+    LONG,
     check_told,
+    check_whole,
     fork,
     fork_ranks,
-    is_training,
     last_lines,
-    overrides,
+    launch,
     start,
-    wait_until,
+    wait_until_all_have_ended,
+    wait_until_it_trains,
 )
-from tests.faults.trial import descendants, wait_for
-from yolo.config import REPOSITORY_ROOT
-from yolo.train.checkpoint import load_checkpoint
+from tests.faults.trial import Property, descendants, wait_for
 
 PROPERTY = "6 Lost rank or worker"
 LARGEST_SECONDS = 30.0
-LONG = ("training.steps=100000", "evaluation.every=100000")
-
-
-def _check_run(run: Path) -> None:
-    if (run / "last.pt").exists():
-        load_checkpoint(run / "last.pt")
-    wait_until(lambda: not descendants(os.getpid()), "all processes have ended", limit_s=5)
 
 
 def lose_a_rank(seed: int, folder: Path) -> None:
+    """Kill -9 of one of two ranks: the other ends within 30 s, code 1, one sentence."""
     generator = random.Random(seed)
     run = folder / "ranks"
-    processes = fork_ranks(lambda: start(run, *LONG, f"data.workers={seed % 2}"), folder)
-    wait_until(lambda: is_training(run), "the ranks train")
+    processes, outputs = fork_ranks(lambda: start(run, *LONG, f"data.workers={seed % 2}"), folder)
+    wait_until_it_trains(run)
     time.sleep(generator.uniform(0, 1))
     lost = generator.randrange(2)
     os.kill(processes[lost], signal.SIGKILL)
     code = wait_for(processes[1 - lost], LARGEST_SECONDS)
-    output = folder / f"rank{1 - lost}.txt"
+    output = outputs[1 - lost]
     assert code == 1, f"exit code {code}: {last_lines(output)}"
     check_told(output, "lost the others")
     wait_for(processes[lost], 1)
-    _check_run(run)
+    check_whole(run)
+    wait_until_all_have_ended()
 
 
 def lose_a_worker(seed: int, folder: Path) -> None:
+    """Kill -9 of a loader's worker: main.py ends within 30 s, code 1, one sentence."""
     generator = random.Random(seed)
     run = folder / "workers"
     output = folder / "main.txt"
     process = fork(lambda: start(run, *LONG, f"data.workers={1 + seed % 3}"), output)
-    wait_until(lambda: is_training(run), "it trains")
+    wait_until_it_trains(run)
     time.sleep(generator.uniform(0, 1))
     os.kill(generator.choice(descendants(process)), signal.SIGKILL)
     code = wait_for(process, LARGEST_SECONDS)
     assert code == 1, f"exit code {code}: {last_lines(output)}"
     check_told(output, "data loading process")
-    _check_run(run)
+    check_whole(run)
+    wait_until_all_have_ended()
 
 
 def lose_a_launched_rank(seed: int, folder: Path) -> None:
-    """Under main.py --gpu cpu,cpu, which names the rank."""
+    """Kill -9 of a rank of main.py --gpu cpu,cpu: it ends within 30 s and names the rank."""
     generator = random.Random(seed)
     run = folder / "launched"
-    settings = [*overrides(folder.parent / "shared"), *LONG, f"logging.directory={folder}"]
-    command = ["main.py", "--config", str(QUICKSTART), "--gpu", "cpu,cpu", "--name", run.name]
-    with (folder / "launched.txt").open("w") as output:
-        launcher = subprocess.Popen(
-            [sys.executable, *command, *settings],
-            cwd=REPOSITORY_ROOT,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    wait_until(lambda: is_training(run), "the ranks train", limit_s=180)
+    launcher = launch(run)
     time.sleep(generator.uniform(0, 1))
     ranks = {_rank(process): process for process in descendants(launcher.pid)}
     lost = generator.choice(sorted(rank for rank in ranks if rank is not None))
@@ -89,7 +73,8 @@ def lose_a_launched_rank(seed: int, folder: Path) -> None:
     told = (folder / "launched.txt").read_text()
     assert code != 0
     assert f"rank {lost}" in told, f"rank {lost} is not named: {told[-500:]}"
-    _check_run(run)
+    check_whole(run)
+    wait_until_all_have_ended()
 
 
 def _rank(process: int) -> str | None:
@@ -101,17 +86,8 @@ def _rank(process: int) -> str | None:
     return next((v[5:].decode() for v in variables if v.startswith(b"RANK=")), None)
 
 
-TRIALS = {
-    "lose_a_rank": lose_a_rank,
-    "lose_a_worker": lose_a_worker,
-    "lose_a_launched_rank": lose_a_launched_rank,
-}
-CHECKED = {
-    "lose_a_rank": "kill -9 of one of two ranks: the other ends within 30 s, code 1, one sentence",
-    "lose_a_worker": "kill -9 of a loader's worker: main.py ends within 30 s, code 1, one sentence",
-    "lose_a_launched_rank": "kill -9 of a rank of main.py --gpu cpu,cpu: it ends within 30 s and "
-    "names the rank",
-}
-FULL = {"lose_a_rank": 20, "lose_a_worker": 20, "lose_a_launched_rank": 2}
-QUICK = {"lose_a_rank": 1, "lose_a_worker": 1, "lose_a_launched_rank": 0}
-LIMIT_S = {"lose_a_launched_rank": 300.0}
+TRIALS = [
+    Property(lose_a_rank, full=20, quick=1),
+    Property(lose_a_worker, full=20, quick=1),
+    Property(lose_a_launched_rank, full=2, quick=0, limit_s=300),
+]

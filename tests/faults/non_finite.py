@@ -6,7 +6,9 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,15 +16,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from tests.faults.tiny import (
-    check_told,
-    differences,
-    fork,
-    fork_ranks,
-    last_lines,
-    start,
-)
-from tests.faults.trial import wait_for
+from tests.faults.tiny import check_told, fork, fork_ranks, last_lines, start
+from tests.faults.trial import Property, wait_for
+from tests.train.toys import differences
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.records import Batch
 from yolo.train.checkpoint import load_checkpoint
@@ -31,13 +27,17 @@ from yolo.train.learner import Learner
 
 PROPERTY = "9 Non-finite"
 
-WORDS = {
-    "activation": "encoder",
-    "label": "the boxes of image",
-    "term": "wh",
-    "gradient": "gradient",
+_ALL = "fp32 and fp16 with its scaler, 1 and 2 ranks"
+KINDS = {
+    "activation": (
+        "encoder",
+        f"NaN or Inf out of a layer, {_ALL}: named, weights, EMA and optimizer as before",
+    ),
+    "label": ("the boxes of image", "the same in a box"),
+    "term": ("wh", "the same in a term of the loss"),
+    "gradient": ("gradient", "the same in the gradient alone"),
 }
-"""What the line about a skipped step must hold."""
+"""What the line about a skipped step must hold, and what is checked."""
 
 STEPS = 5
 
@@ -100,10 +100,10 @@ def watched(bad_steps: set[int], guilty: bool) -> Iterator[Callable[[], bool]]:
         now["bad"] = False
         if number in bad_steps:
             assert result is not None and result.faults, f"step {number}: not noticed"
-            found = list(differences(before, _state(self)))
+            found = differences(before, _state(self))
             assert not found, f"step {number} changed {found[:3]}"
         elif result is not None and not result.faults:
-            assert list(differences(before["model"], _state(self)["model"])), "nothing was learnt"
+            assert differences(before["model"], _state(self)["model"]), "nothing was learnt"
         return result
 
     with mock.patch.object(Learner, "step", step):
@@ -113,20 +113,12 @@ def watched(bad_steps: set[int], guilty: bool) -> Iterator[Callable[[], bool]]:
 def _state(learner: Learner) -> dict[str, Any]:
     """Copies of weights, statistics, averages and the optimizer's state."""
     state = learner.state_dict()
-    kept = {"model": state["model"], "ema": state["ema"], "optimizer": state["optimizer"]["state"]}
-    return {name: _copy(part) for name, part in kept.items()}
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return value
+    optimizer = state["optimizer"]["state"]
+    return deepcopy({"model": state["model"], "ema": state["ema"], "optimizer": optimizer})
 
 
 def _train(
-    seed: int, folder: Path, kind: str, bad: set[int], *, guilty: bool, more: list[str]
+    seed: int, folder: Path, kind: str, bad: set[int], *more: str, guilty: bool = True
 ) -> int:
     value = float("nan") if seed % 2 else float("inf")
     precision = "fp16" if seed // 2 % 2 else "fp32"
@@ -135,7 +127,7 @@ def _train(
         return start(folder / "run", *settings)
 
 
-def _one_step(seed: int, folder: Path, kind: str) -> None:
+def bad_step(seed: int, folder: Path, *, kind: str) -> None:
     """In one process or, for every other pair of seeds, on one of two ranks."""
     generator = random.Random(f"{kind} {seed}")
     bad = {generator.randrange(STEPS)}
@@ -144,15 +136,14 @@ def _one_step(seed: int, folder: Path, kind: str) -> None:
 
         def work() -> int:
             mine = int(os.environ["RANK"]) == guilty
-            return _train(seed, folder, kind, bad, guilty=mine, more=[])
+            return _train(seed, folder, kind, bad, guilty=mine)
 
-        codes = [wait_for(process, 50) for process in fork_ranks(work, folder)]
-        outputs = [folder / f"rank{rank}.txt" for rank in (0, 1)]
-        assert codes == [0, 0], f"{codes}: {[last_lines(output) for output in outputs]}"
+        processes, outputs = fork_ranks(work, folder)
     else:
         outputs = [folder / "run.txt"]
-        process = fork(lambda: _train(seed, folder, kind, bad, guilty=True, more=[]), outputs[0])
-        assert wait_for(process, 50) == 0, last_lines(outputs[0])
+        processes = [fork(lambda: _train(seed, folder, kind, bad), outputs[0])]
+    codes = [wait_for(process, 50) for process in processes]
+    assert not any(codes) and None not in codes, f"{codes}: {[*map(last_lines, outputs)]}"
     step = next(iter(bad))
     told = [
         line
@@ -160,58 +151,35 @@ def _one_step(seed: int, folder: Path, kind: str) -> None:
         if line.startswith(f"step {step}: ") and "not finite" in line
     ]
     assert told, f"step {step} is not told: {last_lines(outputs[0], 20)}"
-    assert WORDS[kind] in told[0] and "image" in told[0], told[0]
-    for name in ("last.pt", "best.pt"):
-        if (folder / "run" / name).exists():
-            saved = load_checkpoint(folder / "run" / name)
-            assert not find_nonfinite({"model": saved["model"], "ema": saved["ema"]}), name
-    assert load_checkpoint(folder / "run" / "last.pt")["progress"]["step"] == STEPS
+    assert KINDS[kind][0] in told[0] and "image" in told[0], told[0]
+    assert _finite(folder / "run" / "last.pt")["progress"]["step"] == STEPS
+    if (folder / "run" / "best.pt").exists():
+        _finite(folder / "run" / "best.pt")
 
 
-def bad_activation(seed: int, folder: Path) -> None:
-    _one_step(seed, folder, "activation")
-
-
-def bad_label(seed: int, folder: Path) -> None:
-    _one_step(seed, folder, "label")
-
-
-def bad_term(seed: int, folder: Path) -> None:
-    _one_step(seed, folder, "term")
-
-
-def bad_gradient(seed: int, folder: Path) -> None:
-    _one_step(seed, folder, "gradient")
+def _finite(path: Path) -> dict[str, Any]:
+    saved = load_checkpoint(path)
+    assert not find_nonfinite({"model": saved["model"], "ema": saved["ema"]}), path.name
+    return saved
 
 
 def too_many_in_a_row(seed: int, folder: Path) -> None:
-    """From a step on every one: the run stops with code 1, and what it saved is finite."""
+    """Training.max_skipped such steps: code 1, what was saved is finite."""
     output, bad = folder / "run.txt", set(range(1 + seed % 2, STEPS + 5))
-    more = ["training.max_skipped=2", "evaluation.every=100"]
-    kind = sorted(WORDS)[seed // 2 % len(WORDS)]
-    process = fork(lambda: _train(4 * seed + 1, folder, kind, bad, guilty=True, more=more), output)
+    more = ("training.max_skipped=2", "evaluation.every=100")
+    kind = sorted(KINDS)[seed // 2 % len(KINDS)]
+    process = fork(lambda: _train(4 * seed + 1, folder, kind, bad, *more), output)
     assert wait_for(process, 50) == 1, last_lines(output)
     check_told(output, "2 steps in a row were not finite")
-    saved = load_checkpoint(folder / "run" / "last.pt")
-    assert saved["progress"]["step"] == min(bad) + 2
-    assert not find_nonfinite({"model": saved["model"], "ema": saved["ema"]})
+    assert _finite(folder / "run" / "last.pt")["progress"]["step"] == min(bad) + 2
 
 
-TRIALS = {
-    "bad_activation": bad_activation,
-    "bad_label": bad_label,
-    "bad_term": bad_term,
-    "bad_gradient": bad_gradient,
-    "too_many_in_a_row": too_many_in_a_row,
-}
-_ALL = "fp32 and fp16 with its scaler, 1 and 2 ranks"
-CHECKED = {
-    "bad_activation": f"NaN or Inf out of a layer, {_ALL}: named, weights, EMA and optimizer as "
-    "before",
-    "bad_label": "the same in a box",
-    "bad_term": "the same in a term of the loss",
-    "bad_gradient": "the same in the gradient alone",
-    "too_many_in_a_row": "training.max_skipped such steps: code 1, what was saved is finite",
-}
-FULL = {**dict.fromkeys(TRIALS, 16), "too_many_in_a_row": 8}
-QUICK = {**dict.fromkeys(TRIALS, 1)}
+TRIALS = [
+    *(
+        Property(
+            partial(bad_step, kind=kind), name=f"bad_{kind}", checked=checked, full=16, quick=1
+        )
+        for kind, (_, checked) in KINDS.items()
+    ),
+    Property(too_many_in_a_row, full=8, quick=1),
+]

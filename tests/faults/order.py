@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 
 from tests.faults.tiny import tiny_config
-from yolo.data.loader import TrainingBatches
+from tests.faults.trial import Property
 from yolo.factory.data import build_dataset, build_training_batches
 from yolo.records import Batch
 from yolo.train.distributed import Ranks
@@ -28,8 +29,11 @@ MIXED = (
 REPEATED = ("data.sampling=repeat_factor", "data.repeat_factor_threshold=0.5")
 
 
-def _digest(seed: int, folder: Path, *settings: str) -> str:
-    """One SHA-256 for every number of workers and ranks, from a random step on; returns it."""
+def one_order(seed: int, folder: Path, *, settings: tuple[str, ...] = ()) -> str:
+    """One SHA-256 of ids, pixels and boxes for workers 0, 1, 2, 4 and ranks 1, 2.
+
+    From a random step on. Returns it.
+    """
     generator = random.Random(seed)
     first = generator.randrange(20)
     settings = (
@@ -66,18 +70,12 @@ def _sha256(
     streams = [batches.from_step(first) for batches in of_ranks]
     digest = hashlib.sha256()
     for _ in range(STEPS):
-        for batch in _step(of_ranks, streams):
-            for part in _bytes(batch):
-                digest.update(part)
+        for batches, stream in zip(of_ranks, streams, strict=True):
+            for batch in islice(stream, batches.micro_batches_per_step):
+                digest.update(b"".join(_bytes(batch)))
     for batches in of_ranks:
         batches.close()
     return digest.hexdigest()
-
-
-def _step(of_ranks: list[TrainingBatches], streams: list[Iterator[Batch]]) -> Iterator[Batch]:
-    """A step's micro-batches, in the order of the ranks."""
-    for batches, stream in zip(of_ranks, streams, strict=True):
-        yield from islice(stream, batches.micro_batches_per_step)
 
 
 def _bytes(batch: Batch) -> Iterator[bytes]:
@@ -92,25 +90,20 @@ def _bytes(batch: Batch) -> Iterator[bytes]:
         yield batch.targets.ignored[mine].numpy().tobytes()
 
 
-def order_plain(seed: int, folder: Path) -> None:
-    _digest(seed, folder)
-
-
-def order_repeated(seed: int, folder: Path) -> None:
-    _digest(seed, folder, *REPEATED)
-
-
 def order_mixed(seed: int, folder: Path) -> None:
-    mixed = _digest(seed, folder, *MIXED, *REPEATED)
-    assert mixed != _digest(seed, folder, *REPEATED), "nothing was mixed"
+    """The same with mosaic, mixup, several sizes and repeated images."""
+    mixed = one_order(seed, folder, settings=MIXED + REPEATED)
+    assert mixed != one_order(seed, folder, settings=REPEATED), "nothing was mixed"
 
 
-TRIALS = {"order_plain": order_plain, "order_repeated": order_repeated, "order_mixed": order_mixed}
-_ONE = "one SHA-256 of ids, pixels and boxes for workers 0, 1, 2, 4 and ranks 1, 2"
-CHECKED = {
-    "order_plain": _ONE,
-    "order_repeated": "the same with images repeated by their classes",
-    "order_mixed": "the same with mosaic, mixup, several sizes and repeated images",
-}
-FULL = dict.fromkeys(TRIALS, 20)
-QUICK = dict.fromkeys(TRIALS, 1)
+TRIALS = [
+    Property(one_order, name="order_plain", full=20, quick=1),
+    Property(
+        partial(one_order, settings=REPEATED),
+        name="order_repeated",
+        checked="the same with images repeated by their classes",
+        full=20,
+        quick=1,
+    ),
+    Property(order_mixed, full=20, quick=1),
+]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from tests.faults.properties import Property, all_properties
-from tests.faults.trial import Result
+from tests.faults.properties import all_properties
+from tests.faults.trial import Property, Result
 
 HEAD = """# Faults
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -15,12 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.faults.properties import Property, all_properties
+from tests.faults.properties import all_properties
 from tests.faults.report import write_report
-from tests.faults.server import Server
-from tests.faults.trial import Result, run_trial
+from tests.faults.trial import Property, Result, run_trial
+from yolo.config import REPOSITORY_ROOT
 
-COMMON = tuple(f"tests/faults/{name}.py" for name in ("fuzz_trials", "tiny", "trial"))
+COMMON = (
+    "tests/train/toys.py",
+    *(f"tests/faults/{name}.py" for name in ("fuzz_trials", "tiny", "trial")),
+)
 """What all trials are made of; where it or the code that is judged changes, all begin anew."""
 
 
@@ -72,10 +76,7 @@ def _prepare(folder: Path) -> Path:
 
 
 def _digest(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(files))).hexdigest()
 
 
 def _run(wanted: list[tuple[Property, int]], folder: Path, jobs: int) -> list[Result]:
@@ -111,17 +112,6 @@ def _serve_lane(folder: Path, left: deque[tuple[str, int]], keep: Callable[[Resu
     server.close()
 
 
-def run_one(property_: Property, seed: int, folder: Path) -> Result:
-    """One trial in a folder of its own, beside the one that all share."""
-    return run_trial(
-        property_.name,
-        property_.trial,
-        seed,
-        folder / f"{property_.name}_{seed}",
-        limit_s=property_.limit_s,
-    )
-
-
 def _read_state(folder: Path, codes: Mapping[str, str]) -> Iterator[Result]:
     """The results of trials that are still what they were."""
     path = folder / "state.jsonl"
@@ -145,6 +135,39 @@ def _tell(result: Result, number: int, of: int, seconds: float) -> None:
         print(f"{line} {result.message}", flush=True)
 
 
+class Server:
+    """A process that has imported everything once and forks one trial at a time on demand.
+
+    Args:
+        folder: for the trials, and for what they share.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults", "--serve", "--folder", str(folder)],
+            cwd=REPOSITORY_ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, name: str, seed: int) -> Result:
+        """Run a trial and wait for its end."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{name} {seed}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the process that forks the trials has ended"
+        return Result(**json.loads(answer))
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
 def serve(folder: Path) -> None:
     """Run the trials that standard input names (``name seed``), answer each with a JSON line."""
     folder = _prepare(folder)
@@ -152,6 +175,6 @@ def serve(folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         name, seed = line.split()
-        result = run_one(by_name[name], int(seed), folder)
+        result = run_trial(by_name[name], int(seed), folder / f"{name}_{seed}")
         answers.write(json.dumps(asdict(result)) + "\n")
         answers.flush()

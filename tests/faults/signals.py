@@ -5,28 +5,24 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.kill import seconds_of_a_run
 from tests.faults.tiny import (
-    QUICKSTART,
-    check_same_run,
+    check_goes_on,
     fork,
     fork_ranks,
     is_training,
     last_lines,
-    overrides,
+    launch,
     reference,
-    resume,
     start,
-    wait_until,
+    wait_until_all_have_ended,
+    wait_until_it_trains,
 )
-from tests.faults.trial import descendants, wait_for
-from yolo.config import REPOSITORY_ROOT
+from tests.faults.trial import Property, descendants, wait_for
 from yolo.train.checkpoint import load_checkpoint
 
 PROPERTY = "5 SIGTERM and SIGINT"
@@ -53,18 +49,17 @@ def _send(processes: list[int], number: int, generator: random.Random) -> set[in
         The exit codes that these call for: of two signals that come before Python has a moment for
         its handlers, it sees the smaller number first.
     """
-    codes = {128 + number}
-    for process in processes:
-        with suppress(ProcessLookupError):
-            os.kill(process, number)
+    numbers = [number]
     if generator.random() < 0.5:
-        time.sleep(generator.uniform(0, 0.1))
-        second = generator.choice(SIGNALS)
-        codes.add(128 + second)
+        pause = generator.uniform(0, 0.1)
+        numbers.append(generator.choice(SIGNALS))
+    for place, each in enumerate(numbers):
+        if place:
+            time.sleep(pause)
         for process in processes:
             with suppress(ProcessLookupError):
-                os.kill(process, second)
-    return codes
+                os.kill(process, each)
+    return {128 + each for each in numbers}
 
 
 def _check_end(processes: list[int], allowed: set[int], outputs: list[Path]) -> list[int | None]:
@@ -77,34 +72,30 @@ def _check_end(processes: list[int], allowed: set[int], outputs: list[Path]) -> 
     assert seconds <= LARGEST_SECONDS, f"took {seconds:.1f} s"
     for output in outputs:
         assert "Traceback" not in output.read_text(), told
-    wait_until(lambda: not descendants(os.getpid()), "all processes have ended", limit_s=2)
+    wait_until_all_have_ended(limit_s=2)
     return codes
 
 
-def _check_goes_on(whole: Path, run: Path, *, trained: bool) -> None:
-    """A checkpoint is there if a step was made, and the run ends as the one that went through."""
-    if (run / "last.pt").exists():
-        load_checkpoint(run / "last.pt")
-        assert resume(run) == 0
-        check_same_run(whole, run)
-    else:
-        assert not trained, "no checkpoint was written"
-
-
 def stop_main(seed: int, folder: Path) -> None:
-    """To the process alone, or to its whole group as a terminal does it."""
+    """A signal at a random moment, often a second one: code 143 or 130 within 5 s, a whole last.pt,
+    no process or shared memory left; resumed to the bit.
+    """
     generator = random.Random(seed)
-    shared = folder.parent / "shared"
-    whole, run = reference(shared, "fp32"), folder / "fp32"
-    longest, before = seconds_of_a_run(shared), _shared_memory()
+    whole, run = reference(folder), folder / "fp32"
+    longest, before = seconds_of_a_run(folder), _shared_memory()
     workers, number = seed % 3, generator.choice(SIGNALS)
     process = fork(lambda: start(run, f"data.workers={workers}"), folder / "stopped.txt")
     time.sleep(generator.uniform(0, longest * (1 + workers / 2)))
     family = [process, *descendants(process)]
+    # the process alone, or its whole group as a terminal does it
     allowed = _send(family if seed % 2 else [process], number, generator)
     _check_end([process], allowed, [folder / "stopped.txt"])
     _check_shared_memory(before, family)
-    _check_goes_on(whole, run, trained=is_training(run))
+    if (run / "last.pt").exists():
+        load_checkpoint(run / "last.pt")
+        check_goes_on(whole, run)
+    else:
+        assert not is_training(run), "no checkpoint was written"
 
 
 def _logged_steps(output: Path) -> list[int]:
@@ -114,15 +105,16 @@ def _logged_steps(output: Path) -> list[int]:
 
 
 def stop_ranks(seed: int, folder: Path) -> None:
-    """Two ranks: to both, as torchrun passes it on, or to one alone."""
+    """Two ranks, a signal to both or one: each ends with 143 or 130 within 5 s, last.pt is of the
+    last logged step.
+    """
     generator = random.Random(seed)
     number, both = generator.choice(SIGNALS), seed % 3 != 0
     run = folder / "ranks"
-    processes = fork_ranks(lambda: start(run, "training.steps=2000"), folder)
-    wait_until(lambda: is_training(run), "the ranks train")
+    processes, outputs = fork_ranks(lambda: start(run, "training.steps=2000"), folder)
+    wait_until_it_trains(run)
     time.sleep(generator.uniform(0, 1.5))
     allowed = _send(processes if both else [generator.choice(processes)], number, generator)
-    outputs = [folder / f"rank{rank}.txt" for rank in (0, 1)]
     codes = _check_end(processes, allowed, outputs)
     assert 0 not in codes, f"the ranks ended with {codes}"
     reached = load_checkpoint(run / "last.pt")["progress"]["step"]
@@ -131,26 +123,12 @@ def stop_ranks(seed: int, folder: Path) -> None:
 
 
 def stop_launcher(seed: int, folder: Path) -> None:
-    """torchrun itself, and main.py that starts its ranks: real processes from the beginning."""
+    """A signal to a real torchrun, or to main.py --gpu cpu,cpu: the same."""
     generator = random.Random(seed)
     number = generator.choice(SIGNALS)
     run = folder / "launched"
     before = _shared_memory()
-    own = [f"logging.directory={folder}", "training.steps=100000", "evaluation.every=100000"]
-    arguments = ["main.py", "--config", str(QUICKSTART), "--name", run.name]
-    settings = [*overrides(folder.parent / "shared"), *own]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    way = [*torchrun, *arguments, "--gpu", "cpu"] if seed % 2 else [*arguments, "--gpu", "cpu,cpu"]
-    with (folder / "launched.txt").open("w") as output:
-        launcher = subprocess.Popen(
-            [sys.executable, *way, *settings],
-            cwd=REPOSITORY_ROOT,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    wait_until(lambda: is_training(run), "the ranks train", limit_s=180)
+    launcher = launch(run, torchrun=seed % 2 == 1)
     time.sleep(generator.uniform(0, 2))
     family = [launcher.pid, *descendants(launcher.pid)]
     os.kill(launcher.pid, number)
@@ -160,7 +138,7 @@ def stop_launcher(seed: int, folder: Path) -> None:
     if not seed % 2:
         assert code == 128 + number, f"exit code {code}: {last_lines(folder / 'launched.txt')}"
     assert code != 0
-    wait_until(lambda: not descendants(os.getpid()), "all processes have ended", limit_s=5)
+    wait_until_all_have_ended()
     assert seconds <= 2 * LARGEST_SECONDS, f"took {seconds:.1f} s"
     reached = load_checkpoint(run / "last.pt")["progress"]["step"]
     assert reached > 0
@@ -168,14 +146,8 @@ def stop_launcher(seed: int, folder: Path) -> None:
     print(f"ended with {code} after {seconds:.1f} s, at step {reached}")
 
 
-TRIALS = {"stop_main": stop_main, "stop_ranks": stop_ranks, "stop_launcher": stop_launcher}
-CHECKED = {
-    "stop_main": "a signal at a random moment, often a second one: code 143 or 130 within 5 s, a "
-    "whole last.pt, no process or shared memory left; resumed to the bit",
-    "stop_ranks": "two ranks, a signal to both or one: each ends with 143 or 130 within 5 s, "
-    "last.pt is of the last logged step",
-    "stop_launcher": "a signal to a real torchrun, or to main.py --gpu cpu,cpu: the same",
-}
-FULL = {"stop_main": 100, "stop_ranks": 20, "stop_launcher": 4}
-QUICK = {"stop_main": 2, "stop_ranks": 1, "stop_launcher": 0}
-LIMIT_S = {"stop_launcher": 300.0}
+TRIALS = [
+    Property(stop_main, full=100, quick=2),
+    Property(stop_ranks, full=20, quick=1),
+    Property(stop_launcher, full=4, quick=0, limit_s=300),
+]

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import main as training
-from tests.faults.trial import wait_for, write_output_to
+from tests.faults.trial import descendants, wait_for, write_output_to
+from tests.train.toys import differences
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.models.detector import Detector
 from yolo.train.checkpoint import load_checkpoint
@@ -28,6 +30,9 @@ STEPS, BATCH, MICRO_BATCH = 8, 4, 2
 EVALUATE_EVERY, VAL_IMAGES, EVALUATION_BATCH = 2, 4, 2
 FORWARDS = STEPS * BATCH // MICRO_BATCH + STEPS // EVALUATE_EVERY * VAL_IMAGES // EVALUATION_BATCH
 """How often the network runs in a whole training."""
+
+LONG = ("training.steps=100000", "evaluation.every=100000")
+"""Of a training that something else ends."""
 
 ONLY_MEASURED = ("images_per_second", "data_wait_share")
 """Figures of a report that time decides."""
@@ -64,36 +69,36 @@ def tiny_config(shared: Path, *more: str) -> Config:
     return config
 
 
-def start(folder: Path, *more: str, shared: Path | None = None, gpu: str = "cpu") -> int:
-    """Train from the beginning, in this process; ``folder`` is the run's. Returns the exit code."""
-    shared = shared or folder.parent.parent / "shared"
-    return training.main(
-        [
-            *("--config", str(QUICKSTART), "--gpu", gpu, "--name", folder.name),
-            *overrides(shared),
-            f"logging.directory={folder.parent}",
-            *more,
-        ]
-    )
+def _command(run: Path, shared: Path) -> list[str]:
+    """The arguments of main.py, but for where it runs."""
+    own = ["--config", str(QUICKSTART), "--name", run.name]
+    return [*own, *overrides(shared), f"logging.directory={run.parent}"]
 
 
-def resume(folder: Path, *more: str, gpu: str = "cpu") -> int:
+def start(run: Path, *more: str, shared: Path | None = None) -> int:
+    """Train from the beginning, in this process, in the run's folder. Returns the exit code."""
+    shared = shared or run.parent.parent / "shared"
+    return training.main([*_command(run, shared), *more, "--gpu", "cpu"])
+
+
+def resume(run: Path, *more: str) -> int:
     """Go on with a run, in this process."""
-    return training.main(["--resume", str(folder), "--gpu", gpu, *more])
+    return training.main(["--resume", str(run), "--gpu", "cpu", *more])
 
 
-def reference(shared: Path, name: str, *more: str) -> Path:
+def reference(folder: Path, name: str = "fp32", settings: Sequence[str] = ()) -> Path:
     """The folder of a whole run that nothing stopped, made once for all trials."""
-    folder = shared / "references" / name
-    if not (folder / "done").exists():
-        assert not folder.exists(), f"{folder}: an unfinished reference; remove it"
-        folder.parent.mkdir(exist_ok=True)
-        output = folder.with_suffix(".txt")
+    shared = folder.parent / "shared"
+    run = shared / "references" / name
+    if not (run / "done").exists():
+        assert not run.exists(), f"{run}: an unfinished reference; remove it"
+        run.parent.mkdir(exist_ok=True)
+        output = run.with_suffix(".txt")
         # in a child: the metric's threads would not survive a fork of this process
-        process = fork(lambda: start(folder, *more, shared=shared), output)
+        process = fork(lambda: start(run, *settings, shared=shared), output)
         assert wait_for(process, 60) == 0, output.read_text()[-500:]
-        (folder / "done").touch()
-    return folder
+        (run / "done").touch()
+    return run
 
 
 def fork(work: Callable[[], int], output: Path) -> int:
@@ -134,17 +139,49 @@ def wait_until(condition: Callable[[], bool], what: str, *, limit_s: float = 30.
         time.sleep(0.01)
 
 
-def is_training(folder: Path) -> bool:
+def wait_until_all_have_ended(limit_s: float = 5.0) -> None:
+    """All processes that this one has started."""
+    wait_until(lambda: not descendants(os.getpid()), "all processes have ended", limit_s=limit_s)
+
+
+def is_training(run: Path) -> bool:
     """Whether a run has logged its first step."""
-    path = folder / "metrics.jsonl"
+    path = run / "metrics.jsonl"
     return path.exists() and path.stat().st_size > 0
 
 
-def fork_ranks(work: Callable[[], int], folder: Path) -> list[int]:
-    """Two processes as torchrun starts them; their output goes to ``rank0.txt`` and ``rank1.txt``.
+def wait_until_it_trains(run: Path, limit_s: float = 30.0) -> None:
+    """Until the first step is logged."""
+    wait_until(lambda: is_training(run), "it trains", limit_s=limit_s)
+
+
+def launch(run: Path, *, torchrun: bool = False) -> subprocess.Popen[bytes]:
+    """A long training on two ranks, under a real torchrun or main.py; returns once it trains.
+
+    What it writes goes to ``launched.txt`` beside the run.
+    """
+    torchrun_arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    way = [*torchrun_arguments, "main.py", "--gpu", "cpu"]
+    if not torchrun:
+        way = ["main.py", "--gpu", "cpu,cpu"]
+    with (run.parent / "launched.txt").open("w") as output:
+        launcher = subprocess.Popen(
+            [sys.executable, *way, *_command(run, run.parent.parent / "shared"), *LONG],
+            cwd=REPOSITORY_ROOT,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    wait_until_it_trains(run, limit_s=180)
+    return launcher
+
+
+def fork_ranks(work: Callable[[], int], folder: Path) -> tuple[list[int], list[Path]]:
+    """Two processes as torchrun starts them.
 
     Returns:
-        Their process ids.
+        Their process ids, and the files that hold what they write.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -152,16 +189,15 @@ def fork_ranks(work: Callable[[], int], folder: Path) -> list[int]:
 
     def of_rank(rank: int) -> int:
         os.environ.update(
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE="2",
-            LOCAL_WORLD_SIZE="2",
+            **dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank)),
+            **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), "2"),
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )
         return work()
 
-    return [fork(lambda rank=rank: of_rank(rank), folder / f"rank{rank}.txt") for rank in (0, 1)]
+    outputs = [folder / f"rank{rank}.txt" for rank in (0, 1)]
+    return [fork(partial(of_rank, rank), output) for rank, output in enumerate(outputs)], outputs
 
 
 def last_lines(path: Path, count: int = 3) -> str:
@@ -182,6 +218,12 @@ def check_told(path: Path, *words: str) -> None:
 # What a run leaves
 
 
+def check_whole(run: Path) -> None:
+    """Every checkpoint loads."""
+    for path in run.glob("*.pt"):
+        load_checkpoint(path)
+
+
 def records(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what time decides."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -195,29 +237,14 @@ def check_same_run(one: Path, other: Path) -> None:
     for name in ("last.pt", "best.pt"):
         a, b = (load_checkpoint(folder / name) for folder in (one, other))
         a.pop("config"), b.pop("config")  # the folder's name, the number of workers
-        found = list(differences(a, b))
+        found = differences(a, b)
         assert not found, f"{name}: {len(found)} differences, the first at {found[0]}"
 
 
-def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
-    """Where two checkpoints are not the same to the last bit; NaN is the same as NaN."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        if a.dtype != b.dtype or a.shape != b.shape or _bits(a) != _bits(b):
-            yield where
-    elif isinstance(a, dict) and isinstance(b, dict):
-        if a.keys() != b.keys():
-            yield f"{where}: {sorted(map(str, a.keys() ^ b.keys()))}"
-        for key in a.keys() & b.keys():
-            yield from differences(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        for index, pair in enumerate(zip(a, b, strict=True)):
-            yield from differences(*pair, f"{where}[{index}]")
-    elif repr(a) != repr(b):
-        yield f"{where}: {a} != {b}"
-
-
-def _bits(tensor: Tensor) -> bytes:
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+def check_goes_on(whole: Path, run: Path) -> None:
+    """Resumed, the run ends as the one that went through."""
+    assert resume(run) == 0
+    check_same_run(whole, run)
 
 
 @contextmanager

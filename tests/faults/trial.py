@@ -15,18 +15,42 @@ import time
 import traceback
 import unittest
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-Trial = Callable[[int, Path], None]
+Trial = Callable[[int, Path], object]
 """``trial(seed, folder)``: raises AssertionError, or SkipTest with the reason."""
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, kw_only=True)
+class Property:
+    """A kind of trial: one line of the table. `all_properties` fills in what a module leaves out.
+
+    Attributes:
+        trial: the function.
+        full, quick: trials of the full run, and of every run of the test suite.
+        limit_s: how long one may take.
+        name: of the trial, the function's own if left out.
+        checked: what it checks, in a line; the beginning of the function's docstring if left out.
+        group, file: number and name of the property, and its module.
+    """
+
+    trial: Trial = field(kw_only=False)
+    full: int
+    quick: int
+    limit_s: float = 60.0
+    name: str = ""
+    checked: str = ""
+    group: str = ""
+    file: Path = Path()
+
+
+@dataclass(frozen=True)
 class Result:
     """How a trial ended.
 
@@ -44,14 +68,13 @@ class Result:
     message: str = ""
 
 
-def run_trial(name: str, trial: Trial, seed: int, folder: Path, *, limit_s: float) -> Result:
+def run_trial(property_: Property, seed: int, folder: Path) -> Result:
     """Fork, run, wait; a trial that hangs is ended, with all that it started, and has failed.
 
     Args:
-        name, trial, seed: what to run.
+        property_, seed: what to run.
         folder: made for the trial, and removed unless it failed. ``output.txt`` in it is what the
             trial wrote on the terminal.
-        limit_s: how long it may take.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -59,16 +82,16 @@ def run_trial(name: str, trial: Trial, seed: int, folder: Path, *, limit_s: floa
     start = time.monotonic()
     child = os.fork()
     if child == 0:
-        _run_in_child(trial, seed, folder)
-    code = wait_for(child, limit_s)
+        _run_in_child(property_.trial, seed, folder)
+    code = wait_for(child, property_.limit_s)
     if code is None:
         end_all([child, *descendants(child)])
     end_all(descendants(os.getpid()))  # what a trial left behind is no concern of the next one
-    outcome, message = _read_outcome(folder, code, limit_s)
+    outcome, message = _read_outcome(folder, code, property_.limit_s)
     seconds = time.monotonic() - start
     if outcome != "failed":
         shutil.rmtree(folder, ignore_errors=True)
-    return Result(name=name, seed=seed, seconds=seconds, outcome=outcome, message=message)
+    return Result(property_.name, seed, seconds, outcome, message)
 
 
 def _run_in_child(trial: Trial, seed: int, folder: Path) -> None:
@@ -156,12 +179,8 @@ def descendants(process: int) -> list[int]:
 def end_all(processes: list[int]) -> None:
     """Kill and, where they are ours, bury."""
     for process in processes:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
     for process in processes:
-        try:
+        with suppress(ChildProcessError):
             os.waitpid(process, 0)
-        except ChildProcessError:
-            continue

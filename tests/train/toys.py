@@ -245,22 +245,26 @@ def quickstart(folder: Path, **changes: dict[str, Any]) -> list[str]:
     ]
 
 
-def differences(a, b, where: str = "") -> list[str]:
-    """Where two checkpoints are not the same to the last bit."""
-    if isinstance(a, Tensor):
-        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two checkpoints are not the same to the last bit; NaN is the same as NaN."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        same = a.dtype == b.dtype and a.shape == b.shape and _bits(a) == _bits(b)
         return [] if same else [where]
-    if isinstance(a, dict):
+    if isinstance(a, dict) and isinstance(b, dict):
         if a.keys() != b.keys():
-            return [f"{where}: keys"]
+            return [f"{where}: {sorted(map(str, a.keys() ^ b.keys()))}"]
         return [d for key in a for d in differences(a[key], b[key], f"{where}.{key}")]
-    if isinstance(a, list | tuple) and len(a) == len(b):
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
         return [
             d
             for i, pair in enumerate(zip(a, b, strict=True))
             for d in differences(*pair, f"{where}[{i}]")
         ]
-    return [] if a == b else [f"{where}: {a} != {b}"]
+    return [] if repr(a) == repr(b) else [f"{where}: {a} != {b}"]
+
+
+def _bits(tensor: Tensor) -> bytes:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def signal_at(step: int, index: int) -> Callable[[int, int], None]:
