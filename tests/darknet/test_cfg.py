@@ -20,61 +20,19 @@ from yolo.darknet.cfg import (
 )
 from yolo.models.detector import list_detector
 
-EXPECTED = """\
-[net]
-batch=1
-subdivisions=1
-width=96
-height=96
-channels=3
-
-[convolutional]
-batch_normalize=1
-filters=8
-size=3
-stride=2
-pad=1
-activation=leaky
-
-[convolutional]
-filters=7
-size=1
-stride=1
-pad=1
-activation=linear
-
-[shortcut]
-from=-2
-activation=linear
-
-[route]
-layers=-1,-3
-
-[upsample]
-stride=2
-
-[maxpool]
-size=5
-stride=1
-
-[reorg]
-stride=2
-
-[yolo]
-mask=1
-anchors=10,13.5, 64,32
-classes=2
-num=2
-thresh=0
-
-[region]
-anchors=0.3125,0.421875, 2,1
-classes=2
-num=2
-coords=4
-softmax=1
-thresh=0
-"""
+SECTIONS = (
+    "[net]; batch=1; subdivisions=1; width=96; height=96; channels=3",
+    "[convolutional]; batch_normalize=1; filters=8; size=3; stride=2; pad=1; activation=leaky",
+    "[convolutional]; filters=7; size=1; stride=1; pad=1; activation=linear",
+    "[shortcut]; from=-2; activation=linear",
+    "[route]; layers=-1,-3",
+    "[upsample]; stride=2",
+    "[maxpool]; size=5; stride=1",
+    "[reorg]; stride=2",
+    "[yolo]; mask=1; anchors=10,13.5, 64,32; classes=2; num=2; thresh=0",
+    "[region]; anchors=0.3125,0.421875, 2,1; classes=2; num=2; coords=4; softmax=1; thresh=0",
+)
+"""With "; " for the end of a line."""
 
 
 def test_every_kind_of_section():
@@ -91,7 +49,7 @@ def test_every_kind_of_section():
     layers.add(Region(anchors=2, classes=2, stride_px=32))
     anchors = [(10, 13.5), (64, 32)]
     text = cfg_text(layers, image_size_px=96, anchors_px=anchors, detection={"thresh": 0})
-    assert text == EXPECTED
+    assert text == "\n\n".join(SECTIONS).replace("; ", "\n") + "\n"
 
 
 def layers_of(encoder, neck, *, size=416):

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 from tests.faults.trial import Property
-from tests.golden.make import PATH, losses
+from tests.golden.make import PATH, RELATIVE, losses
 
 PROPERTY = "15 Golden losses"
-RELATIVE = 1e-4
-"""Between machines; on one machine two runs are equal to the bit."""
 
 STORED = json.loads(PATH.read_text())
 NAMES = tuple(sorted(STORED, key=lambda name: not name.endswith("/darknet_tiny")))

@@ -4,10 +4,8 @@ import json
 
 import pytest
 
-from tests.golden.make import GENERATIONS, PATH, losses
+from tests.golden.make import GENERATIONS, PATH, RELATIVE, losses
 
-RELATIVE = 1e-4
-"""Between machines; on one machine two runs are equal to the bit."""
 QUICK = [*(f"{each}/darknet_tiny" for each in GENERATIONS), "yolov3/mobilenet_v3_small"]
 
 

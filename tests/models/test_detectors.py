@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from tests.detection.losses.cases import make_targets
 from tests.detectors import make_config, make_detector
 from yolo.factory.detector import build_coder, build_loss
 from yolo.models.detector import Classifier
 from yolo.models.encoders import ENCODERS
+from yolo.models.encoders.darknet import Darknet19, Darknet53
 from yolo.models.layers import IMAGENET, UNIT_RANGE
 from yolo.models.necks import NECKS
 from yolo.models.summary import dry_run
-from yolo.records import Targets
 
 SIZE_PX = 64
 CLASSES = 3
@@ -42,7 +43,8 @@ def test_every_encoder_and_every_neck_learns(encoder, neck, width):
     boxes, scores = coder(raw)
     assert boxes.shape == (*scores.shape[:2], 4) and scores.shape[2] == CLASSES
     loss = build_loss(config, coder, ["a", "b", "c"])
-    sum(loss(raw, two_truths(), 2).values()).backward()
+    targets = make_targets([(0, 0.5, 0.5, 0.4, 0.3, 0), (1, 0.2, 0.7, 0.1, 0.2, 2)])
+    sum(loss(raw, targets, 2).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -56,8 +58,7 @@ def test_one_class_and_one_image_without_a_truth(neck):
     coder = build_coder(config)
     boxes, scores = coder(raw)
     assert scores.shape == (1, boxes.shape[1], 1) and boxes.isfinite().all()
-    loss, nothing = build_loss(config, coder, ["a"]), torch.zeros(0, dtype=torch.int64)
-    targets = Targets(torch.zeros(0, 4), nothing, nothing, nothing.bool(), max_per_image=0)
+    loss, targets = build_loss(config, coder, ["a"]), make_targets([])
     terms = loss(raw, targets, 1)
     assert [name for name, term in terms.items() if term] == ["no_object"]
     sum(terms.values()).backward()
@@ -65,28 +66,24 @@ def test_one_class_and_one_image_without_a_truth(neck):
     assert not loss.matches(raw, targets).owned.any()
 
 
-def two_truths():
-    return Targets(
-        boxes_cxcywh_norm=torch.tensor([[0.5, 0.5, 0.4, 0.3], [0.2, 0.7, 0.1, 0.2]]),
-        labels=torch.tensor([0, 2]),
-        image_index=torch.tensor([0, 1]),
-        ignored=torch.tensor([False, False]),
-        max_per_image=1,
-    )
+def paper_detector(encoder, neck):
+    return make_detector(encoder, neck, classes=80, neck_width="paper")
 
 
 @pytest.mark.parametrize(
-    ("encoder", "neck", "parameters", "numbers_in_the_file"),
+    ("build", "parameters", "numbers_in_the_file"),
     [
-        ("darknet53", "yolov3", 61_949_149, 62_001_757),
-        ("darknet_tiny", "yolov3_tiny", 8_852_366, 8_858_734),
-        ("darknet53", "yolov3_spp", 62_998_749, 63_052_381),
+        (lambda: paper_detector("darknet53", "yolov3"), 61_949_149, 62_001_757),
+        (lambda: paper_detector("darknet_tiny", "yolov3_tiny"), 8_852_366, 8_858_734),
+        (lambda: paper_detector("darknet53", "yolov3_spp"), 62_998_749, 63_052_381),
+        (lambda: Classifier(encoder=Darknet53(), classes=1000), 41_609_928, 41_645_640),
+        (lambda: Classifier(encoder=Darknet19(), classes=1000), 20_842_376, 20_856_776),
     ],
 )
-def test_has_darknets_parameters(encoder, neck, parameters, numbers_in_the_file):
-    """Those of the official files for COCO; a file also holds running means and variances."""
+def test_has_darknets_parameters_in_channels_last(build, parameters, numbers_in_the_file):
+    """Those of the official files for COCO, and ImageNet; a file also holds running statistics."""
     with torch.device("meta"):
-        model = make_detector(encoder, neck, classes=80, neck_width="paper")
+        model = build()
     assert sum(p.numel() for p in model.parameters()) == parameters
     numbers = sum(
         t.numel()
@@ -94,11 +91,7 @@ def test_has_darknets_parameters(encoder, neck, parameters, numbers_in_the_file)
         if t.is_floating_point() and not name.startswith("normalise.")
     )
     assert numbers == numbers_in_the_file
-
-
-def test_weights_are_channels_last():
-    with torch.device("meta"):
-        model = make_detector("darknet53", classes=80, neck_width="paper")
+    assert dry_run(model, 64).parameters == parameters
     assert not any(
         p.dim() == 4 and not p.is_contiguous(memory_format=torch.channels_last)
         for p in model.parameters()
@@ -126,20 +119,6 @@ def test_names_that_can_be_read():
     names = set(make_detector("darknet_tiny").state_dict())
     assert {"encoder.convs.0.conv.weight", "neck.stride32.0.norm.bias"} <= names
     assert {"neck.up16.0.conv.weight", "head.stride8.output.bias", "normalise.mean"} <= names
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "running_statistics"),
-    [("darknet53", 41_609_928, 35_712), ("darknet19", 20_842_376, 14_400)],
-)
-def test_parameters_are_darknets(name, parameters, running_statistics):
-    """Its file holds both: 41,645,640 and 20,856,776 floats."""
-    with torch.device("meta"):
-        classifier = Classifier(encoder=ENCODERS[name](), classes=1000)
-    assert sum(p.numel() for p in classifier.parameters()) == parameters
-    statistics = [b for n, b in classifier.named_buffers() if "running" in n]
-    assert sum(b.numel() for b in statistics) == running_statistics
-    assert dry_run(classifier, 64).parameters == parameters
 
 
 def test_its_answer_is_that_of_pooling_behind_the_last_layer():

@@ -13,18 +13,18 @@ MOBILENETS = ["mobilenet_v3_large", "mobilenet_v3_small"]
 RESNETS = ["resnet18", "resnet50", "resnet101"]
 
 
-def last_map(model, images):
+@pytest.fixture(autouse=True)
+def without_gradients():
     with torch.no_grad():
-        return model(images)
+        yield
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("size_px", [32, 96])
 def test_channels_and_strides_are_those_of_the_class(name, size_px):
     encoder = ENCODERS[name]().eval()
-    maps = last_map(encoder, torch.randn(1, 3, size_px, size_px))
-    assert encoder.strides == (8, 16, 32)
-    cells = [size_px // stride for stride in encoder.strides]
+    maps = encoder(torch.randn(1, 3, size_px, size_px))
+    cells = [size_px // stride for stride in (8, 16, 32)]
     expected = [(1, c, n, n) for c, n in zip(encoder.out_channels, cells, strict=True)]
     assert [tuple(m.shape) for m in maps] == expected
 
@@ -68,10 +68,10 @@ def test_layers_are_those_of_the_cfg(name, settings, cfg, maps_at):
             assert module.conv.out_channels == filters
             assert module.conv.kernel_size == (size, size)
             assert module.conv.stride == (stride, stride)
-        x = last_map(module, x)
+        x = module(x)
         outputs.append(x)
     assert next(convs, None) is None
-    maps = last_map(encoder, images)
+    maps = encoder(images)
     assert all(torch.equal(m, outputs[i]) for m, i in zip(maps, maps_at, strict=True))
 
 
@@ -114,10 +114,10 @@ def with_its_weights(name):
 def test_mobilenets_maps_are_torchvisions_features(name):
     reference, encoder = with_its_weights(name)
     images = torch.randn(1, 3, 64, 64)
-    _, stride16, stride32 = last_map(encoder, images)
-    assert torch.equal(stride32, last_map(reference.features, images))
+    _, stride16, stride32 = encoder(images)
+    assert torch.equal(stride32, reference.features(images))
     cut = list(reference.features)[: encoder.last_layers[1] + 1]
-    assert torch.equal(stride16, last_map(nn.Sequential(*cut), images))
+    assert torch.equal(stride16, nn.Sequential(*cut)(images))
 
 
 @pytest.mark.parametrize("name", MOBILENETS)
@@ -125,7 +125,7 @@ def test_each_map_is_the_last_of_its_stride(name):
     """The layer after each map is the one that halves the size."""
     encoder = ENCODERS[name]().eval()
     x = torch.randn(1, 3, 64, 64)
-    sizes = [(x := last_map(layer, x)).shape[-1] for layer in encoder.features]
+    sizes = [(x := layer(x)).shape[-1] for layer in encoder.features]
     for last, size in zip(encoder.last_layers, (8, 4, 2), strict=True):
         assert [i for i, s in enumerate(sizes) if s == size][-1] == last
 
@@ -137,6 +137,6 @@ def test_resnets_maps_are_those_inside_torchvisions_classifier(name):
     for layer in (reference.layer2, reference.layer3, reference.layer4):
         layer.register_forward_hook(lambda layer, inputs, output: maps.append(output))
     images = torch.randn(1, 3, 64, 64)
-    last_map(reference, images)
-    found = last_map(encoder, images)
+    reference(images)
+    found = encoder(images)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, maps, strict=True))

@@ -90,23 +90,19 @@ def naive(layer, x):
 
 
 def test_against_a_naive_loop_forward_and_backward():
-    layer = LocallyConnected(5, 6, cells=4, kernel_size=3).double()
+    layer = LocallyConnected(5, 6, cells=4).double()
     torch.nn.init.normal_(layer.bias)
     x = torch.randn(3, 5, 4, 4, dtype=torch.float64, requires_grad=True)
     leaves = (x, layer.weight, layer.bias)
     ours, expected = layer(x), naive(layer, x)
     torch.testing.assert_close(ours, expected)
     grad = torch.randn_like(ours)
-    for a, b in zip(
-        torch.autograd.grad(ours, leaves, grad),
-        torch.autograd.grad(expected, leaves, grad),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
+    gradients = (torch.autograd.grad(result, leaves, grad) for result in (ours, expected))
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_memory_format_of_the_map_does_not_matter():
-    layer = LocallyConnected(8, 4, cells=3, kernel_size=3)
+    layer = LocallyConnected(8, 4, cells=3)
     x = torch.randn(2, 8, 3, 3)
     interleaved = x.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(layer(x), layer(interleaved))
@@ -114,40 +110,19 @@ def test_the_memory_format_of_the_map_does_not_matter():
 
 def test_all_places_share_the_start_of_one():
     """A uniform distribution has a third of its bound's square: 2 / 3 / cells ** 2 of the input."""
-    layer = LocallyConnected(64, 32, cells=5, kernel_size=3)
+    layer = LocallyConnected(64, 32, cells=5)
     out = layer(torch.randn(16, 64, 5, 5))[:, :, 1:-1, 1:-1]  # away from the padding
     assert abs(out.square().mean().item() * 25 - 2 / 3) < 0.1
 
 
-def test_channels_hold_one_anchor_after_the_other_without_a_copy():
-    head = YOLOv2Head(in_channels=(8,), anchors_per_cell=5, classes=2)
-    x = torch.randn(2, 8, 3, 4).to(memory_format=torch.channels_last)
-    (raw,) = head((x,))
-    channels = head.output(x)
-    assert raw.shape == (2, 5, 3, 4, 7)
-    assert torch.equal(raw[1, 3, 2, 1], channels[1, 21:28, 2, 1])
-    assert raw.stride()[-1] == 1, "a view of channels-last memory"
+def make_yolov2_head(in_channels=8):
+    return YOLOv2Head(in_channels=(in_channels,), anchors_per_cell=5, classes=2)
 
 
-def test_training_starts_at_the_anchors_with_few_objects():
-    head = YOLOv2Head(in_channels=(64,), anchors_per_cell=5, classes=2)
-    (raw,) = head((torch.randn(2, 64, 8, 8),))
-    objectness = raw[..., OBJECTNESS].sigmoid()
-    assert objectness.min() > 0.05 and objectness.max() < 0.2
-    assert raw[..., :OBJECTNESS].abs().max() < 0.6
-
-
-STRIDES = (8, 16, 32)
-
-
-def make_yolov3_head(*, in_channels=(8, 16, 32), hidden_channels=(16, 32, 64), strides_px=STRIDES):
-    return YOLOv3Head(
-        in_channels=in_channels,
-        hidden_channels=hidden_channels,
-        strides_px=strides_px,
-        anchors_per_cell=3,
-        classes=4,
-    )
+def make_yolov3_head(**settings):
+    channels = {"in_channels": (8, 16, 32), "hidden_channels": (16, 32, 64)}
+    settings = {**channels, "strides_px": (8, 16, 32), **settings}
+    return YOLOv3Head(anchors_per_cell=3, classes=4, **settings)
 
 
 def test_channels_hold_one_anchor_after_the_other():
@@ -163,22 +138,29 @@ def test_channels_hold_one_anchor_after_the_other():
         assert torch.equal(r, expected)
 
 
-def test_cells_stay_in_their_place_without_a_copy():
-    head = make_yolov3_head().stride8.eval()
-    x = torch.randn(1, 8, 4, 6).to(memory_format=torch.channels_last)
-    raw = head(x)
-    channels = head.output(head.conv(x))
-    assert torch.equal(raw[0, 1, 2, 3, 5], channels[0, 9 + 5, 2, 3])
-    assert raw.stride()[-1] == 1, "a view of channels-last memory"
+def test_cells_and_anchors_stay_in_their_place_without_a_copy():
+    x = torch.randn(2, 8, 3, 4).to(memory_format=torch.channels_last)
+    head, scale = make_yolov2_head(), make_yolov3_head().stride8.eval()
+    (raw,) = head((x,))
+    assert raw.shape == (2, 5, 3, 4, 7)
+    assert torch.equal(raw[1, 3, 2, 1], head.output(x)[1, 21:28, 2, 1])
+    of_scale = scale(x)
+    assert torch.equal(of_scale[0, 1, 2, 3, 5], scale.output(scale.conv(x))[0, 9 + 5, 2, 3])
+    assert raw.stride()[-1] == of_scale.stride()[-1] == 1, "views of channels-last memory"
 
 
-def test_training_starts_with_hardly_an_object():
-    head = make_yolov3_head()
-    raw = head(tuple(torch.randn(2, c, 8, 8) for c in (8, 16, 32)))
-    for r in raw:
-        objectness = r[..., OBJECTNESS].sigmoid()
-        assert objectness.min() > 0.005 and objectness.max() < 0.02
-        assert r[..., :OBJECTNESS].abs().max() < 0.6
+@pytest.mark.parametrize(
+    ("make_head", "in_channels", "least", "most"),
+    [
+        (lambda: make_yolov2_head(64), (64,), 0.05, 0.2),
+        (make_yolov3_head, (8, 16, 32), 0.005, 0.02),
+    ],
+)
+def test_training_starts_at_the_anchors_with_few_objects(make_head, in_channels, least, most):
+    for raw in make_head()(tuple(torch.randn(2, c, 8, 8) for c in in_channels)):
+        objectness = raw[..., OBJECTNESS].sigmoid()
+        assert objectness.min() > least and objectness.max() < most
+        assert raw[..., :OBJECTNESS].abs().max() < 0.6
 
 
 def test_two_scales_and_their_hidden_channels():

@@ -82,26 +82,11 @@ def test_reorg_by_hand():
     assert Reorg()(x).flatten().tolist() == groups
 
 
-CFG = """
-[net]
-channels=8
-height=6
-width=10
-[convolutional]
-filters=8
-size=1
-stride=1
-activation=linear
-[maxpool]
-size=2
-stride=2
-[route]
-layers=-2
-[reorg]
-stride=2
-[route]
-layers=-1,-3
-"""
+CFG = (
+    "[net] channels=8 height=6 width=10 "
+    "[convolutional] filters=8 size=1 stride=1 activation=linear "
+    "[maxpool] size=2 stride=2 [route] layers=-2 [reorg] stride=2 [route] layers=-1,-3"
+).replace(" ", "\n")
 
 
 def test_joins_the_maps_in_opencvs_order():
@@ -125,19 +110,23 @@ def test_joins_the_maps_in_opencvs_order():
 
 
 @pytest.mark.parametrize(
-    ("in_channels", "width", "out_channels"),
+    ("neck", "in_channels", "width", "out_channels", "head_channels"),
     [
-        ((40, 112, 960), "paper", (128, 256, 512)),
-        ((256, 512, 1024), "scaled", (128, 256, 512)),
-        ((40, 112, 960), "scaled", (32, 56, 112)),
-        ((24, 48, 576), "scaled", (32, 32, 48)),
-        ((256, 512, 1024), 0.5, (64, 128, 256)),
-        ((256, 512, 1024), 1, (128, 256, 512)),
+        (YOLOv3Neck, (40, 112, 960), "paper", (128, 256, 512), (256, 512, 1024)),
+        (YOLOv3Neck, (256, 512, 1024), "scaled", (128, 256, 512), (256, 512, 1024)),
+        (YOLOv3Neck, (40, 112, 960), "scaled", (32, 56, 112), (64, 112, 224)),
+        (YOLOv3Neck, (24, 48, 576), "scaled", (32, 32, 48), (64, 64, 96)),
+        (YOLOv3Neck, (256, 512, 1024), 0.5, (64, 128, 256), (128, 256, 512)),
+        (YOLOv3Neck, (256, 512, 1024), 1, (128, 256, 512), (256, 512, 1024)),
+        # stride 16 carries the encoder's map along; what the neck adds has 32 channels at least
+        (YOLOv3TinyNeck, (128, 256, 1024), "paper", (384, 256), (256, 512)),
+        (YOLOv3TinyNeck, (32, 64, 256), "scaled", (96, 32), (64, 64)),
+        (YOLOv3TinyNeck, (128, 256, 1024), 0.5, (320, 128), (128, 256)),
     ],
 )
-def test_widths_of_yolov3(in_channels, width, out_channels):
-    neck = YOLOv3Neck(in_channels=in_channels, width=width)
-    assert neck.out_channels == out_channels
+def test_widths_of_yolov3(neck, in_channels, width, out_channels, head_channels):
+    built = neck(in_channels=in_channels, width=width)
+    assert (built.out_channels, built.head_channels) == (out_channels, head_channels)
 
 
 def test_a_coarse_cell_reaches_its_four_finer_cells_and_their_surroundings_alone():
@@ -174,20 +163,6 @@ def test_spp_differs_from_the_plain_neck_at_stride_32_alone():
     )
     assert plain != spp
     assert all(name.startswith("stride32.") for name in plain ^ spp)
-
-
-@pytest.mark.parametrize(
-    ("in_channels", "width", "out_channels", "head_channels"),
-    [
-        ((128, 256, 1024), "paper", (384, 256), (256, 512)),
-        ((32, 64, 256), "scaled", (96, 32), (64, 64)),
-        ((128, 256, 1024), 0.5, (320, 128), (128, 256)),
-    ],
-)
-def test_widths_of_tiny(in_channels, width, out_channels, head_channels):
-    """Stride 16 carries the encoder's map along; what the neck adds has 32 channels at least."""
-    neck = YOLOv3TinyNeck(in_channels=in_channels, width=width)
-    assert (neck.out_channels, neck.head_channels) == (out_channels, head_channels)
 
 
 def test_the_way_up_comes_first_and_the_encoders_map_as_it_is():

@@ -46,6 +46,27 @@ def sigmoid(x) -> float:
     return 1 / (1 + math.exp(-x))
 
 
+def predicted_box(t, anchor, i, j, width, height):
+    """What YOLOv2 and YOLOv3 make of raw numbers t in column i and row j of the map."""
+    x, y = (i + sigmoid(t[0])) / width, (j + sigmoid(t[1])) / height
+    return (x, y, math.exp(t[2]) * anchor[0], math.exp(t[3]) * anchor[1])
+
+
+def box_delta(t, box, anchor, i, j, width, height, scale):
+    x, y, w, h = box
+    return (
+        scale * (x * width - i - sigmoid(t[0])),
+        scale * (y * height - j - sigmoid(t[1])),
+        scale * (math.log(w / anchor[0]) - t[2]),
+        scale * (math.log(h / anchor[1]) - t[3]),
+    )
+
+
+def cell_of(box, width, height) -> tuple[int, int]:
+    """Column and row of the cell that holds the centre."""
+    return min(int(box[0] * width), width - 1), min(int(box[1] * height), height - 1)
+
+
 def is_ignored(box, truths, ignore_threshold: float) -> bool:
     """Whether a box without a truth gets no no-object loss.
 

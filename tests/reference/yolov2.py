@@ -8,7 +8,16 @@ import math
 
 import numpy as np
 
-from tests.reference.geometry import iou, is_ignored, shape_iou, sigmoid, truths_of
+from tests.reference.geometry import (
+    box_delta,
+    cell_of,
+    iou,
+    is_ignored,
+    predicted_box,
+    shape_iou,
+    sigmoid,
+    truths_of,
+)
 
 SIGMOIDS = (0, 1, 4)
 
@@ -73,28 +82,12 @@ def gradient(
     return -delta, dropped
 
 
-def predicted_box(t, anchor, i, j, width, height):
-    x, y = (i + sigmoid(t[0])) / width, (j + sigmoid(t[1])) / height
-    return (x, y, math.exp(t[2]) * anchor[0], math.exp(t[3]) * anchor[1])
-
-
-def box_delta(t, box, anchor, i, j, width, height, scale):
-    x, y, w, h = box
-    return (
-        scale * (x * width - i - sigmoid(t[0])),
-        scale * (y * height - j - sigmoid(t[1])),
-        scale * (math.log(w / anchor[0]) - t[2]),
-        scale * (math.log(h / anchor[1]) - t[3]),
-    )
-
-
 def assign(truths, anchors, width, height, assignment):
     """(truth, (anchor, row, column)) of every truth that gets a place, and the others' number."""
     cells = {}
     for index, truth in enumerate(truths):
         if not truth.ignored:
-            i = min(int(truth.box[0] * width), width - 1)
-            j = min(int(truth.box[1] * height), height - 1)
+            i, j = cell_of(truth.box, width, height)
             cells.setdefault((truth.image, j, i), []).append(index)
 
     places = {}

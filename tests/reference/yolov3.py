@@ -3,11 +3,17 @@
 Its ``delta`` is the negative gradient of the loss with respect to the raw output.
 """
 
-import math
-
 import numpy as np
 
-from tests.reference.geometry import is_ignored, shape_iou, sigmoid, truths_of
+from tests.reference.geometry import (
+    box_delta,
+    cell_of,
+    is_ignored,
+    predicted_box,
+    shape_iou,
+    sigmoid,
+    truths_of,
+)
 
 
 def gradients(raw, targets, *, anchors_px, size_px, ignore_threshold):
@@ -37,8 +43,7 @@ def pull_objectness_to_zero(values, delta, truths, anchors, ignore_threshold):
     height, width = values.shape[2:4]
     for b, a, j, i in np.ndindex(values.shape[:4]):
         t = values[b, a, j, i]
-        w, h = math.exp(t[2]) * anchors[a][0], math.exp(t[3]) * anchors[a][1]
-        box = ((i + sigmoid(t[0])) / width, (j + sigmoid(t[1])) / height, w, h)
+        box = predicted_box(t, anchors[a], i, j, width, height)
         mine = [truth for truth in truths if truth.image == b]
         if not is_ignored(box, mine, ignore_threshold):
             delta[b, a, j, i, 4] = 0 - sigmoid(t[4])
@@ -46,17 +51,13 @@ def pull_objectness_to_zero(values, delta, truths, anchors, ignore_threshold):
 
 def learn_truth(raw, delta, truth, anchors, owned):
     """Write over the deltas of the best of all anchors; its place."""
-    x, y, w, h = truth.box
+    w, h = truth.box[2:]
     fits = [[shape_iou((w, h), anchor) for anchor in row] for row in anchors]
     level, a = np.unravel_index(np.argmax(fits), np.shape(fits))
     _, _, height, width, _ = raw[level].shape
-    i, j = min(int(x * width), width - 1), min(int(y * height), height - 1)
+    i, j = cell_of(truth.box, width, height)
     t, d = raw[level][truth.image, a, j, i], delta[level][truth.image, a, j, i]
-    scale = 2 - w * h
-    d[0] = scale * (x * width - i - sigmoid(t[0]))
-    d[1] = scale * (y * height - j - sigmoid(t[1]))
-    d[2] = scale * (math.log(w / anchors[level][a][0]) - t[2])
-    d[3] = scale * (math.log(h / anchors[level][a][1]) - t[3])
+    d[:4] = box_delta(t, truth.box, anchors[level][a], i, j, width, height, scale=2 - w * h)
     d[4] = 1 - sigmoid(t[4])
     place = (level, truth.image, a, j, i)
     if place in owned:  # delta_yolo_class: of a second truth only its own class is written

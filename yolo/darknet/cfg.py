@@ -144,16 +144,12 @@ def _name_and_options(layer: Layer, index: int) -> tuple[str, Options]:
             size, stride = conv.kernel_size[0], conv.stride[0]
             options |= {"filters": conv.out_channels, "size": size, "stride": stride, "pad": 1}
             return "convolutional", options | {"activation": activation}
-        case MaxPool(size, stride):
-            return "maxpool", {"size": size, "stride": stride}
+        case MaxPool() | Upsample() | Reorg():
+            return type(layer).__name__.lower(), layer._asdict()
         case Shortcut(source):
             return "shortcut", {"from": source - index, "activation": "linear"}
         case Route(sources):
             return "route", {"layers": ",".join(str(source - index) for source in sources)}
-        case Upsample(stride):
-            return "upsample", {"stride": stride}
-        case Reorg(stride):
-            return "reorg", {"stride": stride}
     raise AssertionError(layer)
 
 

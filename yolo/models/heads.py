@@ -172,7 +172,7 @@ class YOLOv1Head(nn.Module):
         self.cells, self.boxes, self.classes = cells, boxes, classes
         activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
         if end == "local":
-            local = LocallyConnected(in_channels[0], 256, cells=cells, kernel_size=3)
+            local = LocallyConnected(in_channels[0], 256, cells=cells)
             self.hidden = nn.Sequential(local, activation, nn.Flatten())
             features = 256 * cells * cells  # in Darknet's order: channel, row, column
         else:
@@ -222,23 +222,22 @@ class YOLOv1Head(nn.Module):
 class LocallyConnected(nn.Module):
     """Darknet's ``[local]``: a convolution with its own weights and bias at every place of the map.
 
-    Its stride is 1 and the padding keeps the size. The weights stand as Darknet stores them, so
-    each is the other's by a plain copy: ``weight`` (S * S, out, in * k * k), with the places row by
-    row and the last axis over channel, row and column of the window; ``bias`` (out * S * S),
-    channel by channel.
+    Its window is 3x3, its stride 1, and the padding keeps the size. The weights stand as Darknet
+    stores them, so each is the other's by a plain copy: ``weight`` (S * S, out, in * 9), with the
+    places row by row and the last axis over channel, row and column of the window; ``bias``
+    (out * S * S), channel by channel.
 
     Weights start uniform within sqrt(2 / fan-in) / S. Darknet fills the first place alone, without
     the S, and leaves the others at 0: here they share what that one has, so that the sum of squares
-    over the map starts the same. The map has S = ``cells`` rows and columns, k is odd.
+    over the map starts the same. The map has S = ``cells`` rows and columns.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, cells: int, kernel_size: int
-    ) -> None:
+    kernel_size = 3
+
+    def __init__(self, in_channels: int, out_channels: int, *, cells: int) -> None:
         super().__init__()
-        assert kernel_size % 2 == 1, "an odd window has a middle"
-        self.out_channels, self.cells, self.kernel_size = out_channels, cells, kernel_size
-        window = in_channels * kernel_size**2
+        self.out_channels, self.cells = out_channels, cells
+        window = in_channels * self.kernel_size**2
         self.weight = nn.Parameter(torch.empty(cells * cells, out_channels, window))
         self.bias = nn.Parameter(torch.zeros(out_channels * cells * cells))
         bound = math.sqrt(2 / window) / cells
@@ -246,7 +245,7 @@ class LocallyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, S, S) -> (B, out, S, S): all places in one call that reads the weights once."""
-        windows = F.unfold(x, self.kernel_size, padding=self.kernel_size // 2)  # (B, in*k*k, S*S)
+        windows = F.unfold(x, self.kernel_size, padding=self.kernel_size // 2)  # (B, in * 9, S*S)
         result = torch.bmm(self.weight, windows.permute(2, 1, 0))  # (S*S, out, B)
         bias = self.bias.view(self.out_channels, -1)  # (out, S*S)
         result = result.permute(2, 1, 0) + bias  # (B, out, S*S)

@@ -33,6 +33,11 @@ class AnchorLoss(Loss):
 
     coord_scale = object_scale = no_object_scale = class_scale = 1.0  # factors on the terms
 
+    xy_loss: Callable[[Tensor, Tensor], Tensor]  # of sigmoid(logits) against a target, (T, 2) all
+    object_loss: Callable[[Tensor, PlacedTruths], Tensor]  # of objectness at truths, (T,) -> (T,)
+    no_object_loss: Callable[[Tensor], Tensor]  # of objectness where no truth is, any shape
+    class_loss: Callable[[Tensor, Targets, PlacedTruths], Tensor]  # at truths, (T, K) -> (T,)
+
     def __init__(
         self,
         *,
@@ -42,22 +47,6 @@ class AnchorLoss(Loss):
     ) -> None:
         super().__init__()
         self.coder, self.ignore_threshold, self.assign = coder, ignore_threshold, assign
-
-    def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Of sigmoid(logits) against the target. (T, 2), (T, 2) -> (T, 2)."""
-        raise NotImplementedError
-
-    def object_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
-        """Of objectness at truths. (T,) -> (T,)."""
-        raise NotImplementedError
-
-    def no_object_loss(self, logits: Tensor) -> Tensor:
-        """Of objectness where no truth is. (...) -> (...)."""
-        raise NotImplementedError
-
-    def class_loss(self, logits: Tensor, targets: Targets, placed: PlacedTruths) -> Tensor:
-        """Of the classes at truths. (T, K) -> (T,)."""
-        raise NotImplementedError
 
     def place(self, raw: Sequence[Tensor], targets: Targets) -> PlacedTruths:
         """Assign T truths to the anchors of maps (B, A, H, W, 5 + K), and encode them there."""
@@ -72,10 +61,11 @@ class AnchorLoss(Loss):
         )
         return PlacedTruths(a, boxes_px, _raw_of_truths(raw, targets, a), xy, wh)
 
-    def sum_terms(
-        self, raw: Sequence[Tensor], targets: Targets, placed: PlacedTruths
+    def terms(
+        self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
     ) -> dict[str, Tensor]:
-        """The terms that both generations have; small boxes count up to twice."""
+        """Of L maps (B, A, H, W, 5 + K); small boxes count up to twice."""
+        placed = self.place(raw, targets)
         t, owns = placed.raw, placed.assignment.owns.float()  # (T, 5 + K), (T,)
         box_scale = owns * self.coord_scale * (2 - targets.boxes_cxcywh_norm[:, 2:].prod(dim=1))
         xy = self.xy_loss(t[:, :2], placed.xy).sum(dim=1)  # (T,)
@@ -88,7 +78,14 @@ class AnchorLoss(Loss):
             "object": self.object_scale * (objectness * owns).sum(),
             "class": self.class_scale * (classes * owns).sum(),
             "no_object": self.no_object_scale * self._no_object(raw, targets, placed),
+            **self.own_terms(raw, placed, images_seen),
         }
+
+    def own_terms(
+        self, raw: Sequence[Tensor], placed: PlacedTruths, images_seen: int | None
+    ) -> dict[str, Tensor]:
+        """What a generation adds to the terms that both have."""
+        return {}
 
     @torch.no_grad()
     def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:

@@ -62,20 +62,16 @@ class YOLOv2Loss(AnchorLoss):
         self.no_object_scale, self.class_scale = no_object_scale, class_scale
         self.rescore, self.prior_images = rescore, prior_images
 
-    def terms(
-        self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
+    def own_terms(
+        self, raw: Sequence[Tensor], placed: PlacedTruths, images_seen: int | None
     ) -> dict[str, Tensor]:
-        """Of one map (B, A, H, W, 5 + K)."""
-        placed = self.place(raw, targets)
-        terms = self.sum_terms(raw, targets, placed)
-        terms["prior"] = torch.zeros_like(terms["xy"])
-        if images_seen is not None and images_seen < self.prior_images:
-            (owned,) = placed.assignment.owned
-            boxes = full_precision(raw[0][..., :4])
-            errors = torch.cat((boxes[..., :2].sigmoid() - 0.5, boxes[..., 2:]), dim=-1)
-            prior = half_square(errors).sum(dim=-1).masked_fill(owned, 0.0).sum()
-            terms["prior"] = PRIOR_SCALE * prior
-        return terms
+        if images_seen is None or images_seen >= self.prior_images:
+            return {"prior": placed.raw.new_zeros(())}
+        (owned,) = placed.assignment.owned
+        boxes = full_precision(raw[0][..., :4])
+        errors = torch.cat((boxes[..., :2].sigmoid() - 0.5, boxes[..., 2:]), dim=-1)
+        prior = half_square(errors).sum(dim=-1).masked_fill(owned, 0.0).sum()
+        return {"prior": PRIOR_SCALE * prior}
 
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return half_square(logits.sigmoid() - target)

@@ -51,12 +51,6 @@ class YOLOv3Loss(AnchorLoss):
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def terms(
-        self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
-    ) -> dict[str, Tensor]:
-        """Of L maps (B, A, H, W, 5 + K)."""
-        return self.sum_terms(raw, targets, self.place(raw, targets))
-
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 

@@ -25,6 +25,5 @@ class Encoder(nn.Module):
     ``yolo.darknet.cfg.LayerList`` and returns the indices of the three maps.
     """
 
-    strides: tuple[int, int, int] = (8, 16, 32)  # pixels of the image per cell of each map
     out_channels: tuple[int, int, int]  # of the three maps
     preprocessing: Preprocessing  # what the input is normalised with
