@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from yolo.letterbox import Letterbox
 from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks
 from yolo.train.precision import Precision
-from yolo.train.progress import Accuracy, add_terms, sum_by_name
+from yolo.train.progress import Accuracy, add_terms
 
 Decoded = TypeVar("Decoded")
 
@@ -40,16 +41,6 @@ class RunTotals:
     @property
     def images_per_second(self) -> float:
         return self.images / max(self.total_seconds, 1e-9)
-
-
-@dataclass
-class _RankTotals:
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, Tensor] = field(default_factory=dict)
-    images: int = 0
-    network_seconds: float = 0.0
-    total_seconds: float = 0.0
-    interrupted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,58 +73,53 @@ class NetworkRun:
         Returns:
             The same on all ranks; None if any of them was interrupted.
         """
-        was_training, totals = model.training, _RankTotals()
+        was_training, device = model.training, self.ranks.device
+        losses: dict[str, Tensor] = {}
+        counts: dict[str, Tensor] = {}
+        images, seconds, stopped = 0, np.zeros(2), False
         model.eval()
         try:
             for index, batch in enumerate(self.batches):
-                if interrupted():
-                    totals.interrupted = True
+                if stopped := interrupted():
                     break
-                keep(index, batch, self._run_batch(model, batch, decode, totals))
+                on_device = batch.to(device)
+                start = time.perf_counter()
+                with self.precision.autocast(device):
+                    outputs = model(on_device.images)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                network = time.perf_counter()
+                decoded = decode(outputs)
+                seconds += np.array([network, time.perf_counter()]) - start
+                images += len(batch)
+                if self.loss is not None:
+                    add_terms(losses, self.loss(outputs, on_device.targets, self.images))
+                if self.accuracy is not None:
+                    add_terms(counts, self.accuracy(outputs, on_device.targets))
+                keep(index, batch, decoded)
         finally:
             model.train(was_training)
-        return self._gather(totals)
-
-    def _run_batch(
-        self, model: nn.Module, batch: Batch, decode: Callable[[Any], Decoded], totals: _RankTotals
-    ) -> Decoded:
-        device = self.ranks.device
-        on_device = batch.to(device)
-        start = time.perf_counter()
-        with self.precision.autocast(device):
-            outputs = model(on_device.images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        network = time.perf_counter()
-        decoded = decode(outputs)
-        end = time.perf_counter()
-        if self.loss is not None:
-            add_terms(totals.losses, self.loss(outputs, on_device.targets, self.images))
-        if self.accuracy is not None:
-            add_terms(totals.counts, self.accuracy(outputs, on_device.targets))
-        totals.images += len(batch)
-        totals.network_seconds += network - start
-        totals.total_seconds += end - start
-        return decoded
-
-    def _gather(self, totals: _RankTotals) -> RunTotals | None:
-        """Put the ranks' totals together; a rank without a batch has no terms."""
         mine = (
-            {name: float(term) for name, term in totals.losses.items()},
-            {name: count.cpu().numpy() for name, count in totals.counts.items()},
-            (totals.images, totals.network_seconds, totals.total_seconds, totals.interrupted),
+            {name: float(term) for name, term in losses.items()},
+            {name: count.cpu().numpy() for name, count in counts.items()},
+            (images, *seconds.tolist(), stopped),
         )
-        losses, counts, sums = zip(*self.ranks.gather(mine), strict=True)
-        images, network_seconds, total_seconds, interrupted = np.array(sums).T
-        if interrupted.any():
-            return None
-        return RunTotals(
-            losses=sum_by_name(losses),
-            counts=sum_by_name(counts),
-            images=int(images.sum()),
-            network_seconds=float(network_seconds.max()),
-            total_seconds=float(total_seconds.max()),
-        )
+        return _put_together(self.ranks.gather(mine))
+
+
+def _put_together(of_ranks: Sequence[tuple]) -> RunTotals | None:
+    """The ranks' totals; one without a batch has no terms."""
+    losses, counts, sums = zip(*of_ranks, strict=True)
+    images, network_seconds, total_seconds, stopped = np.array(sums).T
+    if stopped.any():
+        return None
+    return RunTotals(
+        losses=reduce(add_terms, losses, {}),
+        counts=reduce(add_terms, counts, {}),
+        images=int(images.sum()),
+        network_seconds=float(network_seconds.max()),
+        total_seconds=float(total_seconds.max()),
+    )
 
 
 def letterbox_of(batch: Batch, i: int) -> Letterbox:

@@ -29,12 +29,10 @@ class ScoredModel:
     split: str  # the data set's name: train, val or test
     dataset: DetectionDataset
     model: nn.Module  # on its device
-    device: torch.device
-    image_size_px: int  # that it was trained at
 
-    def log_start(self, log: Log) -> None:
+    def log_start(self, log: Log, device: torch.device) -> None:
         images = f"{len(self.dataset):,} images of data.{self.split}"
-        log(f"{self.path} (step {self.step}): {images}, {self.device}")
+        log(f"{self.path} (step {self.step}): {images}, {device}")
 
     def report(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """What the report of any task begins with."""
@@ -53,8 +51,9 @@ class ClassifierScorer(ScoredModel):
             ``{"checkpoint", "step", "split", "results": [{"stats": {"top1", "top5", "loss", ...}}],
             "images_per_second"}``; of val these are the very figures that training logged.
         """
-        self.log_start(log)
-        with explain_out_of_memory(self.device, "choose --gpu cpu"):
+        device = self.evaluator.network.ranks.device
+        self.log_start(log, device)
+        with explain_out_of_memory(device, "choose --gpu cpu"):
             evaluation = self.evaluator.evaluate(self.model, lambda: False)
         assert evaluation is not None
         log(evaluation.text)
@@ -65,7 +64,6 @@ class ClassifierScorer(ScoredModel):
 @dataclass(frozen=True, kw_only=True)
 class DetectorScorer(ScoredModel):
     evaluator: DetectionEvaluator  # with the loss; of an exported file without
-    conf: float  # the lowest confidence that the evaluator keeps
     voc_iou: float  # from which on the curves take a box for a truth's
 
     def score(
@@ -74,15 +72,16 @@ class DetectorScorer(ScoredModel):
         """Run the network once and print its figures at each confidence.
 
         Args:
-            confs: none below ``conf``.
+            confs: none below that of the evaluator's ``postprocess``.
             outputs: get all that was found, to write it.
 
         Returns:
             ``{"checkpoint", "step", "split", "results": [{"confidence", "found_boxes", "stats"}],
             "losses", "accuracy", "images_per_second"}``.
         """
-        self.log_start(log)
-        with explain_out_of_memory(self.device, "choose a smaller --image-size, or --gpu cpu"):
+        device = self.evaluator.network.ranks.device
+        self.log_start(log, device)
+        with explain_out_of_memory(device, "choose a smaller --image-size, or --gpu cpu"):
             found = self.evaluator.find(self.model, lambda: False)
         assert found is not None
         results = [self._score_above(conf, found, log) for conf in confs]
@@ -127,14 +126,13 @@ class ModelCurves:
     @classmethod
     def of_found(cls, scorer: DetectorScorer, found: Found) -> ModelCurves:
         """Of all that a detector found."""
-        dataset, iou = scorer.dataset, scorer.voc_iou
-        metric = VocMetric.of_dataset(dataset, iou=iou)
-        of_category = metric.curves(found.with_categories(dataset.category_ids))
-        names = zip(dataset.class_names, dataset.category_ids, strict=True)
+        dataset = scorer.dataset
+        metric = VocMetric.of_dataset(dataset, iou=scorer.voc_iou)
+        curves = metric.curves(found.with_categories(dataset.category_ids))  # in their order
         return cls(
             checkpoint=scorer.path,
             step=scorer.step,
             split=scorer.split,
-            iou=iou,
-            curves={name: of_category[category] for name, category in names},
+            iou=scorer.voc_iou,
+            curves=dict(zip(dataset.class_names, curves.values(), strict=True)),
         )

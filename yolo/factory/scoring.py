@@ -157,7 +157,7 @@ def build_scorer(
         config: the checkpoint's, or one with other settings of the evaluation.
         image_size_px: another input size; None for the training's.
     """
-    scored = _scored(path, checkpoint, config, ranks, split)
+    scored = _scored(path, checkpoint, config, split)
     coder: nn.Module = nn.Identity()
     loss: DetectionLoss | None = None
     if "exported" in checkpoint:  # it decodes and knows no loss
@@ -175,8 +175,8 @@ def build_scorer(
         loss=loss,
         image_size_px=image_size_px,
     )
-    conf, voc_iou = config.evaluation.conf, config.evaluation.voc_iou
-    return DetectorScorer(**scored, model=model, evaluator=evaluator, conf=conf, voc_iou=voc_iou)
+    voc_iou = config.evaluation.voc_iou
+    return DetectorScorer(**scored, model=model, evaluator=evaluator, voc_iou=voc_iou)
 
 
 def build_classifier_scorer(
@@ -188,7 +188,7 @@ def build_classifier_scorer(
     split: Split = "val",
 ) -> ClassifierScorer:
     """The same for a classifier."""
-    scored = _scored(path, checkpoint, config, ranks, split)
+    scored = _scored(path, checkpoint, config, split)
     evaluator = build_classification_evaluator(
         config,
         scored["dataset"],
@@ -202,7 +202,7 @@ def build_classifier_scorer(
 
 
 def _scored(
-    path: Path, checkpoint: Mapping[str, Any], config: TaskConfig, ranks: Ranks, split: Split
+    path: Path, checkpoint: Mapping[str, Any], config: TaskConfig, split: Split
 ) -> dict[str, Any]:
     """What scorers of all tasks have; the data are those that training scored."""
     dataset = build_dataset(config, split)
@@ -215,8 +215,6 @@ def _scored(
         "step": checkpoint["progress"]["step"],
         "split": split,
         "dataset": dataset,
-        "device": ranks.device,
-        "image_size_px": config.data.image_size,
     }
 
 

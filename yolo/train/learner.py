@@ -7,6 +7,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -174,9 +175,7 @@ class Learner:
     def _update(self, step: int, inputs: StepInputs, counts: dict[str, Tensor]) -> StepResult:
         """Change the weights, unless loss, gradient or statistics are not finite on any rank."""
         self.scaler.unscale_(self.optimizer)
-        terms: dict[str, Tensor] = {}
-        for of_batch in inputs.terms:
-            add_terms(terms, of_batch)
+        terms: dict[str, Tensor] = reduce(add_terms, inputs.terms, {})
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         forward = torch.stack(list(terms.values())).sum()

@@ -13,6 +13,7 @@ In all of them ``encoder_learning_rate`` is the base rate of ``model.encoder``, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -30,29 +31,19 @@ def adam(
     encoder_learning_rate: float | None = None,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
+    kind: type[Adam] = Adam,
 ) -> Optimizer:
     """Adam (https://arxiv.org/abs/1412.6980).
 
     The weight decay is added to the gradient (L2 regularisation), so Adam's scaling applies to it.
     """
     groups = param_groups(model, weight_decay, encoder_learning_rate)
-    return Adam(groups, lr=learning_rate, betas=betas, fused=True)
+    return kind(groups, lr=learning_rate, betas=betas, fused=True)
 
 
-def adamw(
-    model: nn.Module,
-    *,
-    learning_rate: float,
-    encoder_learning_rate: float | None = None,
-    weight_decay: float = 0.01,
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> Optimizer:
-    """Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101).
-
-    Each step removes the weight decay, times the learning rate, as a share of a weight.
-    """
-    groups = param_groups(model, weight_decay, encoder_learning_rate)
-    return AdamW(groups, lr=learning_rate, betas=betas, fused=True)
+adamw = partial(adam, kind=AdamW, weight_decay=0.01)
+"""Adam with decoupled weight decay (https://arxiv.org/abs/1711.05101): each step removes the weight
+decay, times the learning rate, as a share of a weight."""
 
 
 def sgd(
@@ -150,13 +141,12 @@ class Freeze:
         self._norms = norms
         self._parameters = [*kept, *nn.ModuleList(norms).parameters()]
 
-    def is_on(self, step: int) -> bool:
-        """Whether optimizer step ``step``, counted from 0, leaves the frozen part alone."""
+    def _is_on(self, step: int) -> bool:
         return self.unfreeze_at is None or step < self.unfreeze_at
 
     def apply(self, step: int) -> bool:
         """Freeze or unfreeze after each ``model.train()``; whether this changed what is trained."""
-        on = self.is_on(step)
+        on = self._is_on(step)
         for norm in self._norms if on else ():
             norm.eval()
         changed = any(parameter.requires_grad == on for parameter in self._parameters)
@@ -166,7 +156,7 @@ class Freeze:
 
     def describe(self, step: int, *, starting: bool) -> str | None:
         """A line for people where training starts with frozen parts, or trains them from here."""
-        if starting and self.is_on(step):
+        if starting and self._is_on(step):
             end = "" if self.unfreeze_at is None else f" before step {self.unfreeze_at:,}"
             count = sum(parameter.numel() for parameter in self._parameters)
             return f"frozen{end}: {count:,} parameters, up to {self.until}"

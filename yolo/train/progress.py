@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -96,17 +96,10 @@ class Pictures(Protocol):
         """Write all of an evaluation to one file."""
 
 
-def add_terms(totals: dict[str, Number], terms: Mapping[str, Number]) -> None:
-    """Add loss terms, or counts, to the totals of the same names."""
+def add_terms(totals: dict[str, Number], terms: Mapping[str, Number]) -> dict[str, Number]:
+    """Add loss terms, or counts, to the totals of the same names, which are returned."""
     for name, term in terms.items():
         totals[name] = totals[name] + term if name in totals else term
-
-
-def sum_by_name(shares: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
-    """Add up what the ranks have counted; a rank without images has no names."""
-    totals: dict[str, Number] = {}
-    for share in shares:
-        add_terms(totals, share)
     return totals
 
 
