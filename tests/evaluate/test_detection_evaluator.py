@@ -41,6 +41,7 @@ IMAGES = [
     (500, 1201, [(100.0, 50.0, 700.0, 450.0, 0, False), (800.0, 9.0, 1190.0, 480.0, 1, True)]),
     (31, 31, [(1.0, 1.0, 30.0, 30.0, 1, False)]),
 ]
+ROWS = [(100 + i, row) for i, (_, _, boxes) in enumerate(IMAGES) for row in boxes]
 BOXES = 5  # that a detector should find
 
 
@@ -68,7 +69,6 @@ def batches(size: int = 2) -> list[Batch]:
 
 
 def ground_truth() -> dict:
-    rows = [(100 + i, row) for i, (_, _, boxes) in enumerate(IMAGES) for row in boxes]
     return {
         "images": [{"id": 100 + i, "height": h, "width": w} for i, (h, w, _) in enumerate(IMAGES)],
         "annotations": [
@@ -80,19 +80,18 @@ def ground_truth() -> dict:
                 "area": (x2 - x1) * (y2 - y1),
                 "iscrowd": int(crowd),
             }
-            for number, (image_id, (x1, y1, x2, y2, label, crowd)) in enumerate(rows, start=1)
+            for number, (image_id, (x1, y1, x2, y2, label, crowd)) in enumerate(ROWS, start=1)
         ],
         "categories": [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, NAMES, strict=True)],
     }
 
 
 def voc_metric() -> VocMetric:
-    rows = [(100 + i, row) for i, (_, _, boxes) in enumerate(IMAGES) for row in boxes]
     return VocMetric(
-        image_ids=np.array([image_id for image_id, _ in rows]),
-        category_ids=np.array([CATEGORY_IDS[row[4]] for _, row in rows]),
-        boxes_xyxy_px=np.array([row[:4] for _, row in rows]),
-        difficult=np.array([row[5] for _, row in rows]),
+        image_ids=np.array([image_id for image_id, _ in ROWS]),
+        category_ids=np.array([CATEGORY_IDS[row[4]] for _, row in ROWS]),
+        boxes_xyxy_px=np.array([row[:4] for _, row in ROWS]),
+        difficult=np.array([row[5] for _, row in ROWS]),
         all_category_ids=CATEGORY_IDS,
     )
 
@@ -126,6 +125,10 @@ class Oracle(nn.Module):
         assert images.dtype == torch.uint8 and not torch.is_grad_enabled()
         self.modes.append(self.training)
         return self._raw[len(self.modes) - 1]
+
+
+def oracle(size: int = 2) -> Oracle:
+    return Oracle([true_raw(batch) for batch in batches(size)])
 
 
 class NoiseNet(nn.Module):
@@ -178,9 +181,8 @@ def never() -> bool:
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_whoever_knows_the_truth_scores_1(size: int) -> None:
-    model = Oracle([true_raw(batch) for batch in batches(size)]).train()
+    model = oracle(size).train()
     result = evaluator(batches=batches(size)).evaluate(model, never)
-    assert result is not None
     assert result.figure == result.figures["AP"] == pytest.approx(1, abs=1e-9)
     assert result.figures["APl"] == pytest.approx(1) and result.figures["found_boxes"] == BOXES
     assert set(model.modes) == {False} and model.training  # as it was before
@@ -199,30 +201,28 @@ def test_the_grids_accuracy_is_that_of_all_images_together() -> None:
     counts = grid_accuracy(YOLOv3Loss(coder=coder()).matches(model(whole.images), whole.targets))
     expected = {f"accuracy/{name}": float(hits / of) for name, (hits, of) in counts.items()}
     result = evaluator().evaluate(model, never)
-    assert result is not None
     logged = {name: v for name, v in result.figures.items() if name.startswith("accuracy/")}
     assert logged == expected and {"accuracy/class", "accuracy/no_object"} <= set(logged)
     assert 0.1 < logged["accuracy/no_object"] < 0.9
 
-    knows = evaluator().evaluate(Oracle([true_raw(batch) for batch in batches()]), never)
-    assert knows is not None
+    knows = evaluator().evaluate(oracle(), never)
     assert [knows.figures[f"accuracy/{n}"] for n in ("class", "object", "no_object")] == [1, 1, 1]
     without = evaluator(loss=None, accuracy=None).evaluate(model, never)
-    assert without is not None and not any("accuracy" in name for name in without.figures)
+    assert not any("accuracy" in name for name in without.figures)
 
 
 def test_what_nothing_asked_for_has_no_accuracy() -> None:
     empty = [batches(1)[2]]  # the image without boxes
     result = evaluator(batches=empty, images=1).evaluate(NoiseNet(), never)
-    assert result is not None and "accuracy/no_object" in result.figures
+    assert "accuracy/no_object" in result.figures
     assert not {"accuracy/class", "accuracy/object"} & set(result.figures)
 
 
 def test_two_metrics_are_reported_one_behind_the_other() -> None:
     metrics = [voc_metric(), CocoMetric(ground_truth=ground_truth())]
-    model = Oracle([true_raw(batch) for batch in batches()])
-    result = evaluator(metrics=metrics, monitor="mAP", per_class=True).evaluate(model, never)
-    assert result is not None and result.figure == result.figures["mAP"] == 1
+    scoring = evaluator(metrics=metrics, monitor="mAP", per_class=True)
+    result = scoring.evaluate(oracle(), never)
+    assert result.figure == result.figures["mAP"] == 1
     assert result.figures["mAP_11"] == result.figures["mAP_fixed"] == 1
     assert result.figures["AP50"] == pytest.approx(1)
     lines = result.text.splitlines()
@@ -264,7 +264,7 @@ def test_every_generation_is_scored(generation) -> None:
     parts = {"coder": its_coder, "loss": loss, "accuracy": accuracy_of(loss)}
     parts["postprocess"] = Postprocess(conf=0.0, iou=0.5)
     result = evaluator(**parts, metrics=[voc_metric()], monitor="mAP").evaluate(model, never)
-    assert result is not None and 0 <= result.figure <= 1
+    assert 0 <= result.figure <= 1
     whole = batches(len(IMAGES))[0]
     with torch.inference_mode():
         raw = model(whole.images)
@@ -278,9 +278,9 @@ def test_every_generation_is_scored(generation) -> None:
 
 
 def test_boxes_come_back_in_pixels_of_the_original() -> None:
-    found = evaluator().find(Oracle([true_raw(batch) for batch in batches()]), never)
-    assert found is not None and found.run.images == len(IMAGES)
-    rows = [(100 + i, row) for i, (_, _, boxes) in enumerate(IMAGES) for row in boxes if not row[5]]
+    found = evaluator().find(oracle(), never)
+    assert found.run.images == len(IMAGES)
+    rows = [(image_id, row) for image_id, row in ROWS if not row[5]]
     assert sorted(found.image_ids.tolist()) == [image_id for image_id, _ in rows]
     for image_id, (*corners, label, _) in rows:
         mine = (found.image_ids == image_id) & (found.labels == label)
@@ -291,30 +291,26 @@ def test_boxes_come_back_in_pixels_of_the_original() -> None:
 def test_nothing_found_is_a_score_of_0() -> None:
     silent = Oracle([[m.fill_(-12) for m in true_raw(batch)] for batch in batches()])
     result = evaluator(loss=None, accuracy=None, **drawing(1)).evaluate(silent, never)
-    assert result is not None
     assert result.figures["AP"] == result.figures["found_boxes"] == 0
 
 
 def test_the_classes_are_listed_on_request() -> None:
-    model = Oracle([true_raw(batch) for batch in batches()])
-    result = evaluator(per_class=True).evaluate(model, never)
-    assert result is not None
+    result = evaluator(per_class=True).evaluate(oracle(), never)
     rows = [line.split() for line in result.text.splitlines()[12:]]
     assert [row[0] for row in rows] == list(NAMES)
     assert {row[3] for row in rows} == {row[6] for row in rows} == {"1.000"}
 
 
 def test_an_interruption_ends_it_without_a_result() -> None:
-    model = Oracle([true_raw(batch) for batch in batches()]).train()
+    model = oracle().train()
     answers = iter([False, True])
     assert evaluator().evaluate(model, lambda: next(answers)) is None
     assert len(model.modes) == 1 and model.training
 
 
 def test_pictures_show_truth_beside_prediction() -> None:
-    model = Oracle([true_raw(batch) for batch in batches()])
-    result = evaluator(**drawing(4)).evaluate(model, never)
-    assert result is not None and len(result.pictures) == 4
+    result = evaluator(**drawing(4)).evaluate(oracle(), never)
+    assert len(result.pictures) == 4
     for picture, (height, width, boxes) in zip(result.pictures, IMAGES, strict=False):
         scaled_h, scaled_w = Letterbox.fit((height, width), SIZE).scaled_hw
         image = picture[-scaled_h:]  # below the titles, and without the padding of the letterbox
@@ -341,22 +337,19 @@ def same(a: Found, b: Found) -> bool:
 
 def test_a_threshold_can_be_applied_afterwards() -> None:
     low = evaluator(postprocess=Postprocess(conf=0.0, iou=0.5)).find(NoiseNet(), never)
-    assert low is not None
     for conf in (0.3, *np.sort(low.scores)[[10, 500, -20]].tolist()):  # a score itself passes
         high = evaluator(postprocess=Postprocess(conf=conf, iou=0.5)).find(NoiseNet(), never)
-        assert high is not None and 0 < len(high.scores) < len(low.scores)
+        assert 0 < len(high.scores) < len(low.scores)
         assert same(low.above(conf), high)
         assert high.run.images == low.above(conf).run.images == len(IMAGES)
 
 
 def test_the_network_runs_in_the_given_precision() -> None:
-    class Watched(NoiseNet):
-        def forward(self, images: Tensor) -> list[Tensor]:
-            maps = super().forward(images)
-            assert maps[0].dtype == torch.bfloat16
-            return maps
-
-    found = evaluator(precision=Precision("bf16")).find(Watched(), never)
-    assert found is not None and len(found.scores) > 10
+    formats = []
+    model = NoiseNet()
+    model.register_forward_hook(lambda *call: formats.append(call[-1][0].dtype))
+    found = evaluator(precision=Precision("bf16")).find(model, never)
+    assert set(formats) == {torch.bfloat16}
+    assert len(found.scores) > 10
     assert found.scores.dtype == found.boxes_xyxy_px.dtype == np.float32
     assert np.isfinite(list(found.run.losses.values())).all()

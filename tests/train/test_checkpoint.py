@@ -1,14 +1,15 @@
 import errno
 import hashlib
-import io
 import itertools
 import math
 import os
 import pickle
+import pkgutil
 import resource
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -34,6 +35,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def assert_refused(path: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(path)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     save_checkpoint(tmp_path / "last.pt", content())
@@ -51,11 +57,9 @@ def test_what_is_saved_comes_back(saved: Path) -> None:
 
 def test_the_file_is_a_zip_that_others_read(saved: Path) -> None:
     data = saved.read_bytes()
+    digest = hashlib.sha256(data[:-SEAL_BYTES]).hexdigest()
     with zipfile.ZipFile(saved) as archive:
-        assert archive.testzip() is None
-        assert (
-            archive.comment == b"sha256:" + hashlib.sha256(data[:-SEAL_BYTES]).hexdigest().encode()
-        )
+        assert archive.testzip() is None and archive.comment == f"sha256:{digest}".encode()
     loaded = torch.load(saved, weights_only=True)
     assert loaded["progress"]["step"] == 1 and loaded["model"]["weight"][2, 3] == 11
 
@@ -69,8 +73,7 @@ def test_every_flipped_bit_is_noticed(saved: Path) -> None:
         damaged = bytearray(data)
         damaged[position] ^= 1 << number % 8
         saved.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"damaged|not a checkpoint of this project"):
-            load_checkpoint(saved)
+        assert_refused(saved, r"damaged|not a checkpoint of this project")
     saved.write_bytes(data)
     assert load_checkpoint(saved)["progress"]["step"] == 1
 
@@ -80,10 +83,7 @@ def test_a_file_too_short_or_too_long_is_refused(saved: Path) -> None:
     cuts = [0, 1, SEAL_BYTES, SEAL_BYTES + 1, len(data) // 2, len(data) - SEAL_BYTES, len(data) - 1]
     for damaged in [*(data[:cut] for cut in cuts), data + b"\0", data + data]:
         saved.write_bytes(damaged)
-        with pytest.raises(
-            UserError, match=r"last\.pt: (not a checkpoint|the checkpoint is damaged)"
-        ):
-            load_checkpoint(saved)
+        assert_refused(saved, r"last\.pt: (not a checkpoint|the checkpoint is damaged)")
 
 
 class Payload:
@@ -99,8 +99,7 @@ class Payload:
 def test_a_payload_is_refused_and_never_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "best.pt", tmp_path / "trace"
     path.write_bytes(pickle.dumps(Payload(trace)))
-    with pytest.raises(UserError, match="not a checkpoint of this project"):
-        load_checkpoint(path)
+    assert_refused(path, "not a checkpoint of this project")
     torch.save({"version": 1, "model": Payload(trace)}, path)
     checkpoint._seal(path)  # as an attacker would
     with pytest.raises(UserError, match="not a checkpoint of this project") as refused:
@@ -113,19 +112,14 @@ def test_a_payload_is_refused_and_never_run(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    with pytest.raises(UserError, match="there is no such checkpoint file"):
-        load_checkpoint(path)
-    with pytest.raises(UserError, match="there is no such checkpoint file"):
-        load_checkpoint(tmp_path)
+    assert_refused(path, "there is no such checkpoint file")
+    assert_refused(tmp_path, "there is no such checkpoint file")
     torch.save(content(), path)  # a plain one
-    with pytest.raises(UserError, match="not a checkpoint of this project, or its end is missing"):
-        load_checkpoint(path)
+    assert_refused(path, "not a checkpoint of this project, or its end is missing")
     checkpoint._seal(path)
-    with pytest.raises(UserError, match="it has no version"):
-        load_checkpoint(path)
+    assert_refused(path, "it has no version")
     save_checkpoint(path, {**content(), "version": 99})
-    with pytest.raises(UserError, match="checkpoint version 99; this code reads version 1"):
-        load_checkpoint(path)
+    assert_refused(path, "checkpoint version 99; this code reads version 1")
 
 
 def test_a_disk_that_is_full_leaves_the_old_checkpoint(saved: Path) -> None:
@@ -143,11 +137,10 @@ def test_a_disk_that_is_full_leaves_the_old_checkpoint(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["os.replace", "os.fsync", "torch.save"])
-def test_a_write_that_fails_leaves_the_old_checkpoint(saved, monkeypatch, what) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(what, Mock(side_effect=OSError(5, "Input/output error")))
-        with pytest.raises(UserError, match=r"cannot be written.*Input/output error"):
-            save_checkpoint(saved, content(2))
+def test_a_write_that_fails_leaves_the_old_checkpoint(saved: Path, what: str) -> None:
+    failing = patch(what, side_effect=OSError(5, "Input/output error"))
+    with failing, pytest.raises(UserError, match=r"cannot be written.*Input/output error"):
+        save_checkpoint(saved, content(2))
     assert load_checkpoint(saved)["progress"]["step"] == 1
     assert names(saved.parent) == ["last.pt"]
     save_checkpoint(saved, content(2))
@@ -158,16 +151,23 @@ OPERATIONS = ("io.open", "os.fsync", "os.open", "os.replace", "os.link", "os.unl
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
-def test_aborted_at_any_file_operation_both_names_stay_whole(tmp_path, monkeypatch, code) -> None:
+def test_aborted_at_any_file_operation_both_names_stay_whole(tmp_path, code) -> None:
     """The n-th operation of saving and naming fails, for every n, and every one after it."""
     last, best = tmp_path / "last.pt", tmp_path / "best.pt"
     for number in itertools.count():
         save_checkpoint(last, content(1))
         link_checkpoint(last, best)
         calls = itertools.count()
-        with monkeypatch.context() as patch:
+        with ExitStack() as patches:
             for name in OPERATIONS:
-                fail_from(patch, name, calls, number, code)
+                real = pkgutil.resolve_name(name)
+
+                def perhaps(*arguments, real=real, calls=calls, number=number, **keywords):
+                    if next(calls) >= number:
+                        raise OSError(code, os.strerror(code))
+                    return real(*arguments, **keywords)
+
+                patches.enter_context(patch(name, perhaps))
             message = None
             try:
                 save_checkpoint(last, content(2))
@@ -183,26 +183,14 @@ def test_aborted_at_any_file_operation_both_names_stay_whole(tmp_path, monkeypat
     assert names(tmp_path) == ["best.pt", "last.pt"]  # what could not be removed was used again
 
 
-def fail_from(patch, name: str, calls, number: int, code: int) -> None:
-    module, _, function = name.partition(".")
-    module = {"io": io, "os": os}[module]
-    real = getattr(module, function)
-
-    def perhaps(*arguments, **keywords):
-        if next(calls) >= number:
-            raise OSError(code, os.strerror(code))
-        return real(*arguments, **keywords)
-
-    patch.setattr(module, function, perhaps)
-
-
-def test_an_error_that_comes_up_while_saving_keeps_its_words(saved: Path, monkeypatch) -> None:
+def test_an_error_that_comes_up_while_saving_keeps_its_words(saved: Path) -> None:
     """PyTorch raises a lost worker's error wherever the process is; the disk is not to blame."""
     lost = RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed.")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", Mock(side_effect=lost))
-        with pytest.raises(RuntimeError, match="DataLoader worker"):
-            save_checkpoint(saved, content(2))
+    with (
+        patch("os.fsync", side_effect=lost),
+        pytest.raises(RuntimeError, match="DataLoader worker"),
+    ):
+        save_checkpoint(saved, content(2))
     assert load_checkpoint(saved)["progress"]["step"] == 1 and names(saved.parent) == ["last.pt"]
 
 
@@ -224,8 +212,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read(saved: Path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
-    with pytest.raises(UserError, match=r"cannot be read.*Permission denied"):
-        load_checkpoint(saved)
+    assert_refused(saved, r"cannot be read.*Permission denied")
 
 
 @pytest.mark.parametrize("hard_links", [True, False])

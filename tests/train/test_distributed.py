@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.launcher.api as launcher
+from torch import Tensor
 
 from tests.detectors import ONE_RANK
 from tests.evaluate.test_detection_evaluator import NoiseNet, batches, evaluator, never, same
@@ -75,33 +76,41 @@ def test_with_one_rank_every_exchange_is_nothing() -> None:
     ranks.leave()
 
 
+TWO_RANKS = {"RANK": "1", "WORLD_SIZE": "2"}
+BUSY = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel errors ...")
+TAKEN = dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
+
+
 @pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "has no GPU that PyTorch can use; choose --gpu cpu"), (2, "has 2 GPU")],
+    ("gpus", "environment", "device", "message"),
+    [
+        (
+            0,
+            {},
+            "cuda:3",
+            "--gpu 3: this machine has no GPU that PyTorch can use; choose --gpu cpu",
+        ),
+        (2, {}, "cuda:3", "--gpu 3: this machine has 2 GPU"),
+        (1, {}, "cuda:0", r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"),
+        (0, TWO_RANKS, "cpu", r"the 2 processes .* do not meet \(The server .* 29500\); "),
+        (
+            2,
+            {**TWO_RANKS, "LOCAL_WORLD_SIZE": "2"},
+            "cuda:0",
+            "2 processes on this machine need as many GPUs",
+        ),
+    ],
 )
-def test_a_gpu_that_is_not_there(monkeypatch, count: int, text: str) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    with pytest.raises(UserError, match=f"--gpu 3: this machine {text}"):
-        join(["cuda:3"])
-
-
-def test_a_gpu_that_cannot_be_used(monkeypatch) -> None:
-    busy = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel errors ...")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_device", Mock(side_effect=busy))
-    message = r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"
+def test_a_device_or_an_exchange_that_is_not_to_be_had(
+    gpus: int, environment: dict[str, str], device: str, message: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", Mock(side_effect=BUSY))
+    monkeypatch.setattr(dist, "init_process_group", Mock(side_effect=TAKEN))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
-        join(["cuda:0"])
-
-
-def test_ranks_that_do_not_meet_are_explained(monkeypatch) -> None:
-    taken = dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(dist, "init_process_group", Mock(side_effect=taken))
-    message = r"the 2 processes .* do not meet \(The server .* 29500\); "
-    with pytest.raises(UserError, match=message):
-        join(["cpu"])
+        join([device])
 
 
 def test_after_a_failure_nccl_is_not_waited_for(monkeypatch) -> None:
@@ -169,16 +178,10 @@ def check_exchanges(ranks: Ranks) -> None:
 def check_training(ranks: Ranks, folder: Path) -> None:
     """The same global batches give the same weights; a step that fails on one rank fails on all."""
 
-    class OnceNaN(ToyLoss):
-        """A loss that is no number in step 3 on rank 1, though its gradient is finite."""
-
-        calls = 0
-
-        def forward(self, outputs, targets, images_in_step, images_seen=None):
-            terms = super().forward(outputs, targets, images_in_step)
-            self.calls += 1
-            wrong = self.calls == 4 and ranks.rank == 1
-            return {"xy": terms["xy"] + (torch.nan if wrong else 0), "wh": terms["wh"]}
+    def spoil(terms: dict[str, Tensor], call: int) -> dict[str, Tensor]:
+        """No number in step 3 on rank 1, though the gradient is finite."""
+        wrong = call == 4 and ranks.rank == 1
+        return {**terms, "xy": terms["xy"] + (torch.nan if wrong else 0)}
 
     def run(name: str, ranks: Ranks, *, loss: ToyLoss | None = None, **batches):
         model = ToyNet(plain=True).double()
@@ -201,7 +204,7 @@ def check_training(ranks: Ranks, folder: Path) -> None:
         assert len(both.log.trained) == len(single.log.trained) > 0
         for (_, ours), (_, theirs) in zip(both.log.trained, single.log.trained, strict=True):
             np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
-    spoiled = run("spoiled", ranks, micro_batches=1, loss=OnceNaN())
+    spoiled = run("spoiled", ranks, micro_batches=1, loss=ToyLoss(spoil))
     assert spoiled.progress.skipped_steps == 1
     states = ranks.gather(spoiled.learner.model.state_dict())
     assert differences(states[0], states[1]) == []
@@ -249,8 +252,9 @@ def check_freezing(ranks: Ranks, folder: Path) -> None:
 def check_stopping(ranks: Ranks, folder: Path) -> None:
     """With batch norm and dropout: a signal to rank 1 stops both, and both resume exactly."""
 
-    def run(name: str, **batches):
-        return trainer(folder / name, ranks=ranks, batches=ToyBatches(ranks=ranks, **batches))
+    def run(name: str, *, resuming: bool = False, **batches):
+        parts = {"ranks": ranks, "batches": ToyBatches(ranks=ranks, **batches)}
+        return trainer(folder / name, resuming=resuming, **parts)
 
     whole = run("whole")
     whole.fit()
@@ -263,8 +267,7 @@ def check_stopping(ranks: Ranks, folder: Path) -> None:
     ranks.gather(None)  # rank 0 has written
     checkpoint = load_checkpoint(folder / "stopped" / "last.pt")
     assert checkpoint["progress"]["step"] == 4  # the step is finished: the other is in it already
-    resumed = run("stopped")
-    resumed.load_state_dict(checkpoint)
+    resumed = run("stopped", resuming=True)
     resumed.fit()
     ranks.gather(None)
     for name in ("last.pt", "best.pt"):
@@ -291,14 +294,6 @@ def check_evaluation(ranks: Ranks) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-
-
-def test_processes_do_not_share_a_gpu(monkeypatch) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="2 processes on this machine need as many GPUs"):
-        join(["cuda:0"])
 
 
 def test_statistics_are_shared_by_gpus_only() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.detectors import ONE_RANK
 from tests.train.toys import (
@@ -59,13 +59,8 @@ class Spoiled(ToyNet):
         return super().forward(images)
 
 
-class SpoiledLoss(ToyLoss):
-    """One term is no number in the sixth micro-batch."""
-
-    def forward(self, outputs, targets, images_in_step, images_seen=None):
-        terms = super().forward(outputs, targets, images_in_step, images_seen)
-        bad = len(self.images_seen) == 6
-        return {**terms, "wh": terms["wh"] * (math.inf if bad else 1)}
+def infinite_in_the_sixth(terms: dict[str, Tensor], call: int) -> dict[str, Tensor]:
+    return {**terms, "wh": terms["wh"] * (math.inf if call == 6 else 1)}
 
 
 def state_of(run: Trainer) -> dict[str, Any]:
@@ -90,7 +85,7 @@ def skip_one(folder: Path, **parts: Any) -> Trainer:
         ("model", lambda: Spoiled("output", math.inf), "loss xy, wh, from the output of conv"),
         ("model", lambda: Spoiled("masked output", math.inf), "the output of conv"),
         ("model", lambda: Spoiled("gradient"), "the gradient of out.weight"),
-        ("loss", SpoiledLoss, "loss wh"),
+        ("loss", lambda: ToyLoss(infinite_in_the_sixth), "loss wh"),
         ("batches", lambda: ToyBatches(change=spoil(2)), "loss xy, from the boxes of image 0"),
     ],
 )
@@ -118,9 +113,8 @@ def test_a_gradient_that_is_not_finite_only_once_is_still_named(tmp_path: Path) 
     class Once(Spoiled):
         factor = property(lambda self: math.nan if self.calls == 6 else 1.0)
 
-    messages = skip_one(tmp_path, model=Once("gradient")).log.messages
     line = "step 2: skipped, not finite: the gradient of out.weight (image ids 0, 1, 2, 3)"
-    assert line in messages
+    assert line in skip_one(tmp_path, model=Once("gradient")).log.messages
 
 
 def test_a_compiled_model_is_not_compiled_anew_to_find_the_layer(tmp_path: Path) -> None:
@@ -130,13 +124,12 @@ def test_a_compiled_model_is_not_compiled_anew_to_find_the_layer(tmp_path: Path)
         compilations.append(graph)
         return graph.forward
 
-    whole = trainer(tmp_path / "a", **QUIET, model=Spoiled("masked output", 1.0))
-    whole.learner.model.compile(backend=backend)
-    whole.fit()
-    needed = len(compilations)
-    run = trainer(tmp_path / "b", **QUIET, model=Spoiled("masked output", math.inf))
-    run.learner.model.compile(backend=backend)
-    assert run.fit().skipped_steps == 1 and len(compilations) <= 2 * needed
+    for folder, value in (("a", 1.0), ("b", math.inf)):
+        needed = len(compilations)
+        run = trainer(tmp_path / folder, **QUIET, model=Spoiled("masked output", value))
+        run.learner.model.compile(backend=backend)
+        run.fit()
+    assert run.progress.skipped_steps == 1 and len(compilations) <= 2 * needed
     line = f"step 2: skipped, not finite: the output of conv ({IMAGES_OF_STEP_2})"
     assert line in run.log.messages
 
@@ -161,9 +154,8 @@ def test_what_a_step_keeps_is_bounded_and_lies_in_no_shared_memory(monkeypatch) 
     step = failures.StepInputs()
     for _ in range(3):
         step.add(batch, {})
-    assert [tuple(kept.images.shape) for kept in step.batches] == [(2, 3, 8, 8)] * 2 + [
-        (2, 3, 0, 0)
-    ]
+    shapes = [tuple(kept.images.shape) for kept in step.batches]
+    assert shapes == [(2, 3, 8, 8), (2, 3, 8, 8), (2, 3, 0, 0)]
     assert not any(kept.images.is_shared() for kept in step.batches[:2])
     assert torch.equal(step.batches[1].images, batch.images)
     assert step.batches[2].images.untyped_storage().nbytes() == 0
@@ -183,19 +175,14 @@ def test_with_the_scaler_only_gradients_lower_the_scale(
     assert any(f"not finite: {'loss' if skipped else 'the grad'}" in t for t in run.log.messages)
 
 
-class AlwaysNaN(ToyLoss):
-    def forward(self, outputs, targets, images_in_step, images_seen=None):
-        terms = super().forward(outputs, targets, images_in_step, images_seen)
-        if self.images_seen[-1] in self.bad:
-            terms["xy"] = terms["xy"] * math.nan
-        return terms
-
-
 @pytest.mark.parametrize(("bad", "ends_at"), [({4, 8, 12}, 4), ({4, 8, 16, 20}, None)])
 def test_the_run_ends_after_so_many_in_a_row(tmp_path: Path, bad: set[int], ends_at) -> None:
     """Steps 1, 2, 3, or 1, 2 and 4, 5: only what follows each other counts."""
-    loss = AlwaysNaN()
-    loss.bad = bad
+
+    def change(terms: dict[str, Tensor], _: int) -> dict[str, Tensor]:
+        return {**terms, "xy": terms["xy"] * (math.nan if loss.images_seen[-1] in bad else 1)}
+
+    loss = ToyLoss(change)
     run = trainer(tmp_path, loss=loss, max_skipped=3, evaluate_every=100)
     if ends_at is None:
         assert run.fit().skipped_steps == 4

@@ -10,6 +10,13 @@ from yolo.train.interruption import Interrupted, Interruption
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def run(script: str, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of another process."""
+    command = [sys.executable, "-c", script, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_is_remembered_and_the_handlers_come_back(number) -> None:
     seen = []
@@ -54,13 +61,9 @@ assert "torch" not in sys.modules
 os.kill(os.getpid(), int(sys.argv[1]))
 sys.exit(7)
 """
-    for when, code, printed in (
-        ("during", 128 + number, f"stopped by {signal.Signals(number).name}\n"),
-        ("after", 7, ""),
-    ):
-        command = [sys.executable, "-c", script, str(int(number)), when]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        assert (ended.returncode, ended.stderr) == (code, printed)
+    printed = f"stopped by {signal.Signals(number).name}\n"
+    assert run(script, str(int(number)), "during") == (128 + number, "", printed)
+    assert run(script, str(int(number)), "after") == (7, "", "")
 
 
 def test_the_end_of_a_process_loses_nothing_but_time() -> None:
@@ -76,7 +79,4 @@ kept = Slow()
 print("printed")
 end_process(7)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "printed\nregistered\n", "")
+    assert run(script) == (7, "printed\nregistered\n", "")

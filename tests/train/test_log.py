@@ -138,9 +138,8 @@ def test_a_resumed_run_forgets_what_it_will_do_again(tmp_path: Path) -> None:
     resumed = FolderLog(folder=tmp_path, steps=6, start_step=3)
     resumed.training(4, figures(40), seconds_left=1.0)
     resumed.close()
-    assert sorted(path.name for path in tmp_path.iterdir() if "tfevents" not in path.name) == [
-        "metrics.jsonl"
-    ]
+    names = [path.name for path in tmp_path.iterdir() if "tfevents" not in path.name]
+    assert names == ["metrics.jsonl"]
     found = [(r["phase"], r["step"], r.get("loss", r.get("AP"))) for r in records(tmp_path)]
     assert found == [
         *(("training", step, step) for step in (1, 2, 3)),
@@ -163,9 +162,8 @@ def test_an_evaluation_that_is_made_again_is_kept_once(tmp_path: Path) -> None:
     resumed.training(6, figures(6), seconds_left=1.0)
     resumed.close()
     steps = [(record["phase"], record["step"]) for record in records(tmp_path)]
-    assert sorted(steps) == [("training", s) for s in (2, 4, 6)] + [
-        ("validation", s) for s in (2, 4)
-    ]
+    of_validation = [("validation", 2), ("validation", 4)]
+    assert sorted(steps) == [*(("training", step) for step in (2, 4, 6)), *of_validation]
     assert scalars(tmp_path, "validation/AP") == [(2, 0.2), (4, 0.4)]
     assert scalars(tmp_path, "training/loss") == [(2, 2), (4, 4), (6, 6)]
 

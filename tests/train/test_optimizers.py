@@ -122,11 +122,8 @@ def frozen_names(model: nn.Module) -> set[str]:
 
 
 def norms_at_rest(model: nn.Module) -> set[str]:
-    return {
-        name
-        for name, m in model.named_modules()
-        if isinstance(m, nn.BatchNorm2d) and not m.training
-    }
+    norms = {name: m for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    return {name for name, norm in norms.items() if not norm.training}
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -171,11 +168,8 @@ def test_all_before_the_named_part_is_frozen_too(encoder, until, first_trained):
 def test_a_part_that_is_not_there_is_refused_with_those_that_are(until):
     with pytest.raises(UserError) as error:
         Freeze(WithNeck(ENCODERS["darknet53"]()), until=until)
-    assert str(error.value) == (
-        f"{until!r} is no part of this encoder; it can be encoder, "
-        + "encoder.stem, "
-        + ", ".join(f"encoder.stages.{i}" for i in range(5))
-    )
+    parts = ["encoder", "encoder.stem", *(f"encoder.stages.{i}" for i in range(5))]
+    assert str(error.value) == f"{until!r} is no part of this encoder; it can be {', '.join(parts)}"
 
 
 def test_freezing_is_a_function_of_the_step():
@@ -189,28 +183,23 @@ def test_freezing_is_a_function_of_the_step():
 
 
 @pytest.mark.parametrize(
-    ("batch_norm", "frozen", "at_rest"),
+    ("batch_norm", "unfreeze_at", "pattern", "at_rest"),
     [
-        ("trained", {"conv.weight"}, set()),
-        ("frozen_part", {"conv.weight", "norm.weight", "norm.bias"}, {"norm"}),
+        ("trained", None, r"encoder\.convs\.0\.conv\.weight", 0),
+        ("frozen_part", None, r"encoder\.convs\.0\.(conv\.weight|norm\.weight|norm\.bias)", 1),
+        ("whole_network", 1000, r"encoder\.convs\.0\.conv\.weight|.*norm\.(weight|bias)", 8),
     ],
 )
-def test_whose_batch_norms_are_frozen(batch_norm, frozen, at_rest):
+def test_whose_batch_norms_are_frozen(batch_norm, unfreeze_at, pattern, at_rest):
     model = WithNeck(ENCODERS["darknet_tiny"](width=0.25)).train()
-    freeze = Freeze(model, until="encoder.convs.0", batch_norm=batch_norm)
-    freeze.apply(step=10**9)
-    assert frozen_names(model) == {f"encoder.convs.0.{name}" for name in frozen}
-    assert norms_at_rest(model) == {f"encoder.convs.0.{name}" for name in at_rest}
-
-
-def test_the_whole_networks_batch_norms():
-    model = WithNeck(ENCODERS["darknet_tiny"](width=0.25)).train()
-    freeze = Freeze(model, until="encoder.convs.0", batch_norm="whole_network", unfreeze_at=1000)
-    freeze.apply(step=0)
-    expected = {n for n, _ in model.named_parameters() if re.search(r"norm\.(weight|bias)$", n)}
-    assert frozen_names(model) == expected | {"encoder.convs.0.conv.weight"}
-    assert len(norms_at_rest(model)) == 8
+    until = "encoder.convs.0"
+    freeze = Freeze(model, until=until, batch_norm=batch_norm, unfreeze_at=unfreeze_at)
+    freeze.apply(step=0 if unfreeze_at else 10**9)
+    expected = {name for name, _ in model.named_parameters() if re.fullmatch(pattern, name)}
+    assert frozen_names(model) == expected
+    norms = norms_at_rest(model)
+    assert len(norms) == at_rest and (norms == {f"{until}.norm"}) == (at_rest == 1)
     count = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    assert freeze.describe(0, starting=True) == (
-        f"frozen before step 1,000: {count:,} parameters, up to encoder.convs.0"
-    )
+    before = " before step 1,000" if unfreeze_at else ""
+    line = f"frozen{before}: {count:,} parameters, up to {until}"
+    assert freeze.describe(0, starting=True) == line

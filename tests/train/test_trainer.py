@@ -2,8 +2,10 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tests.train.toys import (
     ToyLoss,
     ToyNet,
     TwoPartNet,
+    at,
     differences,
     fit,
     signal_at,
@@ -47,6 +50,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def assert_resumes_exactly(run: Callable[..., Trainer], folder: Path, stop: Callable) -> Trainer:
+    """A run that was stopped and went on ends like the whole one, which is returned."""
+    whole = run(folder / "whole")
+    with pytest.raises(Interrupted):
+        run(folder / "stopped", batches=ToyBatches(before=stop))
+    resumed = run(folder / "stopped", resuming=True)
+    assert differences(whole.state_dict(), resumed.state_dict()) == []
+    return whole
+
+
 def signal_in_evaluation(number: int) -> Callable[[], None]:
     calls = iter(range(1, 100))
     return lambda: signal.raise_signal(signal.SIGTERM) if next(calls) == number else None
@@ -65,8 +78,7 @@ def stops() -> Iterator[tuple[str, dict[str, Any], int]]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_stopped_anywhere_resumes_to_the_same_bits(tmp_path: Path, precision) -> None:
-    whole = trainer(tmp_path / "whole", precision=Precision(precision))
-    assert whole.fit().step == STEPS
+    assert fit(tmp_path / "whole", precision=Precision(precision)).progress.step == STEPS
     expected = {name: load_checkpoint(tmp_path / "whole" / name) for name in ("last.pt", "best.pt")}
     assert expected["last.pt"]["progress"]["skipped_steps"] == 0
     for name, parts, step in stops():
@@ -92,18 +104,11 @@ def test_what_was_learnt_before_a_failure_is_kept(tmp_path: Path) -> None:
     """An image that cannot be read costs no step, wherever it is: the run goes on to the bit."""
     rarely = {"checkpoint_every": 100, "evaluate_every": 5}
     whole = fit(tmp_path / "whole", **rarely)
-
-    def failing_at(*place: int) -> Callable[..., None]:
-        def before(*here: int) -> None:
-            if here == place:
-                raise UserError("an image cannot be decoded")
-
-        return before
-
+    fail = Mock(side_effect=UserError("an image cannot be decoded"))
     for name, step, parts in (
-        ("first", 3, {"batches": ToyBatches(before=failing_at(3, 0))}),
-        ("second", 3, {"batches": ToyBatches(before=failing_at(3, 1))}),  # statistics have moved
-        ("evaluation", 5, {"evaluator": ToyEvaluator(before=failing_at())}),
+        ("first", 3, {"batches": ToyBatches(before=at(3, 0, fail))}),
+        ("second", 3, {"batches": ToyBatches(before=at(3, 1, fail))}),  # statistics have moved
+        ("evaluation", 5, {"evaluator": ToyEvaluator(before=fail)}),
     ):
         stopped = trainer(tmp_path / name, **parts, **rarely)
         with pytest.raises(UserError, match="an image cannot be decoded"):
@@ -118,13 +123,8 @@ def test_what_was_learnt_before_a_failure_is_kept(tmp_path: Path) -> None:
 def test_a_state_between_two_steps_is_not_kept(tmp_path: Path) -> None:
     model = ToyNet()
     optimizer = adam(model, learning_rate=0.01)
-    calls = iter(range(10))
-
-    def fail(*_: object) -> None:
-        if next(calls) == 3:
-            raise RuntimeError("in the middle of an update")
-
-    optimizer.register_step_post_hook(fail)
+    failure = RuntimeError("in the middle of an update")
+    optimizer.register_step_post_hook(Mock(side_effect=[None, None, None, failure]))
     run = trainer(tmp_path, model=model, optimizer=optimizer, checkpoint_every=2)
     with pytest.raises(RuntimeError, match="in the middle of an update"):
         run.fit()
@@ -134,13 +134,11 @@ def test_a_state_between_two_steps_is_not_kept(tmp_path: Path) -> None:
 def test_weights_that_are_no_numbers_are_not_kept_after_a_failure(tmp_path: Path) -> None:
     model = ToyNet()
 
-    def spoil(step: int, index: int) -> None:
-        if step == 1:
-            with torch.no_grad():
-                model.out.weight.fill_(torch.nan)
-            raise UserError("an image cannot be decoded")
+    def fail() -> None:
+        nn.init.constant_(model.out.weight, torch.nan)
+        raise UserError("an image cannot be decoded")
 
-    run = trainer(tmp_path, model=model, batches=ToyBatches(before=spoil))
+    run = trainer(tmp_path, model=model, batches=ToyBatches(before=at(1, 0, fail)))
     with pytest.raises(UserError, match="an image"):
         run.fit()
     assert not (tmp_path / "last.pt").exists()
@@ -191,8 +189,8 @@ def test_micro_batches_do_not_change_the_result(tmp_path: Path) -> None:
     start = list(ToyNet(plain=True).double().parameters())
     one, two, four = (weights_after(tmp_path / str(n), n) for n in (1, 2, 4))
     assert all((a - b).abs().max() > 1e-3 for a, b in zip(one, start, strict=True))
-    torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(one, four, rtol=1e-12, atol=1e-14)
+    for other in (two, four):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
 def test_a_step_by_hand(tmp_path: Path) -> None:
@@ -259,14 +257,11 @@ def test_averaged_weights_with_the_trained_statistics_are_evaluated(tmp_path: Pa
 
 
 def test_the_loss_knows_how_many_images_were_seen_before(tmp_path: Path) -> None:
-    loss = ToyLoss()
-    whole = fit(tmp_path, loss=loss, steps=3)
+    loss, later = ToyLoss(), ToyLoss()
+    fit(tmp_path, loss=loss, steps=3)
     assert loss.images_seen == [0, 0, 4, 4, 8, 8]  # two micro-batches in each step of 4 images
-    loss = ToyLoss()
-    resumed = trainer(tmp_path, loss=loss, steps=4)
-    resumed.load_state_dict(whole.state_dict())
-    resumed.fit()
-    assert loss.images_seen == [12, 12]
+    fit(tmp_path, loss=later, steps=4, resuming=True)
+    assert later.images_seen == [12, 12]
 
 
 def test_accuracy_is_counted_over_the_steps_of_a_report(tmp_path: Path) -> None:
@@ -282,11 +277,6 @@ def test_accuracy_is_counted_over_the_steps_of_a_report(tmp_path: Path) -> None:
     assert figures["accuracy/bright"] == sum(box > 0.5 for box in boxes) / (2 * IMAGES)
     assert 0 < figures["accuracy/bright"] < 1
     assert "accuracy/never" not in figures
-
-
-def test_counting_accuracy_changes_no_bit(tmp_path: Path) -> None:
-    with_it, without = fit(tmp_path / "a", accuracy=toy_accuracy), fit(tmp_path / "b")
-    assert differences(with_it.state_dict(), without.state_dict()) == []
 
 
 # Parts that keep their weights
@@ -350,13 +340,8 @@ def test_from_the_step_of_unfreezing_on_everything_moves(tmp_path: Path, build) 
 @pytest.mark.parametrize("build", [adamw, sgd])
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
 def test_resuming_is_exact_across_the_unfreezing(tmp_path: Path, stop_at: int, build) -> None:
-    settings = {"unfreeze_at": 3}
-    whole = freezing(tmp_path / "whole", settings, build)
-    with pytest.raises(Interrupted):
-        batches = ToyBatches(before=signal_at(stop_at, 0))
-        freezing(tmp_path / "b", settings, build, batches=batches)
-    resumed = freezing(tmp_path / "b", settings, build, resuming=True)
-    assert differences(whole.state_dict(), resumed.state_dict()) == []
+    run = partial(freezing, settings={"unfreeze_at": 3}, build=build)
+    assert_resumes_exactly(run, tmp_path, signal_at(stop_at, 0))
 
 
 def test_the_encoder_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
@@ -385,23 +370,15 @@ def test_training_goes_on_after_a_skipped_step(tmp_path: Path) -> None:
 
 
 def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Path) -> None:
-    class Loud(ToyLoss):
-        def forward(self, outputs, targets, images_in_step, images_seen=None):
-            terms = super().forward(outputs, targets, images_in_step)
-            return {name: term * 20 for name, term in terms.items()}
-
-    parts = {"loss": Loud(), "precision": Precision("fp16")}
-    whole = trainer(tmp_path / "whole", **parts)
-    start = whole.learner.scaler.get_scale()
-    progress = whole.fit()
+    loud = ToyLoss(lambda terms, _: {name: term * 20 for name, term in terms.items()})
+    parts = {"loss": loud, "precision": Precision("fp16")}
+    start = trainer(tmp_path, **parts).learner.scaler.get_scale()
+    whole = assert_resumes_exactly(partial(fit, **parts), tmp_path, signal_at(2, 1))
+    progress = whole.progress
     assert progress.scaler_backoffs > 0 and progress.skipped_steps == 0
     assert whole.learner.scaler.get_scale() == start / 2**progress.scaler_backoffs
     steps = whole.learner.optimizer.state[whole.learner.model.out.weight]["step"]
     assert steps == STEPS - progress.scaler_backoffs > 0
-    with pytest.raises(Interrupted):
-        fit(tmp_path / "b", batches=ToyBatches(before=signal_at(2, 1)), **parts)
-    resumed = fit(tmp_path / "b", **parts, resuming=True)
-    assert differences(whole.state_dict(), resumed.state_dict()) == []
 
 
 @pytest.mark.parametrize(
@@ -429,12 +406,10 @@ def test_out_of_memory_is_explained(tmp_path: Path, error: RuntimeError | None) 
 
 
 def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:
-    class Wrong(ToyNet):
-        def forward(self, images: Tensor) -> Tensor:
-            return self.out(images)
-
+    model = ToyNet()
+    model.out = nn.Linear(5, 4)
     with pytest.raises(RuntimeError, match="shape") as caught:
-        trainer(tmp_path, model=Wrong()).fit()
+        fit(tmp_path, model=model)
     assert not isinstance(caught.value, UserError)
 
 
@@ -516,7 +491,7 @@ def test_evaluated_when_due_and_once_at_the_end(tmp_path, every, steps, expected
     assert run.log.evaluated == expected and len(run.evaluator.seen) == len(expected)
 
 
-def test_evaluating_changes_nothing_in_the_training(tmp_path: Path) -> None:
+def test_evaluating_and_counting_change_nothing_in_the_training(tmp_path: Path) -> None:
     class Careless(ToyEvaluator):
         def evaluate(self, model, interrupted):
             torch.rand(100)  # draws from the generator that dropout uses
@@ -527,6 +502,8 @@ def test_evaluating_changes_nothing_in_the_training(tmp_path: Path) -> None:
     rarely = fit(tmp_path / "b", evaluate_every=100)
     for part in ("model", "optimizer"):
         assert differences(often.state_dict()[part], rarely.state_dict()[part]) == []
+    counting, without = fit(tmp_path / "c", accuracy=toy_accuracy), fit(tmp_path / "d")
+    assert differences(counting.state_dict(), without.state_dict()) == []
 
 
 class SingleValue(ToyNet):

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ class ToyNet(nn.Module):
         super().__init__()
         torch.manual_seed(7)
         self.conv = nn.Conv2d(3, 6, 3)
-        self.between = (
-            nn.Sequential() if plain else nn.Sequential(nn.BatchNorm2d(6), nn.Dropout(0.3))
-        )
+        self.between = nn.Sequential(*(() if plain else (nn.BatchNorm2d(6), nn.Dropout(0.3))))
         self.out = nn.Linear(6, 4)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -47,13 +46,11 @@ class TwoPartNet(nn.Module):
         super().__init__()
         torch.manual_seed(8)
         self.encoder = nn.Module()
+        norm = nn.Identity if plain else nn.BatchNorm2d
         self.encoder.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(a, b, 3, bias=plain), nn.Identity() if plain else nn.BatchNorm2d(b)
-            )
-            for a, b in ((3, 6), (6, 6))
+            nn.Sequential(nn.Conv2d(a, 6, 3, bias=plain), norm(6)) for a in (3, 6)
         )
-        self.norm = nn.Identity() if plain else nn.BatchNorm2d(6)
+        self.norm = norm(6)
         self.out = nn.Linear(6, 4)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,21 +63,22 @@ class TwoPartNet(nn.Module):
 class ToyLoss(nn.Module):
     """Squared distance of the 4 outputs from an image's one box, as two terms."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        change: Callable[[dict[str, Tensor], int], dict[str, Tensor]] = lambda terms, call: terms,
+    ) -> None:
         super().__init__()
+        self._change = change  # of the terms of a call, counted from 1
         self.images_seen: list[int | None] = []
 
     def forward(
-        self,
-        outputs: Tensor,
-        targets: Targets,
-        images_in_step: int,
-        images_seen: int | None = None,
+        self, outputs: Tensor, targets: Targets, images_in_step: int, images_seen: int | None = None
     ) -> dict[str, Tensor]:
         self.images_seen.append(images_seen)
         wanted = targets.boxes_cxcywh_norm.to(torch.promote_types(outputs.dtype, torch.float32))
         distance = (outputs.to(wanted.dtype) - wanted).square().sum(0) / images_in_step  # (4,)
-        return {"xy": distance[:2].sum(), "wh": distance[2:].sum()}
+        terms = {"xy": distance[:2].sum(), "wh": distance[2:].sum()}
+        return self._change(terms, len(self.images_seen))
 
 
 def toy_image(step: int, place: int) -> tuple[Tensor, Tensor]:
@@ -111,7 +109,7 @@ class ToyBatches:
         *,
         micro_batches: int = 2,
         ranks: Ranks = ONE_RANK,
-        before: Callable[[int, int], None] = lambda step, index: None,
+        before: Callable[[int, int], object] = lambda step, index: None,
         change: Callable[[int, int, Batch], Batch] = lambda step, index, batch: batch,
     ) -> None:
         self.micro_batches_per_step = micro_batches
@@ -206,11 +204,12 @@ def trainer(folder: Path, *, resuming: bool = False, **changes) -> Trainer:
         **DEFAULTS,
         **changes,
     }
-    plan = {name: parts.pop(name) for name in signature(Plan).parameters if name in parts}
     ranks = parts["ranks"]
-    learner = {name: parts.pop(name) for name in signature(Learner).parameters if name in parts}
-    built = {"learner": Learner(model=model, **learner), "plan": Plan(**plan)}
-    run = Trainer(**built, ranks=ranks, folder=folder, **parts)
+    plan, learner = (
+        kind(**{name: parts.pop(name) for name in signature(kind).parameters if name in parts})
+        for kind in (Plan, partial(Learner, model=model))
+    )
+    run = Trainer(learner=learner, plan=plan, ranks=ranks, folder=folder, **parts)
     if resuming:
         run.load_state_dict(load_checkpoint(folder / "last.pt"))
     return run
@@ -267,14 +266,13 @@ def _bits(tensor: Tensor) -> bytes:
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def signal_at(step: int, index: int) -> Callable[[int, int], None]:
-    """SIGTERM while this micro-batch is being fetched."""
+def at(step: int, index: int, act: Callable[[], object]) -> Callable[[int, int], object]:
+    """What happens while this micro-batch is being fetched."""
+    return lambda *place: act() if place == (step, index) else None
 
-    def before(at_step: int, at_index: int) -> None:
-        if (at_step, at_index) == (step, index):
-            signal.raise_signal(signal.SIGTERM)
 
-    return before
+def signal_at(step: int, index: int) -> Callable[[int, int], object]:
+    return at(step, index, partial(signal.raise_signal, signal.SIGTERM))
 
 
 def toy_accuracy(outputs: Tensor, targets: Targets) -> dict[str, Tensor]:

@@ -16,6 +16,10 @@ LARGE = 9.0
 """A raw number whose sigmoid is nearly 1."""
 
 
+def expected(*pairs: list[int]) -> dict[str, list[int]]:
+    return dict(zip(("class", "object", "no_object", "placed"), pairs, strict=True))
+
+
 def test_grid_accuracy_by_hand() -> None:
     matches = GridMatches(
         objectness=torch.tensor([0.9, 0.2, 0.5, 0.6, 0.1]),  # 0.5 claims no object
@@ -26,12 +30,7 @@ def test_grid_accuracy_by_hand() -> None:
         dropped=torch.tensor([False, False, True]),
     )
     counts = {name: pair.tolist() for name, pair in grid_accuracy(matches).items()}
-    assert counts == {
-        "class": [1, 2],
-        "object": [1, 2],
-        "no_object": [2, 3],
-        "placed": [2, 3],
-    }
+    assert counts == expected([1, 2], [1, 2], [2, 3], [2, 3])
 
 
 def test_no_truth() -> None:
@@ -45,12 +44,7 @@ def test_no_truth() -> None:
         dropped=nothing > 0,
     )
     counts = {name: pair.tolist() for name, pair in grid_accuracy(matches).items()}
-    assert counts == {
-        "class": [0, 0],
-        "object": [0, 0],
-        "no_object": [4, 4],
-        "placed": [0, 0],
-    }
+    assert counts == expected([0, 0], [0, 0], [4, 4], [0, 0])
 
 
 def two_truths() -> Targets:
@@ -95,22 +89,14 @@ def test_yolov3_of_any_number_of_maps(strides: tuple[int, ...], boxes: int) -> N
         coder=AnchorCoder(anchors_px=anchors, stride_px=strides), ignore_threshold=0.9
     )
     raw = maps(strides, anchors=3)
-    assert counts_of(loss, raw) == {
-        "class": [1, 2],
-        "object": [0, 2],
-        "no_object": [2 * boxes - 2, 2 * boxes - 2],
-        "placed": [2, 2],
-    }
+    assert counts_of(loss, raw) == expected([1, 2], [0, 2], [2 * boxes - 2, 2 * boxes - 2], [2, 2])
     row, column = 24 // strides[-1], 40 // strides[-1]
     right = [values.detach() for values in raw]
     right[-1][0, 2, row, column, 4:] = torch.tensor([LARGE, -LARGE, LARGE])  # objectness, class 1
     right[0][0, 0, 0, 0, 4] = LARGE  # something where nothing is
-    assert counts_of(loss, right) == {
-        "class": [2, 2],
-        "object": [1, 2],
-        "no_object": [2 * boxes - 3, 2 * boxes - 2],
-        "placed": [2, 2],
-    }
+    assert counts_of(loss, right) == expected(
+        [2, 2], [1, 2], [2 * boxes - 3, 2 * boxes - 2], [2, 2]
+    )
     assert all(term.isfinite() for term in loss(right, two_truths(), 2).values())
 
 
@@ -118,12 +104,7 @@ def test_yolov2() -> None:
     coder = AnchorCoder(anchors_px=[[(8, 8), (32, 32)]], stride_px=(32,))
     raw = maps((32,), anchors=2)
     raw[0][1, 0, 0, 1, 4] = LARGE  # the small box
-    assert counts_of(YOLOv2Loss(coder=coder), raw) == {
-        "class": [1, 2],
-        "object": [1, 2],
-        "no_object": [14, 14],
-        "placed": [2, 2],
-    }
+    assert counts_of(YOLOv2Loss(coder=coder), raw) == expected([1, 2], [1, 2], [14, 14], [2, 2])
 
 
 def test_yolov1_takes_the_raw_confidence_of_the_responsible_box() -> None:
@@ -135,12 +116,7 @@ def test_yolov1_takes_the_raw_confidence_of_the_responsible_box() -> None:
     boxes[1, 0, 0, 1, 4] = 0.7
     classes[0, 0, 0] = torch.tensor([0.2, 0.4])
     classes[1, 0, 0] = torch.tensor([0.2, 0.4])
-    assert counts_of(YOLOv1Loss(coder=coder), [raw]) == {
-        "class": [1, 2],
-        "object": [1, 2],
-        "no_object": [1, 2],
-        "placed": [2, 2],
-    }
+    assert counts_of(YOLOv1Loss(coder=coder), [raw]) == expected([1, 2], [1, 2], [1, 2], [2, 2])
 
 
 @pytest.mark.parametrize("generation", ["yolov1", "yolov2", "yolov3"])
@@ -169,7 +145,8 @@ def test_a_truth_whose_place_is_taken_is_dropped(generation: str) -> None:
 SCORES = torch.tensor([0.1, 0.9, 0.4, 0.8, 0.3, 0.7, 0.2])  # from best: 1, 3, 5, 2, 4, 6, 0
 
 
-def count_best(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def count_best(logits: Tensor, labels: Tensor) -> tuple[list[int], list[int]]:
+    """Top-1 and top-5: hits and images."""
     n = len(labels)
     targets = Targets(
         boxes_cxcywh_norm=torch.full((n, 4), 0.5),
@@ -178,34 +155,30 @@ def count_best(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         ignored=torch.zeros(n) > 0,
         max_per_image=1,
     )
-    return top_k(logits, targets)
+    counts = top_k(logits, targets)
+    return counts["top1"].tolist(), counts["top5"].tolist()
 
 
 def test_top_k_by_hand():
     labels = torch.tensor([1, 3, 4, 6, 0])  # places 1, 2, 5, 6, 7
-    counts = count_best(SCORES.expand(5, 7), labels)
-    assert counts["top1"].tolist() == [1, 5]
-    assert counts["top5"].tolist() == [3, 5]
+    assert count_best(SCORES.expand(5, 7), labels) == ([1, 5], [3, 5])
 
 
 def test_equal_scores_are_no_answer():
     labels = torch.tensor([0, 3])
-    assert count_best(torch.zeros(2, 7), labels)["top1"].tolist() == [0, 2]
-    assert count_best(torch.zeros(2, 7), labels)["top5"].tolist() == [0, 2]
+    assert count_best(torch.zeros(2, 7), labels) == ([0, 2], [0, 2])
     two = one_hot(torch.tensor([0, 3]), 7) + one_hot(torch.tensor([1, 1]), 7)
-    counts = count_best(two.float(), labels)
-    assert (counts["top1"].tolist(), counts["top5"].tolist()) == ([0, 2], [2, 2])
+    assert count_best(two.float(), labels) == ([0, 2], [2, 2])
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_network_that_diverged_hits_nothing(broken):
     labels = torch.tensor([2])
-    assert count_best(torch.full((1, 9), broken), labels)["top5"].tolist() == [0, 1]
+    assert count_best(torch.full((1, 9), broken), labels)[1] == [0, 1]
     scores = torch.zeros(1, 9)
     scores[0, 2] = broken
-    assert count_best(scores, labels)["top1"].tolist() == [int(broken == float("inf")), 1]
+    assert count_best(scores, labels)[0] == [int(broken == float("inf")), 1]
 
 
 def test_few_classes():
-    counts = count_best(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0]))
-    assert (counts["top1"].tolist(), counts["top5"].tolist()) == ([0, 1], [1, 1])
+    assert count_best(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0])) == ([0, 1], [1, 1])
