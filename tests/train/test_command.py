@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
+from unittest.mock import patch
 
 import pytest
 import torch
+import torch.distributed.launcher.api as launcher
 
 from yolo.errors import UserError
 from yolo.train import command
@@ -70,14 +73,21 @@ def test_gpus_that_are_not_there_are_named_once(monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("devices", "seconds"), [(["cpu", "cpu"], 120), (["cuda:0", "cuda:1"], 30)]
+    ("devices", "asked", "seconds"),
+    [(["cpu", "cpu"], None, "120"), (["cuda:0", "cuda:1"], None, "30"), (["cpu", "cpu"], "7", "7")],
 )
 def test_the_long_step_of_a_cpu_may_end_before_the_launcher_kills(
-    devices: list[str], seconds: int, monkeypatch
+    devices: list[str], asked: str | None, seconds: str, monkeypatch
 ) -> None:
     """It is followed by a checkpoint, which a kill after torch's 30 seconds would lose."""
-    given: dict[str, int] = {}
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(command, "launch", lambda *_, **options: given.update(options) or 7)
-    assert train(devices) == 7
-    assert given == {"processes": 2, "seconds_to_stop": seconds}
+    variable, seen = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", []
+    with patch.dict(os.environ, {"OMP_NUM_THREADS": "1", variable: asked or ""}):
+        if asked is None:
+            del os.environ[variable]
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(
+            command, "run", lambda given: seen.append((given.nproc_per_node, os.environ[variable]))
+        )
+        assert train(devices) == 0
+    assert seen == [("2", seconds)]
+    assert variable in Path(launcher.__file__).read_text()

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.distributed.launcher.api as launcher
 from torch import Tensor
 
 from tests.detectors import ONE_RANK
@@ -32,7 +31,6 @@ from tests.train.toys import (
     trainer,
 )
 from yolo.errors import UserError
-from yolo.train import command
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.command import launch
 from yolo.train.distributed import (
@@ -56,7 +54,7 @@ def test_two_ranks_are_one_training(tmp_path: Path, monkeypatch, capfd) -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
-        code = launch(Path(__file__).resolve(), [str(tmp_path)], processes=2)
+        code = launch(Path(__file__).resolve(), [str(tmp_path)], ["cpu", "cpu"])
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -125,21 +123,6 @@ def test_after_a_failure_nccl_is_not_waited_for(monkeypatch) -> None:
     assert ended == ["destroyed"]
     Ranks(rank=0, world_size=2, device=torch.device("cpu")).break_off()
     assert ended == ["destroyed"] * 2
-
-
-def test_the_launcher_kills_when_asked_to(monkeypatch) -> None:
-    seen: list[str] = []
-    variable = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
-    monkeypatch.setattr(command, "run", lambda arguments: seen.append(os.environ[variable]))
-    for asked, got in ((None, "120"), ("7", "7")):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        if asked is not None:
-            monkeypatch.setenv(variable, asked)
-        assert launch(Path("script.py"), [], processes=2, seconds_to_stop=120) == 0
-        assert seen.pop() == got
-    monkeypatch.delenv(variable, raising=False)
-    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" in Path(launcher.__file__).read_text()
 
 
 def main(folder: Path) -> None:

@@ -173,7 +173,10 @@ class DetectionEvaluator:
                 for i in range(len(found))[: self.picture_count - len(pictures)]:
                     pictures.append(self._draw(self.pictures, batch, i, found[i]))
 
-        run = self.network.run(model, interrupted, decode=self._decode, keep=keep)
+        def decode(raw: Sequence[Tensor]) -> list[Detections]:  # in the network input's frame
+            return [found.to("cpu") for found in self.postprocess(*self.coder(raw))]
+
+        run = self.network.run(model, interrupted, decode=decode, keep=keep)
         if run is None:
             return None
         rows = np.concatenate(ranks.gather(np.concatenate(own_rows)))
@@ -186,10 +189,6 @@ class DetectionEvaluator:
             run=run,
             pictures=pictures,
         )
-
-    def _decode(self, raw: Sequence[Tensor]) -> list[Detections]:
-        """In the frame of the network's input."""
-        return [found.to("cpu") for found in self.postprocess(*self.coder(raw))]
 
     def _draw(self, pictures: Pictures, batch: Batch, i: int, found: Detections) -> np.ndarray:
         letterbox, found = letterbox_of(batch, i), found.above(PICTURE_CONF)

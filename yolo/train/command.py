@@ -42,8 +42,7 @@ def train(
     try:
         if devices is not None and len(devices) > 1 and not is_rank():
             check_devices(devices)
-            patience = SECONDS_TO_STOP["cpu" if "cpu" in devices else "cuda"]
-            return launch(script, argv, processes=len(devices), seconds_to_stop=patience)
+            return launch(script, argv, devices)
         ranks = join(devices)
         build(ranks).fit()
         ranks.leave()
@@ -69,16 +68,15 @@ def train(
             ranks.break_off()  # where it did not leave with the others
 
 
-def launch(
-    script: Path, arguments: Sequence[str], *, processes: int, seconds_to_stop: int = 30
-) -> int:
+def launch(script: Path, arguments: Sequence[str], devices: Sequence[str]) -> int:
     """Run a script once for each device through torch's own launcher; returns its exit code."""
     for name in ("agent.server.api", "multiprocessing.api"):  # replaced by a sentence below
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
     cores = len(os.sched_getaffinity(0))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds_to_stop))
-    command = ["--standalone", f"--nproc-per-node={processes}", str(script), *arguments]
+    seconds = SECONDS_TO_STOP["cpu" if "cpu" in devices else "cuda"]
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds))
+    command = ["--standalone", f"--nproc-per-node={len(devices)}", str(script), *arguments]
     try:
         run(get_args_parser().parse_args(command))
     except SignalException as stopped:
