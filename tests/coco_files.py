@@ -13,6 +13,29 @@ Box = tuple[int, int, Sequence[float], bool]
 """Image id, label, [x, y, width, height], crowd."""
 
 
+def coco_truth(
+    sizes_hw: Mapping[int, tuple[int, int]],
+    rows: Iterable[tuple[int, int, Sequence[float], bool]],
+    categories: Mapping[int, str],
+) -> dict[str, list]:
+    """What a COCO json holds; rows are image, category, box as xyxy in pixels, and crowd."""
+    return {
+        "images": [{"id": i, "height": h, "width": w} for i, (h, w) in sizes_hw.items()],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": float((x2 - x1) * (y2 - y1)),
+                "iscrowd": int(crowd),
+            }
+            for number, (image, category, (x1, y1, x2, y2), crowd) in enumerate(rows, start=1)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in categories.items()],
+    }
+
+
 def write_coco(
     folder: Path,
     pictures: Mapping[int, np.ndarray],

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.coco_files import coco_truth
 from tests.detectors import ONE_RANK
 from yolo.apps.report.drawing import EvaluationPictures, class_colour
 from yolo.detection.assign import assign_best_anchor
@@ -69,21 +70,9 @@ def batches(size: int = 2) -> list[Batch]:
 
 
 def ground_truth() -> dict:
-    return {
-        "images": [{"id": 100 + i, "height": h, "width": w} for i, (h, w, _) in enumerate(IMAGES)],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image_id,
-                "category_id": CATEGORY_IDS[label],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),
-                "iscrowd": int(crowd),
-            }
-            for number, (image_id, (x1, y1, x2, y2, label, crowd)) in enumerate(ROWS, start=1)
-        ],
-        "categories": [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, NAMES, strict=True)],
-    }
+    sizes_hw = {100 + i: (height, width) for i, (height, width, _) in enumerate(IMAGES)}
+    rows = [(image_id, CATEGORY_IDS[row[4]], row[:4], row[5]) for image_id, row in ROWS]
+    return coco_truth(sizes_hw, rows, dict(zip(CATEGORY_IDS, NAMES, strict=True)))
 
 
 def voc_metric() -> VocMetric:

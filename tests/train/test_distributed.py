@@ -28,7 +28,6 @@ from tests.train.toys import (
     fit,
     signal_at,
     toy_accuracy,
-    trainer,
 )
 from yolo.errors import UserError
 from yolo.train.checkpoint import load_checkpoint
@@ -43,6 +42,7 @@ from yolo.train.distributed import (
 )
 from yolo.train.interruption import Interrupted
 from yolo.train.optimizers import Freeze, adam, sgd
+from yolo.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE_OF_RANK_1 = 7
@@ -158,6 +158,12 @@ def check_exchanges(ranks: Ranks) -> None:
     assert norm.running_mean.tolist() == [5, 5]
 
 
+def assert_same_reports(both: Trainer, single: Trainer) -> None:
+    for (_, ours), (_, theirs) in zip(both.log.trained, single.log.trained, strict=True):
+        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
+        assert ours.get("accuracy/bright") == theirs.get("accuracy/bright")
+
+
 def check_training(ranks: Ranks, folder: Path) -> None:
     """The same global batches give the same weights; a step that fails on one rank fails on all."""
 
@@ -166,28 +172,27 @@ def check_training(ranks: Ranks, folder: Path) -> None:
         wrong = call == 4 and ranks.rank == 1
         return {**terms, "xy": terms["xy"] + (torch.nan if wrong else 0)}
 
-    def run(name: str, ranks: Ranks, *, loss: ToyLoss | None = None, **batches):
+    def run(name: str, ranks: Ranks, micro_batches: int, loss: ToyLoss):
         model = ToyNet(plain=True).double()
         return fit(
             folder / name,
             model=model,
             ranks=ranks,
-            loss=loss or ToyLoss(),
+            loss=loss,
             optimizer=sgd(model, learning_rate=0.1, momentum=0.9, weight_decay=0.01),
-            batches=ToyBatches(ranks=ranks, **batches),
+            batches=ToyBatches(ranks=ranks, micro_batches=micro_batches),
             gradient_clip=0.3,
         )
 
     for micro_batches in (1, 2):
-        both = run(f"both_{micro_batches}", ranks, micro_batches=micro_batches)
-        single = run(f"single_{ranks.rank}", ONE_RANK, micro_batches=2)
+        both = run(f"both_{micro_batches}", ranks, micro_batches, ToyLoss())
+        single = run(f"single_{ranks.rank}", ONE_RANK, 2, ToyLoss())
         weights = [list(done.learner.model.parameters()) for done in (both, single)]
         torch.testing.assert_close(*weights, rtol=1e-12, atol=1e-14)
         assert both.progress.step == single.progress.step
-        assert len(both.log.trained) == len(single.log.trained) > 0
-        for (_, ours), (_, theirs) in zip(both.log.trained, single.log.trained, strict=True):
-            np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
-    spoiled = run("spoiled", ranks, micro_batches=1, loss=ToyLoss(spoil))
+        assert len(both.log.trained) > 0
+        assert_same_reports(both, single)
+    spoiled = run("spoiled", ranks, 1, ToyLoss(spoil))
     assert spoiled.progress.skipped_steps == 1
     states = ranks.gather(spoiled.learner.model.state_dict())
     assert differences(states[0], states[1]) == []
@@ -197,9 +202,9 @@ def check_training(ranks: Ranks, folder: Path) -> None:
 def check_freezing(ranks: Ranks, folder: Path) -> None:
     """Gradients meet in what is trained now, before and after the unfreezing, and on resuming."""
 
-    def run(name: str, ranks: Ranks, steps: int):
+    def run(name: str, ranks: Ranks, steps: int, **parts):
         model = TwoPartNet(plain=True).double()
-        return trainer(
+        return fit(
             folder / name,
             model=model,
             ranks=ranks,
@@ -208,26 +213,22 @@ def check_freezing(ranks: Ranks, folder: Path) -> None:
             steps=steps,
             freeze=Freeze(model, unfreeze_at=2),
             accuracy=toy_accuracy,
+            **parts,
         )
 
     start = TwoPartNet(plain=True).double().state_dict()
     both, single = run("thawed", ranks, 5), run(f"thawed_single_{ranks.rank}", ONE_RANK, 5)
-    both.fit()
-    single.fit()
     for name, ours in both.learner.model.state_dict().items():
         theirs = single.learner.model.state_dict()[name]
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
         assert not torch.equal(ours, start[name])
-    assert len(both.log.trained) == 5
-    for (_, ours), (_, theirs) in zip(both.log.trained, single.log.trained, strict=True):
-        assert ours["accuracy/bright"] == theirs["accuracy/bright"]
-        np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
+    assert len(both.log.trained) == 5 and "accuracy/bright" in both.log.trained[0][1]
+    assert_same_reports(both, single)
     states = ranks.gather(both.state_dict())
     assert differences(states[0], states[1]) == []
-    halved, resumed = run("halved", ranks, 1), run("halved", ranks, 5)
-    halved.fit()
-    resumed.load_state_dict(halved.state_dict())
-    resumed.fit()
+    run("halved", ranks, 1)
+    ranks.gather(None)  # rank 0 has written
+    resumed = run("halved", ranks, 5, resuming=True)
     for part in ("model", "optimizer", "ema"):
         assert differences(resumed.state_dict()[part], both.state_dict()[part]) == [], part
 
@@ -237,21 +238,18 @@ def check_stopping(ranks: Ranks, folder: Path) -> None:
 
     def run(name: str, *, resuming: bool = False, **batches):
         parts = {"ranks": ranks, "batches": ToyBatches(ranks=ranks, **batches)}
-        return trainer(folder / name, resuming=resuming, **parts)
+        return fit(folder / name, resuming=resuming, **parts)
 
-    whole = run("whole")
-    whole.fit()
-    seen = ranks.gather(whole.evaluator.seen)  # the averaged weights and rank 0's statistics
+    seen = ranks.gather(run("whole").evaluator.seen)  # the averaged weights and rank 0's statistics
     assert len(seen[0]) == 2 and differences(seen[0], seen[1]) == []
     before = {"before": signal_at(3, 0)} if ranks.rank == 1 else {}
     with pytest.raises(Interrupted) as caught:
-        run("stopped", **before).fit()
+        run("stopped", **before)
     assert caught.value.exit_code == 128 + signal.SIGTERM
     ranks.gather(None)  # rank 0 has written
     checkpoint = load_checkpoint(folder / "stopped" / "last.pt")
     assert checkpoint["progress"]["step"] == 4  # the step is finished: the other is in it already
-    resumed = run("stopped", resuming=True)
-    resumed.fit()
+    run("stopped", resuming=True)
     ranks.gather(None)
     for name in ("last.pt", "best.pt"):
         files = [load_checkpoint(folder / run / name) for run in ("whole", "stopped")]

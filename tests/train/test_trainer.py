@@ -440,27 +440,24 @@ def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("figures", "stops_at"),
-    [([0.1, 0.3, 0.3, 0.2, 0.9, 0.9], 4), ([0.0] * 6, 3), ([1.0, 2, 3, 4, 5, 6], 6)],
+    ("figures", "limit", "stops_at", "text"),
+    [
+        ([0.1, 0.3, 0.3, 0.2, 0.9, 0.9], {"patience": 2}, 4, "has not risen for 2 evaluations"),
+        ([0.0] * 6, {"patience": 2}, 3, "has not risen for 2 evaluations"),
+        ([1.0, 2, 3, 4, 5, 6], {"patience": 2}, 6, None),
+        ([0.1, 0.9, 0.5, 0.95], {"target_figure": 0.9}, 2, "stopped: toy 0.9000 has reached 0.9"),
+        ([0.8] * 6, {"target_figure": 0.9}, 6, None),
+    ],
 )
-def test_patience(tmp_path: Path, figures: list[float], stops_at: int) -> None:
-    run = trainer(tmp_path, evaluate_every=1, evaluator=ToyEvaluator(figures), patience=2)
-    assert run.fit().step == stops_at
-    stopped = any("has not risen for 2 evaluations" in text for text in run.log.messages)
-    assert stopped == (stops_at < STEPS)
-    again = trainer(tmp_path, evaluate_every=1, patience=2, resuming=True)
-    assert again.fit().step == stops_at and again.log.trained == []
-
-
-def test_the_training_ends_at_its_target_figure(tmp_path: Path) -> None:
-    evaluator = ToyEvaluator([0.1, 0.9, 0.5, 0.95])
-    run = trainer(tmp_path, evaluate_every=1, evaluator=evaluator, target_figure=0.9)
-    assert run.fit().step == 2
-    assert "stopped: toy 0.9000 has reached 0.9" in run.log.messages
-    again = trainer(tmp_path, evaluate_every=1, target_figure=0.9, resuming=True)
-    assert again.fit().step == 2 and again.log.trained == []
-    evaluator = ToyEvaluator([0.8, 0.8])
-    assert fit(tmp_path, evaluator=evaluator, target_figure=0.9).progress.step == 6
+def test_patience_and_a_target_end_the_training(
+    tmp_path: Path, figures: list[float], limit: dict, stops_at: int, text: str | None
+) -> None:
+    run = fit(tmp_path, evaluate_every=1, evaluator=ToyEvaluator(figures), **limit)
+    assert run.progress.step == stops_at
+    stopped = [message for message in run.log.messages if "stopped" in message]
+    assert len(stopped) == (stops_at < STEPS) and all(text in message for message in stopped)
+    again = fit(tmp_path, evaluate_every=1, **limit, resuming=True)
+    assert again.progress.step == stops_at and again.log.trained == []
 
 
 def test_a_schedule_that_goes_by_the_figures_resumes_exactly(tmp_path: Path) -> None:
@@ -527,8 +524,7 @@ def test_the_log_and_the_lock_are_let_go_even_if_a_worker_does_not_end(tmp_path:
         def close(self) -> None:
             raise RuntimeError("it does not end")
 
-    run = trainer(tmp_path, batches=Stuck())
-    run._lock = RunLock(tmp_path)
+    run = trainer(tmp_path, batches=Stuck(), lock=RunLock(tmp_path))
     with pytest.raises(RuntimeError, match="it does not end"):
         run.fit()
     assert run.log.closed

@@ -105,6 +105,7 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
+@dataclass(frozen=True)
 class ExportedModel:
     """A detector that export.py wrote.
 
@@ -113,8 +114,9 @@ class ExportedModel:
     that it was traced on.
     """
 
-    def __init__(self, path: Path, metadata: ExportMetadata, run: Run) -> None:
-        self.path, self.metadata, self._run = path, metadata, run
+    path: Path
+    metadata: ExportMetadata
+    run: Run
 
     @classmethod
     def open(cls, path: Path) -> ExportedModel:
@@ -160,7 +162,7 @@ class ExportedModel:
                 f"of {width} x {height}"
             )
         images = images.cpu().contiguous()
-        return self._run(images.float() if self.metadata.float_input else images)
+        return self.run(images.float() if self.metadata.float_input else images)
 
 
 class ExportedDetector(nn.Module):

@@ -35,48 +35,35 @@ class StepResult:
     backed_off: bool = False  # only the gradient was not, and the fp16 scale becomes smaller
 
 
+@dataclass(kw_only=True, eq=False)
 class Learner:
-    """All that learns: the model, its averages, the optimizer and the gradient scaler.
+    """All that learns: the model, its averages, the optimizer and the gradient scaler."""
 
-    Args:
-        loss: ``loss(outputs, targets, images_in_step, images_seen=...) -> dict of scalars``, where
-            ``images_seen`` were trained on before this step.
-        optimizer: its groups' learning rates are the base that ``schedule`` scales.
-        images_per_step: over all micro-batches and ranks.
-        gradient_clip: largest norm of the whole gradient; None for no limit.
-        ema_decay: of the averaged weights; None for none.
-        seed: of dropout and the like.
-        accuracy: counted from the outputs that are trained on; None counts nothing.
-    """
+    model: nn.Module
+    loss: nn.Module
+    """``loss(outputs, targets, images_in_step, images_seen=...) -> dict of scalars``, where
+    ``images_seen`` were trained on before this step."""
+    optimizer: torch.optim.Optimizer  # its groups' learning rates are the base of ``schedule``
+    schedule: Schedule
+    precision: Precision
+    ranks: Ranks
+    images_per_step: int  # over all micro-batches and ranks
+    gradient_clip: float | None = None  # largest norm of the whole gradient; None for no limit
+    ema_decay: float | None = None  # of the averaged weights; None for none
+    seed: int = 0  # of dropout and the like
+    accuracy: Accuracy | None = None  # counted from the outputs that are trained on
+    freeze: Freeze | None = None
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        loss: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
-        precision: Precision,
-        ranks: Ranks,
-        images_per_step: int,
-        gradient_clip: float | None = None,
-        ema_decay: float | None = None,
-        seed: int = 0,
-        accuracy: Accuracy | None = None,
-        freeze: Freeze | None = None,
-    ) -> None:
-        self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.images_per_step, self.precision, self.freeze = images_per_step, precision, freeze
+    def __post_init__(self) -> None:
+        model, ranks = self.model, self.ranks
         self.is_whole = True  # the state is that of a whole step: none is changing the weights
-        self.scaler = precision.scaler(ranks.device)
+        self.scaler = self.precision.scaler(ranks.device)
         self.ema = None
-        if ema_decay is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-        self._schedule, self._ranks, self._accuracy = schedule, ranks, accuracy
-        self._gradient_clip, self._seed = gradient_clip, seed
-        self._base_rates = [group["lr"] for group in optimizer.param_groups]
-        if freeze is not None:
-            freeze.apply(step=0)
+        if self.ema_decay is not None:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+        self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        if self.freeze is not None:
+            self.freeze.apply(step=0)
         self._parallel = model if ranks.world_size == 1 else in_parallel(model)
         self._buffers = list(model.buffers())
         self._buffers_before = [buffer.clone() for buffer in self._buffers]
@@ -121,7 +108,7 @@ class Learner:
         except Exception:
             self._undo()
             raise
-        factor = self._schedule(step)
+        factor = self.schedule(step)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         result = self._update(step, inputs, counts)
@@ -149,17 +136,17 @@ class Learner:
         self, step: int, batch: Batch, counts: dict[str, Tensor], *, last: bool
     ) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch on the device; adds to ``counts``."""
-        batch = batch.to(self._ranks.device)
+        batch = batch.to(self.ranks.device)
         synchronising: AbstractContextManager = nullcontext()
         if not last and isinstance(self._parallel, DistributedDataParallel):
             synchronising = self._parallel.no_sync()
         with synchronising:
             outputs, terms = self._forward(self._parallel, step, batch)
-            if self._accuracy is not None:
+            if self.accuracy is not None:
                 with torch.no_grad():
-                    add_terms(counts, self._accuracy(outputs, batch.targets))
+                    add_terms(counts, self.accuracy(outputs, batch.targets))
             # DistributedDataParallel averages over the ranks, the loss is a sum over them
-            total = torch.stack(list(terms.values())).sum() * self._ranks.world_size
+            total = torch.stack(list(terms.values())).sum() * self.ranks.world_size
             self.scaler.scale(total).backward()
         return {name: term.detach() for name, term in terms.items()}
 
@@ -167,7 +154,7 @@ class Learner:
         self, network: nn.Module, step: int, batch: Batch
     ) -> tuple[Any, dict[str, Tensor]]:
         """Outputs and loss terms of a micro-batch that is on the device."""
-        with self.precision.autocast(self._ranks.device):
+        with self.precision.autocast(self.ranks.device):
             outputs = network(batch.images)
         seen = step * self.images_per_step
         return outputs, self.loss(outputs, batch.targets, self.images_per_step, images_seen=seen)
@@ -183,10 +170,10 @@ class Learner:
             forward = forward + nn.utils.get_total_norm(self._statistics, norm_type=1.0)
         if not all(batch.targets.is_finite for batch in inputs.batches):
             forward = forward + torch.nan  # a loss may not show an infinite box
-        if self._ranks.any(~(norm.isfinite() & forward.isfinite())):
-            return self._skip(step, inputs, backed_off=not self._ranks.any(~forward.isfinite()))
-        if self._gradient_clip is not None:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self._gradient_clip, norm)
+        if self.ranks.any(~(norm.isfinite() & forward.isfinite())):
+            return self._skip(step, inputs, backed_off=not self.ranks.any(~forward.isfinite()))
+        if self.gradient_clip is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.gradient_clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -197,12 +184,12 @@ class Learner:
         """Undo the step and find what was wrong; a scale is only to blame for a gradient."""
 
         def compute(batch: Batch) -> dict[str, Tensor]:
-            _, terms = self._forward(self.model, step, batch.to(self._ranks.device))
+            _, terms = self._forward(self.model, step, batch.to(self.ranks.device))
             return {name: self.scaler.scale(term) for name, term in terms.items()}
 
         self._copy_buffers(self._buffers_before, self._buffers)
         self._reseed(step)
-        faults = explain_step(self.model, inputs, compute, self._ranks)
+        faults = explain_step(self.model, inputs, compute, self.ranks)
         self._copy_buffers(self._buffers_before, self._buffers)
         backed_off = backed_off and self.scaler.is_enabled()
         self.scaler.update(None if backed_off else self.scaler.get_scale())
@@ -210,7 +197,7 @@ class Learner:
 
     def _reseed(self, step: int) -> None:
         """Dropout and the like depend on (seed, step, rank) alone, so that a run can resume."""
-        entropy = np.random.SeedSequence((self._seed, step, self._ranks.rank))
+        entropy = np.random.SeedSequence((self.seed, step, self.ranks.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
     @staticmethod
@@ -224,7 +211,7 @@ class Learner:
 
         That is the averaged weights, if averaging is on, with the statistics of the trained ones.
         """
-        self._ranks.broadcast_buffers(self.model)
+        self.ranks.broadcast_buffers(self.model)
         if self.ema is None:
             return self.model
         averaged = self.ema.module
@@ -234,12 +221,12 @@ class Learner:
 
     def note_figure(self, figure: float) -> None:
         """Give an evaluation's figure, the same on all ranks, to a schedule that goes by it."""
-        if isinstance(self._schedule, Plateau):
-            self._schedule.note(figure)
+        if isinstance(self.schedule, Plateau):
+            self.schedule.note(figure)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data: all that the next step depends on."""
-        noted = self._schedule.state_dict() if isinstance(self._schedule, Plateau) else None
+        noted = self.schedule.state_dict() if isinstance(self.schedule, Plateau) else None
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -256,5 +243,5 @@ class Learner:
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
         noted = state.get("schedule")  # older checkpoints have none
-        if noted is not None and isinstance(self._schedule, Plateau):
-            self._schedule.load_state_dict(noted)
+        if noted is not None and isinstance(self.schedule, Plateau):
+            self.schedule.load_state_dict(noted)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Schedule = Callable[[int], float]
@@ -110,45 +111,36 @@ def linear(*, steps: int, end_factor: float, warmup_steps: int = 0) -> Schedule:
     return factor
 
 
+@dataclass(kw_only=True, eq=False)
 class Plateau:
     """A factor that falls where the monitored figure no longer rises.
 
     The rule is that of PyTorch's ``ReduceLROnPlateau`` with ``mode="max"``,
     ``threshold_mode="abs"`` and no cooldown. The threshold is absolute, since the figures lie
     between 0 and 1, and a share of a figure near 0 would let pass any noise.
-
-    Args:
-        factor: what the rate is multiplied with each time.
-        patience: evaluations without a better figure that are let pass; the next one counts.
-        threshold: by more than this a figure has to be above the best one; NaN is not.
-        min_factor: the lowest rate over the base rate.
     """
 
-    def __init__(
-        self,
-        *,
-        factor: float,
-        patience: int,
-        threshold: float,
-        min_factor: float,
-        warmup_steps: int = 0,
-    ) -> None:
-        assert 0 < factor < 1 and 0 <= min_factor <= 1
-        self._step_down, self._patience, self._threshold = factor, patience, threshold
-        self._min_factor, self._warmup_steps = min_factor, warmup_steps
+    factor: float  # what the rate is multiplied with each time
+    patience: int  # evaluations without a better figure that are let pass; the next one counts
+    threshold: float  # by more than this a figure has to be above the best one; NaN is not
+    min_factor: float  # the lowest rate over the base rate
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        assert 0 < self.factor < 1 and 0 <= self.min_factor <= 1
         self._factor, self._best, self._missed = 1.0, -math.inf, 0
 
     def __call__(self, step: int) -> float:
-        return self._factor * warmup(step, self._warmup_steps)
+        return self._factor * warmup(step, self.warmup_steps)
 
     def note(self, figure: float) -> None:
         """Take account of one more evaluation, with the same figure on every rank."""
-        if figure > self._best + self._threshold:
+        if figure > self._best + self.threshold:
             self._best, self._missed = figure, 0
             return
         self._missed += 1
-        if self._missed > self._patience:
-            self._factor = max(self._factor * self._step_down, self._min_factor)
+        if self._missed > self.patience:
+            self._factor = max(self._factor * self.factor, self.min_factor)
             self._missed = 0
 
     def state_dict(self) -> dict[str, Any]:

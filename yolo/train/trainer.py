@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,43 +27,31 @@ from yolo.train.progress import Evaluator, Plan, Progress, Window
 from yolo.train.run_folder import RunLock
 
 
+@dataclass(kw_only=True, eq=False)
 class Trainer:
-    """Train a model, counted in optimizer steps.
+    """Train a model, counted in optimizer steps."""
 
-    Args:
-        folder: the run's folder, for ``last.pt`` and ``best.pt``.
-        metadata: plain data that every checkpoint carries, to be read without the config.
-        lock: what keeps other runs out of the folder; held until ``fit`` ends, None on other ranks.
-    """
-
-    def __init__(
-        self,
-        *,
-        learner: Learner,
-        batches: TrainingBatches,
-        evaluator: Evaluator,
-        plan: Plan,
-        ranks: Ranks,
-        folder: Path,
-        log: RunLog,
-        metadata: dict[str, Any],
-        advice: Advice | None = None,
-        lock: RunLock | None = None,
-    ) -> None:
-        self.learner, self.batches, self.evaluator = learner, batches, evaluator
-        self.plan, self.ranks, self.folder = plan, ranks, folder
-        self.log, self.metadata, self._lock = log, metadata, lock
-        self._advice = advice or Advice()
-        self.progress, self._window = Progress(), Window()
-        self._saved_step = 0
+    learner: Learner
+    batches: TrainingBatches
+    evaluator: Evaluator
+    plan: Plan
+    ranks: Ranks
+    folder: Path  # the run's, for ``last.pt`` and ``best.pt``
+    log: RunLog
+    metadata: dict[str, Any]  # plain, in every checkpoint, to be read without the config
+    advice: Advice = field(default_factory=Advice)
+    lock: RunLock | None = None  # keeps other runs out of the folder until ``fit`` ends
+    progress: Progress = field(default_factory=Progress, init=False)
+    _window: Window = field(default_factory=Window, init=False)
+    _saved_step: int = field(default=0, init=False)
 
     def fit(self) -> Progress:
         """Train to the last step or until patience ends; raises ``Interrupted`` after a signal."""
         # signals are caught to the end, that a second one leaves no worker behind; all is closed in
         # reverse order, whatever becomes of one of them
         with Interruption() as interruption, ExitStack() as closing:
-            if self._lock is not None:
-                closing.callback(self._lock.release)
+            if self.lock is not None:
+                closing.callback(self.lock.release)
             closing.callback(self.log.close)
             closing.callback(self.batches.close)
             self._fit(interruption)
@@ -103,8 +91,8 @@ class Trainer:
         """One optimizer step; a single process can be stopped in its middle."""
         count = self.batches.micro_batches_per_step
         with (
-            explain_out_of_memory(self.ranks.device, self._advice.step_memory),
-            explain_single_value(self._advice.single_value),
+            explain_out_of_memory(self.ranks.device, self.advice.step_memory),
+            explain_single_value(self.advice.single_value),
             self._rescuing(),
         ):
             result = self.learner.step(
@@ -128,7 +116,7 @@ class Trainer:
             self.save()
             raise UserError(
                 f"stopped at step {self.progress.step}: {skipped} steps in a row were not finite, "
-                f"the last one for {'; '.join(result.faults)}; {self._advice.not_finite}"
+                f"the last one for {'; '.join(result.faults)}; {self.advice.not_finite}"
             )
 
     def _note_skip(self, result: StepResult) -> None:
@@ -159,7 +147,7 @@ class Trainer:
         self._window = Window()
 
     def _evaluate(self, interruption: Interruption) -> None:
-        advice, step = self._advice.evaluation_memory, self.progress.step
+        advice, step = self.advice.evaluation_memory, self.progress.step
         with explain_out_of_memory(self.ranks.device, advice), self._rescuing():
             evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
         if evaluation is None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.coco_files import coco_truth
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.metrics.detection_errors import find_errors
 from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG, DetectedBoxes
@@ -12,21 +13,8 @@ CAT, DOG = 3, 1
 
 def truth(annotations, images=2, categories=(CAT, DOG)):
     """annotations: (image, category, xyxy, crowd)."""
-    return {
-        "images": [{"id": i, "width": 1000, "height": 1000} for i in range(images)],
-        "categories": [{"id": c, "name": "the same"} for c in categories],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": float((x2 - x1) * (y2 - y1)),
-                "iscrowd": crowd,
-            }
-            for number, (image, category, (x1, y1, x2, y2), crowd) in enumerate(annotations, 1)
-        ],
-    }
+    sizes_hw = dict.fromkeys(range(images), (1000, 1000))
+    return coco_truth(sizes_hw, annotations, dict.fromkeys(categories, "the same"))
 
 
 SCENE = truth(
