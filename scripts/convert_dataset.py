@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -18,7 +18,7 @@ from yolo.config.command_line import DEFAULT_CONFIG, Parser, load_detector_confi
 from yolo.errors import exit_code
 
 if TYPE_CHECKING:
-    from yolo.apps.convert.conversion import Conversion
+    from yolo.data.formats.detection import DetectionDataset
 
 FORMATS = ("coco", "csv_boxes", "voc", "yolo_text")
 
@@ -53,32 +53,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = build_dataset(config, split)
         for kind, count in dataset.findings.counts.items():
             print(f"corrected while reading: {count:,} boxes {kind}")
-        conversion = convert(
-            dataset,
-            to=arguments.to,
-            output=arguments.output,
-            images=arguments.images,
-            split=arguments.split,
-        )
-        print("\n".join(describe(conversion, arguments)))
+        names = ("to", "output", "images", "split")
+        section, boxes = convert(dataset, **{name: getattr(arguments, name) for name in names})
+        print("\n".join(describe(dataset, section, boxes, arguments)))
 
     return exit_code(work, when_stopped="stopped: nothing was written")
 
 
-def describe(conversion: Conversion, arguments: argparse.Namespace) -> Iterator[str]:
+def describe(
+    dataset: DetectionDataset, section: dict[str, Any], boxes: int, arguments: argparse.Namespace
+) -> Iterator[str]:
     """What was written, and how a config names it; json is YAML, and quotes what needs it."""
-    kind = conversion.section["type"]
-    yield f"{arguments.output}: {conversion.images:,} images, {conversion.boxes:,} boxes as {kind}"
-    if conversion.left_out:
+    yield f"{arguments.output}: {len(dataset):,} images, {boxes:,} boxes as {arguments.to}"
+    if left_out := len(dataset.annotations.labels) - boxes:
         yield (
-            f"left out: {conversion.left_out:,} ignored regions, which {kind} cannot mark; what "
-            "is in them will count as background"
+            f"left out: {left_out:,} ignored regions, which {arguments.to} cannot mark; what is in "
+            "them will count as background"
         )
     yield f"\ndata:\n  {arguments.split}:"
-    for key, value in conversion.section.items():
-        shown = value if key == "type" else json.dumps(value, ensure_ascii=False)
+    for key, value in section.items():
+        shown = value if key == "type" else json.dumps(value, ensure_ascii=False, default=str)
         yield f"    {key}: {shown}"
-    yield f"  class_names: {json.dumps(conversion.class_names, ensure_ascii=False)}"
+    yield f"  class_names: {json.dumps(dataset.class_names, ensure_ascii=False)}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.data.voc_files import write_image
-from yolo.apps.convert.conversion import FORMATS, Conversion, convert
+from yolo.apps.convert.conversion import FORMATS, convert
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset
@@ -37,33 +37,30 @@ SIZES_WH = {
     "none.jpeg": (60, 40),
 }  # fmt: skip
 NAMES = ("zebra", "cat, large", '<dog> & "co"', "кошка")
+IDS = (5, 90, 3, 7)
 
 
 def coco_of(
-    path: Path,
-    folder: Path,
-    images: list[Any],
-    boxes: list[Any],
-    classes: list[Any],
-    class_names: Sequence[str] | None = None,
+    folder: Path, images: list[Any], boxes: list[Any], classes: list[Any], **settings: Any
 ) -> CocoDataset:
-    """A json for a folder of images; images are (name, width, height), classes are (id, name)."""
+    """Of images, from the id 7 on; images are (name, width, height), classes are (id, name)."""
     keys = ("id", "file_name", "width", "height")
     data = {
         "images": [dict(zip(keys, (i, *image), strict=True)) for i, image in enumerate(images, 7)],
         "annotations": boxes,
         "categories": [{"id": number, "name": name} for number, name in classes],
     }
-    path.write_text(json.dumps(data))
-    return CocoDataset(annotations=path, images=folder, class_names=class_names)
+    (folder / "made.json").write_text(json.dumps(data))
+    return CocoDataset(annotations=folder / "made.json", images=folder / "images", **settings)
 
 
-def made_data(folder: Path) -> CocoDataset:
+@pytest.fixture
+def made(tmp_path: Path) -> CocoDataset:
     """Boxes with fractions that no float holds, of one pixel, of a whole image; one crowd."""
     rng = np.random.default_rng(5)
     boxes = []
     for number, (name, size_wh) in enumerate(SIZES_WH.items(), start=7):
-        write_image(folder / "images" / name, size_wh)
+        write_image(tmp_path / "images" / name, size_wh)
         width, height = size_wh
         if name == "none.jpeg":
             continue
@@ -71,24 +68,21 @@ def made_data(folder: Path) -> CocoDataset:
         made = [*corners.reshape(4, 4).tolist(), [0, 0, width, height], [0.1, 0.7, 1, 1]]
         made.append([width - 1, height - 1, width, height])
         for place, (left, top, right, bottom) in enumerate(made):
-            boxes.append(
-                {
-                    "image_id": number,
-                    "category_id": [5, 90, 3, 7][place % 4],
-                    "bbox": [left, top, right - left, bottom - top],
-                    "iscrowd": int(place == 2),
-                }
-            )
+            box = {"image_id": number, "bbox": [left, top, right - left, bottom - top]}
+            boxes.append({**box, "category_id": IDS[place % 4], "iscrowd": int(place == 2)})
     images = [(name, *size_wh) for name, size_wh in SIZES_WH.items()]
-    classes = [*zip([5, 90, 3, 7], NAMES, strict=True)]
-    return coco_of(
-        folder / "made.json", folder / "images", images, boxes, classes, class_names=NAMES
-    )
+    return coco_of(tmp_path, images, boxes, [*zip(IDS, NAMES, strict=True)], class_names=NAMES)
 
 
-def read(conversion: Conversion) -> DetectionDataset:
-    section = dict(conversion.section)
-    return DATASETS[section.pop("type")](**section, class_names=conversion.class_names)
+def write(
+    dataset: DetectionDataset, output: Path, to: str, images: str = "copy", split: str = "train"
+) -> tuple[dict[str, Any], int]:
+    return convert(dataset, to=to, output=output, images=images, split=split)
+
+
+def read(section: dict[str, Any], class_names: Sequence[str] = NAMES) -> DetectionDataset:
+    fields = {key: value for key, value in section.items() if key != "type"}
+    return DATASETS[section["type"]](**fields, class_names=class_names)
 
 
 def contents(dataset: DetectionDataset, *, ignored: bool) -> dict[str, Any]:
@@ -113,52 +107,43 @@ def check_all_pairs(dataset: DetectionDataset, folder: Path) -> None:
     """In one format, from there in another: nothing changes, not a bit of a box."""
     firsts = {}
     for to, form in FORMATS.items():
-        done = convert(dataset, to=to, output=folder / to, images="link", split="val")
-        firsts[to] = read(done)
+        section, boxes = write(dataset, folder / to, to, images="link", split="val")
+        firsts[to] = read(section, dataset.class_names)
         expected = contents(dataset, ignored=form.ignored)
         assert contents(firsts[to], ignored=True) == expected
         assert firsts[to].class_names == dataset.class_names
-        assert done.boxes + done.left_out == len(dataset.annotations.labels)
+        assert boxes == len(firsts[to].annotations.labels)
         assert not firsts[to].findings.counts
     for one, to in permutations(FORMATS, 2):
-        output = folder / f"{one} to {to}"
-        done = convert(firsts[one], to=to, output=output, images="link", split="train")
+        section, _ = write(firsts[one], folder / f"{one} to {to}", to, images="link")
+        again = read(section, dataset.class_names)
         expected = contents(firsts[one], ignored=FORMATS[to].ignored)
-        assert contents(read(done), ignored=True) == expected
-        assert read(done).class_names == dataset.class_names
+        assert contents(again, ignored=True) == expected
+        assert again.class_names == dataset.class_names
 
 
-def test_made_data_survives_all_pairs(tmp_path: Path) -> None:
-    dataset = made_data(tmp_path)
-    assert dataset.annotations.ignored.sum() == 4
-    check_all_pairs(dataset, tmp_path)
+def test_made_data_survives_all_pairs(made: CocoDataset, tmp_path: Path) -> None:
+    assert made.annotations.ignored.sum() == 4
+    check_all_pairs(made, tmp_path)
 
 
-def test_real_coco_survives_all_pairs(real_data: Path, tmp_path: Path) -> None:
-    root = real_data / "coco-mini"
-    dataset = CocoDataset(
-        annotations=root / "annotations/instances_val2017.json", images=root / "val2017"
-    )
+@pytest.mark.parametrize("name", ["coco-mini", "voc-sample"])
+def test_real_data_survives_all_pairs(real_data: Path, tmp_path: Path, name: str) -> None:
+    root = real_data / name
+    if name == "coco-mini":
+        annotations = root / "annotations/instances_val2017.json"
+        dataset = CocoDataset(annotations=annotations, images=root / "val2017")
+    else:
+        dataset = VocDataset(root=root, image_sets=[EVERY_XML])
     assert dataset.annotations.ignored.any()
-    check_all_pairs(copied(dataset, tmp_path), tmp_path)
+    # copied onto the file system of the test, so that links are possible
+    section, _ = write(dataset, tmp_path / "copy", "coco", split="val")
+    check_all_pairs(read(section, dataset.class_names), tmp_path)
 
 
-def test_real_voc_survives_all_pairs(real_data: Path, tmp_path: Path) -> None:
-    dataset = VocDataset(root=real_data / "voc-sample", image_sets=[EVERY_XML])
-    assert dataset.annotations.ignored.any()
-    check_all_pairs(copied(dataset, tmp_path), tmp_path)
-
-
-def copied(dataset: DetectionDataset, folder: Path) -> DetectionDataset:
-    """On the file system of the test, so that links are possible."""
-    done = convert(dataset, to="coco", output=folder / "copy", images="copy", split="val")
-    return read(done)
-
-
-def test_coco_keeps_its_ids_and_what_pycocotools_reads(tmp_path: Path) -> None:
-    dataset = made_data(tmp_path)
-    done = convert(dataset, to="coco", output=tmp_path / "out", images="copy", split="train")
-    truth = json.loads(Path(done.section["annotations"]).read_text())
+def test_coco_keeps_its_ids_and_what_pycocotools_reads(made: CocoDataset, tmp_path: Path) -> None:
+    section, _ = write(made, tmp_path / "out", "coco")
+    truth = json.loads(section["annotations"].read_text())
     assert [image["id"] for image in truth["images"]] == [7, 8, 9, 10, 11]
     assert truth["categories"][0] == {"id": 3, "name": NAMES[2]}
     whole = truth["annotations"][4]
@@ -166,52 +151,48 @@ def test_coco_keeps_its_ids_and_what_pycocotools_reads(tmp_path: Path) -> None:
         "id": 5, "image_id": 7, "category_id": 5, "bbox": [0, 0, 33, 301], "area": 33 * 301,
         "iscrowd": 0,
     }  # fmt: skip
-    assert read(done).category_ids == dataset.category_ids == (5, 90, 3, 7)
+    assert read(section).category_ids == made.category_ids == (5, 90, 3, 7)
 
 
-def test_voc_counts_pixels_from_one_and_text_is_relative(tmp_path: Path) -> None:
-    dataset = made_data(tmp_path)
-    voc = convert(dataset, to="voc", output=tmp_path / "voc", images="copy", split="val")
+def test_voc_counts_pixels_from_one_and_text_is_relative(made: CocoDataset, tmp_path: Path) -> None:
+    section, _ = write(made, tmp_path / "voc", "voc", split="val")
     xml = (tmp_path / "voc/Annotations/8/tall.xml").read_text()
     assert xml.count("<object>") == 7 and xml.count("<difficult>1</difficult>") == 1
     assert "<xmin>1</xmin><ymin>1</ymin><xmax>33</xmax><ymax>301</ymax>" in xml
     assert "<xmin>1.1</xmin><ymin>1.7</ymin><xmax>1</xmax><ymax>1</ymax>" in xml
     assert (tmp_path / "voc/ImageSets/Main/val.txt").read_text().splitlines()[2] == "one"
-    assert voc.section == {"type": "voc", "root": str(tmp_path / "voc"), "image_sets": ["val"]}
-    convert(dataset, to="yolo_text", output=tmp_path / "text", images="copy", split="val")
+    assert section == {"type": "voc", "root": tmp_path / "voc", "image_sets": ["val"]}
+    write(made, tmp_path / "text", "yolo_text", split="val")
     lines = (tmp_path / "text/labels/8/tall.txt").read_text().splitlines()
     assert len(lines) == 6 and lines[3] == "0 0.5 0.5 1.0 1.0"
     assert (tmp_path / "text/labels/none.txt").read_text() == ""
 
 
-def test_images_are_linked_copied_or_stay(tmp_path: Path) -> None:
-    dataset = made_data(tmp_path)
+def test_images_are_linked_copied_or_stay(made: CocoDataset, tmp_path: Path) -> None:
     source = tmp_path / "images/8/tall.png"
-    convert(dataset, to="csv_boxes", output=tmp_path / "a", images="link", split="train")
-    assert (tmp_path / "a/images/8/tall.png").samefile(source)
-    convert(dataset, to="csv_boxes", output=tmp_path / "b", images="copy", split="train")
-    assert not (tmp_path / "b/images/8/tall.png").samefile(source)
-    done = convert(dataset, to="csv_boxes", output=tmp_path / "c", images="keep", split="train")
+    for images in ("link", "copy"):
+        write(made, tmp_path / images, "csv_boxes", images)
+        assert (tmp_path / images / "images/8/tall.png").samefile(source) == (images == "link")
+    section, _ = write(made, tmp_path / "c", "csv_boxes", "keep")
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["boxes.csv"]
-    assert done.section["images"] == str(tmp_path / "images")
-    assert contents(read(done), ignored=True) == contents(dataset, ignored=False)
+    assert section["images"] == tmp_path / "images"
+    assert contents(read(section), ignored=True) == contents(made, ignored=False)
     for to, sentence in (("voc", "voc has its images in its own"), ("yolo_text", "takes all im")):
         with pytest.raises(UserError, match=sentence):
-            convert(dataset, to=to, output=tmp_path / "d", images="keep", split="train")
+            write(made, tmp_path / "d", to, "keep")
 
 
 def test_nothing_is_overwritten_and_nothing_half_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = made_data(tmp_path)
     (tmp_path / "empty").mkdir()
     for taken in (tmp_path / "images", tmp_path / "made.json"):
         with pytest.raises(UserError, match="exists already, and nothing is overwritten"):
-            convert(dataset, to="coco", output=taken, images="copy", split="train")
+            write(made, taken, "coco")
     before = {path.name for path in tmp_path.iterdir()}
     (tmp_path / "images/one.jpg").unlink()
     with pytest.raises(UserError, match=r"the image .*one\.jpg does not exist"):
-        convert(dataset, to="coco", output=tmp_path / "empty", images="copy", split="train")
+        write(made, tmp_path / "empty", "coco")
     write_image(tmp_path / "images/one.jpg", (1, 1))
 
     def other_file_system(*_: object) -> None:
@@ -219,10 +200,10 @@ def test_nothing_is_overwritten_and_nothing_half_stays(
 
     monkeypatch.setattr(Path, "hardlink_to", other_file_system)
     with pytest.raises(UserError, match=r"cannot be hard-linked \(Invalid cross.*: let the images"):
-        convert(dataset, to="coco", output=tmp_path / "empty", images="link", split="train")
+        write(made, tmp_path / "empty", "coco", "link")
     assert {path.name for path in tmp_path.iterdir()} == before
     assert not any((tmp_path / "empty").iterdir())
-    convert(dataset, to="coco", output=tmp_path / "empty", images="copy", split="train")
+    write(made, tmp_path / "empty", "coco")
 
 
 @pytest.mark.parametrize(
@@ -240,12 +221,12 @@ def test_nothing_is_overwritten_and_nothing_half_stays(
 def test_what_a_format_cannot_hold_is_refused(
     tmp_path: Path, to: str, names: list[str], classes: list[str], sentence: str
 ) -> None:
+    (tmp_path / "images").mkdir()
     for name in names:
-        Image.new("RGB", (60, 40)).save(tmp_path / name)
-    images = [(name, 60, 40) for name in names]
-    dataset = coco_of(tmp_path / "a.json", tmp_path, images, [], [*enumerate(classes)])
+        Image.new("RGB", (60, 40)).save(tmp_path / "images" / name)
+    dataset = coco_of(tmp_path, [(name, 60, 40) for name in names], [], [*enumerate(classes)])
     with pytest.raises(UserError, match=sentence):
-        convert(dataset, to=to, output=tmp_path / "out", images="copy", split="train")
+        write(dataset, tmp_path / "out", to)
 
 
 def test_an_image_that_its_exif_turns(tmp_path: Path) -> None:
@@ -254,16 +235,16 @@ def test_an_image_that_its_exif_turns(tmp_path: Path) -> None:
     exif[0x0112] = 6
     pixels = np.zeros((40, 60, 3), np.uint8)
     pixels[:20, :, 0] = 255  # the upper half; shown, it is the right one
-    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "images/a.png", exif=exif)
     box = {"image_id": 7, "category_id": 1, "bbox": [20, 0, 20, 60]}
-    dataset = coco_of(tmp_path / "a.json", tmp_path, [("a.png", 40, 60)], [box], [(1, "red")])
+    dataset = coco_of(tmp_path, [("a.png", 40, 60)], [box], [(1, "red")])
     for to in ("coco", "voc"):
-        done = convert(dataset, to=to, output=tmp_path / to, images="copy", split="train")
-        sample = read(done).load(0)
+        sample = read(write(dataset, tmp_path / to, to)[0], ["red"]).load(0)
         left, top, right, bottom = sample.boxes_xyxy_px[0].astype(int)
         assert sample.image.shape == (60, 40, 3)
         assert (sample.image[top:bottom, left:right, 0] == 255).all()
     for to in ("csv_boxes", "yolo_text"):
         with pytest.raises(UserError, match="is stored as 60x40 px, but its boxes are for 40x60"):
-            convert(dataset, to=to, output=tmp_path / to, images="copy", split="train")
+            write(dataset, tmp_path / to, to)
     assert cv2.imread(str(tmp_path / "voc/JPEGImages/a.png")).shape == (60, 40, 3)

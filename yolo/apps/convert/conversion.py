@@ -44,20 +44,9 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """What was written; ``left_out`` counts the ignored regions that the format cannot hold."""
-
-    section: dict[str, Any]  # of a config that reads it: paths absolute and as text
-    class_names: tuple[str, ...]
-    images: int
-    boxes: int
-    left_out: int
-
-
 def convert(
     dataset: DetectionDataset, *, to: str, output: Path, images: ImagesGo, split: str
-) -> Conversion:
+) -> tuple[dict[str, Any], int]:
     """Write a data set in a format of `FORMATS`; the folder appears whole or not at all.
 
     Args:
@@ -65,6 +54,10 @@ def convert(
         output: the folder, which must not exist or be empty.
         images: hard links in it, copies, or none: they stay where they are.
         split: train, val or test.
+
+    Returns:
+        The section of a config that reads it, with absolute paths, and the number of boxes: all
+        but the ignored regions that the format cannot hold.
     """
     form, output = FORMATS[to], output.absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -90,14 +83,8 @@ def convert(
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{output}: the data set cannot be written ({reason}).") from error
-    boxes = sum(len(image.labels) for image in written)
-    return Conversion(
-        section={k: str(output / v) if isinstance(v, Path) else v for k, v in section.items()},
-        class_names=dataset.class_names,
-        images=len(dataset),
-        boxes=boxes,
-        left_out=len(dataset.annotations.labels) - boxes,
-    )
+    section = {k: output / v if isinstance(v, Path) else v for k, v in section.items()}
+    return section, sum(len(image.labels) for image in written)
 
 
 def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -> None:
@@ -118,12 +105,12 @@ def _images_to_write(
     """All images under other names; their ignored boxes only on request."""
     boxes = packed.boxes_xyxy_px.astype(str).astype(np.float64)  # 0.1, not 0.10000000149011612
     images = []
-    for index, (number, name) in enumerate(zip(packed.image_ids.tolist(), names, strict=True)):
+    for index, name in enumerate(names):
         _, labels, flags = packed.truth(index)
         kept = ~flags | ignored
         own = boxes[packed.offsets[index] : packed.offsets[index + 1]][kept]
         truth = labels[kept].tolist(), flags[kept].tolist()
-        images.append(WrittenImage(number, name, *packed.size_hw(index), own, *truth))
+        images.append(WrittenImage(name, *packed.size_hw(index), own, *truth))
     return images
 
 

@@ -33,7 +33,6 @@ class ClassFolderDataset(DetectionDataset):
     """
 
     def __init__(self, *, root: Path, class_names: Sequence[str] | None = None) -> None:
-        root = Path(root)
         names = _list_folders(root)
         if class_names is not None:
             what = f"class folder of {root}"

@@ -6,7 +6,7 @@ The json is checked in whole columns: a pass in Python per field, none per box.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -142,25 +142,20 @@ class _Entries:
         self.path, self.key, self.entries = path, key, entries
         if not set(map(type, entries)) <= {dict}:
             passes = [isinstance(entry, dict) for entry in entries]
-            self.check(passes, lambda i: f"is {_type_name(entries[i])}, but must be an object.")
+            self.check(passes, "", "is {}, but must be an object.", [*map(_type_name, entries)])
 
     def column(self, field: str, types: Collection[type], default: Any = None) -> list[Any]:
         """A field of all entries, of one of ``types``; ``default`` fills in where it is absent."""
-        if default is not None:
+        try:
+            values = list(map(itemgetter(field), self.entries))
+        except KeyError:
+            if default is None:
+                self.check([field in entry for entry in self.entries], field, "is missing.")
             values = [entry.get(field, default) for entry in self.entries]
-        else:
-            try:
-                values = list(map(itemgetter(field), self.entries))
-            except KeyError:
-                passes = [field in entry for entry in self.entries]
-                self.check(passes, lambda _: f'"{field}" is missing.')
-                raise
         if not set(map(type, values)) <= set(types):
-            wanted = " or ".join(TYPE_NAMES[t] for t in sorted(types, key=str))
-            self.check(
-                [type(value) in types for value in values],
-                lambda i: f'"{field}" is {_type_name(values[i])}, but must be {wanted}.',
-            )
+            problem = f"is {{}}, but must be {' or '.join(sorted(TYPE_NAMES[t] for t in types))}."
+            passes = [type(value) in types for value in values]
+            self.check(passes, field, problem, [*map(_type_name, values)])
         return values
 
     def whole_numbers(self, field: str) -> np.ndarray:
@@ -170,13 +165,13 @@ class _Entries:
             return np.array(values, np.int64)
         except OverflowError:
             fits = [abs(value) < 2**63 for value in values]
-            self.check(fits, lambda i: f'"{field}" is {values[i]}, too large for 64 bits.')
+            self.check(fits, field, "is {}, too large for 64 bits.", values)
             raise
 
     def ids(self) -> np.ndarray:
         """The entries' ids, int64 (N,); each may appear once."""
         ids = self.whole_numbers("id")
-        self.check(np.abs(ids) <= MAX_ID, lambda i: f'"id" is {ids[i]}; ids must be below 2^53.')
+        self.check(np.abs(ids) <= MAX_ID, "id", "is {}; ids must be below 2^53.", ids)
         known, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
             raise UserError(
@@ -190,30 +185,26 @@ class _Entries:
         used = self.whole_numbers(field)
         by_id = np.argsort(ids)
         places = by_id[np.searchsorted(ids, used, sorter=by_id).clip(max=len(ids) - 1)]
-        self.check(
-            ids[places] == used,
-            lambda i: f'"{field}" is {used[i]}, which "{owner.key}" does not define.',
-        )
+        problem = f'is {{}}, which "{owner.key}" does not define.'
+        self.check(ids[places] == used, field, problem, used)
         return places
 
     def sizes(self, field: str) -> np.ndarray:
         """A field of pixel counts, int64 (N,), at least 1; 480.0 passes for 480."""
         values = _floats(self.column(field, NUMBERS))
-        self.check(
-            (values >= 1) & (values < 2**31) & (values == np.floor(values)),
-            lambda i: f'"{field}" is {values[i]:g}, but must be a number of pixels > 0.',
-        )
+        passes = (values >= 1) & (values < 2**31) & (values == np.floor(values))
+        self.check(passes, field, "is {:g}, but must be a number of pixels > 0.", values)
         return values.astype(np.int64)
 
     def boxes(self) -> np.ndarray:
         """The "bbox" fields [x, y, w, h] as float64 (N, 4) xyxy."""
         boxes = self.column("bbox", {list})
-        text = '"bbox" has {} numbers, but must be [x, y, w, h].'
-        self.check([len(box) == 4 for box in boxes], lambda i: text.format(len(boxes[i])))
+        counts = [*map(len, boxes)]
+        passes = [count == 4 for count in counts]
+        self.check(passes, "bbox", "has {} numbers, but must be [x, y, w, h].", counts)
         if not set(map(type, chain.from_iterable(boxes))) <= NUMBERS:
-            text = '"bbox" is {}, but must be four numbers [x, y, w, h].'
             passes = [set(map(type, box)) <= NUMBERS for box in boxes]
-            self.check(passes, lambda i: text.format(boxes[i]))
+            self.check(passes, "bbox", "is {}, but must be four numbers [x, y, w, h].", boxes)
         packed = _floats([*chain.from_iterable(boxes)]).reshape(-1, 4)  # (4 N,) -> (N, 4) xywh
         with np.errstate(invalid="ignore", over="ignore"):
             packed[:, 2:] += packed[:, :2]
@@ -222,27 +213,31 @@ class _Entries:
     def check_areas(self) -> None:
         """The "area" that some have is a number: it decides where the metric counts a box."""
         areas = _floats(self.column("area", NUMBERS, default=0))
-        text = '"area" is {:g}, but must be a number of at least 0.'
-        self.check(np.isfinite(areas) & (areas >= 0), lambda i: text.format(areas[i]))
+        passes = np.isfinite(areas) & (areas >= 0)
+        self.check(passes, "area", "is {:g}, but must be a number of at least 0.", areas)
 
     def file_names(self) -> list[str]:
         """The "file_name" fields; each must stay inside the image folder."""
         names = self.column("file_name", {str})
-        self.check(
-            [is_inside(name) for name in names],
-            lambda i: f'"file_name" is {names[i]!r}, but must be a path inside the image folder.',
-        )
+        problem = "is {!r}, but must be a path inside the image folder."
+        self.check([*map(is_inside, names)], "file_name", problem, names)
         return names
 
-    def check(self, passes: Sequence[bool] | np.ndarray, problem: Callable[[int], str]) -> None:
-        """Refuse the first entry that does not pass; ``problem`` words it, given its place."""
+    def check(
+        self,
+        passes: Sequence[bool] | np.ndarray,
+        field: str,
+        problem: str,
+        values: Sequence[Any] | np.ndarray = (),
+    ) -> None:
+        """Refuse the first entry that does not pass: ``problem`` with its value in place of {}."""
         if not np.all(passes):
             place = int(np.argmin(passes))
             entry = self.entries[place]
             known_by = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
-            raise UserError(
-                f'{self.path}: "{self.key}" entry {place + 1}{known_by}: {problem(place)}'
-            )
+            subject = f'{self.path}: "{self.key}" entry {place + 1}{known_by}:'
+            what = problem.format(*values[place : place + 1])
+            raise UserError(f'{subject} "{field}" {what}' if field else f"{subject} {what}")
 
 
 def _floats(values: list[int | float]) -> np.ndarray:
@@ -260,25 +255,13 @@ def write_coco(
     folder: Path, dataset: DetectionDataset, images: Sequence[WrittenImage], split: str
 ) -> dict[str, Any]:
     """Write the json. Image and category ids stay; ignored regions have "iscrowd" 1."""
-    by_id = sorted(zip(dataset.category_ids, dataset.class_names, strict=True))
-    data: dict[str, list[dict[str, Any]]] = {
-        "images": [
-            {"id": i.id, "file_name": i.name, "width": i.width, "height": i.height} for i in images
-        ],
-        "annotations": [],
-        "categories": [{"id": int(number), "name": name} for number, name in by_id],
-    }
-    for image in images:
-        for (left, top, right, bottom), label, crowd in image.objects():
-            width, height = round(right - left, DIGITS), round(bottom - top, DIGITS)
-            entry = {
-                "id": len(data["annotations"]) + 1,
-                "image_id": image.id,
-                "category_id": int(dataset.category_ids[label]),
-                "bbox": [left, top, width, height],
-                "area": round(width * height, DIGITS),
-                "iscrowd": int(crowd),
-            }
-            data["annotations"].append(entry)
+    data = DetectionDataset.ground_truth(dataset)  # a COCO json's own entries may hold more
+    data["categories"].sort(key=itemgetter("id"))
+    for entry, image in zip(data["images"], images, strict=True):
+        entry["file_name"] = image.name
+    boxes = chain.from_iterable(image.boxes_xyxy_px.tolist() for image in images)
+    for entry, (left, top, right, bottom) in zip(data["annotations"], boxes, strict=True):
+        width, height = round(right - left, DIGITS), round(bottom - top, DIGITS)
+        entry.update(bbox=[left, top, width, height], area=round(width * height, DIGITS))
     (folder / "annotations.json").write_text(json.dumps(data), "utf-8")
     return {"type": "coco", "annotations": Path("annotations.json"), "images": Path("images")}

@@ -61,20 +61,18 @@ class CsvBoxesDataset(DetectionDataset):
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
-        path, images = Path(boxes), Path(images)
-        content = read_or_refuse("the table of boxes", path)
+        content = read_or_refuse("the table of boxes", boxes)
         if not images.is_dir():
             raise UserError(f"the folder of images {images} does not exist.")
-        names = class_names and list(class_names)
         contents = read_cached(
             cache,
-            name=path.stem,
-            identity=(VERSION, str(path.resolve()), str(images.resolve()), names),
+            name=boxes.stem,
+            identity=(VERSION, boxes.resolve(), images.resolve(), class_names),
             files=[content],
             image_root=images,
-            parse=lambda: _parse(path, content, images, names, on_bad_image),
+            parse=lambda: _parse(boxes, content, images, class_names, on_bad_image),
         )
-        super().__init__(path, images, contents)
+        super().__init__(boxes, images, contents)
 
 
 def _parse(
@@ -88,58 +86,58 @@ def _parse(
     if class_names is None and not any(objects for _, objects in table.values()):
         raise UserError(f"{path} holds no box: name the classes in class_names.")
     truths = []
-    for name, (line, objects) in table.items():
+    for name, (place, objects) in table.items():
         try:
             truths.append(ImageTruth(name, size_hw(images / name), objects))
         except UserError as error:
-            on_bad_image(UserError(f"{path}, line {line}: {error}"))
+            on_bad_image(UserError(f"{path}, {place}: {error}"))
             size = nominal_hw([found.box_xyxy_px for found in objects])
             truths.append(ImageTruth(name, size, objects, is_bad=True))
-    return pack_truths([ListedImage(name, path) for name in table], truths, "line", class_names)
+    return pack_truths([ListedImage(name, path) for name in table], truths, class_names)
 
 
-def _read_table(path: Path, content: bytes) -> dict[str, tuple[int, list[TruthObject]]]:
-    """By image, in the order of their first lines: the number of that line, and the objects."""
-    table: dict[str, list[tuple[int, TruthObject | None]]] = {}
-    for number, row in csv_rows(f"the table of boxes {path}", content, HEADER):
-        where = f"{path}, line {number}"
+def _read_table(path: Path, content: bytes) -> dict[str, tuple[str, list[TruthObject]]]:
+    """By image, in the order of their first lines: that line's place, and the objects."""
+    table: dict[str, list[tuple[str, TruthObject | None]]] = {}
+    for place, row in csv_rows(f"the table of boxes {path}", content, HEADER):
+        where = f"{path}, {place}"
         if len(row) != len(HEADER):
             raise UserError(f"{where} has {len(row)} fields, but must be {FORM}.")
         if not is_inside(row[0]):
             raise UserError(
                 f"{where}: the image {reprlib.repr(row[0])} must be a file name inside the folder."
             )
-        found = _object(where, number, row) if any(row[1:]) else None
-        table.setdefault(str(PurePosixPath(row[0])), []).append((number, found))
+        found = _object(where, place, row) if any(row[1:]) else None
+        table.setdefault(str(PurePosixPath(row[0])), []).append((place, found))
     if not table:
         raise UserError(f"{path} lists no image; its lines must be {FORM}.")
     images = {}
     for name, lines in table.items():
         objects = [found for _, found in lines if found]
-        empty = [number for number, found in lines if not found]
+        empty = [place for place, found in lines if not found]
         if empty and objects:
             raise UserError(
-                f"{path}, line {empty[0]} says that {name} has no boxes, but line "
-                f"{objects[0].number} has one; remove one of the two."
+                f"{path}, {empty[0]} says that {name} has no boxes, but {objects[0].place} has "
+                "one; remove one of the two."
             )
         images[name] = lines[0][0], objects
     return images
 
 
-def csv_rows(called: str, content: bytes, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """The lines that are not empty, with their numbers, without the header."""
+def csv_rows(called: str, content: bytes, header: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """The lines that are not empty, as ("line 7", cells), without the header."""
     text = io.StringIO(decode_text(called, content), newline="")
     reader = csv.reader(text, skipinitialspace=True, strict=True)
     try:
         for place, row in enumerate(filter(None, reader)):
             cells = [cell.strip() for cell in row]
             if place > 0 or [cell.lower() for cell in cells] != header:
-                yield reader.line_num, cells
+                yield f"line {reader.line_num}", cells
     except csv.Error as error:
         raise UserError(f"{called} is broken: {error}.") from None
 
 
-def _object(where: str, number: int, row: Sequence[str]) -> TruthObject:
+def _object(where: str, place: str, row: Sequence[str]) -> TruthObject:
     try:
         box = tuple(map(float, row[1:5]))
     except ValueError:
@@ -149,7 +147,7 @@ def _object(where: str, number: int, row: Sequence[str]) -> TruthObject:
         ) from None
     if not row[5]:
         raise UserError(f"{where} names no class; its last field must be the name of one.")
-    return TruthObject(number, row[5], box)
+    return TruthObject(place, row[5], box)
 
 
 def write_csv_boxes(

@@ -205,7 +205,6 @@ def first_names(names: Iterable[str], count: int = 5) -> str:
 class WrittenImage(NamedTuple):
     """An image on its way into files of another format, with n boxes."""
 
-    id: int
     name: str  # of the file, relative to the folder of images
     height: int
     width: int
@@ -226,12 +225,6 @@ class WrittenImage(NamedTuple):
 def decimal(value: float) -> str:
     """A number of pixels as text, whole ones without a point."""
     return repr(round(float(value), DIGITS)).removesuffix(".0")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
 
 
 def check_distinct(what: str, names: Iterable[str], why: str) -> None:

@@ -50,7 +50,7 @@ class ShapesDataset(CocoDataset):
         seed: int = 0,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        folder = generate(SHAPES, Path(root), split, images, seed)
+        folder = generate(SHAPES, root, split, images, seed)
         super().__init__(annotations=folder / ANNOTATIONS, images=folder, class_names=class_names)
 
 
@@ -69,7 +69,7 @@ class ClassShapesDataset(ClassFolderDataset):
         seed: int = 0,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        folder = generate(CLASS_SHAPES, Path(root), split, images, seed)
+        folder = generate(CLASS_SHAPES, root, split, images, seed)
         super().__init__(root=folder, class_names=class_names)
 
 

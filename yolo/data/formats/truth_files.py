@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -60,7 +60,7 @@ class ListedImage(NamedTuple):
 class TruthObject(NamedTuple):
     """An object of an annotation file."""
 
-    number: int  # of the object in the file, or of its line
+    place: str  # in the file: "object 3", "line 3"
     class_name: str
     box_xyxy_px: tuple[float, ...]
     ignored: bool = False
@@ -89,7 +89,6 @@ class TruthFilesDataset(DetectionDataset):
         source: the data set, for messages.
         image_root: the folder that the file names of `ImageTruth` are relative to.
         part: which images of it are listed; with the other arguments it names the cache entry.
-        unit: what `TruthObject.number` counts: "object" or "line".
         class_names: None takes the names that are found, by alphabet.
         cache: a folder for cache entries; None always parses.
     """
@@ -102,7 +101,6 @@ class TruthFilesDataset(DetectionDataset):
         source: Path,
         image_root: Path,
         part: str,
-        unit: str,
         class_names: Sequence[str] | None,
         cache: Path | None,
     ) -> None:
@@ -122,31 +120,23 @@ class TruthFilesDataset(DetectionDataset):
                     truths.append(parse(image, content))
                 except UserError as error:
                     raise UserError(image.message(error)) from None
-            return pack_truths(listed, truths, unit, class_names)
+            return pack_truths(listed, truths, class_names)
 
-        roots = (str(source.resolve()), str(image_root.resolve()))
+        heads = [(*map(str, image), len(file)) for image, file in zip(listed, files, strict=True)]
         contents = read_cached(
             cache,
             name=source.stem,
-            identity=(VERSION, unit, *roots, part, class_names and list(class_names)),
-            files=_with_heads(listed, files),
+            identity=(VERSION, source.resolve(), image_root.resolve(), part, class_names),
+            files=[_to_bytes(heads), *files],
             image_root=image_root,
             parse=parse_all,
         )
         super().__init__(source, image_root, contents)
 
 
-def _with_heads(listed: Sequence[ListedImage], files: Sequence[bytes]) -> Iterator[bytes]:
-    """The files' content, each behind what the list has about it."""
-    for image, content in zip(listed, files, strict=True):
-        yield _to_bytes((image.name, str(image.truth), image.where, len(content)))
-        yield content
-
-
 def pack_truths(
     listed: Sequence[ListedImage],
     truths: Sequence[ImageTruth],
-    unit: str,
     class_names: Sequence[str] | None,
 ) -> Contents:
     """Sanitize and pack what all images hold; the arguments are those of `TruthFilesDataset`."""
@@ -158,7 +148,7 @@ def pack_truths(
 
     def place(number: int) -> str:
         image = listed[image_index[number]]
-        return image.message(f"{image.truth}, {unit} {objects[number].number}")
+        return image.message(f"{image.truth}, {objects[number].place}")
 
     def describe(number: int) -> str:
         box = ", ".join(f"{value:g}" for value in objects[number].box_xyxy_px)
@@ -231,9 +221,6 @@ def read_cached(
     for content in files:
         digest.update(content)
     key = digest.hexdigest()
-    contents = _read_entry(path, key, image_root)
-    if contents is not None:
-        return contents
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, NotImplementedError):  # else it goes on without a lock
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +233,7 @@ def read_cached(
     return contents
 
 
-def _to_bytes(values: tuple[object, ...]) -> bytes:
+def _to_bytes(values: Sequence[object]) -> bytes:
     return repr(values).encode("utf-8", "surrogateescape")
 
 

@@ -21,12 +21,11 @@ from yolo.data.formats.detection import (
     decimal,
     first_names,
     is_inside,
-    write_text,
 )
 from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, size_hw
 from yolo.errors import UserError
-from yolo.files import read_text
+from yolo.files import atomic_write, read_text
 
 EVERY_XML = "*"
 IMAGES = "JPEGImages"
@@ -60,7 +59,6 @@ class VocDataset(TruthFilesDataset):
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
-        root = Path(root)
         if not root.is_dir():
             raise UserError(
                 f"the folder {root} does not exist: name a VOCdevkit, or a folder with Annotations "
@@ -72,7 +70,6 @@ class VocDataset(TruthFilesDataset):
             source=root,
             image_root=root,
             part=" ".join(image_sets),
-            unit="object",
             class_names=class_names,
             cache=cache,
         )
@@ -129,7 +126,7 @@ def _parse(root: Path, on_bad_image: OnBadImage, image: ListedImage, content: by
     xml = _read_xml(image.truth, content)
     annotated_hw = _size_hw(xml)
     objects = [
-        _object(f"{image.truth}, object {number}", number, element)
+        _object(image.truth, f"object {number}", element)
         for number, element in enumerate(xml.iterfind("object"), start=1)
     ]
     candidates = _candidates(image, _text(xml, "filename"))
@@ -199,8 +196,8 @@ def _size_hw(xml: Element) -> tuple[int, int] | None:
     return (height, width) if 0 < height < TOO_LARGE_PX and 0 < width < TOO_LARGE_PX else None
 
 
-def _object(where: str, number: int, element: Element) -> TruthObject:
-    name = _text(element, "name")
+def _object(path: Path, place: str, element: Element) -> TruthObject:
+    where, name = f"{path}, {place}", _text(element, "name")
     if not name:
         raise UserError(f"{where} has no <name>; name its class.")
     difficult = _text(element, "difficult")
@@ -217,7 +214,7 @@ def _object(where: str, number: int, element: Element) -> TruthObject:
                 f"{where} ({name}): <{tag}> in its <bndbox> {problem}, but must be a number."
             ) from None
     xmin, ymin, xmax, ymax = corners
-    return TruthObject(number, name, (xmin - 1, ymin - 1, xmax, ymax), DIFFICULT[difficult])
+    return TruthObject(place, name, (xmin - 1, ymin - 1, xmax, ymax), DIFFICULT[difficult])
 
 
 def write_voc(
@@ -228,10 +225,7 @@ def write_voc(
     stems = [image.stem for image in images]
     check_distinct("the image", stems, "voc has one XML for both: rename one")
     for image in images:
-        objects = "".join(
-            _object_xml(dataset.class_names[label], box, difficult)
-            for box, label, difficult in image.objects()
-        )
+        objects = "".join(_object_xml(dataset.class_names, *found) for found in image.objects())
         xml = f"""<annotation>
   <folder>{IMAGES}</folder>
   <filename>{escape(PurePosixPath(image.name).name)}</filename>
@@ -239,19 +233,19 @@ def write_voc(
   <segmented>0</segmented>
 {objects}</annotation>
 """
-        write_text(folder / "Annotations" / f"{image.stem}.xml", xml)
-    lists = folder / "ImageSets/Main" / f"{split}.txt"
-    write_text(lists, "".join(f"{name}\n" for name in stems))
+        atomic_write(folder / "Annotations" / f"{image.stem}.xml", xml.encode())
+    names = "".join(f"{name}\n" for name in stems)
+    atomic_write(folder / "ImageSets/Main" / f"{split}.txt", names.encode())
     return {"type": "voc", "root": Path(), "image_sets": [split]}
 
 
-def _object_xml(class_name: str, box_xyxy_px: Sequence[float], difficult: bool) -> str:
-    left, top, right, bottom = box_xyxy_px
+def _object_xml(names: Sequence[str], box: Sequence[float], label: int, difficult: bool) -> str:
+    left, top, right, bottom = box
     corners = zip(CORNERS, (left + 1, top + 1, right, bottom), strict=True)
-    box = "".join(f"<{tag}>{decimal(value)}</{tag}>" for tag, value in corners)
+    edges = "".join(f"<{tag}>{decimal(value)}</{tag}>" for tag, value in corners)
     return f"""  <object>
-    <name>{escape(class_name)}</name>
+    <name>{escape(names[label])}</name>
     <pose>Unspecified</pose><truncated>0</truncated><difficult>{int(difficult)}</difficult>
-    <bndbox>{box}</bndbox>
+    <bndbox>{edges}</bndbox>
   </object>
 """

@@ -25,12 +25,11 @@ from yolo.data.formats.detection import (
     check_distinct,
     first_names,
     is_inside,
-    write_text,
 )
 from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, size_hw
 from yolo.errors import UserError
-from yolo.files import decode_text, read_or_refuse, read_text
+from yolo.files import atomic_write, decode_text, read_or_refuse, read_text
 
 FARTHEST = 2.0
 """A larger number is no part of an image: the file counts pixels."""
@@ -60,8 +59,8 @@ class YoloTextDataset(TruthFilesDataset):
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
-        images, labels = _folders(images, labels)
-        meanings = class_names if names is None else _read_names(Path(names))
+        _check_folders(images, labels)
+        meanings = class_names if names is None else _read_names(names)
         if meanings is None:
             raise UserError(
                 f"the text files of {labels} only number their classes: name a YAML file in the "
@@ -73,7 +72,6 @@ class YoloTextDataset(TruthFilesDataset):
             source=images,
             image_root=images,
             part=repr(tuple(meanings)),
-            unit="line",
             class_names=class_names or meanings,
             cache=cache,
         )
@@ -99,28 +97,26 @@ class CsvListDataset(TruthFilesDataset):
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
-        path, (images, labels) = Path(list), _folders(images, labels)
+        _check_folders(images, labels)
         if class_names is None:
             raise UserError(
                 f"the text files of {labels} only number their classes: set class_names."
             )
         super().__init__(
-            listed=_read_list(path, labels),
+            listed=_read_list(list, labels),
             parse=partial(_parse, images, tuple(class_names), on_bad_image),
-            source=path,
+            source=list,
             image_root=images,
             part=repr(tuple(class_names)),
-            unit="line",
             class_names=class_names,
             cache=cache,
         )
 
 
-def _folders(images: Path, labels: Path) -> tuple[Path, Path]:
+def _check_folders(images: Path, labels: Path) -> None:
     for what, folder in (("images", images), ("text files", labels)):
-        if not Path(folder).is_dir():
+        if not folder.is_dir():
             raise UserError(f"the folder of {what} {folder} does not exist.")
-    return Path(images), Path(labels)
 
 
 def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
@@ -147,8 +143,8 @@ def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
 def _read_list(path: Path, labels: Path) -> list[ListedImage]:
     listed = []
     content = read_or_refuse("the list", path)
-    for number, row in csv_rows(f"the list {path}", content, ["image", "annotation"]):
-        where = f"{path}, line {number}"
+    for place, row in csv_rows(f"the list {path}", content, ["image", "annotation"]):
+        where = f"{path}, {place}"
         if len(row) != 2 or not all(map(is_inside, row)):
             raise UserError(
                 f"{where} is {','.join(row)!r}, but must be `image,annotation`: two file names "
@@ -209,10 +205,11 @@ def _parse(
         is_bad, (height, width) = True, nominal_hw()
     for number, line in enumerate(decode_text(str(image.truth), content).split("\n"), start=1):
         if line.strip():
-            name, cx, cy, w, h = _parse_line(f"{image.truth}, line {number}", line.split(), names)
+            place = f"line {number}"
+            name, cx, cy, w, h = _parse_line(f"{image.truth}, {place}", line.split(), names)
             left, top = (cx - w / 2) * width, (cy - h / 2) * height
             right, bottom = (cx + w / 2) * width, (cy + h / 2) * height
-            objects.append(TruthObject(number, name, (left, top, right, bottom)))
+            objects.append(TruthObject(place, name, (left, top, right, bottom)))
     return ImageTruth(image.name, (height, width), objects, is_bad)
 
 
@@ -255,7 +252,7 @@ def write_yolo_text(
             )
     check_distinct("the class", dataset.class_names, "yolo_text refuses repeated names")
     names = json.dumps(list(dataset.class_names), ensure_ascii=False)  # json is YAML, all quoted
-    write_text(folder / "names.yaml", f"names: {names}\n")
+    atomic_write(folder / "names.yaml", f"names: {names}\n".encode())
     for image in images:
         size_wh = np.array([image.width, image.height], np.float64)
         low, high = image.boxes_xyxy_px[:, :2], image.boxes_xyxy_px[:, 2:]
@@ -264,6 +261,6 @@ def write_yolo_text(
             f"{label} {' '.join(map(repr, box))}\n"
             for label, box in zip(image.labels, cxcywh.tolist(), strict=True)
         ]
-        write_text(folder / "labels" / f"{image.stem}.txt", "".join(lines))
+        atomic_write(folder / "labels" / f"{image.stem}.txt", "".join(lines).encode())
     paths = {"images": Path("images"), "labels": Path("labels"), "names": Path("names.yaml")}
     return {"type": "yolo_text", **paths}
