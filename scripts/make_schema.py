@@ -56,12 +56,11 @@ def transform(name: str) -> dict[str, Any]:
         properties[argument] = plain(schema["properties"][argument], bounds(field.metadata))
         if argument == "border_mode":
             properties[argument]["enum"] = BORDER_MODES
-        if argument in FRAMEWORK_DEFAULTS:
-            properties[argument]["default"] = FRAMEWORK_DEFAULTS[argument]
-        elif defaults[argument].default is inspect.Parameter.empty:
+        default = FRAMEWORK_DEFAULTS.get(argument, defaults[argument].default)
+        if default is inspect.Parameter.empty:
             required.append(argument)
         else:
-            properties[argument]["default"] = defaults[argument].default
+            properties[argument]["default"] = default
     return {
         "type": "object",
         "properties": properties,
@@ -82,21 +81,14 @@ def bounds(metadata: list[Any]) -> dict[str, Any]:
     """Keywords for what Albumentations checks by closures of `check_range_bounds`, and order."""
     found: dict[str, Any] = {}
     for check in (item.func for item in metadata if isinstance(item, AfterValidator)):
-        values = inspect.getclosurevars(check).nonlocals
         if check.__name__ == "nondecreasing":
             found["nondecreasing"] = True
         if "check_range_bounds" in check.__qualname__:
-            found.update(range_keywords(**values))
-    return found
-
-
-def range_keywords(
-    *, min_val: float, max_val: float | None, min_inclusive: bool, max_inclusive: bool = True
-) -> dict[str, Any]:
-    """The arguments of one `check_range_bounds` as keywords."""
-    low = "minimum" if min_inclusive else "exclusiveMinimum"
-    high = "maximum" if max_inclusive else "exclusiveMaximum"
-    return {low: min_val} | ({} if max_val is None else {high: max_val})
+            limits = inspect.getclosurevars(check).nonlocals
+            low = "minimum" if limits["min_inclusive"] else "exclusiveMinimum"
+            high = "maximum" if limits.get("max_inclusive", True) else "exclusiveMaximum"
+            found |= {low: limits["min_val"], high: limits["max_val"]}
+    return {keyword: value for keyword, value in found.items() if value is not None}
 
 
 def plain(schema: Any, limits: dict[str, Any]) -> Any:

@@ -33,7 +33,11 @@ class ClassFolderDataset(DetectionDataset):
     """
 
     def __init__(self, *, root: Path, class_names: Sequence[str] | None = None) -> None:
-        names = _list_folders(root)
+        names = sorted(e.name for e in _list("folder of classes", root) if e.is_dir())
+        if not names:
+            raise UserError(
+                f"{root} holds no folders; it must hold one folder of images per class."
+            )
         if class_names is not None:
             what = f"class folder of {root}"
             unknown, missing = "no such folder", "not named"
@@ -89,31 +93,23 @@ class _ClassFiles(NamedTuple):
     others: list[str]  # the names of what is no image
 
 
-def _list_folders(root: Path) -> list[str]:
-    """Names of the class folders by alphabet."""
+def _list(called: str, folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, hidden entries left out."""
     try:
-        with os.scandir(root) as entries:
-            names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise UserError(
-            f"the folder of classes {root} cannot be read ({error.strerror}); check its path."
+            f"the {called} {folder} cannot be read ({error.strerror}); check its path."
         ) from error
-    if not names:
-        raise UserError(f"{root} holds no folders; it must hold one folder of images per class.")
-    return sorted(names)
 
 
 def _list_files(root: Path, name: str) -> _ClassFiles:
     images: list[str] = []
     others: list[str] = []
-    try:
-        with os.scandir(root / name) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    is_image = entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
-                    (images if is_image else others).append(f"{name}/{entry.name}")
-    except OSError as error:
-        raise UserError(f"the folder {root / name} cannot be read ({error.strerror}).") from error
+    for entry in _list("folder of images", root / name):
+        is_image = entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
+        (images if is_image else others).append(f"{name}/{entry.name}")
     for shown in (name, *others):
         encode_name(shown)
     encoded = [encode_name(image) for image in sorted(images)]

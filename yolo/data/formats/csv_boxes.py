@@ -32,9 +32,6 @@ from yolo.files import decode_text, read_or_refuse
 HEADER = ["image", "xmin", "ymin", "xmax", "ymax", "class"]
 FORM = f"`{','.join(HEADER)}`"
 
-VERSION = 1
-"""Raised by whoever changes what is made of the same table; older cache entries are then void."""
-
 
 class CsvBoxesDataset(DetectionDataset):
     """The images of a csv file, with a line for each box.
@@ -67,7 +64,7 @@ class CsvBoxesDataset(DetectionDataset):
         contents = read_cached(
             cache,
             name=boxes.stem,
-            identity=(VERSION, boxes.resolve(), images.resolve(), class_names),
+            identity=(boxes.resolve(), images.resolve(), class_names),
             files=[content],
             image_root=images,
             parse=lambda: _parse(boxes, content, images, class_names, on_bad_image),

@@ -162,12 +162,10 @@ def generate(kind: Kind, root: Path, split: str, images: int, seed: int) -> Path
 
 
 def _is_finished(kind: Kind, folder: Path, images: int) -> bool:
-    try:
-        marker = json.loads((folder / MARKER).read_text())
-    except (OSError, ValueError):
-        return False
+    marker = folder / MARKER
     return (
-        marker == {"version": kind.version}
+        marker.is_file()
+        and marker.read_bytes() == json.dumps({"version": kind.version}).encode()
         and sum(1 for _ in folder.rglob("*.jpg")) == images
         and all((folder / name).exists() for name in kind.needed)
     )

@@ -76,16 +76,13 @@ class ImageTruth(NamedTuple):
     annotated_hw: tuple[int, int] | None = None  # in the annotation file where it may differ
 
 
-Parse = Callable[[ListedImage, bytes], ImageTruth]
-"""An image and the content of its annotation file (b"" where there is none) -> what it holds."""
-
-
 class TruthFilesDataset(DetectionDataset):
     """Images whose annotation files are read, or what the cache holds of them.
 
     Args:
         listed: the images, at least one.
-        parse: of the format; raises UserError without the place in the list.
+        parse: what an annotation file with this content (b"" where there is none) holds; raises
+            UserError without the place in the list.
         source: the data set, for messages.
         image_root: the folder that the file names of `ImageTruth` are relative to.
         part: which images of it are listed; with the other arguments it names the cache entry.
@@ -97,7 +94,7 @@ class TruthFilesDataset(DetectionDataset):
         self,
         *,
         listed: Sequence[ListedImage],
-        parse: Parse,
+        parse: Callable[[ListedImage, bytes], ImageTruth],
         source: Path,
         image_root: Path,
         part: str,
@@ -126,7 +123,7 @@ class TruthFilesDataset(DetectionDataset):
         contents = read_cached(
             cache,
             name=source.stem,
-            identity=(VERSION, source.resolve(), image_root.resolve(), part, class_names),
+            identity=(source.resolve(), image_root.resolve(), part, class_names),
             files=[_to_bytes(heads), *files],
             image_root=image_root,
             parse=parse_all,
@@ -216,7 +213,7 @@ def read_cached(
     """
     if folder is None:
         return parse()
-    digest = hashlib.sha256(_to_bytes(identity))
+    digest = hashlib.sha256(_to_bytes((VERSION, *identity)))
     path = folder / f"{name}-{digest.hexdigest()[:16]}.npz"
     for content in files:
         digest.update(content)
