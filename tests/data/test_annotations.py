@@ -25,14 +25,13 @@ def packed() -> Annotations:
 
 def test_boxes_are_sorted_by_image_and_keep_their_order_within_it() -> None:
     annotations = packed()
-    boxes, labels, ignored = annotations.truth(0)
-    assert boxes.tolist() == [[5, 6, 7, 8], [0, 0, 9, 9]]
-    assert labels.tolist() == [1, 0]
-    assert ignored.tolist() == [False, True]
+    truth = [array.tolist() for array in annotations.truth(0)]
+    assert truth == [[[5, 6, 7, 8], [0, 0, 9, 9]], [1, 0], [False, True]]
     assert annotations.box_counts().tolist() == [2, 0, 1]
     assert annotations.image_index().tolist() == [0, 0, 2]
     assert annotations.file_name(1) == "ordner/ü.jpg"
     assert annotations.size_hw(1) == (30, 40)
+    assert all(isinstance(getattr(annotations, name), np.ndarray) for name in annotations.__slots__)
 
 
 def test_subset_follows_the_given_order_and_may_repeat() -> None:
@@ -43,11 +42,6 @@ def test_subset_follows_the_given_order_and_may_repeat() -> None:
     assert subset.truth(3)[0].tolist() == [[1, 2, 3, 4]]
     assert subset.truth(2)[1].tolist() == [1, 0]
     assert len(packed().subset([])) == 0
-
-
-def test_it_holds_arrays_alone() -> None:
-    annotations = packed()
-    assert all(isinstance(getattr(annotations, name), np.ndarray) for name in annotations.__slots__)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,7 @@ def read(section: dict[str, Any], class_names: Sequence[str] = NAMES) -> Detecti
 
 def contents(dataset: DetectionDataset, *, ignored: bool) -> dict[str, Any]:
     """Everything by the images' names, which no format changes; ignored boxes on request."""
-    found = {}
-    paths = [dataset.image_path(index) for index in range(len(dataset))]
+    found, paths = {}, [dataset.image_path(index) for index in range(len(dataset))]
     folder = os.path.commonpath([path.parent for path in paths])
     for index, path in enumerate(paths):
         boxes, labels, flags = dataset.annotations.truth(index)
@@ -105,21 +104,16 @@ def contents(dataset: DetectionDataset, *, ignored: bool) -> dict[str, Any]:
 
 def check_all_pairs(dataset: DetectionDataset, folder: Path) -> None:
     """In one format, from there in another: nothing changes, not a bit of a box."""
-    firsts = {}
-    for to, form in FORMATS.items():
-        section, boxes = write(dataset, folder / to, to, images="link", split="val")
-        firsts[to] = read(section, dataset.class_names)
-        expected = contents(dataset, ignored=form.ignored)
-        assert contents(firsts[to], ignored=True) == expected
-        assert firsts[to].class_names == dataset.class_names
-        assert boxes == len(firsts[to].annotations.labels)
-        assert not firsts[to].findings.counts
-    for one, to in permutations(FORMATS, 2):
-        section, _ = write(firsts[one], folder / f"{one} to {to}", to, images="link")
+    written = {"": dataset}
+    for one, to in [*product([""], FORMATS), *permutations(FORMATS, 2)]:
+        section, boxes = write(written[one], folder / f"{one} to {to}", to, images="link")
         again = read(section, dataset.class_names)
-        expected = contents(firsts[one], ignored=FORMATS[to].ignored)
+        expected = contents(written[one], ignored=FORMATS[to].ignored)
         assert contents(again, ignored=True) == expected
         assert again.class_names == dataset.class_names
+        assert boxes == len(again.annotations.labels)
+        assert not again.findings.counts
+        written.setdefault(to, again)
 
 
 def test_made_data_survives_all_pairs(made: CocoDataset, tmp_path: Path) -> None:
@@ -146,11 +140,8 @@ def test_coco_keeps_its_ids_and_what_pycocotools_reads(made: CocoDataset, tmp_pa
     truth = json.loads(section["annotations"].read_text())
     assert [image["id"] for image in truth["images"]] == [7, 8, 9, 10, 11]
     assert truth["categories"][0] == {"id": 3, "name": NAMES[2]}
-    whole = truth["annotations"][4]
-    assert whole == {
-        "id": 5, "image_id": 7, "category_id": 5, "bbox": [0, 0, 33, 301], "area": 33 * 301,
-        "iscrowd": 0,
-    }  # fmt: skip
+    whole = {"id": 5, "image_id": 7, "category_id": 5, "bbox": [0, 0, 33, 301], "area": 33 * 301}
+    assert truth["annotations"][4] == {**whole, "iscrowd": 0}
     assert read(section).category_ids == made.category_ids == (5, 90, 3, 7)
 
 

@@ -77,26 +77,26 @@ def test_rare_classes_can_be_repeated(root: Path) -> None:
     np.testing.assert_allclose(factors, [1] * 4 + [np.sqrt(0.5 / (2 / 6))] * 2)
 
 
-def test_user_errors(root: Path) -> None:
-    def refuses(text: str, **arguments) -> None:
-        with pytest.raises(UserError, match=text):
-            ClassFolderDataset(**{"root": root, **arguments})
+def assert_refused(text: str, **arguments) -> None:
+    with pytest.raises(UserError, match=text):
+        ClassFolderDataset(**arguments)
 
-    refuses(r"the folder of classes .*nowhere cannot be read \(No such file", root=root / "nowhere")
-    refuses(r"\.cache holds no folders; it must hold one folder of images", root=root / ".cache")
-    wanted = "must name each class folder of .* once.*no such folder: cow; not named: cat, tree"
-    refuses(wanted, class_names=["dog", "cow"])
-    bare = root / "bare"
+
+def test_user_errors(root: Path) -> None:
+    nowhere, empty, bare = root / "nowhere", root / ".cache", root / "bare"
     (bare / "a").mkdir(parents=True)
-    refuses("its folders hold no images", root=bare)
+    assert_refused(r"the folder of classes .*nowhere cannot be read \(No such file", root=nowhere)
+    assert_refused(r"\.cache holds no folders; it must hold one folder of images", root=empty)
+    assert_refused("its folders hold no images", root=bare)
+    wanted = "must name each class folder of .* once.*no such folder: bare, cow; not named: cat, tr"
+    assert_refused(wanted, root=root, class_names=["dog", "cow"])
 
 
 @pytest.mark.parametrize("name", ["cat/\udcff.jpg", "cat/\udcff.txt", "\udcff/1.jpg"])
 def test_names_that_are_no_utf_8(root: Path, name: str) -> None:
     (root / name).parent.mkdir(exist_ok=True)
     (root / name).touch()
-    with pytest.raises(UserError, match=r"'.*\\udcff.*' is not UTF-8; rename the file"):
-        ClassFolderDataset(root=root)
+    assert_refused(r"'.*\\udcff.*' is not UTF-8; rename the file", root=root)
 
 
 def test_a_damaged_image_is_named(root: Path) -> None:

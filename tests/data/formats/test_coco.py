@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import copy
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +9,9 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from tests.data.conftest import WriteCoco, coco_json
 from yolo.data.formats.coco import CocoDataset
 from yolo.errors import UserError
-
-WriteCoco = Callable[..., tuple[Path, Path]]
-
-
-def good_json(write_coco: WriteCoco) -> dict[str, Any]:
-    return json.loads(write_coco()[0].read_text())
 
 
 def open_coco(write_coco: WriteCoco, data: Any = None, **settings: Any) -> CocoDataset:
@@ -33,13 +26,10 @@ def test_labels_follow_the_category_ids_and_go_both_ways(write_coco: WriteCoco) 
     assert dataset.label_of_category == {3: 0, 7: 1, 90: 2}
 
 
-def test_class_names_give_another_order(write_coco: WriteCoco) -> None:
+def test_class_names_must_be_those_of_the_json_in_any_order(write_coco: WriteCoco) -> None:
     dataset = open_coco(write_coco, class_names=["tree", "dog", "cat"])
     assert dataset.category_ids == (90, 7, 3)
     assert dataset.annotations.truth(0)[1].tolist() == [2, 0]
-
-
-def test_class_names_must_be_those_of_the_json(write_coco: WriteCoco) -> None:
     sentence = (
         "class_names must name each category of .* once, in any order "
         r"\(not in the json: birch; missing: tree; more than once: cat\)"
@@ -54,16 +44,14 @@ def test_a_sample_has_its_boxes_crowds_and_ids(write_coco: WriteCoco) -> None:
     assert (sample.image_id, sample.original_size_hw) == (30, (60, 80))
     assert sample.image.shape == (60, 80, 3)
     assert sample.boxes_xyxy_px.tolist() == [[0, 0, 80, 60], [10.5, 20, 18.5, 24]]
-    assert sample.boxes_xyxy_px.dtype == np.float32
     assert sample.labels.tolist() == [0, 2]
-    assert sample.labels.dtype == np.int64
+    assert (sample.boxes_xyxy_px.dtype, sample.labels.dtype) == (np.float32, np.int64)
     assert sample.ignored.tolist() == [True, False]
-    empty = dataset.load(2)
-    assert empty.boxes_xyxy_px.shape == (0, 4)
+    assert dataset.load(2).boxes_xyxy_px.shape == (0, 4)
 
 
 def test_boxes_are_clipped_or_dropped_counted_and_reported(write_coco: WriteCoco) -> None:
-    data = good_json(write_coco)
+    data = coco_json()
     boxes = [
         [-5, 10, 20, 20],  # clipped on the left
         [50, 50, 100, 100],  # clipped on two sides
@@ -75,10 +63,8 @@ def test_boxes_are_clipped_or_dropped_counted_and_reported(write_coco: WriteCoco
         [float("nan"), 1, 1, 1],
         [1, 1, float("inf"), 1],
     ]
-    data["annotations"] = [
-        {"id": 100 + i, "image_id": 20, "category_id": 3, "bbox": box}
-        for i, box in enumerate(boxes)
-    ]
+    entry = {"image_id": 20, "category_id": 3}
+    data["annotations"] = [{**entry, "id": i, "bbox": box} for i, box in enumerate(boxes, 100)]
     dataset = open_coco(write_coco, data)
     kept, _, ignored = dataset.annotations.truth(2)
     assert kept.tolist() == [[0, 10, 15, 30], [50, 50, 64, 64], [10, 10, 64, 15]]
@@ -101,11 +87,8 @@ def test_selections(write_coco: WriteCoco) -> None:
 
 
 def test_shares_are_drawn_by_seed_and_nested(write_coco: WriteCoco) -> None:
-    data = good_json(write_coco)
-    data["annotations"] = []
-    data["images"] = [
-        {"id": i, "file_name": f"{i}.jpg", "width": 9, "height": 9} for i in range(200)
-    ]
+    data, size = coco_json() | {"annotations": []}, {"width": 9, "height": 9}
+    data["images"] = [{"id": i, "file_name": f"{i}.jpg", **size} for i in range(200)]
     dataset = open_coco(write_coco, data)
     half = dataset.share(0.5, seed=1).annotations.image_ids
     assert len(half) == 100
@@ -118,26 +101,13 @@ def test_shares_are_drawn_by_seed_and_nested(write_coco: WriteCoco) -> None:
 
 
 def test_ground_truth_is_the_jsons_own_for_the_selected_images(write_coco: WriteCoco) -> None:
-    data = good_json(write_coco)
+    data = coco_json()
     data["annotations"][1] |= {"area": 123.5, "segmentation": {"size": [60, 80], "counts": "x"}}
     truth = open_coco(write_coco, data).limit([30]).ground_truth()
     assert [image["id"] for image in truth["images"]] == [30]
     assert truth["annotations"][0] == data["annotations"][1]
     assert truth["annotations"][1] == data["annotations"][2] | {"area": 32}
     assert truth["categories"] == data["categories"]
-
-
-def changed(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    """Sets data[a][0][b] for the path "a.b"; a value of ... deletes the key."""
-    key, field = path.split(".")
-
-    def change(data: dict[str, Any]) -> None:
-        if value is ...:
-            del data[key][0][field]
-        else:
-            data[key][0][field] = value
-
-    return change
 
 
 FAULTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
@@ -150,43 +120,55 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda d: d["images"].append(7), '"images" entry 4: is a whole number, but must be an object'),
     (lambda d: d["images"].append(d["images"][0]), '"images" has the id 30 more than once'),
     (lambda d: d["categories"].append({"id": 7}), '"categories" has the id 7 more than once'),
-    (changed("images.id", "30"), '"id" is a text, but must be a whole number'),
-    (changed("images.id", 2**70), "too large for 64 bits"),
-    (changed("images.file_name", ...), '"images" entry 1 (id 30): "file_name" is missing'),
-    (changed("images.file_name", "../x.jpg"), "\"file_name\" is '../x.jpg', but must be a path"),
-    (changed("images.file_name", "/etc/x.jpg"), "must be a path inside the image folder"),
-    (changed("images.file_name", ""), "must be a path inside the image folder"),
-    (changed("images.width", 0), '"width" is 0, but must be a number of pixels > 0'),
-    (changed("images.height", 1.5), '"height" is 1.5, but must be'),
-    (changed("images.height", None), '"height" is null, but must be a number or a whole number'),
-    (changed("categories.name", ...), '"categories" entry 1 (id 90): "name" is missing'),
-    (
-        changed("annotations.category_id", 8),
-        '"annotations" entry 1 (id 1): "category_id" is 8, which "categories" does not define',
-    ),
-    (
-        changed("annotations.image_id", 11),
-        '"annotations" entry 1 (id 1): "image_id" is 11, which "images" does not define',
-    ),
-    (changed("annotations.category_id", True), '"category_id" is a flag, but must be a whole'),
-    (changed("annotations.bbox", ...), '"annotations" entry 1 (id 1): "bbox" is missing'),
-    (changed("annotations.bbox", [1, 2, 3]), '"bbox" has 3 numbers, but must be [x, y, w, h]'),
-    (changed("annotations.bbox", [1, 2, "3", 4]), "\"bbox\" is [1, 2, '3', 4], but must be four"),
-    (changed("annotations.bbox", None), '"bbox" is null, but must be a list'),
-    (changed("annotations.iscrowd", "no"), '"iscrowd" is a text, but must be'),
+]
+FAULTS_OF_FIELDS = [  # of the first entry; a value of ... deletes the field
+    ("images.id", "30", "is a text, but must be a whole number"),
+    ("images.id", 2**70, f"is {2**70}, too large for 64 bits"),
+    ("images.id", 2**53 + 1, f"is {2**53 + 1}; ids must be below 2^53"),
+    ("images.file_name", ..., "is missing"),
+    ("images.file_name", "../x.jpg", "is '../x.jpg', but must be a path inside the image folder"),
+    ("images.file_name", "/etc/x.jpg", "is '/etc/x.jpg', but must be a path inside the image fol"),
+    ("images.file_name", "", "is '', but must be a path inside the image folder"),
+    ("images.width", 0, "is 0, but must be a number of pixels > 0"),
+    ("images.height", 1.5, "is 1.5, but must be"),
+    ("images.height", None, "is null, but must be a number or a whole number"),
+    ("categories.name", ..., "is missing"),
+    ("annotations.category_id", 8, 'is 8, which "categories" does not define'),
+    ("annotations.image_id", 11, 'is 11, which "images" does not define'),
+    ("annotations.category_id", True, "is a flag, but must be a whole"),
+    ("annotations.bbox", ..., "is missing"),
+    ("annotations.bbox", [1, 2, 3], "has 3 numbers, but must be [x, y, w, h]"),
+    ("annotations.bbox", [1, 2, "3", 4], "is [1, 2, '3', 4], but must be four"),
+    ("annotations.bbox", None, "is null, but must be a list"),
+    ("annotations.iscrowd", "no", "is a text, but must be"),
+    ("annotations.area", -1, "is -1, but must be a number of at least 0"),
 ]
 
 
-@pytest.mark.parametrize(("spoil", "sentence"), FAULTS, ids=[text[:40] for _, text in FAULTS])
-def test_each_fault_names_the_file_and_the_key(
-    write_coco: WriteCoco, spoil: Callable[[dict[str, Any]], Any], sentence: str
-) -> None:
-    data = copy.deepcopy(good_json(write_coco))
-    spoil(data)
+def assert_refused(write_coco: WriteCoco, data: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
         open_coco(write_coco, data)
     assert "instances.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), FAULTS, ids=[text[:40] for _, text in FAULTS])
+def test_each_fault_names_the_file(write_coco: WriteCoco, spoil, sentence: str) -> None:
+    data = coco_json()
+    spoil(data)
+    assert_refused(write_coco, data, sentence)
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), FAULTS_OF_FIELDS)
+def test_each_fault_names_the_entry_and_the_key(
+    write_coco: WriteCoco, path: str, value: Any, sentence: str
+) -> None:
+    data, (key, field) = coco_json(), path.split(".")
+    entry = data[key][0]
+    entry[field] = value
+    if value is ...:
+        del entry[field]
+    assert_refused(write_coco, data, f'"{key}" entry 1 (id {entry["id"]}): "{field}" {sentence}')
 
 
 @pytest.mark.parametrize(
@@ -234,12 +216,3 @@ def test_coco_mini_is_read_as_pycocotools_reads_it(coco_mini: Path, split: str) 
         assert ignored.tolist() == [bool(e["iscrowd"]) for e in entries]
         assert dataset.load(index).image.shape[:2] == dataset.annotations.size_hw(index)
     assert dataset.ground_truth()["annotations"] == reference.dataset["annotations"]
-
-
-def test_an_id_that_a_double_cannot_hold(write_coco: WriteCoco) -> None:
-    data = good_json(write_coco)
-    data["images"][0]["id"] = 2**53 + 1
-    for annotation in data["annotations"]:
-        annotation["image_id"] = data["images"][0]["id"]
-    with pytest.raises(UserError, match=rf'"id" is {2**53 + 1}; ids must be below 2\^53'):
-        open_coco(write_coco, data)

@@ -29,15 +29,15 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def write_table(images: Path, text: str) -> dict[str, Path]:
+def open_table(images: Path, text: str = LINES, **settings: object) -> CsvBoxesDataset:
     path = images.parent / "boxes.csv"
     path.write_text(text, "utf-8")
-    return {"boxes": path, "images": images}
+    return CsvBoxesDataset(**{"boxes": path, "images": images} | settings)
 
 
 @pytest.mark.parametrize("header", ["", HEADER, "\ufeff" + HEADER.upper()])
 def test_a_table_is_read(images: Path, header: str) -> None:
-    dataset = CsvBoxesDataset(**write_table(images, header + LINES))
+    dataset = open_table(images, header + LINES)
     assert dataset.class_names == ("bird", "cat, large", "dog")
     assert dataset.category_ids == (1, 2, 3)
     names = [dataset.annotations.file_name(i) for i in range(3)]
@@ -54,29 +54,27 @@ def test_a_table_is_read(images: Path, header: str) -> None:
 
 
 def test_the_config_orders_the_classes(images: Path) -> None:
-    table = write_table(images, LINES)
     names = ["dog", "fish", "bird", "cat, large"]
-    dataset = CsvBoxesDataset(**table, class_names=names)
+    dataset = open_table(images, class_names=names)
     assert dataset.class_names == tuple(names)
     assert dataset.annotations.labels.tolist() == [0, 2, 3]
 
 
 def test_images_without_boxes_alone_need_class_names(images: Path) -> None:
-    table = write_table(images, "c.jpg,,,,,\n")
     with pytest.raises(UserError, match=r"boxes\.csv holds no box: name the classes in cl"):
-        CsvBoxesDataset(**table)
-    assert CsvBoxesDataset(**table, class_names=["cat"]).annotations.box_counts().tolist() == [0]
+        open_table(images, "c.jpg,,,,,\n")
+    dataset = open_table(images, "c.jpg,,,,,\n", class_names=["cat"])
+    assert dataset.annotations.box_counts().tolist() == [0]
 
 
 def test_boxes_are_sanitized_as_in_every_format(images: Path) -> None:
     lines = ["-1,0,9,9,cat", "5,5,5,9,dog", "nan,0,9,9,dog", "0,0,60.01,40,dog"]
-    table = write_table(images, "".join(f"b.jpg,{line}\n" for line in lines))
-    dataset = CsvBoxesDataset(**table)
+    dataset = open_table(images, "".join(f"b.jpg,{line}\n" for line in lines))
     assert dataset.annotations.boxes_xyxy_px.tolist() == [[0, 0, 9, 9], [0, 0, 60, 40]]
     assert dataset.findings.counts == {"clipped": 1, "no area": 1, "not finite": 1}
     assert dataset.findings.texts[1] == (
-        f"{table['boxes']}, line 2 (dog), box [5, 5, 5, 9], dropped (no area) from the image of "
-        "60x40 px"
+        f"{images.parent}/boxes.csv, line 2 (dog), box [5, 5, 5, 9], dropped (no area) from the "
+        "image of 60x40 px"
     )
 
 
@@ -102,38 +100,36 @@ def test_boxes_are_sanitized_as_in_every_format(images: Path) -> None:
 )
 def test_a_fault_is_reported_with_file_and_line(images: Path, text: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        CsvBoxesDataset(**write_table(images, text))
+        open_table(images, text)
 
 
-def test_an_unknown_class_is_reported_with_file_and_line(images: Path) -> None:
-    table = write_table(images, LINES)
-    with pytest.raises(UserError, match=r"boxes\.csv, line 1 is of the class 'dog', which class"):
-        CsvBoxesDataset(**table, class_names=["cat, large", "bird"])
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"class_names": ["cat, large", "bird"]},
+            r"boxes\.csv, line 1 is of the class 'dog', which class",
+        ),
+        ({"images": Path("none")}, r"the folder of images none does not exist"),
+        ({"boxes": Path()}, r"the table of boxes \. cannot be read: Is a direc"),
+        ({"boxes": Path("none.csv")}, r"the table of boxes none\.csv does not exist"),
+        ({"boxes": Path("latin.csv")}, r"latin\.csv is no text in UTF-8"),
+    ],
+)
+def test_what_cannot_be_meant(images: Path, monkeypatch, settings, sentence: str) -> None:
+    monkeypatch.chdir(images)
+    Path("latin.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=sentence):
+        open_table(images, **settings)
 
 
-def test_files_that_cannot_be_meant(images: Path) -> None:
-    table = write_table(images, LINES)
-    with pytest.raises(UserError, match=r"the folder of images .*none does not exist"):
-        CsvBoxesDataset(boxes=table["boxes"], images=images / "none")
-    with pytest.raises(UserError, match=r"the table of boxes .*images cannot be read: Is a direc"):
-        CsvBoxesDataset(boxes=images, images=images)
-    with pytest.raises(UserError, match=r"the table of boxes .*none\.csv does not exist"):
-        CsvBoxesDataset(boxes=images / "none.csv", images=images)
-    table["boxes"].write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"boxes\.csv is no text in UTF-8"):
-        CsvBoxesDataset(**table)
-
-
-def test_the_table_is_cached_by_its_content(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_is_cached_by_its_content(images: Path, tmp_path, monkeypatch) -> None:
     cache = tmp_path / "cache"
-    first = CsvBoxesDataset(**write_table(images, LINES), cache=cache)
-    table = write_table(images, LINES.replace("5.5", "6.5"))
-    assert CsvBoxesDataset(**table, cache=cache).annotations.boxes_xyxy_px[0, 1] == 6.5
+    first, changed = open_table(images, cache=cache), LINES.replace("5.5", "6.5")
+    assert open_table(images, changed, cache=cache).annotations.boxes_xyxy_px[0, 1] == 6.5
     monkeypatch.setattr(csv_boxes, "size_hw", None)  # nothing is measured or parsed again
-    again = CsvBoxesDataset(**table, cache=cache)
+    again = open_table(images, changed, cache=cache)
     assert again.class_names == first.class_names
     assert again.annotations.box_counts().tolist() == [2, 1, 0]
     with pytest.raises(TypeError):  # other names: another entry
-        CsvBoxesDataset(**table, class_names=["bird", "cat, large", "dog", "fish"], cache=cache)
+        open_table(images, changed, cache=cache, class_names=[*first.class_names, "fish"])

@@ -12,7 +12,6 @@ from pycocotools.mask import frPyObjects, toBbox
 
 from yolo.data.formats import shapes
 from yolo.data.formats.shapes import (
-    CATEGORY_IDS,
     CLASS_SHAPES,
     SHAPES,
     ClassShapesDataset,
@@ -20,7 +19,7 @@ from yolo.data.formats.shapes import (
     ShapesDataset,
     generate,
 )
-from yolo.data.formats.shapes_drawing import _run_lengths
+from yolo.data.formats.shapes_drawing import CATEGORY_IDS, _run_lengths
 from yolo.errors import UserError
 
 IMAGES = 120
@@ -63,12 +62,10 @@ def test_same_seed_gives_the_same_bytes(tmp_path: Path, kind: Kind, images: int)
 
 def test_files_are_jpegs_of_the_sizes_in_the_json(folder: Path, coco: COCO) -> None:
     assert len(coco.imgs) == IMAGES
-    sizes = set()
-    for image in coco.imgs.values():
-        pixels = cv2.imread(str(folder / image["file_name"]))
-        assert pixels.shape == (image["height"], image["width"], 3)
-        sizes.add(pixels.shape)
-    assert len(sizes) >= 5
+    sizes = [(image["height"], image["width"], 3) for image in coco.imgs.values()]
+    names = [str(folder / image["file_name"]) for image in coco.imgs.values()]
+    assert [cv2.imread(name).shape for name in names] == sizes
+    assert len(set(sizes)) >= 5
     assert (folder / "000001.jpg").read_bytes()[:2] == b"\xff\xd8"
 
 
@@ -91,10 +88,9 @@ def test_the_content_is_what_a_detector_can_learn_from(coco: COCO) -> None:
     long_sides = np.array([max(a["bbox"][2:]) for a in objects])
     assert long_sides.min() >= 16
     assert min((long_sides < 32).sum(), (long_sides > 96).sum()) > 0.15 * len(objects)
-    assert any(
-        max(a["bbox"][2:]) > 0.8 * min(coco.imgs[a["image_id"]][k] for k in ("height", "width"))
-        for a in objects
-    )
+    images = [coco.imgs[a["image_id"]] for a in objects]
+    short_sides = np.array([min(image["height"], image["width"]) for image in images])
+    assert (long_sides > 0.8 * short_sides).any()
     assert {a["category_id"] for a in objects} == set(CATEGORY_IDS.values())
     assert 4 <= len(crowds) <= 30
     empty = set(coco.imgs) - {a["image_id"] for a in annotations}
@@ -114,37 +110,40 @@ def test_objects_overlap_but_are_not_hidden(coco: COCO) -> None:
         masks = [coco.annToMask(a).astype(bool) for a in boxes]
         for i, mask in enumerate(masks):
             assert mask.shape == size
-            over = np.zeros(size, bool)
-            for later in masks[i + 1 :]:
-                over |= later
+            over = np.any([np.zeros(size, bool), *masks[i + 1 :]], axis=0)
             hidden = (mask & over).sum() / mask.sum()
             assert hidden < 0.6
             overlapping += hidden > 0
     assert overlapping > IMAGES / 20
 
 
-def test_what_is_finished_is_kept_and_what_is_not_is_generated_anew(tmp_path: Path) -> None:
-    folder = generate(SHAPES, tmp_path, "val", 3, 7)
+@pytest.mark.parametrize(
+    ("kind", "first", "needed"),
+    [
+        (SHAPES, "000001.jpg", ["instances.json", "000002.jpg"]),
+        (CLASS_SHAPES, "circle/000001.jpg", ["star/000004.jpg"]),
+    ],
+)
+def test_what_is_finished_is_kept_and_what_is_not_is_generated_anew(
+    tmp_path: Path, kind: Kind, first: str, needed: list[str]
+) -> None:
+    folder = generate(kind, tmp_path, "val", 7, 3)
     whole = contents(folder)
-    before = (folder / "000001.jpg").stat().st_mtime_ns
-    generate(SHAPES, tmp_path, "val", 3, 7)
-    assert (folder / "000001.jpg").stat().st_mtime_ns == before
+    before = (folder / first).stat().st_mtime_ns
+    assert generate(kind, tmp_path, "val", 7, 3) == folder
+    assert (folder / first).stat().st_mtime_ns == before
     for damage in (
-        lambda: (folder / "000002.jpg").unlink(),
+        *((folder / name).unlink for name in (*needed, "finished.json")),
         lambda: (folder / "finished.json").write_text(json.dumps({"version": 0})),
-        lambda: (folder / "finished.json").unlink(),
-        lambda: (folder / "instances.json").unlink(),
         lambda: shutil.rmtree(folder),
     ):
         damage()
-        generate(SHAPES, tmp_path, "val", 3, 7)
+        generate(kind, tmp_path, "val", 7, 3)
         assert contents(folder) == whole
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["val-3-7"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["val-7-3"]
 
 
-def test_of_several_at_once_only_one_generates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_several_at_once_only_one_generates(tmp_path: Path, monkeypatch) -> None:
     calls = []
     draw = shapes.draw_scene
     monkeypatch.setattr(shapes, "draw_scene", lambda rng: (calls.append(rng), draw(rng))[1])
@@ -198,12 +197,3 @@ def test_the_classes_are_even_and_the_images_small(tmp_path: Path) -> None:
         sample = dataset.load(index)
         assert 96 <= min(sample.original_size_hw) <= max(sample.original_size_hw) <= 160
         assert sample.image.std() > 5
-
-
-def test_finished_class_folders_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = generate(CLASS_SHAPES, tmp_path, "val", 7, 3)
-    (folder / "star" / "000004.jpg").unlink()
-    generate(CLASS_SHAPES, tmp_path, "val", 7, 3)
-    assert (folder / "star" / "000004.jpg").exists()
-    monkeypatch.delattr(shapes, "draw_object")  # finished: it is not asked again
-    assert generate(CLASS_SHAPES, tmp_path, "val", 7, 3) == folder

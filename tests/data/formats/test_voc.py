@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,11 +14,11 @@ from yolo.data.formats.voc import VocDataset
 from yolo.errors import UserError
 
 DOG = voc_object("dog", (5, 6, 20, 30))
+ZEBRA = voc_object("zebra", (1, 2, 3, 4))
 
 
-def open_voc(root: Path, xml: str, **settings: object) -> VocDataset:
-    """A folder with the one image a.jpg of 60x40 px."""
-    return VocDataset(root=write_voc(root, {"a": xml}), image_sets=["train"], **settings)
+def open_voc(root: Path, *image_sets: str, **settings: object) -> VocDataset:
+    return VocDataset(root=root, image_sets=image_sets or ["train"], **settings)
 
 
 @pytest.fixture
@@ -29,9 +30,8 @@ def devkit(tmp_path: Path) -> Path:
 
 
 def test_years_are_joined_and_pixels_become_edges(devkit: Path) -> None:
-    dataset = VocDataset(root=devkit, image_sets=["2007/trainval", "2012/trainval"])
-    assert dataset.class_names == ("cat", "dog")
-    assert dataset.category_ids == (1, 2)
+    dataset = open_voc(devkit, "2007/trainval", "2012/trainval")
+    assert (dataset.class_names, dataset.category_ids) == (("cat", "dog"), (1, 2))
     assert dataset.annotations.image_ids.tolist() == [5, 12, 2007000012]
     assert dataset.annotations.box_counts().tolist() == [2, 0, 1]
     assert [dataset.image_name(i) for i in range(3)] == ["000005", "000012", "2007_000012"]
@@ -46,8 +46,7 @@ def test_years_are_joined_and_pixels_become_edges(devkit: Path) -> None:
 
 
 def test_class_names_give_the_order_and_may_be_more(devkit: Path) -> None:
-    names = ["dog", "horse", "cat"]
-    dataset = VocDataset(root=devkit, image_sets=["2007/trainval"], class_names=names)
+    dataset = open_voc(devkit, "2007/trainval", class_names=["dog", "horse", "cat"])
     assert dataset.class_names == ("dog", "horse", "cat")
     assert dataset.annotations.labels.tolist() == [2, 0]
 
@@ -61,14 +60,10 @@ def test_boxes_are_clipped_or_dropped_counted_and_reported_with_their_place(tmp_
         (20, 5, 20, 30),  # one pixel wide
         ("nan", 5, 20, 30),
     ]
-    dataset = open_voc(tmp_path, voc_xml(*(voc_object("dog", box) for box in boxes)))
-    kept, _, _ = dataset.annotations.truth(0)
-    assert kept.tolist() == [
-        [0, 4, 20, 30],
-        [49.5, 19.25, 60, 40],
-        [49, 19, 60, 40],
-        [19, 4, 20, 30],
-    ]
+    write_voc(tmp_path, {"a": voc_xml(*(voc_object("dog", box) for box in boxes))})
+    dataset = open_voc(tmp_path)
+    kept = [[0, 4, 20, 30], [49.5, 19.25, 60, 40], [49, 19, 60, 40], [19, 4, 20, 30]]
+    assert dataset.annotations.boxes_xyxy_px.tolist() == kept
     assert dataset.findings.counts == {"clipped": 2, "no area": 1, "not finite": 1}
     assert dataset.findings.texts[0] == (
         f"{tmp_path}/ImageSets/Main/train.txt, line 1: {tmp_path}/Annotations/a.xml, object 1 "
@@ -79,7 +74,8 @@ def test_boxes_are_clipped_or_dropped_counted_and_reported_with_their_place(tmp_
 
 @pytest.mark.parametrize("size_wh", [None, (0, 0), (40, 60), (600, 400)])
 def test_the_image_decides_on_its_size(tmp_path: Path, size_wh: tuple[int, int] | None) -> None:
-    dataset = open_voc(tmp_path, voc_xml(DOG, size_wh=size_wh))
+    write_voc(tmp_path, {"a": voc_xml(DOG, size_wh=size_wh)})
+    dataset = open_voc(tmp_path)
     sample = dataset.load(0)
     assert sample.original_size_hw == sample.image.shape[:2] == (40, 60)
     assert sample.boxes_xyxy_px.tolist() == [[4, 5, 20, 30]]
@@ -87,10 +83,8 @@ def test_the_image_decides_on_its_size(tmp_path: Path, size_wh: tuple[int, int] 
         assert dataset.findings.counts == {}
     else:
         assert dataset.findings.counts == {"in an image of another size than annotated": 1}
-        width, height = size_wh
-        assert dataset.findings.texts[0].endswith(
-            f"stays in the image of 60x40 px, annotated as {width}x{height} px"
-        )
+        text = "stays in the image of 60x40 px, annotated as {}x{} px".format(*size_wh)
+        assert dataset.findings.texts[0].endswith(text)
 
 
 def test_a_size_that_exif_explains_is_right(tmp_path: Path) -> None:
@@ -98,7 +92,7 @@ def test_a_size_that_exif_explains_is_right(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by a quarter
     Image.new("RGB", (60, 40)).save(tmp_path / "JPEGImages/a.jpg", exif=exif)
-    dataset = VocDataset(root=tmp_path, image_sets=["train"])
+    dataset = open_voc(tmp_path)
     assert dataset.findings.counts == {}
     assert dataset.load(0).image.shape == (60, 40, 3)
 
@@ -113,28 +107,22 @@ def test_a_size_that_exif_explains_is_right(tmp_path: Path) -> None:
         (["sub/a.JPG"], "sub/a.JPG", "sub/a.JPG"),
     ],
 )
-def test_the_image_is_found_by_its_listed_name_or_by_the_file_name_of_the_xml(
-    tmp_path: Path, files: list[str], file_name: str, found: str
-) -> None:
+def test_the_image_is_found_by_its_listed_name_or_the_xmls(tmp_path, files, file_name, found):
     write_voc(tmp_path, {"a": voc_xml(DOG, file_name=file_name)})
     (tmp_path / "JPEGImages/a.jpg").unlink()
     for name in files:
         write_image(tmp_path / "JPEGImages" / name)
-    dataset = VocDataset(root=tmp_path, image_sets=["train"])
-    assert dataset.annotations.file_name(0) == f"JPEGImages/{found}"
+    assert open_voc(tmp_path).annotations.file_name(0) == f"JPEGImages/{found}"
 
 
-def test_a_star_takes_every_xml_without_a_list(tmp_path: Path) -> None:
-    write_voc(tmp_path, {"b": voc_xml(DOG), "a": voc_xml()})
+@pytest.mark.parametrize("names", [("a", "b"), ("x7", "y7")])
+def test_a_star_takes_every_xml_without_a_list(tmp_path: Path, names: tuple[str, str]) -> None:
+    write_voc(tmp_path, {names[1]: voc_xml(DOG), names[0]: voc_xml()})
     (tmp_path / "ImageSets/Main/train.txt").unlink()
-    dataset = VocDataset(root=tmp_path, image_sets=["*"])
-    assert [dataset.image_name(i) for i in range(2)] == ["a", "b"]
-    assert dataset.annotations.image_ids.tolist() == [1, 2]  # names without digits: by place
-
-
-def test_digits_that_do_not_tell_images_apart_are_no_ids(tmp_path: Path) -> None:
-    write_voc(tmp_path, {"x7": voc_xml(DOG), "y7": voc_xml()})
-    assert VocDataset(root=tmp_path, image_sets=["*"]).annotations.image_ids.tolist() == [1, 2]
+    dataset = open_voc(tmp_path, "*")
+    assert (dataset.image_name(0), dataset.image_name(1)) == names
+    # digits that do not tell them apart, and names without any: the places are the ids
+    assert dataset.annotations.image_ids.tolist() == [1, 2]
 
 
 def without(xml: str, tag: str) -> str:
@@ -164,7 +152,7 @@ LAUGHS = (
         (voc_xml(voc_object("dog", (1, "x", 3, 4))), "<ymin> in its <bndbox> is 'x', but must be"),
         (voc_xml(voc_object("dog", (1, 2, 3, 4), "maybe")), "<difficult> is 'maybe', but must be"),
         (
-            voc_xml(DOG, voc_object("zebra", (1, 2, 3, 4))),
+            voc_xml(DOG, ZEBRA),
             r"object 2 is of the class 'zebra', which class_names lacks \(dog, cat\); add it",
         ),
         (voc_xml(DOG, file_name="../secret.jpg"), "'../secret.jpg', but must stay inside JPEG"),
@@ -174,13 +162,11 @@ LAUGHS = (
         ('<!DOCTYPE a [<!ENTITY % x SYSTEM "http://x/y">%x;]>' + voc_xml(DOG), "is refused"),
     ],
 )
-def test_a_faulty_xml_is_one_sentence_with_its_place(
-    tmp_path: Path, xml: str, sentence: str
-) -> None:
+def test_a_faulty_xml_is_one_sentence_with_its_place(tmp_path: Path, xml, sentence: str) -> None:
     write_voc(tmp_path, {"b": voc_xml(DOG), "a": ""})
     (tmp_path / "Annotations/a.xml").write_text(xml, "latin-1")
     with pytest.raises(UserError, match=rf"^.*/train\.txt, line 2: .*a\.xml.*{sentence}") as raised:
-        VocDataset(root=tmp_path, image_sets=["train"], class_names=["dog", "cat"])
+        open_voc(tmp_path, class_names=["dog", "cat"])
     assert "\n" not in str(raised.value)
 
 
@@ -195,14 +181,12 @@ def test_a_faulty_xml_is_one_sentence_with_its_place(
         ),
     ],
 )
-def test_missing_files_are_reported_with_their_place(
-    tmp_path: Path, missing: str, sentence: str
-) -> None:
+def test_missing_files_are_reported_with_their_place(tmp_path: Path, missing, sentence) -> None:
     write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml(DOG)})
     write_voc(tmp_path, {"c": voc_xml(DOG)}, "test")
     (tmp_path / missing).unlink()
     with pytest.raises(UserError, match=sentence):
-        VocDataset(root=tmp_path, image_sets=["train"])
+        open_voc(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -213,42 +197,34 @@ def test_missing_files_are_reported_with_their_place(
         ("a\nb\na\n", r"train\.txt, line 3: JPEGImages/a is listed twice, first in .*, line 1;"),
     ],
 )
-def test_a_faulty_list_is_reported_with_its_line(
-    tmp_path: Path, listed: str, sentence: str
-) -> None:
+def test_a_faulty_list_is_reported_with_its_line(tmp_path: Path, listed, sentence) -> None:
     write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml()})
     (tmp_path / "ImageSets/Main/train.txt").write_text(listed)
     with pytest.raises(UserError, match=sentence):
-        VocDataset(root=tmp_path, image_sets=["train"])
+        open_voc(tmp_path)
 
 
-def test_a_wrong_folder_names_what_there_is(devkit: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no image set 'trainval'.* it has 2007/trainval, 2012/tr"):
-        VocDataset(root=devkit, image_sets=["trainval"])
-    with pytest.raises(UserError, match=r"no image set '2008/trainval'.*VOC2008/Annotations;"):
-        VocDataset(root=devkit, image_sets=["2008/trainval"])
-    with pytest.raises(UserError, match=r"no image set '../VOC2007/trainval'"):
-        VocDataset(root=devkit, image_sets=["../VOC2007/trainval"])
-    with pytest.raises(UserError, match="nowhere does not exist"):
-        VocDataset(root=tmp_path / "nowhere", image_sets=["train"])
-    write_voc(tmp_path / "bare", {"a": voc_xml()})
-    with pytest.raises(UserError, match=r"hold no object; .* name the classes"):
-        VocDataset(root=tmp_path / "bare", image_sets=["train"])
+@pytest.mark.parametrize(
+    ("folder", "image_set", "sentence"),
+    [
+        (".", "trainval", r"no image set 'trainval'.* it has 2007/trainval, 2012/tr"),
+        (".", "2008/trainval", r"no image set '2008/trainval'.*VOC2008/Annotations;"),
+        (".", "../VOC2007/trainval", r"no image set '../VOC2007/trainval'"),
+        ("nowhere", "train", "nowhere does not exist"),
+        ("bare", "train", r"hold no object; .* name the classes"),
+    ],
+)
+def test_a_wrong_folder_names_what_there_is(devkit: Path, folder, image_set, sentence) -> None:
+    write_voc(devkit / "bare", {"a": voc_xml()})
+    with pytest.raises(UserError, match=sentence):
+        open_voc(devkit / folder, image_set)
 
 
-def plainly_read(path: Path) -> list[tuple[str, list[float], bool]]:
+def plainly_read(path: Path) -> Iterator[tuple[str, bool, list[float]]]:
     """The objects of an XML, read in another way."""
-    return [
-        (
-            found.find("name").text,
-            [
-                float(found.find("bndbox").find(tag).text)
-                for tag in ("xmin", "ymin", "xmax", "ymax")
-            ],
-            found.find("difficult").text == "1",
-        )
-        for found in ET.parse(path).getroot().findall("object")
-    ]
+    for found in ET.parse(path).getroot().findall("object"):
+        corners = [found.find(f"bndbox/{tag}").text for tag in ("xmin", "ymin", "xmax", "ymax")]
+        yield found.find("name").text, found.find("difficult").text == "1", [*map(float, corners)]
 
 
 @pytest.mark.parametrize(
@@ -261,21 +237,19 @@ def plainly_read(path: Path) -> list[tuple[str, list[float], bool]]:
         ("voc-sample", ["*"], 100),
     ],
 )
-def test_real_folders_are_read_whole(
-    real_data: Path, folder: str, image_sets: list[str], images: int
-) -> None:
+def test_real_folders_are_read_whole(real_data: Path, folder, image_sets, images) -> None:
     root = real_data / folder
-    dataset = VocDataset(root=root, image_sets=image_sets)
+    dataset = open_voc(root, *image_sets)
     assert len(dataset) == len(set(dataset.annotations.image_ids.tolist())) == images
     assert dataset.findings.counts == {}
     if folder == "bccd":
         assert dataset.class_names == ("Platelets", "RBC", "WBC")
     for index in range(images):
         boxes, labels, ignored = dataset.annotations.truth(index)
-        wanted = plainly_read(root / "Annotations" / f"{dataset.image_name(index)}.xml")
-        assert [dataset.class_names[label] for label in labels] == [name for name, _, _ in wanted]
-        assert ignored.tolist() == [difficult for _, _, difficult in wanted]
+        wanted = [*plainly_read(root / "Annotations" / f"{dataset.image_name(index)}.xml")]
+        names = [dataset.class_names[label] for label in labels]
         inclusive = boxes + np.array([1, 1, 0, 0])
-        assert inclusive.tolist() == [box for _, box, _ in wanted]
+        found = zip(names, ignored.tolist(), inclusive.tolist(), strict=True)
+        assert [*found] == wanted
     image = cv2.imread(str(dataset.image_path(images // 2)))
     assert dataset.load(images // 2).image.shape == image.shape

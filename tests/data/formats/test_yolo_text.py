@@ -27,17 +27,22 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return images, labels
 
 
-def write_list(folders: tuple[Path, Path], text: str) -> dict[str, Path]:
+def open_folders(folders, **settings) -> YoloTextDataset:
+    return YoloTextDataset(
+        **{"images": folders[0], "labels": folders[1], "class_names": NAMES} | settings
+    )
+
+
+def open_list(folders, text: str | None, class_names=NAMES) -> CsvListDataset:
     path = folders[0].parent / "list.csv"
-    path.write_text(text)
-    return {"list": path, "images": folders[0], "labels": folders[1]}
+    if text is not None:
+        path.write_text(text)
+    return CsvListDataset(list=path, images=folders[0], labels=folders[1], class_names=class_names)
 
 
 def test_folders_are_read(folders: tuple[Path, Path]) -> None:
-    images, labels = folders
-    dataset = YoloTextDataset(images=images, labels=labels, class_names=NAMES)
-    assert dataset.class_names == ("cat", "dog", "bird")
-    assert dataset.category_ids == (1, 2, 3)
+    dataset = open_folders(folders)
+    assert (dataset.class_names, dataset.category_ids) == (("cat", "dog", "bird"), (1, 2, 3))
     assert [dataset.annotations.file_name(i) for i in range(3)] == ["1.jpg", "3.JPEG", "sub/2.png"]
     assert dataset.annotations.image_ids.tolist() == [1, 3, 2]
     assert dataset.annotations.box_counts().tolist() == [2, 0, 0]
@@ -50,32 +55,26 @@ def test_folders_are_read(folders: tuple[Path, Path]) -> None:
 
 
 def test_names_that_are_no_utf_8(folders: tuple[Path, Path]) -> None:
-    images, labels = folders
-    write_image(images / "4.jpg").rename(images / "\udcff.jpg")
+    write_image(folders[0] / "4.jpg").rename(folders[0] / "\udcff.jpg")
     with pytest.raises(UserError, match=r"the file name '\\udcff\.jpg' is not UTF-8; rename"):
-        YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+        open_folders(folders)
 
 
 @pytest.mark.parametrize("header", ["", "image,annotation\n"])
 def test_a_list_is_read_in_its_order(folders: tuple[Path, Path], header: str) -> None:
-    paths = write_list(folders, f'{header}"sub/2.png", sub/2.txt\n\n1.jpg,1.txt\n')
-    dataset = CsvListDataset(**paths, class_names=NAMES)
+    dataset = open_list(folders, f'{header}"sub/2.png", sub/2.txt\n\n1.jpg,1.txt\n')
     assert (dataset.class_names, dataset.category_ids) == (("cat", "dog", "bird"), (1, 2, 3))
     assert [dataset.annotations.file_name(i) for i in range(2)] == ["sub/2.png", "1.jpg"]
     assert dataset.load(1).boxes_xyxy_px.tolist() == [[0, 0, 60, 40], [12, 15, 18, 25]]
 
 
 @pytest.mark.parametrize("text", ["names: [cat, dog, bird]", "names: {1: dog, 2: bird, 0: cat}"])
-def test_names_come_from_a_file_and_their_order_from_the_config(
-    folders: tuple[Path, Path], tmp_path: Path, text: str
-) -> None:
-    images, labels = folders
+def test_names_come_from_a_file_and_their_order_from_the_config(folders, tmp_path, text) -> None:
     names = tmp_path / "names.yaml"
     names.write_text(f"path: elsewhere\n{text}\n")
-    dataset = YoloTextDataset(images=images, labels=labels, names=names)
+    dataset = open_folders(folders, names=names, class_names=None)
     assert dataset.class_names == ("cat", "dog", "bird")
-    order = ["bird", "cat", "dog"]
-    dataset = YoloTextDataset(images=images, labels=labels, names=names, class_names=order)
+    dataset = open_folders(folders, names=names, class_names=["bird", "cat", "dog"])
     assert dataset.class_names == ("bird", "cat", "dog")
     assert dataset.annotations.labels.tolist() == [0, 1]
 
@@ -93,14 +92,12 @@ def test_names_come_from_a_file_and_their_order_from_the_config(
         ("names: [a, b, a]", "`names` repeats a; names must differ"),
     ],
 )
-def test_a_faulty_file_of_names(
-    folders: tuple[Path, Path], tmp_path: Path, text: str | None, sentence: str
-) -> None:
+def test_a_faulty_file_of_names(folders, tmp_path: Path, text, sentence: str) -> None:
     names = tmp_path / "names.yaml"
     if text is not None:
         names.write_text(text)
     with pytest.raises(UserError, match=sentence):
-        YoloTextDataset(images=folders[0], labels=folders[1], names=names)
+        open_folders(folders, names=names, class_names=None)
 
 
 @pytest.mark.parametrize(
@@ -115,22 +112,20 @@ def test_a_faulty_file_of_names(
         ("0 30 20 10 10", "is .*, but cx cy w h must be relative to the image"),
     ],
 )
-def test_a_faulty_line_is_reported_with_file_and_line(
-    folders: tuple[Path, Path], line: str, sentence: str
-) -> None:
-    images, labels = folders
+def test_a_faulty_line_is_reported_with_file_and_line(folders, line: str, sentence: str) -> None:
+    _, labels = folders
     (labels / "1.txt").write_text(f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
     with pytest.raises(UserError, match=rf"^{labels}/1\.txt, line 3 {sentence}"):
-        YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+        open_folders(folders)
     with pytest.raises(UserError, match=rf"list\.csv, line 1: {labels}/1\.txt, line 3 {sentence}"):
-        CsvListDataset(**write_list(folders, "1.jpg,1.txt"), class_names=NAMES)
+        open_list(folders, "1.jpg,1.txt")
 
 
 def test_boxes_are_sanitized_as_in_every_format(folders: tuple[Path, Path]) -> None:
-    images, labels = folders
+    _, labels = folders
     lines = ["0 0 0.5 0.5 0.5", "1 0.5 0.5 0 0.5", "1 nan 0.5 0.5 0.5", "1 0.5 0.5 1.0001 1"]
     (labels / "1.txt").write_text("\n".join(lines))
-    dataset = YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+    dataset = open_folders(folders)
     assert dataset.annotations.boxes_xyxy_px.tolist() == [[0, 10, 15, 30], [0, 0, 60, 40]]
     assert dataset.findings.counts == {"clipped": 1, "no area": 1, "not finite": 1}
     assert dataset.findings.texts[1] == (
@@ -141,17 +136,16 @@ def test_boxes_are_sanitized_as_in_every_format(folders: tuple[Path, Path]) -> N
 
 def test_folders_that_cannot_be_meant(folders: tuple[Path, Path], tmp_path: Path) -> None:
     images, labels = folders
-    with pytest.raises(UserError, match=r"the folder of text files .*none does not exist"):
-        YoloTextDataset(images=images, labels=tmp_path / "none", class_names=NAMES)
-    with pytest.raises(UserError, match="labels holds no image"):
-        YoloTextDataset(images=labels, labels=labels, class_names=NAMES)
-    with pytest.raises(UserError, match=r"none of the 3 images .* has a text file in"):
-        YoloTextDataset(images=images, labels=images, class_names=NAMES)
-    with pytest.raises(UserError, match=r"only number their classes: .* set class_names"):
-        YoloTextDataset(images=images, labels=labels)
     (images / "3.JPEG").write_text("no image")
-    with pytest.raises(UserError, match=r"the size of the image .*3\.JPEG cannot be read"):
-        YoloTextDataset(images=images, labels=labels, class_names=NAMES)
+    for settings, sentence in (
+        ({"labels": tmp_path / "none"}, r"the folder of text files .*none does not exist"),
+        ({"images": labels}, "labels holds no image"),
+        ({"labels": images}, r"none of the 3 images .* has a text file in"),
+        ({"class_names": None}, r"only number their classes: .* set class_names"),
+        ({}, r"the size of the image .*3\.JPEG cannot be read"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            open_folders(folders, **settings)
 
 
 @pytest.mark.parametrize(
@@ -170,31 +164,24 @@ def test_folders_that_cannot_be_meant(folders: tuple[Path, Path], tmp_path: Path
         ('"1.jpg,1.txt', r"the list .*list\.csv is broken: unexpected end of data"),
     ],
 )
-def test_a_faulty_list_is_reported_with_its_line(
-    folders: tuple[Path, Path], text: str | None, sentence: str
-) -> None:
-    paths = write_list(folders, text or "")
-    if text is None:
-        paths["list"].unlink()
+def test_a_faulty_list_is_reported_with_its_line(folders, text, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        CsvListDataset(**paths, class_names=NAMES)
+        open_list(folders, text)
 
 
 def test_a_list_needs_class_names(folders: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match=r"set class_names"):
-        CsvListDataset(**write_list(folders, "1.jpg,1.txt"))
+        open_list(folders, "1.jpg,1.txt", class_names=None)
 
 
-def test_text_files_are_cached(
-    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"images": folders[0], "labels": folders[1], "cache": tmp_path / "cache"}
-    first = YoloTextDataset(**settings, class_names=NAMES)
+def test_text_files_are_cached(folders, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    first = open_folders(folders, cache=cache)
     (folders[1] / "3.txt").write_text("0 0.5 0.5 1 1\n")
-    assert YoloTextDataset(**settings, class_names=NAMES).annotations.box_counts()[1] == 1
+    assert open_folders(folders, cache=cache).annotations.box_counts()[1] == 1
     monkeypatch.setattr(yolo_text, "size_hw", None)  # nothing is measured or parsed again
-    again = YoloTextDataset(**settings, class_names=NAMES)
+    again = open_folders(folders, cache=cache)
     assert again.class_names == first.class_names
     assert again.annotations.box_counts().tolist() == [2, 1, 0]
     with pytest.raises(TypeError):  # other names: another entry
-        YoloTextDataset(**settings, class_names=[*NAMES, "fish"])
+        open_folders(folders, cache=cache, class_names=[*NAMES, "fish"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -43,20 +43,23 @@ class ClassFolderDataset(DetectionDataset):
             unknown, missing = "no such folder", "not named"
             check_named_once(what, names, class_names, unknown=unknown, missing=missing)
             names = list(class_names)
-        classes = [_list_files(root, name) for name in names]
-        if not any(len(files.name_lengths) for files in classes):
+        packed, lengths, others = zip(*(_list_files(root, name) for name in names), strict=True)
+        counts = list(map(len, lengths))
+        if not any(counts):
             raise UserError(
                 f"{root}: its folders hold no images ({', '.join(IMAGE_SUFFIXES)}); the images of "
                 "each class must lie in a folder of their own directly below it."
             )
-        empty = [n for n, files in zip(names, classes, strict=True) if not len(files.name_lengths)]
-        others = [other for files in classes for other in files.others]
-        found = {"classes without images": empty, "files that are no images": others}
+        found = {
+            "classes without images": [n for n, i in zip(names, counts, strict=True) if i == 0],
+            "files that are no images": list(chain.from_iterable(others)),
+        }
         findings = Findings(
             counts={kind: len(what) for kind, what in found.items() if what},
             texts=tuple(f"{kind}: {first_names(what)}" for kind, what in found.items() if what),
         )
-        contents = Contents(tuple(names), _pack(classes), findings)
+        annotations = _pack(b"".join(packed), np.concatenate(lengths), counts)
+        contents = Contents(tuple(names), annotations, findings)
         super().__init__(root, root, contents, range(len(names)))
 
     def load(self, index: int) -> Sample:
@@ -85,14 +88,6 @@ class ClassFolderDataset(DetectionDataset):
         return self.select(np.sort(np.argsort(place, kind="stable")[:limit]))
 
 
-class _ClassFiles(NamedTuple):
-    """The files of one class: packed at once, for a million names as objects are 100 MB."""
-
-    name_bytes: bytes  # the images' names from the root on, UTF-8, by alphabet
-    name_lengths: np.ndarray  # bytes of each, int64 (I,)
-    others: list[str]  # the names of what is no image
-
-
 def _list(called: str, folder: Path) -> list[os.DirEntry[str]]:
     """What a folder holds, hidden entries left out."""
     try:
@@ -104,7 +99,12 @@ def _list(called: str, folder: Path) -> list[os.DirEntry[str]]:
         ) from error
 
 
-def _list_files(root: Path, name: str) -> _ClassFiles:
+def _list_files(root: Path, name: str) -> tuple[bytes, np.ndarray, list[str]]:
+    """The images of a class by alphabet, and the names of what is no image.
+
+    Packed at once, for a million names as objects are 100 MB: their names from the root on, UTF-8,
+    and the bytes of each, int64 (I,).
+    """
     images: list[str] = []
     others: list[str] = []
     for entry in _list("folder of images", root / name):
@@ -114,20 +114,19 @@ def _list_files(root: Path, name: str) -> _ClassFiles:
         encode_name(shown)
     encoded = [encode_name(image) for image in sorted(images)]
     lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    return _ClassFiles(b"".join(encoded), lengths, sorted(others))
+    return b"".join(encoded), lengths, sorted(others)
 
 
-def _pack(classes: Sequence[_ClassFiles]) -> Annotations:
-    """One box per image, its corners and the image's size left at 0; class by class."""
-    counts = [len(files.name_lengths) for files in classes]
+def _pack(names: bytes, name_lengths: np.ndarray, counts: Sequence[int]) -> Annotations:
+    """One box per image, its corners and the image's size left at 0; ``counts`` by class."""
     total = sum(counts)
     return Annotations(
         image_ids=np.arange(1, total + 1),
-        name_bytes=np.frombuffer(b"".join(files.name_bytes for files in classes), np.uint8),
-        name_offsets=run_offsets(np.concatenate([files.name_lengths for files in classes])),
+        name_bytes=np.frombuffer(names, np.uint8),
+        name_offsets=run_offsets(name_lengths),
         sizes_hw=np.zeros((total, 2), np.int32),
         offsets=np.arange(total + 1),
         boxes_xyxy_px=np.zeros((total, 4), np.float32),
-        labels=np.repeat(np.arange(len(classes), dtype=np.int32), counts),
+        labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         ignored=np.zeros(total, bool),
     )

@@ -80,22 +80,23 @@ def _parse(
     on_bad_image: OnBadImage,
 ) -> Contents:
     table = _read_table(path, content)
-    if class_names is None and not any(objects for _, objects in table.values()):
+    if class_names is None and not any(lines[0].class_name for lines in table.values()):
         raise UserError(f"{path} holds no box: name the classes in class_names.")
     truths = []
-    for name, (place, objects) in table.items():
+    for name, lines in table.items():
+        objects = [line for line in lines if line.class_name]
         try:
             truths.append(ImageTruth(name, size_hw(images / name), objects))
         except UserError as error:
-            on_bad_image(UserError(f"{path}, {place}: {error}"))
+            on_bad_image(UserError(f"{path}, {lines[0].place}: {error}"))
             size = nominal_hw([found.box_xyxy_px for found in objects])
             truths.append(ImageTruth(name, size, objects, is_bad=True))
     return pack_truths([ListedImage(name, path) for name in table], truths, class_names)
 
 
-def _read_table(path: Path, content: bytes) -> dict[str, tuple[str, list[TruthObject]]]:
-    """By image, in the order of their first lines: that line's place, and the objects."""
-    table: dict[str, list[tuple[str, TruthObject | None]]] = {}
+def _read_table(path: Path, content: bytes) -> dict[str, list[TruthObject]]:
+    """The lines by image, in the order of their first ones; no class where there is no box."""
+    table: dict[str, list[TruthObject]] = {}
     for place, row in csv_rows(f"the table of boxes {path}", content, HEADER):
         where = f"{path}, {place}"
         if len(row) != len(HEADER):
@@ -104,21 +105,19 @@ def _read_table(path: Path, content: bytes) -> dict[str, tuple[str, list[TruthOb
             raise UserError(
                 f"{where}: the image {reprlib.repr(row[0])} must be a file name inside the folder."
             )
-        found = _object(where, place, row) if any(row[1:]) else None
-        table.setdefault(str(PurePosixPath(row[0])), []).append((place, found))
+        found = _object(where, place, row) if any(row[1:]) else TruthObject(place, "", ())
+        name = str(PurePosixPath(row[0]))
+        lines = table.setdefault(name, [])
+        lines.append(found)
+        empty, full = sorted((lines[0], found), key=lambda line: line.class_name != "")
+        if full.class_name and not empty.class_name:
+            raise UserError(
+                f"{path}, {empty.place} says that {name} has no boxes, but {full.place} has one; "
+                "remove one of the two."
+            )
     if not table:
         raise UserError(f"{path} lists no image; its lines must be {FORM}.")
-    images = {}
-    for name, lines in table.items():
-        objects = [found for _, found in lines if found]
-        empty = [place for place, found in lines if not found]
-        if empty and objects:
-            raise UserError(
-                f"{path}, {empty[0]} says that {name} has no boxes, but {objects[0].place} has "
-                "one; remove one of the two."
-            )
-        images[name] = lines[0][0], objects
-    return images
+    return table
 
 
 def csv_rows(called: str, content: bytes, header: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
