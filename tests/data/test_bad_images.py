@@ -15,7 +15,7 @@ from yolo.data.bad_images import ImagesOrEmpty, TolerantImages, check_bad_share,
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.voc import VocDataset
-from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
+from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.errors import UserError
 from yolo.records import Sample
 
@@ -44,7 +44,7 @@ def write_formats(folder: Path) -> dict[str, Open]:
     return {
         "voc": partial(VocDataset, root=folder, image_sets=["train"]),
         "yolo_text": partial(YoloTextDataset, **texts),
-        "csv_list": partial(CsvListDataset, list=folder / "list.csv", **texts),
+        "csv_list": partial(YoloTextDataset, list=folder / "list.csv", **texts),
         "csv_boxes": partial(CsvBoxesDataset, boxes=folder / "boxes.csv", images=images),
     }
 

@@ -22,7 +22,7 @@ from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset, is_inside
 from yolo.data.formats.voc import VocDataset
-from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
+from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.data.transforms.augment import letterbox_sample
 from yolo.errors import UserError
 from yolo.evaluate.metrics.coco import CocoMetric
@@ -364,7 +364,7 @@ FORMATS: dict[str, tuple[Callable[[Path], object], Callable[..., None], Open]] =
     "mutated_csv_list": (
         write_texts,
         partial(mutate_text, names=("list.csv",)),
-        lambda folder: CsvListDataset(
+        lambda folder: YoloTextDataset(
             list=folder / "list.csv",
             images=folder / "images",
             labels=folder / "labels",

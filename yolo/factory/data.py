@@ -21,7 +21,7 @@ from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.shapes import ClassShapesDataset, ShapesDataset
 from yolo.data.formats.voc import EVERY_XML, VocDataset
-from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
+from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.data.image_cache import MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
 from yolo.data.sampling import RandomSizes, SampleOrder, StepSampler, repeat_factors
@@ -40,7 +40,7 @@ DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "class_shapes": ClassShapesDataset,
     "coco": CocoDataset,
     "csv_boxes": partial(CsvBoxesDataset, cache=CACHE),
-    "csv_list": partial(CsvListDataset, cache=CACHE),
+    "csv_list": partial(YoloTextDataset, cache=CACHE),
     "shapes": ShapesDataset,
     "voc": partial(VocDataset, cache=CACHE),
     "yolo_text": partial(YoloTextDataset, cache=CACHE),

@@ -173,9 +173,7 @@ def test_images_are_linked_copied_or_stay(made: CocoDataset, tmp_path: Path) -> 
             write(made, tmp_path / "d", to, "keep")
 
 
-def test_nothing_is_overwritten_and_nothing_half_stays(
-    made: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_overwritten_and_nothing_half_stays(made, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "empty").mkdir()
     for taken in (tmp_path / "images", tmp_path / "made.json"):
         with pytest.raises(UserError, match="exists already, and nothing is overwritten"):
@@ -209,9 +207,7 @@ def test_nothing_is_overwritten_and_nothing_half_stays(
         ("coco", ["a.jpg", "./a.jpg"], ["cat"], r"the image a\.jpg: stands there more than once"),
     ],
 )
-def test_what_a_format_cannot_hold_is_refused(
-    tmp_path: Path, to: str, names: list[str], classes: list[str], sentence: str
-) -> None:
+def test_what_a_format_cannot_hold_is_refused(tmp_path, to, names, classes, sentence) -> None:
     (tmp_path / "images").mkdir()
     for name in names:
         Image.new("RGB", (60, 40)).save(tmp_path / "images" / name)

@@ -160,9 +160,7 @@ def test_each_fault_names_the_file(write_coco: WriteCoco, spoil, sentence: str) 
 
 
 @pytest.mark.parametrize(("path", "value", "sentence"), FAULTS_OF_FIELDS)
-def test_each_fault_names_the_entry_and_the_key(
-    write_coco: WriteCoco, path: str, value: Any, sentence: str
-) -> None:
+def test_each_fault_names_the_entry_and_the_key(write_coco, path, value, sentence: str) -> None:
     data, (key, field) = coco_json(), path.split(".")
     entry = data[key][0]
     entry[field] = value

@@ -29,10 +29,10 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def open_table(images: Path, text: str = LINES, **settings: object) -> CsvBoxesDataset:
-    path = images.parent / "boxes.csv"
+def open_table(folder: Path, text: str = LINES, **settings: object) -> CsvBoxesDataset:
+    path = folder.parent / "boxes.csv"
     path.write_text(text, "utf-8")
-    return CsvBoxesDataset(**{"boxes": path, "images": images} | settings)
+    return CsvBoxesDataset(**{"boxes": path, "images": folder} | settings)
 
 
 @pytest.mark.parametrize("header", ["", HEADER, "\ufeff" + HEADER.upper()])

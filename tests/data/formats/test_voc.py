@@ -14,6 +14,7 @@ from yolo.data.formats.voc import VocDataset
 from yolo.errors import UserError
 
 DOG = voc_object("dog", (5, 6, 20, 30))
+XML, JPEG, TRAIN = "Annotations/b.xml", "JPEGImages/b.jpg", "ImageSets/Main/train.txt"
 ZEBRA = voc_object("zebra", (1, 2, 3, 4))
 
 
@@ -118,17 +119,14 @@ def test_the_image_is_found_by_its_listed_name_or_the_xmls(tmp_path, files, file
 @pytest.mark.parametrize("names", [("a", "b"), ("x7", "y7")])
 def test_a_star_takes_every_xml_without_a_list(tmp_path: Path, names: tuple[str, str]) -> None:
     write_voc(tmp_path, {names[1]: voc_xml(DOG), names[0]: voc_xml()})
-    (tmp_path / "ImageSets/Main/train.txt").unlink()
+    (tmp_path / TRAIN).unlink()
     dataset = open_voc(tmp_path, "*")
     assert (dataset.image_name(0), dataset.image_name(1)) == names
     # digits that do not tell them apart, and names without any: the places are the ids
     assert dataset.annotations.image_ids.tolist() == [1, 2]
 
 
-def without(xml: str, tag: str) -> str:
-    return xml.replace(f"<{tag}>", f"<x-{tag}>").replace(f"</{tag}>", f"</x-{tag}>")
-
-
+WITHOUT_YMAX = DOG.replace("ymax>", "bottom>")
 LAUGHS = (
     '<!DOCTYPE a [<!ENTITY l0 "ha">'
     + "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
@@ -144,11 +142,8 @@ LAUGHS = (
         ("\xff\xfe\x00", r"is broken XML"),
         ('<?xml version="1.0" encoding="nonsense"?><annotation/>', r"(is broken|cannot)"),
         ("<html/>", r"holds <html>, but a VOC annotation is an <annotation>"),
-        (voc_xml(without(DOG, "name")), "object 1 has no <name>"),
-        (
-            voc_xml(DOG, without(DOG, "ymax")),
-            r"object 2 \(dog\): <ymax> in its <bndbox> is missing",
-        ),
+        (voc_xml(DOG.replace("name>", "title>")), "object 1 has no <name>"),
+        (voc_xml(DOG, WITHOUT_YMAX), r"object 2 \(dog\): <ymax> in its <bndbox> is missing"),
         (voc_xml(voc_object("dog", (1, "x", 3, 4))), "<ymin> in its <bndbox> is 'x', but must be"),
         (voc_xml(voc_object("dog", (1, 2, 3, 4), "maybe")), "<difficult> is 'maybe', but must be"),
         (
@@ -171,35 +166,26 @@ def test_a_faulty_xml_is_one_sentence_with_its_place(tmp_path: Path, xml, senten
 
 
 @pytest.mark.parametrize(
-    ("missing", "sentence"),
+    ("path", "text", "sentence"),
     [
-        ("Annotations/b.xml", r"train\.txt, line 2: the annotation file .*b\.xml does not exist"),
-        ("JPEGImages/b.jpg", r"line 2: .*b\.xml has no image: there is no JPEGImages/b\.jpg, "),
+        (XML, None, r"train\.txt, line 2: the annotation file .*b\.xml does not exist"),
+        (JPEG, None, r"line 2: .*b\.xml has no image: there is no JPEGImages/b\.jpg, "),
+        (TRAIN, None, r"train\.txt does not exist; it has test, and '\*' takes every XML"),
+        (TRAIN, "", "lists no image"),
+        (TRAIN, "a\n\n../../etc/passwd\n", r"train\.txt, line 3: '../../etc/passwd' leads out of"),
         (
-            "ImageSets/Main/train.txt",
-            r"train\.txt does not exist; it has test, and '\*' takes every XML",
+            TRAIN,
+            "a\nb\na",
+            r"train\.txt, line 3: JPEGImages/a is listed twice, first in .*, line 1;",
         ),
     ],
 )
-def test_missing_files_are_reported_with_their_place(tmp_path: Path, missing, sentence) -> None:
+def test_a_fault_is_reported_with_its_place(tmp_path: Path, path, text, sentence) -> None:
     write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml(DOG)})
     write_voc(tmp_path, {"c": voc_xml(DOG)}, "test")
-    (tmp_path / missing).unlink()
-    with pytest.raises(UserError, match=sentence):
-        open_voc(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("listed", "sentence"),
-    [
-        ("", "lists no image"),
-        ("a\n\n../../etc/passwd\n", r"train\.txt, line 3: '../../etc/passwd' leads out of"),
-        ("a\nb\na\n", r"train\.txt, line 3: JPEGImages/a is listed twice, first in .*, line 1;"),
-    ],
-)
-def test_a_faulty_list_is_reported_with_its_line(tmp_path: Path, listed, sentence) -> None:
-    write_voc(tmp_path, {"a": voc_xml(DOG), "b": voc_xml()})
-    (tmp_path / "ImageSets/Main/train.txt").write_text(listed)
+    (tmp_path / path).unlink()
+    if text is not None:
+        (tmp_path / path).write_text(text)
     with pytest.raises(UserError, match=sentence):
         open_voc(tmp_path)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.voc_files import write_image
 from yolo.data.formats import yolo_text
-from yolo.data.formats.yolo_text import CsvListDataset, YoloTextDataset
+from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.errors import UserError
 
 NAMES = ["cat", "dog", "bird"]
@@ -28,16 +28,15 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def open_folders(folders, **settings) -> YoloTextDataset:
-    return YoloTextDataset(
-        **{"images": folders[0], "labels": folders[1], "class_names": NAMES} | settings
-    )
+    images, labels = folders
+    return YoloTextDataset(**{"images": images, "labels": labels, "class_names": NAMES} | settings)
 
 
-def open_list(folders, text: str | None, class_names=NAMES) -> CsvListDataset:
+def open_list(folders, text: str | None, **settings) -> YoloTextDataset:
     path = folders[0].parent / "list.csv"
     if text is not None:
         path.write_text(text)
-    return CsvListDataset(list=path, images=folders[0], labels=folders[1], class_names=class_names)
+    return open_folders(folders, list=path, **settings)
 
 
 def test_folders_are_read(folders: tuple[Path, Path]) -> None:

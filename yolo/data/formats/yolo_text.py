@@ -1,7 +1,7 @@
 """Darknet's data sets: for each image a text file with a line `class cx cy w h` for each object.
 
 The class is its number from 0; the box' centre and size are relative to the image as it is stored
-(EXIF aside). The images are those of a folder (`YoloTextDataset`) or of a list (`CsvListDataset`).
+(EXIF aside).
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ LARGEST_NAMES_BYTES = 1 << 20
 
 
 class YoloTextDataset(TruthFilesDataset):
-    """A folder of images and one of text files with the same names.
-
-    Folders within them correspond to each other. An image without a text file has no objects.
+    """A folder of images and one of text files.
 
     Args:
         images, labels: the folders of images and of text files.
+        list: csv of lines `image,annotation`, with or without that header; every image needs its
+            text file. None: all images of the folder, with the text files of the same names;
+            folders within them correspond to each other, and one without a file has no objects.
         names: YAML file with the class names under `names`: a list, or number: name.
         class_names: None: ``names``; without those also what the numbers mean.
         cache, on_bad_image: see `DetectionDataset`.
@@ -54,69 +55,30 @@ class YoloTextDataset(TruthFilesDataset):
         *,
         images: Path,
         labels: Path,
+        list: Path | None = None,
         names: Path | None = None,
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
-        _check_folders(images, labels)
+        for what, folder in (("images", images), ("text files", labels)):
+            if not folder.is_dir():
+                raise UserError(f"the folder of {what} {folder} does not exist.")
         meanings = class_names if names is None else _read_names(names)
         if meanings is None:
+            file = "name a YAML file in the data set's `names`, or " if list is None else ""
             raise UserError(
-                f"the text files of {labels} only number their classes: name a YAML file in the "
-                "data set's `names`, or set class_names."
+                f"the text files of {labels} only number their classes: {file}set class_names."
             )
         super().__init__(
-            listed=_list_folder(images, labels),
+            listed=_list_folder(images, labels) if list is None else _read_list(list, labels),
             parse=partial(_parse, images, tuple(meanings), on_bad_image),
-            source=images,
+            source=list or images,
             image_root=images,
             part=repr(tuple(meanings)),
             class_names=class_names or meanings,
             cache=cache,
         )
-
-
-class CsvListDataset(TruthFilesDataset):
-    """The images of a csv file of lines `image,annotation`; every one needs its text file.
-
-    Args:
-        list: the csv, with or without the header `image,annotation`.
-        images, labels: the folders of images and of text files.
-        class_names: class number -> name; must not be None.
-        cache, on_bad_image: see `DetectionDataset`.
-    """
-
-    def __init__(
-        self,
-        *,
-        list: Path,
-        images: Path,
-        labels: Path,
-        class_names: Sequence[str] | None = None,
-        cache: Path | None = None,
-        on_bad_image: OnBadImage = stop,
-    ) -> None:
-        _check_folders(images, labels)
-        if class_names is None:
-            raise UserError(
-                f"the text files of {labels} only number their classes: set class_names."
-            )
-        super().__init__(
-            listed=_read_list(list, labels),
-            parse=partial(_parse, images, tuple(class_names), on_bad_image),
-            source=list,
-            image_root=images,
-            part=repr(tuple(class_names)),
-            class_names=class_names,
-            cache=cache,
-        )
-
-
-def _check_folders(images: Path, labels: Path) -> None:
-    for what, folder in (("images", images), ("text files", labels)):
-        if not folder.is_dir():
-            raise UserError(f"the folder of {what} {folder} does not exist.")
 
 
 def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
