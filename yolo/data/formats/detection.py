@@ -134,8 +134,7 @@ class DetectionDataset:
         """
         assert 0 < share <= 1
         count = max(1, round(share * len(self)))
-        sequence = np.random.SeedSequence((seed, _SHARE_STREAM))
-        order = np.random.Generator(np.random.PCG64(sequence)).permutation(len(self))
+        order = np.random.default_rng((seed, _SHARE_STREAM)).permutation(len(self))
         return self.select(np.sort(order[:count]))
 
     def ground_truth(self) -> dict[str, Any]:

@@ -86,8 +86,7 @@ class TruthFilesDataset(DetectionDataset):
         source: the data set, for messages.
         image_root: the folder that the file names of `ImageTruth` are relative to.
         part: which images of it are listed; with the other arguments it names the cache entry.
-        class_names: None takes the names that are found, by alphabet.
-        cache: a folder for cache entries; None always parses.
+        class_names, cache: see `DetectionDataset`; None takes the names found, by alphabet.
     """
 
     def __init__(
@@ -206,7 +205,7 @@ def read_cached(
 
     Args:
         folder: of the entries; None parses always.
-        name: of the data set, starts the entry's file name.
+        name: of the data set, before the entry's own.
         identity: what tells the entry from others of the same folder.
         files: everything that ``parse`` reads, but for the images.
         image_root: the folder that the annotations' file names are relative to.
