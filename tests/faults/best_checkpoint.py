@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,7 +13,7 @@ from tests.faults.tiny import check_whole
 from tests.faults.trial import Property
 from tests.train.toys import Notes, ToyEvaluator, trainer
 from yolo.train import trainer as trainer_module
-from yolo.train.checkpoint import load_checkpoint
+from yolo.train.checkpoint import link_checkpoint, load_checkpoint, save_checkpoint
 from yolo.train.trainer import Trainer
 
 PROPERTY = "10 Best checkpoint"
@@ -69,8 +70,8 @@ def _train(folder: Path, history: list[float], logged: dict[int, float], kills: 
     run = trainer(folder, evaluator=evaluator, log=Log(logged), steps=EVALUATIONS, evaluate_every=1)
     evaluator.training = run
     with (
-        mock.patch.object(trainer_module, "save_checkpoint", _dying(trainer_module, "save", kills)),
-        mock.patch.object(trainer_module, "link_checkpoint", _dying(trainer_module, "link", kills)),
+        mock.patch.object(trainer_module, "save_checkpoint", _dying(save_checkpoint, kills)),
+        mock.patch.object(trainer_module, "link_checkpoint", _dying(link_checkpoint, kills)),
     ):
         try:
             if (folder / "last.pt").exists():
@@ -81,9 +82,8 @@ def _train(folder: Path, history: list[float], logged: dict[int, float], kills: 
     return True
 
 
-def _dying(module: Any, what: str, kills: set[int]) -> Any:
+def _dying(original: Callable[..., None], kills: set[int]) -> Callable[..., None]:
     """The saver itself, killed before it writes where its turn is among ``kills``."""
-    original = getattr(module, f"{what}_checkpoint")
 
     def write(*arguments: Any) -> None:
         # every call counts one less for all; the turns of both writers lie in one row

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -83,33 +82,24 @@ def _run(wanted: list[tuple[Property, int]], folder: Path, jobs: int) -> list[Re
     codes = {p.name: _digest([p.file]) for p, _ in wanted}
     done = {(result.name, result.seed): result for result in _read_state(folder, codes)}
     longest_first = sorted(wanted, key=lambda pair: -pair[0].limit_s)  # else one lane waits for it
-    left = deque((p.name, seed) for p, seed in longest_first if (p.name, seed) not in done)
+    left = [(p.name, seed) for p, seed in longest_first if (p.name, seed) not in done]
     print(f"{len(wanted)} trials, {len(left)} to run", flush=True)
-    start, lock = time.monotonic(), threading.Lock()
+    start, lock, rest = time.monotonic(), threading.Lock(), iter(left)
 
-    def keep(result: Result) -> None:
-        with lock, (folder / "state.jsonl").open("a") as file:
-            done[result.name, result.seed] = result
-            file.write(json.dumps({"code": codes[result.name], **asdict(result)}) + "\n")
-            _tell(result, len(done), len(wanted), time.monotonic() - start)
+    def serve_lane(number: int) -> None:
+        """Run what is left until nothing is, one trial at a time, beside the other lanes."""
+        server = Server(folder / f"lane{number}")
+        for name, seed in rest:
+            result = server.run(name, seed)
+            with lock, (folder / "state.jsonl").open("a") as file:
+                done[name, seed] = result
+                file.write(json.dumps({"code": codes[name], **asdict(result)}) + "\n")
+                _tell(result, len(done), len(wanted), time.monotonic() - start)
+        server.close()
 
     with ThreadPoolExecutor(jobs) as lanes:
-        ends = [lanes.submit(_serve_lane, folder / f"lane{n}", left, keep) for n in range(jobs)]
-        for end in ends:
-            end.result()
+        list(lanes.map(serve_lane, range(jobs)))
     return [done[p.name, seed] for p, seed in wanted]
-
-
-def _serve_lane(folder: Path, left: deque[tuple[str, int]], keep: Callable[[Result], None]) -> None:
-    """Run what is left until nothing is, one trial at a time, beside the other lanes."""
-    server = Server(folder)
-    while left:
-        try:
-            name, seed = left.popleft()
-        except IndexError:  # another lane was faster
-            break
-        keep(server.run(name, seed))
-    server.close()
 
 
 def _read_state(folder: Path, codes: Mapping[str, str]) -> Iterator[Result]:

@@ -30,13 +30,6 @@ NECK_WIDTH = 0.125
 """Of the paper's channels: most of the time goes to the encoders."""
 
 
-def names() -> Iterator[str]:
-    """``yolov3/resnet18`` and so on: all that a config can join."""
-    for generation in GENERATIONS:
-        for encoder in ENCODERS:
-            yield f"{generation}/{encoder}"
-
-
 def losses(name: str) -> list[float]:
     """The loss before each of the steps, of a float64 network on one thread."""
     generation, encoder = name.split("/")
@@ -88,7 +81,8 @@ def batch(step: int) -> tuple[Tensor, Targets]:
 def main() -> None:
     """Add what is not in the file yet; a line for each run, so that a change shows which ones."""
     stored = json.loads(PATH.read_text()) if PATH.exists() else {}
-    found = {name: stored.get(name) or losses(name) for name in names()}
+    names = [f"{generation}/{encoder}" for generation in GENERATIONS for encoder in ENCODERS]
+    found = {name: stored.get(name) or losses(name) for name in names}
     lines = [f"  {json.dumps(name)}: {json.dumps(values)}" for name, values in found.items()]
     PATH.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
