@@ -6,6 +6,7 @@ import random
 import shutil
 from pathlib import Path
 
+from tests.faults.fuzz_trials import flip_bits
 from tests.faults.tiny import check_same_run, reference, resume
 from tests.faults.trial import Property
 from yolo.errors import UserError
@@ -28,10 +29,8 @@ def _check_refused(path: Path, data: bytes) -> None:
 
 def flip_a_bit(seed: int, folder: Path) -> None:
     """One random bit of a checkpoint flipped: refused in a sentence."""
-    data = bytearray((reference(folder) / "last.pt").read_bytes())
-    bit = random.Random(seed).randrange(8 * len(data))
-    data[bit // 8] ^= 1 << bit % 8
-    _check_refused(folder / "last.pt", data)
+    data = (reference(folder) / "last.pt").read_bytes()
+    _check_refused(folder / "last.pt", flip_bits(random.Random(seed), data, (1,)))
 
 
 def cut_off_the_end(seed: int, folder: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tests.data.voc_files import voc_object, voc_xml
-from tests.faults.fuzz_trials import bounded, error_of, one_sentence
+from tests.faults.fuzz_trials import blank, bounded, error_of, flip_bits, one_sentence
 from tests.faults.trial import Property
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
@@ -61,19 +61,6 @@ def _cut(generator: random.Random, content: bytes) -> bytes:
     return content[: generator.randrange(len(content) + 1)]
 
 
-def _flip(generator: random.Random, content: bytes) -> bytes:
-    changed = bytearray(content)
-    for _ in range(generator.choice([1, 1, 5])):
-        changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
-    return bytes(changed)
-
-
-def _blank(generator: random.Random, content: bytes) -> bytes:
-    start = generator.randrange(len(content))
-    end = min(len(content), start + generator.choice([1, 8, 64]))
-    return content[:start] + bytes(end - start) + content[end:]
-
-
 def _repeat(generator: random.Random, content: bytes) -> bytes:
     start, end = sorted(generator.randrange(len(content) + 1) for _ in range(2))
     return content[:end] + content[start:end] * generator.choice([1, 2, 50]) + content[end:]
@@ -111,7 +98,7 @@ def _reencode(generator: random.Random, content: bytes) -> bytes:
     )
 
 
-BYTES = (_cut, _flip, _flip, _blank, _repeat, _remove, _insert, _insert, _reencode)
+BYTES = (_cut, flip_bits, flip_bits, blank, _repeat, _remove, _insert, _insert, _reencode)
 
 
 # COCO

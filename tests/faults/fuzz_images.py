@@ -18,10 +18,12 @@ from PIL import Image
 
 from tests.detectors import ONE_RANK
 from tests.faults.fuzz_trials import (
+    blank,
     bounded,
     captured,
     config_of,
     error_of,
+    flip_bits,
     is_bad,
     named_once,
     write_coco_of,
@@ -87,18 +89,11 @@ def truncated_jpeg_with_its_end(generator: random.Random, path: Path) -> None:
 
 
 def flipped_bits(generator: random.Random, path: Path) -> None:
-    content = bytearray(_any_form(generator))
-    for _ in range(generator.choice([1, 1, 3, 10, 100])):
-        content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
-    path.write_bytes(content)
+    path.write_bytes(flip_bits(generator, _any_form(generator), (1, 1, 3, 10, 100)))
 
 
 def zero_bytes(generator: random.Random, path: Path) -> None:
-    content = bytearray(_any_form(generator))
-    start = generator.randrange(len(content))
-    run = min(generator.choice([1, 16, 512, 4096]), len(content) - start)
-    content[start : start + run] = bytes(run)
-    path.write_bytes(content)
+    path.write_bytes(blank(generator, _any_form(generator), (1, 16, 512, 4096)))
 
 
 def swapped_halves(generator: random.Random, path: Path) -> None:

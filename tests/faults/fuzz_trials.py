@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import re
 import signal
 import stat
@@ -75,6 +76,21 @@ def captured() -> Iterator[Callable[[], str]]:
         for number, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, number)
             os.close(copy)
+
+
+def flip_bits(generator: random.Random, content: bytes, counts: Sequence[int] = (1, 1, 5)) -> bytes:
+    """Some random bits, as many as one of ``counts`` says, are the other way round."""
+    changed = bytearray(content)
+    for _ in range(generator.choice(counts)):
+        changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
+    return bytes(changed)
+
+
+def blank(generator: random.Random, content: bytes, lengths: Sequence[int] = (1, 8, 64)) -> bytes:
+    """Some bytes in a row are 0."""
+    start = generator.randrange(len(content))
+    end = min(len(content), start + generator.choice(lengths))
+    return content[:start] + bytes(end - start) + content[end:]
 
 
 def error_of(work: Callable[[], object], naming: Path) -> str:
