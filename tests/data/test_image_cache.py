@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import multiprocessing
 import os
@@ -11,7 +10,6 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,48 +19,43 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.coco_files import Box, write_coco
+from tests.data.batches import digest, take, training
 from yolo.data.disk_cache import _HEADER, DiskCache
 from yolo.data.formats.class_folder import ClassFolderDataset
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_cache import ImageCache, MemoryCache, shrink
 from yolo.data.images import decode
-from yolo.data.loader import TrainingBatches
-from yolo.data.sampling import SampleOrder, StepSampler
-from yolo.data.transforms.augment import Augment
+from yolo.data.loader import ImageData
 from yolo.errors import UserError
-from yolo.records import Batch, Sample
+from yolo.records import Sample
 
 SIDE_PX = 40
 PLENTY = 10**9
+TWO_FILES = 3600 + 3240 + 3 * _HEADER.size
+"""Bytes for the first two images and no third."""
 ORIENTATION = 0x0112
 SIZES_HW = ((60, 80), (90, 60), (30, 20), (7, 101), (64, 64))
-KINDS = ("ram", "disk")
-
-Open = Callable[..., ImageCache]
 
 
-def write_data(root: Path, *, suffix: str = ".bmp") -> CocoDataset:
-    """Images of noise, each with two boxes, one of them the whole image."""
-    generator = np.random.default_rng(0)
-    root.mkdir()
-    images, annotations = [], []
-    for number, (height, width) in enumerate(SIZES_HW):
-        name = f"{number}{suffix}"
-        cv2.imwrite(str(root / name), generator.integers(0, 256, (height, width, 3), np.uint8))
-        images.append({"id": number + 10, "file_name": name, "height": height, "width": width})
-        for box in ([0, 0, width, height], [2, 1, 10, 4]):
-            annotations.append(
-                {"id": len(annotations), "image_id": number + 10, "category_id": 1, "bbox": box}
-            )
-    truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
-    (root / "truth.json").write_text(json.dumps(truth))
-    return CocoDataset(annotations=root / "truth.json", images=root)
+def open_coco(
+    folder: Path, pictures: dict[int, np.ndarray], boxes: list[Box], file_name: str
+) -> CocoDataset:
+    written = write_coco(folder, pictures, boxes, file_name=file_name)
+    return CocoDataset(annotations=Path(written["annotations"]), images=folder)
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> CocoDataset:
-    return write_data(tmp_path / "data")
+    """Images of noise, each with two boxes, one of them the whole image."""
+    noise = np.random.default_rng(0)
+    pictures, boxes = {}, []
+    for image_id, (height, width) in enumerate(SIZES_HW, start=10):
+        pictures[image_id] = noise.integers(0, 256, (height, width, 3), np.uint8)
+        whole = [0, 0, width, height]
+        boxes += [(image_id, 0, box, False) for box in (whole, [2, 1, 10, 4])]
+    return open_coco(tmp_path, pictures, boxes, "{}.bmp")
 
 
 @pytest.fixture
@@ -70,10 +63,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=["ram", "disk"])
 def place(request: pytest.FixtureRequest, folder: Path) -> Path | None:
     """Where a cache of each kind keeps its images: in the folder, or in memory."""
     return folder if request.param == "disk" else None
+
+
+@pytest.fixture
+def disk_cache(dataset: CocoDataset, folder: Path) -> ImageCache:
+    return open_cache(dataset, folder)
 
 
 def open_cache(
@@ -97,11 +95,15 @@ def forbid_decoding(dataset: DetectionDataset, monkeypatch: pytest.MonkeyPatch) 
 
 
 def shrunk(dataset: DetectionDataset) -> list[Sample]:
-    return [shrink(dataset.load(index), SIDE_PX) for index in range(5)]
+    return [shrink(sample, SIDE_PX) for sample in load_all(dataset)]
 
 
 def kept_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/*"))
+
+
+def kept_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in kept_files(folder))
 
 
 def assert_same(one: Sample, other: Sample) -> None:
@@ -111,13 +113,17 @@ def assert_same(one: Sample, other: Sample) -> None:
     assert (one.image_id, one.original_size_hw) == (other.image_id, other.original_size_hw)
 
 
-def assert_all_same(cache: ImageCache, wanted: list[Sample]) -> None:
-    for index, sample in enumerate(wanted):
-        assert_same(cache.load(index), sample)
+def load_all(images: ImageData) -> list[Sample]:
+    return [images.load(index) for index in range(len(images))]
 
 
-def test_an_image_of_twice_the_size_by_hand(dataset: CocoDataset, folder: Path) -> None:
-    sample = open_cache(dataset, folder).load(0)
+def assert_all_same(found: list[Sample], wanted: list[Sample]) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert_same(one, other)
+
+
+def test_an_image_of_twice_the_size_by_hand(dataset: CocoDataset, disk_cache: ImageCache) -> None:
+    sample = disk_cache.load(0)
     pixels = decode(dataset.image_path(0)).astype(float)
     means = pixels.reshape(30, 2, 40, 2, 3).mean(axis=(1, 3))  # each pixel is the mean of four
     assert np.abs(sample.image - means).max() <= 0.5
@@ -125,16 +131,13 @@ def test_an_image_of_twice_the_size_by_hand(dataset: CocoDataset, folder: Path) 
     assert (sample.original_size_hw, sample.image_id) == ((60, 80), 10)
 
 
-def test_shape_scales_and_small_images(dataset: CocoDataset, folder: Path) -> None:
-    samples = [open_cache(dataset, folder).load(index) for index in range(5)]
+def test_shape_scales_and_small_images(dataset: CocoDataset, disk_cache: ImageCache) -> None:
+    samples = load_all(disk_cache)
     shapes = [sample.image.shape for sample in samples]
     assert shapes == [(30, 40, 3), (40, 27, 3), (30, 20, 3), (3, 40, 3), (40, 40, 3)]
     assert_same(samples[2], dataset.load(2))  # is never enlarged
-    np.testing.assert_allclose(
-        samples[3].boxes_xyxy_px,
-        [[0, 0, 40, 3], [2 * 40 / 101, 3 / 7, 12 * 40 / 101, 15 / 7]],
-        rtol=1e-6,
-    )
+    boxes = [[0, 0, 40, 3], [2 * 40 / 101, 3 / 7, 12 * 40 / 101, 15 / 7]]
+    np.testing.assert_allclose(samples[3].boxes_xyxy_px, boxes, rtol=1e-6)
     for sample in samples:
         height, width = sample.image.shape[:2]
         assert (sample.boxes_xyxy_px <= [width, height, width, height]).all()
@@ -144,21 +147,20 @@ def test_cold_and_warm_are_the_same(
     place: Path | None, dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted, cache = shrunk(dataset), open_cache(dataset, place)
-    assert_all_same(cache, wanted)
+    assert_all_same(load_all(cache), wanted)
     forbid_decoding(dataset, monkeypatch)
-    assert_all_same(cache, wanted)
+    assert_all_same(load_all(cache), wanted)
     cache.load(0).image[:] = 0  # it is the caller's own
     assert_same(cache.load(0), wanted[0])
 
 
 def test_a_later_run_finds_the_files(
-    dataset: CocoDataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: CocoDataset, folder: Path, disk_cache: ImageCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = [open_cache(dataset, folder).load(index) for index in range(5)]
+    first = load_all(disk_cache)
     later = dataset.select([3, 0, 1])
     forbid_decoding(later, monkeypatch)
-    cache = open_cache(later, folder)
-    assert_same(cache.load(0), first[3])
+    assert_same(open_cache(later, folder).load(0), first[3])
     with pytest.raises(NotDecoded):  # at another size all is different
         DiskCache(later, side_px=39, limit_bytes=PLENTY, folder=folder).load(0)
 
@@ -171,24 +173,17 @@ def test_the_rotation_is_the_one_that_the_annotations_need(
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "turned.jpg", exif=exif)
-    other_hw = annotated_hw[::-1]
-    for height, width in (other_hw, annotated_hw):
-        truth = {
-            "images": [{"id": 1, "file_name": "turned.jpg", "height": height, "width": width}],
-            "annotations": [],
-            "categories": [{"id": 1, "name": "a"}],
-        }
-        (tmp_path / "truth.json").write_text(json.dumps(truth))
-        dataset = CocoDataset(annotations=tmp_path / "truth.json", images=tmp_path)
+    for size_hw in (annotated_hw[::-1], annotated_hw):
+        dataset = open_coco(tmp_path, {1: np.zeros((*size_hw, 3))}, [], "turned.jpg")
+        Image.fromarray(noise).save(tmp_path / "turned.jpg", exif=exif)
         cache = open_cache(dataset, place)
         cold, warm = cache.load(0), cache.load(0)
     image = decode(tmp_path / "turned.jpg", expected_hw=annotated_hw)
     height, width = image.shape[:2]
-    shrunk = (round(width * 2 / 3), round(height * 2 / 3))
-    wanted = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    small_wh = (round(width * 2 / 3), round(height * 2 / 3))
+    pixels = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA)
     for sample in (cold, warm):
-        assert np.array_equal(sample.image, wanted)
+        assert np.array_equal(sample.image, pixels)
         assert sample.original_size_hw == annotated_hw
 
 
@@ -202,94 +197,93 @@ def test_images_of_unknown_size(
         cv2.imwrite(str(path), np.full((*size, 3), 50 * number, np.uint8))
     dataset = ClassFolderDataset(root=tmp_path / "classes")
     cache = open_cache(dataset, place)
-    cold = [cache.load(index) for index in (0, 1)]
+    cold = load_all(cache)
     forbid_decoding(dataset, monkeypatch)
-    for index, sample in enumerate(cold):
-        assert_same(cache.load(index), sample)
+    assert_all_same(load_all(cache), cold)
     assert cold[1].boxes_xyxy_px.tolist() == [[0, 0, 2, 40]]
     assert cold[1].original_size_hw == (200, 10)
 
 
-def damages() -> dict[str, Callable[[bytes], bytes]]:
-    header = _HEADER.size
-    return {
-        "empty": lambda good: b"",
-        "half a header": lambda good: good[: header // 2],
-        "no pixels": lambda good: good[:header],
-        "cut off": lambda good: good[:-1],
-        "too long": lambda good: good + b"\0",
-        "another bit": lambda good: good[:-5] + bytes([good[-5] ^ 1]) + good[-4:],
-        "another key": lambda good: good[:10] + bytes([good[10] ^ 1]) + good[11:],
-        "another format": lambda good: b"YOLOpix0" + good[8:],
-        "sides swapped": lambda good: (
-            good[:28] + good[32:36] + good[28:32] + good[40:44] + good[36:40] + good[44:]
-        ),
-        "huge sides": lambda good: good[:28] + b"\xff" * 16 + good[44:],
-        "zeros": lambda good: bytes(len(good)),
-        "text": lambda good: b"not ours\n" * 1000,
-    }
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda good: b"",
+    "half a header": lambda good: good[: _HEADER.size // 2],
+    "no pixels": lambda good: good[: _HEADER.size],
+    "cut off": lambda good: good[:-1],
+    "too long": lambda good: good + b"\0",
+    "another bit": lambda good: good[:-5] + bytes([good[-5] ^ 1]) + good[-4:],
+    "another key": lambda good: good[:10] + bytes([good[10] ^ 1]) + good[11:],
+    "another format": lambda good: b"YOLOpix0" + good[8:],
+    "sides swapped": lambda good: (
+        good[:28] + good[32:36] + good[28:32] + good[40:44] + good[36:40] + good[44:]
+    ),
+    "huge sides": lambda good: good[:28] + b"\xff" * 16 + good[44:],
+    "zeros": lambda good: bytes(len(good)),
+    "text": lambda good: b"not ours\n" * 1000,
+}
 
 
-@pytest.mark.parametrize("damage", damages())
-def test_a_damaged_file_is_made_anew(damage: str, dataset: CocoDataset, folder: Path) -> None:
-    wanted = open_cache(dataset, folder).load(0)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_made_anew(
+    damage: str, dataset: CocoDataset, folder: Path, disk_cache: ImageCache
+) -> None:
+    wanted = disk_cache.load(0)
     (path,) = kept_files(folder)
     good = path.read_bytes()
-    path.write_bytes(damages()[damage](good))
+    path.write_bytes(DAMAGES[damage](good))
     assert_same(open_cache(dataset, folder).load(0), wanted)
     assert path.read_bytes() == good
 
 
-def test_the_file_of_another_image_is_not_taken(dataset: CocoDataset, folder: Path) -> None:
-    cache = open_cache(dataset, folder)
-    first = cache.load(0)
+def test_the_file_of_another_image_is_not_taken(folder: Path, disk_cache: ImageCache) -> None:
+    first = disk_cache.load(0)
     (path,) = kept_files(folder)
-    fourth = cache.load(4)
+    fourth = disk_cache.load(4)
     (other,) = set(kept_files(folder)) - {path}
     shutil.copy(path, other)
-    assert_same(cache.load(4), fourth)
-    assert_same(cache.load(0), first)
+    assert_same(disk_cache.load(4), fourth)
+    assert_same(disk_cache.load(0), first)
 
 
-def test_a_changed_image_gives_its_new_pixels(dataset: CocoDataset, folder: Path) -> None:
-    cache = open_cache(dataset, folder)
-    old = cache.load(0)
+def test_a_changed_image_gives_its_new_pixels(
+    dataset: CocoDataset, folder: Path, disk_cache: ImageCache
+) -> None:
+    old = disk_cache.load(0)
     path = dataset.image_path(0)
     status = path.stat()
     cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
-    for fresh in (cache, cache, open_cache(dataset, folder)):
+    for fresh in (disk_cache, disk_cache, open_cache(dataset, folder)):
         sample = fresh.load(0)
         assert (sample.image != old.image).any()
         assert_same(sample, shrink(dataset.load(0), SIDE_PX))
 
 
 def test_an_image_that_changes_while_it_is_read_is_not_kept(
-    dataset: CocoDataset, folder: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: CocoDataset, disk_cache: ImageCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its new pixels would stand under the name of the old content."""
-    path, real = dataset.image_path(0), dataset.load
-    old_content, old = path.read_bytes(), open_cache(dataset, None).load(0)
+    path, real, old = dataset.image_path(0), dataset.load, shrunk(dataset)[0]
+    old_content = path.read_bytes()
 
     def load(index: int) -> Sample:
         cv2.imwrite(str(path), np.zeros((60, 80, 3), np.uint8))
         return real(index)
 
-    cache = open_cache(dataset, folder)
     monkeypatch.setattr(dataset, "load", load)
-    assert (cache.load(0).image == 0).all()
+    assert (disk_cache.load(0).image == 0).all()
     monkeypatch.setattr(dataset, "load", real)
     path.write_bytes(old_content)
-    assert_same(cache.load(0), old)
+    assert_same(disk_cache.load(0), old)
 
 
-def test_a_missing_image_is_an_error_though_it_is_kept(dataset: CocoDataset, folder: Path) -> None:
-    cache = open_cache(dataset, folder)
-    cache.load(0)
+def test_a_missing_image_is_an_error_though_it_is_kept(
+    dataset: CocoDataset, disk_cache: ImageCache
+) -> None:
+    disk_cache.load(0)
     dataset.image_path(0).unlink()
-    with pytest.raises(UserError, match=r"0\.bmp does not exist"):
-        cache.load(0)
+    with pytest.raises(UserError, match=r"10\.bmp does not exist"):
+        disk_cache.load(0)
 
 
 def test_memory_is_bounded(
@@ -298,15 +292,12 @@ def test_memory_is_bounded(
     """30 x 40 and 40 x 27 pixels fit, of three bytes each and in steps of 16; the next do not."""
     cache = open_cache(dataset, None, limit_bytes=3600 + 3248 + 1799)
     assert "2 of 5 images fit" in caplog.text
-    wanted = [cache.load(index) for index in range(5)]
-    assert_all_same(cache, wanted)
+    assert_all_same(load_all(cache), shrunk(dataset))
     forbid_decoding(dataset, monkeypatch)
     assert [cache.load(index).image_id for index in (0, 1)] == [10, 11]
-    with pytest.raises(NotDecoded):
-        cache.load(2)
-    nothing = open_cache(dataset, None, limit_bytes=1)
-    with pytest.raises(NotDecoded):
-        nothing.load(0)
+    for other, index in ((cache, 2), (open_cache(dataset, None, limit_bytes=1), 0)):
+        with pytest.raises(NotDecoded):
+            other.load(index)
 
 
 def test_memory_that_the_machine_lacks_is_refused() -> None:
@@ -328,29 +319,28 @@ def test_the_folder_is_bounded(
     foreign = folder / "other" / "x.pixels"
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(bytes(2000))
-    limit = 2000 + 3600 + 3240 + 3 * _HEADER.size
-    wanted = shrunk(dataset)
     for _ in range(3):
-        cache = open_cache(dataset, folder, limit_bytes=limit)
+        cache = open_cache(dataset, folder, limit_bytes=2000 + TWO_FILES)
         caplog.clear()
-        assert_all_same(cache, wanted)
+        assert_all_same(load_all(cache), shrunk(dataset))
         assert caplog.text.count("it has reached cache_limit_gb (") == 1
     assert len(kept_files(folder)) == 3
-    assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
+    assert kept_bytes(folder) <= 2000 + TWO_FILES
 
 
 def test_what_another_process_adds_counts_towards_the_limit(
     dataset: CocoDataset, folder: Path
 ) -> None:
-    limit = 3600 + 3240 + 3 * _HEADER.size
-    caches = [open_cache(dataset, folder, limit_bytes=limit) for _ in range(2)]
+    caches = [open_cache(dataset, folder, limit_bytes=TWO_FILES) for _ in range(2)]
     for index in range(5):
         caches[index % 2].load(index)
-    assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
+    assert kept_bytes(folder) <= TWO_FILES
 
 
-def test_abandoned_files_are_removed(dataset: CocoDataset, folder: Path) -> None:
-    open_cache(dataset, folder).load(0)
+def test_abandoned_files_are_removed(
+    dataset: CocoDataset, folder: Path, disk_cache: ImageCache
+) -> None:
+    disk_cache.load(0)
     (path,) = kept_files(folder)
     old, fresh = path.with_name(".old"), path.with_name(".fresh")
     for file in (old, fresh):
@@ -378,11 +368,9 @@ def test_a_full_disk_ends_the_writing_and_not_the_training(
     dataset: CocoDataset, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = open_cache(dataset, folder)
-    wanted = shrunk(dataset)
     with small_files_only():
-        found = [cache.load(index) for index in range(5)]
-    for index in range(5):
-        assert_same(found[index], wanted[index])
+        found = load_all(cache)
+    assert_all_same(found, shrunk(dataset))
     assert caplog.text.count("writing failed") == 1
     assert kept_files(folder) == []
 
@@ -392,16 +380,16 @@ def test_a_folder_that_cannot_be_had(
 ) -> None:
     (tmp_path / "file").write_text("")
     cache = open_cache(dataset, tmp_path / "file" / "cache")
-    assert_same(cache.load(0), shrink(dataset.load(0), SIDE_PX))
+    assert_all_same(load_all(cache), shrunk(dataset))
     assert caplog.text.count("no more images are kept") == 1
 
 
 def test_a_folder_deleted_while_it_is_in_use(dataset: CocoDataset, folder: Path) -> None:
-    cache = open_cache(dataset, folder)
+    wanted, cache = shrunk(dataset), open_cache(dataset, folder)
     cache.load(0)
     shutil.rmtree(folder)
     for index in (0, 1, 0):
-        assert_same(cache.load(index), shrink(dataset.load(index), SIDE_PX))
+        assert_same(cache.load(index), wanted[index])
 
 
 ROUNDS = 10
@@ -427,8 +415,7 @@ def test_processes_at_the_same_time(
 
     def work(cache: ImageCache) -> None:
         start.wait()
-        for index in (0, 1, 2, 3, 4, 0, 1, 2, 3, 4):
-            assert_same(cache.load(index), wanted[index])
+        assert_all_same(load_all(cache) + load_all(cache), wanted * 2)
 
     for _ in range(ROUNDS):
         if place is not None:
@@ -436,7 +423,7 @@ def test_processes_at_the_same_time(
         cache = open_cache(dataset, place)
         assert run_four(lambda cache=cache: work(cache)) == [0] * 4
     forbid_decoding(dataset, monkeypatch)
-    assert_all_same(cache, wanted)  # what the children kept is there for the parent
+    assert_all_same(load_all(cache), wanted)  # what the children kept is there for the parent
     if place is not None:
         assert len(kept_files(place)) == 5  # and nothing temporary
 
@@ -445,57 +432,27 @@ def test_processes_at_the_same_time(
 def test_a_limit_holds_for_all_processes_and_is_logged_once(
     dataset: CocoDataset, folder: Path, tmp_path: Path
 ) -> None:
-    limit = 3600 + 3240 + 3 * _HEADER.size
-    cache = open_cache(dataset, folder, limit_bytes=limit)
+    cache = open_cache(dataset, folder, limit_bytes=TWO_FILES)
     log = tmp_path / "log"
     handler = logging.FileHandler(log)
     logging.getLogger("yolo.data.disk_cache").addHandler(handler)
-
-    def work() -> None:
-        for index in range(5):
-            cache.load(index)
-
-    run_four(work)
+    run_four(lambda: load_all(cache))
     logging.getLogger("yolo.data.disk_cache").removeHandler(handler)
     handler.close()
-    assert sum(path.stat().st_size for path in kept_files(folder)) <= limit
+    assert kept_bytes(folder) <= TWO_FILES
     assert log.read_text().count("no more images are kept") == 1
-
-
-def stream(images: ImageCache, *, workers: int, step: int, count: int) -> list[Batch]:
-    """Batches of a training that begins at ``step``."""
-    augment: list[dict[str, Any]] = [
-        {"type": "Affine", "p": 1, "rotate": [-9, 9]},
-        *({"type": name, "p": 0.5} for name in ("HorizontalFlip", "HSVJitter", "Haze")),
-    ]
-    sampler = StepSampler(
-        order=SampleOrder(length=len(images), seed=0),
-        batch_size=3,
-        micro_batch_size=3,
-        size_px=lambda step: 32,
-    )
-    batches = TrainingBatches(
-        dataset=images, augment=Augment(transforms=augment), sampler=sampler, workers=workers
-    )
-    try:
-        return list(islice(batches.from_step(step), count))
-    finally:
-        batches.close()
 
 
 def test_a_stream_is_the_same_from_a_cold_and_a_warm_cache(
     dataset: CocoDataset, place: Path | None
 ) -> None:
-    plain = stream(open_cache(dataset, None, limit_bytes=1), workers=0, step=0, count=6)
+    def stream(images: ImageCache, *, workers: int = 0, start: int = 0) -> list[str]:
+        batches = training(images, workers=workers, batch_size=3, size_px=lambda step: 32)
+        return digest(take(batches, steps=6 - start, start=start))
+
+    plain = stream(open_cache(dataset, None, limit_bytes=1))
     cache = open_cache(dataset, place)
-    runs = [
-        stream(cache, workers=2, step=0, count=6),  # cold
-        stream(cache, workers=0, step=0, count=6),
-        plain[:3] + stream(cache, workers=0, step=3, count=3),  # resumed
-        plain[:3] + stream(open_cache(dataset, None), workers=2, step=3, count=3),
-    ]
-    for run in runs:
-        for one, other in zip(plain, run, strict=True):
-            assert (one.images == other.images).all()
-            assert (one.targets.boxes_cxcywh_norm == other.targets.boxes_cxcywh_norm).all()
-            assert (one.image_ids == other.image_ids).all()
+    assert stream(cache, workers=2) == plain  # cold
+    assert stream(cache) == plain
+    assert stream(cache, start=3) == plain[9:]  # resumed
+    assert stream(open_cache(dataset, None), workers=2, start=3) == plain[9:]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -8,8 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,114 +15,17 @@ import pytest
 import torch
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from tests.data.batches import Noise, digest, take, training
 from yolo.data import loader
-from yolo.data.loader import (
-    POOL_BYTES,
-    DecodedPool,
-    EvaluationBatches,
-    TrainingBatches,
-    lost_worker,
-    prepare_worker,
-)
-from yolo.data.sampling import RandomSizes, SampleOrder, StepSampler
-from yolo.data.transforms.augment import Augment, MixUp, Mosaic
+from yolo.data.loader import DecodedPool, EvaluationBatches, lost_worker, prepare_worker
+from yolo.data.sampling import RandomSizes, SampleOrder
+from yolo.data.transforms.augment import MixUp, Mosaic
 from yolo.errors import UserError
-from yolo.records import Batch, Sample
-
-TRANSFORMS = [
-    {"type": "MultiplicativeNoise", "p": 0.5, "elementwise": True},
-    {"type": "GaussNoise", "p": 0.5},
-    {"type": "ColorJitter", "p": 0.5},
-    {"type": "HorizontalFlip", "p": 0.5},
-    {"type": "Affine", "p": 1, "scale": [0.8, 1.2], "rotate": [-9, 9]},
-    {"type": "Resize", "p": 0.3},
-]
-
-
-class Noise:
-    """A data set of noise; image ``broken`` cannot be loaded, image ``deadly`` ends the process."""
-
-    def __init__(self, length: int = 10, broken: int = -1, deadly: int = -1) -> None:
-        self._length = length
-        self._broken = broken
-        self._deadly = deadly
-
-    def __len__(self) -> int:
-        return self._length
-
-    def load(self, index: int) -> Sample:
-        if index == self._broken:
-            raise UserError(f"the image {index}.jpg cannot be decoded.")
-        if index == self._deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        generator = np.random.default_rng(index)
-        size = (40 + index, 60)
-        count = index % 3
-        low = generator.uniform(0, 20, (count, 2))
-        return Sample(
-            image=generator.integers(0, 256, (*size, 3), np.uint8),
-            boxes_xyxy_px=np.concatenate([low, low + 15], axis=1).astype(np.float32),
-            labels=np.arange(count),
-            ignored=np.zeros(count, bool),
-            image_id=100 + index,
-            original_size_hw=size,
-        )
-
-
-def training(
-    dataset: Noise | None = None,
-    *,
-    mosaic: Mosaic | None = None,
-    mixup: MixUp | None = None,
-    workers: int = 0,
-    pool_bytes: int = POOL_BYTES,
-    **sampling: Any,
-) -> TrainingBatches:
-    dataset = dataset or Noise()
-    augment = Augment(transforms=TRANSFORMS, mosaic=mosaic, mixup=mixup)
-    defaults: dict[str, Any] = {
-        "order": SampleOrder(length=len(dataset), seed=5),
-        "size_px": lambda step: 64,
-        "batch_size": 8,
-        "micro_batch_size": 3,
-        "mixes_until": augment.mixes_until,
-    }
-    return TrainingBatches(
-        dataset=dataset,
-        augment=augment,
-        sampler=StepSampler(**(defaults | sampling)),
-        workers=workers,
-        seed=5,
-        pool_bytes=pool_bytes,
-    )
+from yolo.records import Sample
 
 
 def evaluation(dataset: Noise | None = None, **settings: int) -> EvaluationBatches:
     return EvaluationBatches(dataset=dataset or Noise(), image_size_px=64, **settings)
-
-
-def take(batches: TrainingBatches, steps: int, start: int = 0) -> list[Batch]:
-    taken = list(islice(batches.from_step(start), steps * batches.micro_batches_per_step))
-    batches.close()
-    return taken
-
-
-def digest(batches: Iterable[Batch]) -> list[str]:
-    """One hash per image over its id, size, pixels and boxes."""
-    found = []
-    for batch in batches:
-        for place, image_id in enumerate(batch.image_ids.tolist()):
-            mine = batch.targets.image_index == place
-            parts = (
-                batch.images[place],
-                batch.targets.boxes_cxcywh_norm[mine],
-                batch.targets.labels[mine],
-                batch.targets.ignored[mine],
-                batch.original_sizes_hw[place],
-            )
-            content = b"".join(part.contiguous().numpy().tobytes() for part in parts)
-            found.append(f"{image_id} {hashlib.sha256(content).hexdigest()}")
-    return found
 
 
 def test_training_is_the_same_for_any_number_of_workers() -> None:
@@ -258,7 +159,7 @@ def test_close_ends_the_workers() -> None:
 
 def test_python_ends_while_something_still_holds_the_batches() -> None:
     """Its end waits for every worker, and none of them heeds the SIGTERM it sends."""
-    program = "from tests.data.test_loader import training; held = training(workers=2).from_step(0)"
+    program = "from tests.data.batches import training; held = training(workers=2).from_step(0)"
     subprocess.run([sys.executable, "-c", f"{program}; next(held)"], check=True, timeout=120)
 
 
@@ -327,29 +228,21 @@ def test_ranks_take_whole_batches_in_turn() -> None:
     assert list(idle) == []
 
 
-class Loads:
-    """Samples of 300 bytes, and the indices that were loaded."""
+@pytest.mark.parametrize(
+    ("limit_bytes", "wanted", "expected"),
+    [(600, [1, 2, 1, 3, 1, 2], [1, 2, 3, 2]), (299, [1, 1], [1, 1])],
+    ids=["not wanted for longest", "does not fit"],
+)
+def test_an_image_that_is_not_kept_is_loaded_again(
+    limit_bytes: int, wanted: list[int], expected: list[int]
+) -> None:
+    loaded: list[int] = []
 
-    def __init__(self) -> None:
-        self.indices: list[int] = []
+    def load(index: int) -> Sample:
+        loaded.append(index)
+        of_300_bytes = np.zeros((10, 10, 3), np.uint8)
+        return replace(Noise().load(index), image=of_300_bytes)
 
-    def __call__(self, index: int) -> Sample:
-        self.indices.append(index)
-        none = np.zeros(0, np.int64)
-        image = np.full((10, 10, 3), index, np.uint8)
-        return Sample(image, np.zeros((0, 4), np.float32), none, none.astype(bool), index, (10, 10))
-
-
-def test_what_was_not_wanted_for_longest_is_loaded_again() -> None:
-    loads = Loads()
-    pool = DecodedPool(loads, limit_bytes=2 * 300)
-    given = [pool.load(index).image_id for index in (1, 2, 1, 3, 1, 2)]
-    assert given == [1, 2, 1, 3, 1, 2]
-    assert loads.indices == [1, 2, 3, 2]
-
-
-def test_an_image_that_does_not_fit_leaves_the_others() -> None:
-    loads = Loads()
-    pool = DecodedPool(loads, limit_bytes=299)
-    assert [pool.load(index).image_id for index in (1, 1)] == [1, 1]
-    assert loads.indices == [1, 1]
+    pool = DecodedPool(load, limit_bytes)
+    assert [pool.load(index).image_id - 100 for index in wanted] == wanted
+    assert loaded == expected
