@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 
 from yolo.data.transforms.augment import UNMIXED, Augment, Mix
 from yolo.records import Sample
 
 RED = (255, 0, 0)
+
+
+def always(name: str, **arguments: Any) -> dict[str, Any]:
+    """A transform that fires each time."""
+    return {"type": name, "p": 1, **arguments}
 
 
 def augmented(
@@ -24,6 +30,15 @@ def augmented(
     """A sample after some transforms; the other settings are those of `Augment`."""
     augment = Augment(transforms=transforms, **settings)
     return augment(sample, size_px=size_px, seed=(seed,), mix=mix)
+
+
+def smooth_noise(size_hw: tuple[int, int]) -> np.ndarray:
+    """Smooth colours with some noise, black and white among them."""
+    generator = np.random.default_rng(0)
+    image = cv2.resize(generator.integers(0, 256, (6, 8, 3), np.uint8), size_hw[::-1])
+    image = np.clip(image.astype(int) + generator.integers(-20, 21, image.shape), 0, 255)
+    image[0, 0], image[0, 1] = 0, 255
+    return image.astype(np.uint8)
 
 
 def painted_sample(

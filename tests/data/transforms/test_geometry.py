@@ -8,46 +8,40 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.data.painted import augmented, found_box, painted_sample
+from tests.data.painted import always, augmented, found_box, painted_sample
 from yolo.data.transforms.augment import Augment, letterbox_sample
 from yolo.letterbox import FILL_COLOUR_RGB
 
-FLIP: dict[str, Any] = {"type": "HorizontalFlip", "p": 1}
+FLIP = always("HorizontalFlip")
 CHAINS: dict[str, list[dict[str, Any]]] = {
     "letterbox": [],
     "flip": [FLIP],
-    "stretch": [{"type": "Resize", "p": 1}],
-    "cut": [{"type": "RandomResizedCrop", "p": 1, "scale": [0.7, 0.9], "ratio": [0.2, 5.0]}],
-    "affine": [
-        {"type": "Affine", "p": 1, "scale": [0.7, 1.1], "translate_percent": [-0.1, 0.1]},
-    ],
-    "unequal": [{"type": "Affine", "p": 1, "scale": {"x": 0.7, "y": 1.1}, "keep_ratio": False}],
-    "turn": [{"type": "Rotate", "p": 1, "limit": [4, 4]}],
-    "fit": [{"type": "Affine", "p": 1, "rotate": 3, "fit_output": True}],
-    "border cut": [{"type": "Rotate", "p": 1, "limit": [2, 2], "crop_border": True}],
-    "crop": [{"type": "RandomCrop", "p": 1, "height": 250, "width": 254}],
-    "edge": [{"type": "Affine", "p": 1, "scale": 0.8, "border_mode": 1}],
+    "stretch": [always("Resize")],
+    "cut": [always("RandomResizedCrop", scale=[0.7, 0.9], ratio=[0.2, 5.0])],
+    "affine": [always("Affine", scale=[0.7, 1.1], translate_percent=[-0.1, 0.1])],
+    "unequal": [always("Affine", scale={"x": 0.7, "y": 1.1}, keep_ratio=False)],
+    "turn": [always("Rotate", limit=[4, 4])],
+    "fit": [always("Affine", rotate=3, fit_output=True)],
+    "border cut": [always("Rotate", limit=[2, 2], crop_border=True)],
+    "crop": [always("RandomCrop", height=250, width=254)],
+    "edge": [always("Affine", scale=0.8, border_mode=1)],
     "stretch, flip, affine": [
-        {"type": "Resize", "p": 1},
+        always("Resize"),
         FLIP,
-        {"type": "Affine", "p": 1, "scale": [0.8, 1.1], "translate_px": [-9, 9]},
+        always("Affine", scale=[0.8, 1.1], translate_px=[-9, 9]),
     ],
     "affine, flip, turn": [
-        {"type": "Affine", "p": 1, "scale": 0.8, "shear": [1, 2]},
+        always("Affine", scale=0.8, shear=[1, 2]),
         FLIP,
-        {"type": "Rotate", "p": 1, "limit": [-3, -3]},
+        always("Rotate", limit=[-3, -3]),
     ],
     "affine, crop, affine, flip": [
-        {"type": "Affine", "p": 1, "scale": 0.9, "translate_px": 5},
-        {"type": "RandomCrop", "p": 1, "height": 240, "width": 250},
-        {"type": "Affine", "p": 1, "scale": 1.05, "translate_px": -4},
+        always("Affine", scale=0.9, translate_px=5),
+        always("RandomCrop", height=240, width=250),
+        always("Affine", scale=1.05, translate_px=-4),
         FLIP,
     ],
-    "flip, edge, flip": [
-        FLIP,
-        {"type": "Affine", "p": 1, "scale": 0.8, "translate_px": 11, "border_mode": 1},
-        FLIP,
-    ],
+    "flip, edge, flip": [FLIP, always("Affine", scale=0.8, translate_px=11, border_mode=1), FLIP],
 }
 SIZES_HW = [(401, 123), (131, 397), (255, 257), (1037, 889), (59, 47)]
 
@@ -70,7 +64,7 @@ def test_a_flip_is_the_letterbox_of_validation_mirrored(size_hw: tuple[int, int]
     sample = painted_sample([[3, 5, 20, 30]], size_hw=size_hw)
     sample.image[::2] = np.random.default_rng(0).integers(0, 256, sample.image[::2].shape)
     plain = letterbox_sample(sample, 96)
-    nothing: dict[str, Any] = {"type": "Affine", "p": 1, "scale": 1.0, "rotate": 0.0}
+    nothing = always("Affine", scale=1.0, rotate=0.0)
     for flips in (1, 2):
         result = augmented([FLIP, nothing] * flips, sample, size_px=96)
         assert (result.image == plain.image[:, :: (-1) ** flips]).all()
@@ -78,7 +72,7 @@ def test_a_flip_is_the_letterbox_of_validation_mirrored(size_hw: tuple[int, int]
 
 def test_what_one_transform_moves_out_the_next_one_can_bring_back() -> None:
     """A frame of 400 px twice as large and half as large again: nothing is lost in between."""
-    zoom = [{"type": "Affine", "p": 1, "scale": scale} for scale in (2.0, 0.5)]
+    zoom = [always("Affine", scale=scale) for scale in (2.0, 0.5)]
     corner = painted_sample([[0, 0, 50, 50]], size_hw=(400, 400))
     result = augmented(zoom, corner, size_px=400)
     np.testing.assert_allclose(result.boxes_xyxy_px, [[0, 0, 50, 50]], atol=1e-4)
@@ -89,7 +83,7 @@ def test_what_one_transform_moves_out_the_next_one_can_bring_back() -> None:
 def test_ten_maps_blur_no_more_than_one() -> None:
     """Turned to and fro ten times, the stripes are what they were: nothing was interpolated."""
     stripes = painted_sample([[x, 0, x + 1, 200] for x in range(40, 160, 4)], size_hw=(200, 200))
-    turns = [{"type": "Rotate", "p": 1, "limit": [angle, angle]} for angle in [7.0, -7.0] * 5]
+    turns = [always("Rotate", limit=[angle, angle]) for angle in [7.0, -7.0] * 5]
     result = augmented(turns, stripes, size_px=200)
     assert (result.image == stripes.image).all()
 
@@ -98,8 +92,7 @@ def test_a_fine_pattern_that_shrinks_is_averaged() -> None:
     """A chequerboard of single pixels at a quarter of its size is even grey."""
     board = painted_sample([], size_hw=(1600, 1600))
     board.image[:] = (np.indices((1600, 1600)).sum(axis=0) % 2 * 255)[..., None]
-    half = {"type": "Affine", "p": 1, "scale": 0.5, "rotate": 7}
-    result = augmented([half], board, size_px=800)
+    result = augmented([always("Affine", scale=0.5, rotate=7)], board, size_px=800)
     middle = result.image[300:500, 300:500].astype(int)
     assert abs(middle - 127.5).max() < 2
 
@@ -109,20 +102,17 @@ def test_an_image_that_shrinks_reaches_to_the_edge_of_its_box(size_hw: tuple[int
     """Averaged in blocks, of which the image has no whole number."""
     height, width = size_hw
     whole = painted_sample([[0, 0, width, height]], size_hw=size_hw)
-    shrink = {"type": "Affine", "p": 1, "scale": 0.9}
-    result = augmented([shrink], whole, size_px=512)
-    (box,) = result.boxes_xyxy_px
-    np.testing.assert_allclose(box, found_box(result.image), atol=1.0)
+    result = augmented([always("Affine", scale=0.9)], whole, size_px=512)
+    np.testing.assert_allclose(result.boxes_xyxy_px, [found_box(result.image)], atol=1.0)
 
 
 def test_boxes_of_one_pixel_stay_on_their_pixel() -> None:
     boxes = [[x, y, x + 1, y + 1] for x, y in ((0, 0), (99, 0), (57, 31), (0, 99), (99, 99))]
     for box in boxes:
         one = painted_sample([box], size_hw=(100, 100))
-        flipped = augmented([FLIP], one, size_px=100)
-        shift = {"type": "Affine", "p": 1, "scale": 0.8, "translate_px": 1}
-        shifted = augmented([shift, FLIP], one, size_px=400)
-        for result in (flipped, shifted):
+        shift = always("Affine", scale=0.8, translate_px=1)
+        for transforms, size_px in (([FLIP], 100), ([shift, FLIP], 400)):
+            result = augmented(transforms, one, size_px=size_px)
             place, pixels = result.boxes_xyxy_px[0], result.image
             np.testing.assert_allclose(place, found_box(pixels), atol=1.0)
             x, y = ((place[:2] + place[2:]) / 2).astype(int)
@@ -132,14 +122,13 @@ def test_boxes_of_one_pixel_stay_on_their_pixel() -> None:
 def test_the_border_that_was_asked_for() -> None:
     """A red image, wide: the letterbox is grey, what a transform lays bare has its own colour."""
     red = painted_sample([[0, 0, 200, 100]], size_hw=(100, 200))
-    half = {"type": "Affine", "p": 1, "scale": 0.5}
     for border, above, beside in (
         ({}, FILL_COLOUR_RGB, FILL_COLOUR_RGB),
         ({"fill": 0}, (0, 0, 0), (0, 0, 0)),
         ({"fill": [1, 2, 3]}, (1, 2, 3), (1, 2, 3)),
         ({"border_mode": cv2.BORDER_REPLICATE}, FILL_COLOUR_RGB, (255, 0, 0)),
     ):
-        result = augmented([half | border], red, size_px=200)
+        result = augmented([always("Affine", scale=0.5, **border)], red, size_px=200)
         assert result.image[5, 100].tolist() == list(above), border
         assert result.image[100, 5].tolist() == list(beside), border
         assert result.image[60, 100].tolist() == list(FILL_COLOUR_RGB), border  # the letterbox
@@ -148,10 +137,7 @@ def test_the_border_that_was_asked_for() -> None:
 
 def test_a_crop_discards_what_it_cuts_off() -> None:
     """Half of the square is cut away; made smaller afterwards, it does not come back."""
-    chain = [
-        {"type": "RandomCrop", "p": 1, "height": 200, "width": 100},
-        {"type": "Affine", "p": 1, "scale": 0.5},
-    ]
+    chain = [always("RandomCrop", height=200, width=100), always("Affine", scale=0.5)]
     red = painted_sample([[0, 0, 200, 200]], size_hw=(200, 200))
     result = augmented(chain, red, size_px=200, min_visibility=0.6)
     np.testing.assert_allclose(result.boxes_xyxy_px, [[75, 50, 125, 150]], atol=1e-4)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.painted import augmented, found_box, painted_sample
+from tests.data.painted import always, augmented, found_box, painted_sample
 from yolo.data.sampling import SampleKey
 from yolo.data.transforms.augment import UNMIXED, Augment, Mix, MixUp, Mosaic
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -17,7 +17,7 @@ from yolo.records import Sample
 
 AFFINE: list[dict[str, Any]] = [
     {"type": "HorizontalFlip", "p": 0.5},
-    {"type": "Affine", "p": 1, "scale": [0.5, 0.8], "rotate": [-3, 3], "shear": [-2, 2]},
+    always("Affine", scale=[0.5, 0.8], rotate=[-3, 3], shear=[-2, 2]),
 ]
 SIZES_HW = [(401, 123), (131, 397), (255, 257), (59, 47)]
 
@@ -57,13 +57,10 @@ def test_four_squares_fill_the_square_around_their_centre_by_hand() -> None:
 
 def test_images_of_other_shapes_touch_the_centre_and_leave_the_mean_colour() -> None:
     """Of 200 px sides: a portrait of 100 x 200, two panoramas of 200 x 50, and one of a pixel."""
-    tiles = [
-        plain((10, 0, 0), (40, 20)),
-        plain((0, 20, 0), (100, 400)),
-        plain((0, 0, 30), (1, 1)),
-        plain((40, 40, 40), (100, 400)),
-    ]
-    image = join(*tiles, size_px=200).image
+    colours = [(10, 0, 0), (0, 20, 0), (0, 0, 30), (40, 40, 40)]
+    image = join(
+        *map(plain, colours, [(40, 20), (100, 400), (1, 1), (100, 400)]), size_px=200
+    ).image
     assert (image[:100, :100] == (10, 0, 0)).all()  # reaches from 100 px above the square
     assert (image[50:100, 100:] == (0, 20, 0)).all()
     assert (image[:50, 100:] == FILL_COLOUR_RGB).all()
@@ -97,7 +94,7 @@ def test_a_tile_ends_at_the_pixel_where_it_should(place: int) -> None:
     for seed in range(12):
         tiles = [plain(FILL_COLOUR_RGB, (1, 1)) for _ in range(4)]
         tiles[place] = painted_sample([[0, 0, 90, 60]], size_hw=(60, 90))
-        shrink = {"type": "Affine", "p": 1, "scale": [0.2, 0.5]}
+        shrink = always("Affine", scale=[0.2, 0.5])
         result = join(*tiles, transforms=[shrink], seed=seed)
         red = (result.image == (255, 0, 0)).all(axis=-1)
         (rows,), (columns,) = np.nonzero(red.any(axis=1)), np.nonzero(red.any(axis=0))
@@ -121,8 +118,8 @@ def test_a_box_cut_by_the_edge_becomes_ignored_and_an_unseen_one_is_gone() -> No
 
 
 def test_a_mosaic_goes_through_transforms_that_paint_it_first() -> None:
-    crop = {"type": "RandomCrop", "p": 1, "height": 180, "width": 200}
-    black = {"type": "Affine", "p": 1, "scale": 0.8, "fill": 0}
+    crop = always("RandomCrop", height=180, width=200)
+    black = always("Affine", scale=0.8, fill=0)
     tiles = [with_box((90, 120), channel=channel, label=channel) for channel in (0, 1, 2, 2)]
     result = join(*tiles, transforms=[crop, black])
     assert result.image[0, 0].tolist() == [0, 0, 0]
