@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser, device_name, image_size
+from yolo.config.command_line import Parser, device_name, image_size, pictures_folder
 from yolo.errors import exit_code
 
 EXAMPLES = """examples:
@@ -85,8 +83,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(argv)
     if not arguments.image and not arguments.list:
         parser.error("name an image, or --list for the layers")
-    if arguments.output is None:
-        arguments.output = REPOSITORY_ROOT / "predictions" / time.strftime("%Y%m%d-%H%M%S")
+    arguments.output = pictures_folder(arguments.output)
     if len({path.stem for path in arguments.image}) < len(arguments.image):
         parser.error("two of the images have one name, and so would their pictures")
     parser.check_folder(arguments.output)

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from yolo.config import Config
-from yolo.config.command_line import Parser, load_config_or_exit, picture_file
+from yolo.config.command_line import Parser, load_config_or_exit
 from yolo.errors import exit_code
 
 DESCRIPTION = """Compare a config's anchors with those that k-means finds on its training boxes.
@@ -28,14 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_config_options()
     parser.add_argument("--k-from", type=int, default=1, help="first number in the picture (1)")
     parser.add_argument("--k-to", type=int, default=15, help="last number in the picture (15)")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=picture_file,
-        default=Path("anchors.png"),
-        metavar="PICTURE",
-        help="the elbow over the number of anchors: a .png or .jpg file (anchors.png)",
-    )
+    parser.add_picture_option("anchors.png", "the elbow over the number of anchors: ")
     arguments = parser.parse(argv)
     if not 1 <= arguments.k_from <= arguments.k_to:
         parser.error("--k-from and --k-to: must be at least 1 and in this order")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config.command_line import Parser, load_config_or_exit, picture_file
+from yolo.config.command_line import Parser, load_config_or_exit
 from yolo.errors import exit_code
 
 
@@ -21,14 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = Parser(description="Draw the learning rate of one or several configs.")
     parser.add_argument("configs", type=Path, nargs="+", metavar="CONFIG", help="YAML files")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=picture_file,
-        default=Path("lr_schedule.png"),
-        metavar="PICTURE",
-        help="a .png or .jpg file (lr_schedule.png)",
-    )
+    parser.add_picture_option("lr_schedule.png")
     parser.add_argument("--log", action="store_true", help="a logarithmic scale of the rates")
     arguments = parser.parse(argv)
     configs = {str(path): load_config_or_exit(path).config for path in arguments.configs}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser, device_name, fraction, image_size
+from yolo.config.command_line import (
+    Parser,
+    device_name,
+    fraction,
+    image_size,
+    pictures_folder,
+)
 from yolo.errors import exit_code
 
 EXAMPLES = """examples:
@@ -125,8 +129,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def checked(parser: Parser, arguments: argparse.Namespace) -> argparse.Namespace:
     """What cannot be done is refused before the network is loaded."""
     parser.check_file(arguments.json)
-    if arguments.output is None:
-        arguments.output = REPOSITORY_ROOT / "predictions" / time.strftime("%Y%m%d-%H%M%S")
+    arguments.output = pictures_folder(arguments.output)
     for folder in (arguments.output, arguments.save_txt):
         parser.check_folder(folder)
     return arguments

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser, load_config_or_exit
+from yolo.config.command_line import Parser, load_config_or_exit, pictures_folder
 from yolo.errors import exit_code
 
 PER_SHEET, COLUMNS = 16, 4
@@ -71,9 +69,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(argv)
     if arguments.step < 0 or arguments.n < 1:
         parser.error("--step must be at least 0, and -n at least 1")
-    if arguments.output is None:
-        name = time.strftime("batch-%Y%m%d-%H%M%S")
-        arguments.output = REPOSITORY_ROOT / "predictions" / name
+    arguments.output = pictures_folder(arguments.output, "batch-")
     return arguments
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config import REPOSITORY_ROOT
-from yolo.config.command_line import Parser, device_name, fraction, load_config_or_exit
+from yolo.config.command_line import (
+    Parser,
+    device_name,
+    fraction,
+    load_config_or_exit,
+    pictures_folder,
+)
 from yolo.errors import exit_code
 
 ROWS, COLUMNS, PAIRED_COLUMNS = 4, 4, 2
@@ -103,9 +107,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse(argv)
     if arguments.n < 1 or not 64 <= arguments.tile <= 4096:
         parser.error("-n must be at least 1, and --tile from 64 to 4096")
-    if arguments.output is None:
-        name = time.strftime(f"{arguments.split}-%Y%m%d-%H%M%S")
-        arguments.output = REPOSITORY_ROOT / "predictions" / name
+    arguments.output = pictures_folder(arguments.output, f"{arguments.split}-")
     return arguments
 
 

@@ -1,12 +1,10 @@
 """Every cheap case runs, and its figures can be read; how fast it was is not tested."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +16,7 @@ from benchmarks.memory import in_fresh_process, peak_bytes
 from benchmarks.timing import Rounds, take_turns
 from benchmarks.training import CLASSES, make_contiguous, random_batch, read_config
 from scripts import benchmark
+from tests.coco_files import write_coco
 from yolo.factory.detector import build_detector
 
 CHEAP = ("train-tiny", "detection", "suppression", "loss", "loader", "coco-metric")
@@ -29,18 +28,10 @@ def images(tmp_path: Path) -> Path:
     """A folder like coco-mini, of four images."""
     (tmp_path / "annotations").mkdir()
     (tmp_path / "train2017").mkdir()
-    names = [f"{number}.jpg" for number in range(4)]
-    for name in names:
-        noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / "train2017" / name), noise)
-    truth = {
-        "images": [
-            {"id": n, "file_name": name, "height": 60, "width": 80} for n, name in enumerate(names)
-        ],
-        "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [10, 10, 30, 20]}],
-        "categories": [{"id": 1, "name": "thing"}],
-    }
-    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(truth))
+    noise = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
+    boxes = [(0, 0, [10, 10, 30, 20], False)]
+    written = write_coco(tmp_path / "train2017", dict(enumerate(noise)), boxes, file_name="{}.jpg")
+    Path(written["annotations"]).rename(tmp_path / "annotations/instances_train2017.json")
     return tmp_path
 
 
@@ -91,11 +82,8 @@ def test_the_command_line_knows_the_cases():
         (["--output", "/nowhere/results.md"], "/nowhere/results.md: its folder does not exist"),
     ],
 )
-def test_bad_usage_is_one_sentence(arguments, sentence, capsys):
-    with pytest.raises(SystemExit) as left:
-        benchmark.main(arguments)
-    assert left.value.code == 2
-    error = capsys.readouterr().err
+def test_bad_usage_is_one_sentence(arguments, sentence, usage_error):
+    error = usage_error(benchmark.main, *arguments)
     assert sentence in error
     assert error.count("\n") == 1
 

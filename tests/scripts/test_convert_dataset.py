@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import yaml
 
+from scripts import convert_dataset
 from tests.data.conftest import WriteCoco, write_coco  # noqa: F401 - a fixture
 from yolo.apps.convert.conversion import FORMATS
 from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
 from yolo.factory.data import build_dataset
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-from scripts import convert_dataset
 
 QUICKSTART = REPOSITORY_ROOT / "configs/quickstart.yaml"
 
@@ -68,10 +64,9 @@ def test_classes_can_be_ordered(inline, tmp_path, capsys):
         ("{type: [", "command line: data.train: line 1, column 9: is not YAML"),
     ],
 )
-def test_inline_data_is_validated_as_a_config(data, sentence, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        convert_dataset.main(["--data", data, "--to", "voc", "--output", "out"])
-    assert sentence in capsys.readouterr().err
+def test_inline_data_is_validated_as_a_config(data, sentence, usage_error):
+    argv = ["--data", data, "--to", "voc", "--output", "out"]
+    assert sentence in usage_error(convert_dataset.main, *argv)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +78,14 @@ def test_inline_data_is_validated_as_a_config(data, sentence, capsys):
         (["--to", "voc", "--output", "o", "--data", "{}", "--config", "c"], "give one of --config"),
     ],
 )
-def test_bad_usage(argv, sentence, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        convert_dataset.main(argv)
-    assert sentence in capsys.readouterr().err
+def test_bad_usage(argv, sentence, usage_error):
+    assert sentence in usage_error(convert_dataset.main, *argv)
 
 
-def test_a_classifier_has_no_boxes(capsys):
+def test_a_classifier_has_no_boxes(usage_error):
     config = REPOSITORY_ROOT / "configs/pretrain/shapes_darknet53.yaml"
-    with pytest.raises(SystemExit, match="2"):
-        convert_dataset.main(["--config", str(config), "--to", "voc", "--output", "out"])
-    assert "task: 'classify': must be 'detect'" in capsys.readouterr().err
+    argv = ["--config", str(config), "--to", "voc", "--output", "out"]
+    assert "task: 'classify': must be 'detect'" in usage_error(convert_dataset.main, *argv)
 
 
 def test_the_formats_on_offer_are_those_that_can_be_written():

@@ -1,25 +1,17 @@
 """scripts/demo.py as a user runs it, in process."""
 
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 
+from scripts import demo
 from yolo.config import REPOSITORY_ROOT
 
 SCRIPT = REPOSITORY_ROOT / "scripts" / "demo.py"
 
 
-@pytest.fixture(scope="module")
-def demo():
-    spec = importlib.util.spec_from_file_location("demo_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_without_a_checkpoint_it_says_how_to_make_one(demo, tmp_path, capsys):
+def test_without_a_checkpoint_it_says_how_to_make_one(tmp_path, capsys):
     assert demo.main(["--logs", str(tmp_path)]) == 1
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
@@ -28,7 +20,7 @@ def test_without_a_checkpoint_it_says_how_to_make_one(demo, tmp_path, capsys):
     assert "there is no such file; `python main.py` trains a model" in capsys.readouterr().err
 
 
-def test_the_space_of_the_newest_run(demo, tmp_path, capsys):
+def test_the_space_of_the_newest_run(tmp_path, capsys):
     from tests.apps.demo.stand_ins import write_checkpoint
 
     (tmp_path / "logs" / "first").mkdir(parents=True)
@@ -39,11 +31,8 @@ def test_the_space_of_the_newest_run(demo, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("wrong", [["--port", "80"], ["--port", "x"], ["--gpu", "0,1"], ["--prot"]])
-def test_bad_usage(demo, wrong, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        demo.main(wrong)
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+def test_bad_usage(wrong, usage_error):
+    assert usage_error(demo.main, *wrong).count("\n") == 1
 
 
 def test_bad_usage_loads_no_torch():

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from scripts import diff_runs
 from yolo.config import REPOSITORY_ROOT, load_config, resolved_yaml
 from yolo.config.save import read_settings
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-from scripts import diff_runs
 
 QUICKSTART = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 

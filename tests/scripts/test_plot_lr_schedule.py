@@ -9,7 +9,7 @@ import yaml
 import yolo.apps.report.plots
 from scripts import plot_lr_schedule
 from yolo.apps.report.preview import learning_rate_curves
-from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.config import REPOSITORY_ROOT, command_line, load_config
 
 QUICKSTART = REPOSITORY_ROOT / "configs/quickstart.yaml"
 
@@ -58,6 +58,9 @@ def test_several_configs_in_one_picture(write, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{output}\n"
     assert cv2.imread(str(output)).shape[2] == 3
     assert drawn == [([f"{one} (one_cycle)", f"{QUICKSTART} (cosine_restarts)"], "log")]
+    monkeypatch.setattr(command_line, "REPOSITORY_ROOT", tmp_path)
+    assert plot_lr_schedule.main([one]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'predictions/lr_schedule.png'}\n"
 
 
 def test_each_mistake_is_one_sentence(write, tmp_path, capsys, usage_error):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import cv2
 import numpy as np
@@ -11,18 +10,13 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from scripts import explain as explaining
+from scripts import predict as predicting
 from tests.apps.predict.checkpoints import CONF, NAMES, make_predictor, write_checkpoint
 from tests.apps.predict.test_sources import write_video
 from yolo.apps.predict.results import JsonFile, Pictures
 from yolo.apps.predict.run import predict_sources
 from yolo.apps.predict.sources import find_sources
-from yolo.config import REPOSITORY_ROOT
-
-sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
-import explain as explaining
-import predict as predicting
-
-sys.path.remove(str(REPOSITORY_ROOT / "scripts"))
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +156,9 @@ def test_a_full_disk_is_one_sentence(checkpoint, mixed, capsys):
         (["a.jpg", "--output", __file__], "must be a folder, but is a file"),
     ],
 )
-def test_bad_usage(argv, text, capsys):
-    with pytest.raises(SystemExit) as caught:
-        predicting.main(argv)
-    error = capsys.readouterr().err
-    assert caught.value.code == 2 and text in error and len(error.splitlines()) == 1
+def test_bad_usage(argv, text, usage_error):
+    error = usage_error(predicting.main, *argv)
+    assert text in error and len(error.splitlines()) == 1
 
 
 def test_what_is_not_there_is_named_before_the_network_is_loaded(tmp_path, capsys):
@@ -174,7 +166,9 @@ def test_what_is_not_there_is_named_before_the_network_is_loaded(tmp_path, capsy
     assert capsys.readouterr().err == "error: none.jpg: there is no such file or folder\n"
 
 
-def test_explain_writes_a_picture_for_each_scale_or_layer(checkpoint, mixed, tmp_path, capsys):
+def test_explain_writes_a_picture_for_each_scale_or_layer(
+    checkpoint, mixed, tmp_path, capsys, usage_error
+):
     common = ["--checkpoint", str(checkpoint), "--gpu", "cpu", "--output", str(tmp_path / "maps")]
     image = str(mixed / "rgb.png")
     assert explaining.main([image, *common]) == 0
@@ -188,5 +182,4 @@ def test_explain_writes_a_picture_for_each_scale_or_layer(checkpoint, mixed, tmp
     assert (tmp_path / "maps" / "rgb_neck.stride8.png").exists()
     assert explaining.main([image, "--layer", "neck.stride9", *common]) == 1
     assert "no layer 'neck.stride9' (did you mean 'neck.stride8'?)" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        explaining.main([])
+    assert "name an image" in usage_error(explaining.main)

@@ -1,20 +1,17 @@
 """scripts/pretrain_encoder.py as a user runs it, in process, on generated images."""
 
 import json
-import sys
 
 import pytest
 import torch
 
+from scripts import pretrain_encoder
+from tests.detectors import ONE_RANK
 from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
 from yolo.factory.detector import build_detector
 from yolo.factory.scoring import build_classifier_scorer
 from yolo.factory.weights import load_initial_weights
 from yolo.train.checkpoint import load_checkpoint
-from yolo.train.distributed import Ranks
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-from scripts import pretrain_encoder
 
 CONFIG = REPOSITORY_ROOT / "configs" / "pretrain" / "shapes_darknet53.yaml"
 STEPS = 4
@@ -26,23 +23,12 @@ def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("shapes")
     return [
         "--gpu=cpu",
-        f"data.train.root={root}",
-        f"data.val.root={root}",
-        "data.train.images=24",
-        "data.val.images=9",
-        "data.image_size=32",
-        "data.workers=0",
-        "training.batch_size=4",
-        "training.micro_batch_size=2",
-        f"training.steps={STEPS}",
-        "training.schedule.t_0=4",
-        "training.precision=fp32",
-        "training.ema={decay: 0.9}",
-        "evaluation.every=2",
-        "evaluation.batch_size=4",
-        "logging.every=2",
-        "model.encoder={type: darknet_tiny, width: 0.25}",
-        "model.dropout=0.2",
+        *(f"data.train.root={root}", f"data.val.root={root}"),
+        *("data.train.images=24", "data.val.images=9", "data.image_size=32", "data.workers=0"),
+        *("training.batch_size=4", "training.micro_batch_size=2", f"training.steps={STEPS}"),
+        *("training.schedule.t_0=4", "training.precision=fp32", "training.ema={decay: 0.9}"),
+        *("evaluation.every=2", "evaluation.batch_size=4", "logging.every=2"),
+        *("model.encoder={type: darknet_tiny, width: 0.25}", "model.dropout=0.2"),
     ]
 
 
@@ -91,10 +77,9 @@ def test_the_best_checkpoint_fills_a_detectors_encoder(run):
 
 def test_scoring_gives_the_figures_that_training_logged(run):
     path, lines = run / "last.pt", []
-    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
     checkpoint = load_checkpoint(path)
     config = config_from_dict(checkpoint["config"])
-    report = build_classifier_scorer(path, checkpoint, config, alone).score(lines.append)
+    report = build_classifier_scorer(path, checkpoint, config, ONE_RANK).score(lines.append)
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     (result,) = report["results"]
     assert result["stats"] == {
@@ -116,11 +101,10 @@ def test_data_sets_with_other_classes_are_refused(run, tiny, tmp_path, capsys):
     assert "make a folder, empty if need be, for each class in both" in printed
 
 
-def test_detectors_are_main_pys(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        pretrain_encoder.main(["--config", str(REPOSITORY_ROOT / "configs/quickstart.yaml")])
+def test_detectors_are_main_pys(usage_error):
+    config = str(REPOSITORY_ROOT / "configs/quickstart.yaml")
     wanted = "configs/quickstart.yaml: task: 'detect': must be 'classify'; main.py trains detectors"
-    assert wanted in capsys.readouterr().err
+    assert wanted in usage_error(pretrain_encoder.main, "--config", config)
 
 
 def test_help_names_its_own_default(capsys):

@@ -3,6 +3,7 @@
 import argparse
 import reprlib
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,17 @@ class Parser(argparse.ArgumentParser):
         """Adds --logs, for a command that takes the newest run."""
         default = REPOSITORY_ROOT / "logs"
         self.add_argument("--logs", type=Path, default=default, help="where the runs lie (logs)")
+
+    def add_picture_option(self, name: str, what: str = "") -> None:
+        """Adds -o/--output, the picture to write: by default predictions/``name``."""
+        self.add_argument(
+            "-o",
+            "--output",
+            type=picture_file,
+            default=REPOSITORY_ROOT / "predictions" / name,
+            metavar="PICTURE",
+            help=f"{what}a .png or .jpg file (predictions/{name})",
+        )
 
     def check_file(self, path: Path | None, option: str = "") -> None:
         """Refuses a file to write whose folder does not exist."""
@@ -253,6 +265,11 @@ def image_size(text: str) -> int:
     if not text.isdecimal() or int(text) % 32 or not 32 <= int(text) <= 2048:
         raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
     return int(text)
+
+
+def pictures_folder(given: Path | None, prefix: str = "") -> Path:
+    """The folder of --output, or predictions/``prefix``<date>-<time> where there is none."""
+    return given or REPOSITORY_ROOT / "predictions" / time.strftime(f"{prefix}%Y%m%d-%H%M%S")
 
 
 def picture_file(text: str) -> Path:

@@ -1,7 +1,6 @@
 """The forecast by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,16 +10,8 @@ from yolo.config import load_config
 from yolo.config.command_line import DEFAULT_CONFIG
 from yolo.data import image_cache
 
-SPEED = Speed(
-    loader=40.0,
-    network=20.0,
-    together=10.0,
-    evaluation=5.0,
-    size_px=320,
-    largest_px=320,
-    memory_gb=None,
-    total_gb=8.0,
-)
+RATES = {"loader": 40.0, "network": 20.0, "together": 10.0, "evaluation": 5.0}
+SPEED = Speed(**RATES, size_px=320, largest_px=320, memory_gb=None, total_gb=8.0)
 
 
 def forecast(*overrides):
@@ -58,9 +49,7 @@ def test_times_are_rounded(seconds, formatted):
     assert format_seconds(seconds) == formatted
 
 
-def test_the_memory_is_that_of_the_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_memory_is_that_of_the_container(tmp_path, monkeypatch):
     limit = tmp_path / "memory.max"
     limit.write_text("64000000")
     monkeypatch.setattr(image_cache, "CONTAINER_LIMITS", (limit,))

@@ -61,9 +61,8 @@ def test_any_size_any_name_any_box(size: tuple[int, int]) -> None:
     ends += [(size_wh, size_wh + 5), ((nan, 0), (1, 1)), ((0, 0), (inf, 1))]
     boxes = np.array([[*low, *high] for low, high in ends])
     ignored = np.array([True, False, True, False, True, False])
-    drawn = draw_boxes(
-        grey(*size), boxes, np.arange(6), names, scores=np.linspace(1, 0, 6), ignored=ignored
-    )
+    scores = np.linspace(1, 0, 6)
+    drawn = draw_boxes(grey(*size), boxes, np.arange(6), names, scores=scores, ignored=ignored)
     assert drawn.shape == (*size, 3)
     assert (drawn != 90).any()
     nothing = draw_boxes(grey(*size), np.zeros((0, 4)), np.zeros(0, np.int64), names)
@@ -71,11 +70,9 @@ def test_any_size_any_name_any_box(size: tuple[int, int]) -> None:
 
 
 def test_letters_beyond_ascii_are_written() -> None:
-    pictures = [
-        draw_boxes(grey(80, 200), np.array([[5.0, 40, 190, 75]]), np.array([0]), (name,))
-        for name in ("łódź", "кошка", "Größe", "\ue000\ue001\ue002\ue003")
-    ]
-    tags = [picture[20:40] for picture in pictures]
+    box, label = np.array([[5.0, 40, 190, 75]]), np.array([0])
+    names = ("łódź", "кошка", "Größe", "\ue000\ue001\ue002\ue003")
+    tags = [draw_boxes(grey(80, 200), box, label, (name,))[20:40] for name in names]
     assert len({tag.tobytes() for tag in tags}) == 4
 
 
@@ -131,10 +128,9 @@ def test_save_image_writes_rgb_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.png", "new"]
 
 
-def outline(tile: np.ndarray, label: int) -> tuple[int, int, int, int]:
-    """Where a class' colour is: left, top, right, bottom, the last ones included."""
-    rows, columns = np.nonzero(has_colour(tile, class_colour(label)))
-    return columns.min(), rows.min(), columns.max(), rows.max()
+def tile_of(image: np.ndarray, boxes: np.ndarray, *, side_px: int, title: str = "") -> np.ndarray:
+    """With boxes of class 0, which has no name."""
+    return draw_tile(image, boxes, np.zeros(len(boxes), int), ("",), side_px=side_px, title=title)
 
 
 @pytest.mark.parametrize("size_hw", [(8, 12), (20, 900), (900, 20), (1500, 2000), (240, 240)])
@@ -145,15 +141,15 @@ def test_a_tile_has_the_box_around_the_object(size_hw: tuple[int, int]) -> None:
     image = np.zeros((height, width, 3), np.uint8)
     image[y1:y2, x1:x2] = 255
     box = np.array([[x1, y1, x2, y2]])
-    bare = draw_tile(image, box[:0], np.zeros(0, int), (), side_px=240, title="")
-    tile = draw_tile(image, box, np.array([0]), ("",), side_px=240, title="")
+    bare, tile = tile_of(image, box[:0], side_px=240), tile_of(image, box, side_px=240)
     assert tile.shape == bare.shape and tile.shape[1] == 240
     rows, columns = np.nonzero((bare > 140).all(axis=-1))
-    left, _, right, bottom = outline(tile, 0)
+    drawn_rows, drawn_columns = np.nonzero(has_colour(tile, class_colour(0)))
     # lines of one pixel on the object's last pixels, or around one too small to be seen
     slack = [1 if np.ptp(side) > 10 else 7 for side in (columns, rows)]
-    assert abs(left - columns.min()) <= slack[0] and abs(right - columns.max()) <= slack[0]
-    assert abs(bottom - rows.max()) <= slack[1]
+    assert abs(drawn_columns.min() - columns.min()) <= slack[0]
+    assert abs(drawn_columns.max() - columns.max()) <= slack[0]
+    assert abs(drawn_rows.max() - rows.max()) <= slack[1]
 
 
 def test_a_box_of_one_pixel_is_seen_and_no_text_hides_it() -> None:
@@ -171,10 +167,8 @@ def test_a_box_of_one_pixel_is_seen_and_no_text_hides_it() -> None:
 
 
 def test_a_title_too_long_keeps_its_end() -> None:
-    tiles = [
-        draw_tile(grey(90, 90), np.zeros((0, 4)), np.zeros(0, int), (), side_px=90, title=title)
-        for title in ("a/long/path/to/some/image.jpg", "another/path/to/some/image.jpg")
-    ]
+    titles = ("a/long/path/to/some/image.jpg", "another/path/to/some/image.jpg")
+    tiles = [tile_of(grey(90, 90), np.zeros((0, 4)), side_px=90, title=title) for title in titles]
     np.testing.assert_array_equal(*tiles)
     assert (tiles[0][:12] != FILL_COLOUR_RGB).any()
 

@@ -62,11 +62,10 @@ def test_the_mean_of_neighbours_with_gaps():
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="the page cannot be written"):
-        page.write_page(tmp_path / "file" / "page.html", "x")
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(UserError, match=r"folder\.html: the page cannot be written"):
-        page.write_page(tmp_path / "folder.html", "x")
+    for name in ("file/page.html", "folder.html"):
+        with pytest.raises(UserError, match=f"{name}: the page cannot be written"):
+            page.write_page(tmp_path / name, "x")
     page.write_page(tmp_path / "new" / "page.html", "a \ud800 surrogate")
     assert (tmp_path / "new/page.html").read_text() == "a ? surrogate"
     there = {path.name for path in tmp_path.rglob("*")}

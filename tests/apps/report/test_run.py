@@ -1,11 +1,11 @@
 import json
 
-import cv2
 import numpy as np
 import pytest
 
 from scripts import report
 from tests.apps.report.pages import HOSTILE, Page
+from yolo.apps.report.drawing import save_image
 from yolo.apps.report.run import RunFolder, write_report
 from yolo.config import REPOSITORY_ROOT, load_config, resolved_yaml
 from yolo.errors import UserError
@@ -41,10 +41,8 @@ def test_a_finished_run(tmp_path):
     records += [validation(200, 0.8), validation(300, 0.8), validation(400, 0.7)]
     steps = "training.steps=400"
     run = make_run(tmp_path / "first", records, overrides=[steps, f"data.val.root={HOSTILE[0]}"])
-    (run / "pictures").mkdir()
     for step, shade in ((200, 60), (300, 120), (400, 180)):
-        sheet = np.full((50, 80, 3), shade, np.uint8)
-        cv2.imwrite(str(run / f"pictures/step_{step:06d}.jpg"), sheet)
+        save_image(run / f"pictures/step_{step:06d}.jpg", np.full((50, 80, 3), shade, np.uint8))
     page = read(run)
     assert "The best AP50 is 0.8000, at step 200." in page.text  # of equals the earlier
     assert "best, step 200" in page.texts and "last, step 400" in page.texts

@@ -98,12 +98,9 @@ class RunFolder:
     @cached_property
     def monitor(self) -> str:
         """The figure that decides which checkpoint is the best one."""
-        named = self.value("evaluation.monitor")
-        if named is not None:
-            return str(named)
-        if self.value("task") == "classify":
-            return "top1"
-        return DEFAULT_MONITORS.get(str(self.value("evaluation.metric")), "AP50")
+        default = DEFAULT_MONITORS.get(str(self.value("evaluation.metric")), "AP50")
+        default = "top1" if self.value("task") == "classify" else default
+        return str(self.value("evaluation.monitor") or default)
 
     @cached_property
     def best(self) -> int | None:
