@@ -57,14 +57,14 @@ def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
     for result in preflight.run_stages(context):
         print(*result.lines(), sep="\n", flush=True)
         results.append(result)
-    fault, last_line = preflight.fault_of(results), preflight.conclusion(results)
-    print(last_line, file=sys.stdout if fault is None else sys.stderr, flush=True)
+    is_sound = results[-1].outcome.fault is None
+    print(preflight.conclusion(results), file=sys.stdout if is_sound else sys.stderr, flush=True)
     reports = ((arguments.json, preflight.write_json), (arguments.html, preflight.write_html))
     for path, write in reports:
         if path is not None:
             write(path, context, results)
             print(f"written: {path}")
-    return 0 if fault is None else 1
+    return 0 if is_sound else 1
 
 
 if __name__ == "__main__":

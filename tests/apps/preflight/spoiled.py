@@ -7,59 +7,43 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.apps.preflight.made_data import change
 
 HUGE_PX = 30_000
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A copy of coco-mini under ``root`` that may be changed at will.
-
-    Its images are links: replace one, never write into it.
-    """
-
-    root: Path
-
-    @classmethod
-    def make(cls, coco_mini: Path, root: Path) -> Copy:
-        for split in ("train", "val"):
-            (root / split).mkdir(parents=True)
-            for image in (coco_mini / f"{split}2017").iterdir():
-                (root / split / image.name).symlink_to(image)
-            annotations = coco_mini / f"annotations/instances_{split}2017.json"
-            (root / f"{split}.json").write_bytes(annotations.read_bytes())
-        return cls(root)
-
-    def change(self, split: str, edit: Callable[[Json], None]) -> None:
-        path = self.root / f"{split}.json"
-        data = json.loads(path.read_text())
-        edit(data)
-        path.write_text(json.dumps(data))
-
-    def overrides(self) -> list[str]:
-        return [
-            f"data.{split}.{key}={self.root / f'{split}{suffix}'}"
-            for split in ("train", "val")
-            for key, suffix in (("annotations", ".json"), ("images", ""))
-        ]
-
-    def replace_image(self, split: str, name: str, content: bytes) -> None:
-        path = self.root / split / name
-        path.unlink(missing_ok=True)
-        path.write_bytes(content)
-
-    def first_image(self, split: str) -> dict[str, Any]:
-        return json.loads((self.root / f"{split}.json").read_text())["images"][0]
+def copy_coco_mini(coco_mini: Path, root: Path) -> list[str]:
+    """A copy that may be changed at will, as overrides; a link to an image may be replaced."""
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+        for image in (coco_mini / f"{split}2017").iterdir():
+            (root / split / image.name).symlink_to(image)
+        annotations = coco_mini / f"annotations/instances_{split}2017.json"
+        (root / split / "annotations.json").write_bytes(annotations.read_bytes())
+    return [
+        f"data.{split}.{key}={root / split / name}"
+        for split in ("train", "val")
+        for key, name in (("annotations", "annotations.json"), ("images", ""))
+    ]
 
 
-def changes_train(edit: Callable[[Json], None]) -> Callable[[Copy], None]:
+def read(root: Path, split: str) -> Json:
+    return json.loads((root / split / "annotations.json").read_text())
+
+
+def replace_image(path: Path, content: bytes) -> None:
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def changes_train(edit: Callable[[Json], None]) -> Callable[[Path], None]:
     """What an edit of the training set's json makes of a copy."""
-    return functools.wraps(edit)(lambda copy: copy.change("train", edit))
+    return functools.wraps(edit)(lambda root: change(root, "train", edit))
 
 
 @changes_train
@@ -101,18 +85,17 @@ def all_crowd(data: Json) -> None:
         entry["iscrowd"] = 1
 
 
-def truncated_jpeg(copy: Copy) -> None:
-    name = copy.first_image("val")["file_name"]
-    content = (copy.root / "val" / name).read_bytes()
-    copy.replace_image("val", name, content[: len(content) // 2])
+def truncated_jpeg(root: Path) -> None:
+    path = root / "val" / read(root, "val")["images"][0]["file_name"]
+    content = path.read_bytes()
+    replace_image(path, content[: len(content) // 2])
 
 
-def leaked_image(copy: Copy) -> None:
+def leaked_image(root: Path) -> None:
     """The file, under another name and id, with the boxes that it has in val."""
-    val = json.loads((copy.root / "val.json").read_text())
+    val = read(root, "val")
     leaked = val["images"][0]
-    content = (copy.root / "val" / leaked["file_name"]).read_bytes()
-    copy.replace_image("train", "leaked.jpg", content)
+    replace_image(root / "train/leaked.jpg", (root / "val" / leaked["file_name"]).read_bytes())
 
     def add(data):
         data["images"].append({**leaked, "id": 7, "file_name": "leaked.jpg"})
@@ -122,23 +105,18 @@ def leaked_image(copy: Copy) -> None:
             if a["image_id"] == leaked["id"]
         ]
 
-    copy.change("train", add)
+    change(root, "train", add)
 
 
-def empty_json(copy: Copy) -> None:
-    (copy.root / "train.json").write_text("")
+def empty_json(root: Path) -> None:
+    (root / "train/annotations.json").write_text("")
 
 
-def huge_image(copy: Copy) -> None:
+def huge_image(root: Path) -> None:
     """A whole PNG of 30,000 x 30,000 black pixels, in one bit each: 112 kB of zeros, packed."""
-    image = copy.first_image("train")
-    copy.replace_image("train", image["file_name"], black_png(HUGE_PX))
-
-    def resize(data):
-        (entry,) = [i for i in data["images"] if i["id"] == image["id"]]
-        entry["width"] = entry["height"] = HUGE_PX
-
-    copy.change("train", resize)
+    name = read(root, "train")["images"][0]["file_name"]
+    replace_image(root / "train" / name, black_png(HUGE_PX))
+    change(root, "train", lambda data: data["images"][0].update(width=HUGE_PX, height=HUGE_PX))
 
 
 def black_png(side_px: int) -> bytes:
@@ -154,11 +132,11 @@ def black_png(side_px: int) -> bytes:
     )
 
 
-def anchors_too_big(copy: Copy) -> list[str]:
+def anchors_too_big(root: Path) -> list[str]:
     """Ten times the usual ones."""
     tenfold = (100, 130), (160, 300), (330, 230), (300, 610), (620, 450), (590, 1190), (1160, 900)
     return [f"model.head.anchors={[*map(list, tenfold), [1560, 1980], [3730, 3260]]}"]
 
 
-def wrong_root(copy: Copy) -> list[str]:
+def wrong_root(root: Path) -> list[str]:
     return ["data.val.images=/nowhere/val2017"]

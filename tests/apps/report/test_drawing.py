@@ -121,10 +121,9 @@ def test_save_image_writes_rgb_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"picture\.doc: .*suffix '\.doc'; name the file \.png"):
         save_image(tmp_path / "picture.doc", image)
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match=r"folder\.png: the image cannot be written"):
-        save_image(tmp_path / "folder.png", image)
-    with pytest.raises(UserError, match="cannot be written"):
-        save_image(path / "below-a-file.png", image)
+    for place in (tmp_path / "folder.png", path / "below-a-file.png"):
+        with pytest.raises(UserError, match=f"{place.name}: the image cannot be written"):
+            save_image(place, image)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.png", "new"]
 
 

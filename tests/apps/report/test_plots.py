@@ -9,17 +9,14 @@ def line(name: str, figure: float = 0.5) -> Line:
     return Line.steps(name, levels, 1 - levels / 2, figure)
 
 
-def test_the_area_below_the_steps_is_the_average_precision() -> None:
+def test_the_area_below_the_steps_is_the_average_precision_and_nothing_is_no_line() -> None:
     """Right, wrong, right of four truths: precision 1 up to a recall of 1/4, 2/3 up to 2/4."""
     steps = Line.steps("cat", np.array([0.25, 0.25, 0.5]), np.array([1.0, 2 / 3, 2 / 3]), 5 / 12)
     assert steps.x.tolist() == [0, 0.25, 0.25, 0.5, 0.5]
     assert steps.y.tolist() == [1, 1, 2 / 3, 2 / 3, 0]
     assert np.trapezoid(steps.y, steps.x) == pytest.approx(steps.figure)
-
-
-def test_nothing_found_is_no_line() -> None:
-    steps = Line.steps("cat", np.array([0.0, 0.0]), np.array([0.0, 0.0]), 0.0)
-    assert len(steps.x) == len(steps.y) == 0
+    nothing = Line.steps("cat", np.array([0.0, 0.0]), np.array([0.0, 0.0]), 0.0)
+    assert len(nothing.x) == len(nothing.y) == 0
     assert len(Line.steps("cat", np.zeros(0), np.zeros(0), 0.0).x) == 0
 
 

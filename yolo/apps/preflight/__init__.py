@@ -77,14 +77,9 @@ def run_stages(preflight: Preflight) -> Iterator[Result]:
             return
 
 
-def fault_of(results: Sequence[Result]) -> str | None:
-    """The sentence that ended it, if any."""
-    return results[-1].outcome.fault
-
-
 def conclusion(results: Sequence[Result]) -> str:
     """The last line."""
-    seconds, fault = sum(result.seconds for result in results), fault_of(results)
+    seconds, fault = sum(result.seconds for result in results), results[-1].outcome.fault
     if fault is not None:
         return f"FAULT in stage {results[-1].stage.name}, after {seconds:.0f} s: {fault}"
     warnings = sum(len(result.outcome.warnings) for result in results)
@@ -95,7 +90,7 @@ def write_json(path: Path, preflight: Preflight, results: Sequence[Result]) -> N
     """Write all figures; what is not finite becomes null."""
     report = {
         "config": str(preflight.resolved.path),
-        "fault": fault_of(results),
+        "fault": results[-1].outcome.fault,
         "stages": [
             {
                 "name": result.stage.name,
@@ -115,4 +110,4 @@ def write_json(path: Path, preflight: Preflight, results: Sequence[Result]) -> N
 def write_html(path: Path, preflight: Preflight, results: Sequence[Result]) -> None:
     """Write the page: the verdict first, then each stage."""
     values = {"preflight": preflight, "results": results, "stages": len(STAGES)}
-    write_page(path, render("preflight.html", fault=fault_of(results), **values))
+    write_page(path, render("preflight.html", **values))

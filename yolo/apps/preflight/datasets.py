@@ -149,11 +149,10 @@ def find_copies(preflight: Preflight, *, without: Set[str]) -> Outcome:
     same = same_content([Path(path) for _, path in files])
     groups = [[files[index] for index in group] for group in same]
     leaked = [[path for _, path in group] for group in groups if len(dict(group)) > 1]
-    members = {
-        split: [[path for of, path in group if of == split] for group in groups]
+    within = {
+        split: [own for group in groups if len(own := [p for s, p in group if s == split]) > 1]
         for split in preflight.datasets
     }
-    within = {split: [some for some in found if len(some) > 1] for split, found in members.items()}
     kinds = {"in both": leaked} | {f"twice in {split}": found for split, found in within.items()}
     rows = [[kind, ", ".join(group)] for kind, found in kinds.items() for group in found]
     return Outcome(
