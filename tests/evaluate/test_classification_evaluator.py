@@ -1,5 +1,7 @@
 """A classifier whose answers are prepared, on images that need the letterbox."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,7 @@ class Same(nn.Module):
         return ANSWER.expand(len(images), -1)
 
 
+@dataclass(frozen=True, kw_only=True)
 class TwoRanks(Ranks):
     """Exchanges with a rank whose share is known."""
 
@@ -86,13 +89,9 @@ def test_the_figures_by_hand(size):
 
 def test_ranks_put_their_shares_together():
     """The other rank has the last two batches of three."""
-    ranks = TwoRanks(rank=0, world_size=2, device=torch.device("cpu"))
-    other = (
-        {"class": 1.5},
-        {"top1": np.array([0, 3]), "top5": np.array([1, 3])},
-        (3, 9.0, 9.0, False),
-    )
-    object.__setattr__(ranks, "other", other)
+    shares = {"class": 1.5}, {"top1": np.array([0, 3]), "top5": np.array([1, 3])}
+    other = (*shares, (3, 9.0, 9.0, False))
+    ranks = TwoRanks(rank=0, world_size=2, device=torch.device("cpu"), other=other)
     result = evaluator(batches=batches()[:1], ranks=ranks).evaluate(Same(), never)
     assert (result.figures["top1"], result.figures["top5"]) == (0.2, 0.6)
     mine = -ANSWER.log_softmax(0)[LABELS[:2]].sum().item() / 5
@@ -100,7 +99,7 @@ def test_ranks_put_their_shares_together():
     assert result.images_per_second == pytest.approx(5 / 9.0)
     nothing = evaluator(batches=[], ranks=ranks).evaluate(Same(), never)
     assert (nothing.figures["top1"], nothing.figures["top5"]) == (0.0, 0.2)
-    object.__setattr__(ranks, "other", (*other[:2], (3, 9.0, 9.0, True)))
+    ranks = replace(ranks, other=(*shares, (3, 9.0, 9.0, True)))
     assert evaluator(ranks=ranks).evaluate(Same(), never) is None
 
 

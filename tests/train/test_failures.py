@@ -220,8 +220,3 @@ def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
         run.fit()
     assert any("from the weights conv.bias (image ids 0, 1)" in text for text in run.log.messages)
     assert not (tmp_path / "last.pt").exists() and run.ranks == ONE_RANK
-
-
-def test_figures_that_are_no_numbers_stay_out_of_the_file(tmp_path: Path) -> None:
-    fit(tmp_path, evaluator=ToyEvaluator([math.nan]), steps=1)
-    assert load_checkpoint(tmp_path / "last.pt")["progress"]["figures"] == {}

@@ -437,6 +437,7 @@ def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "best.pt")["progress"]["step"] == 4
     run = trainer(tmp_path / "nan", evaluate_every=1, evaluator=ToyEvaluator(figures), steps=1)
     assert run.fit().best_figure is None and not (tmp_path / "nan" / "best.pt").exists()
+    assert load_checkpoint(tmp_path / "nan" / "last.pt")["progress"]["figures"] == {}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tests.detection.losses.cases import make_targets
 from tests.detectors import ONE_RANK
 from yolo.records import Batch, Targets
 from yolo.train.checkpoint import load_checkpoint
@@ -89,16 +90,9 @@ def toy_image(step: int, place: int) -> tuple[Tensor, Tensor]:
 
 def toy_batch(step: int, places: range) -> Batch:
     images, boxes = zip(*(toy_image(step, place) for place in places), strict=True)
-    count = len(places)
-    targets = Targets(
-        boxes_cxcywh_norm=torch.stack(boxes),
-        labels=torch.zeros(count, dtype=torch.int64),
-        image_index=torch.arange(count),
-        ignored=torch.zeros(count, dtype=torch.bool),
-        max_per_image=1,
-    )
+    targets = make_targets([(i, *box.tolist(), 0) for i, box in enumerate(boxes)])
     pixels = torch.stack(images).contiguous(memory_format=torch.channels_last)
-    return Batch(pixels, targets, torch.tensor(places), torch.full((count, 2), 8))
+    return Batch(pixels, targets, torch.tensor(places), torch.full((len(places), 2), 8))
 
 
 class ToyBatches:

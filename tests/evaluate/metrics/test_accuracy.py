@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from tests.detection.losses.cases import make_targets
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
@@ -50,15 +51,8 @@ def test_no_truth() -> None:
 def two_truths() -> Targets:
     """A large box of class 1 in the first image, an ignored and a small one of class 0 in the
     second; both centres at (40, 24) of 64 px."""
-    return Targets(
-        boxes_cxcywh_norm=torch.tensor(
-            [[0.625, 0.375, 0.5, 0.5], [0.5, 0.5, 1, 1], [0.625, 0.375, 0.125, 0.125]]
-        ),
-        labels=torch.tensor([1, 1, 0]),
-        image_index=torch.tensor([0, 1, 1]),
-        ignored=torch.tensor([False, True, False]),
-        max_per_image=2,
-    )
+    large, small = (0, 0.625, 0.375, 0.5, 0.5, 1), (1, 0.625, 0.375, 0.125, 0.125, 0)
+    return make_targets([large, (1, 0.5, 0.5, 1, 1, 1, True), small])
 
 
 def counts_of(loss, raw: list[Tensor]) -> dict[str, list[float]]:
@@ -129,13 +123,8 @@ def test_a_truth_whose_place_is_taken_is_dropped(generation: str) -> None:
         "yolov2": lambda: YOLOv2Loss(coder=anchors),
         "yolov3": lambda: YOLOv3Loss(coder=anchors),
     }[generation]()
-    targets = Targets(
-        boxes_cxcywh_norm=torch.tensor([[0.6, 0.4, 0.5, 0.5]] * 3),
-        labels=torch.tensor([1, 0, 1]),
-        image_index=torch.zeros(3, dtype=torch.int64),
-        ignored=torch.tensor([False, False, True]),
-        max_per_image=3,
-    )
+    box = (0, 0.6, 0.4, 0.5, 0.5)
+    targets = make_targets([(*box, 1), (*box, 0), (*box, 1, True)])
     maps = [torch.zeros(1, 1, 1, 2 * 5 + 2) if generation == "yolov1" else raw]
     matches = loss.matches(maps, targets)
     assert matches.dropped.tolist() == [generation != "yolov1", generation == "yolov1", False]
@@ -145,40 +134,31 @@ def test_a_truth_whose_place_is_taken_is_dropped(generation: str) -> None:
 SCORES = torch.tensor([0.1, 0.9, 0.4, 0.8, 0.3, 0.7, 0.2])  # from best: 1, 3, 5, 2, 4, 6, 0
 
 
-def count_best(logits: Tensor, labels: Tensor) -> tuple[list[int], list[int]]:
+def count_best(logits: Tensor, labels: list[int]) -> tuple[list[int], list[int]]:
     """Top-1 and top-5: hits and images."""
-    n = len(labels)
-    targets = Targets(
-        boxes_cxcywh_norm=torch.full((n, 4), 0.5),
-        labels=labels,
-        image_index=torch.arange(n),
-        ignored=torch.zeros(n) > 0,
-        max_per_image=1,
-    )
-    counts = top_k(logits, targets)
+    rows = [(image, 0.5, 0.5, 0.5, 0.5, label) for image, label in enumerate(labels)]
+    counts = top_k(logits, make_targets(rows))
     return counts["top1"].tolist(), counts["top5"].tolist()
 
 
 def test_top_k_by_hand():
-    labels = torch.tensor([1, 3, 4, 6, 0])  # places 1, 2, 5, 6, 7
+    labels = [1, 3, 4, 6, 0]  # places 1, 2, 5, 6, 7
     assert count_best(SCORES.expand(5, 7), labels) == ([1, 5], [3, 5])
 
 
 def test_equal_scores_are_no_answer():
-    labels = torch.tensor([0, 3])
-    assert count_best(torch.zeros(2, 7), labels) == ([0, 2], [0, 2])
+    assert count_best(torch.zeros(2, 7), [0, 3]) == ([0, 2], [0, 2])
     two = one_hot(torch.tensor([0, 3]), 7) + one_hot(torch.tensor([1, 1]), 7)
-    assert count_best(two.float(), labels) == ([0, 2], [2, 2])
+    assert count_best(two.float(), [0, 3]) == ([0, 2], [2, 2])
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_network_that_diverged_hits_nothing(broken):
-    labels = torch.tensor([2])
-    assert count_best(torch.full((1, 9), broken), labels)[1] == [0, 1]
+    assert count_best(torch.full((1, 9), broken), [2])[1] == [0, 1]
     scores = torch.zeros(1, 9)
     scores[0, 2] = broken
-    assert count_best(scores, labels)[0] == [int(broken == float("inf")), 1]
+    assert count_best(scores, [2])[0] == [int(broken == float("inf")), 1]
 
 
 def test_few_classes():
-    assert count_best(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0])) == ([0, 1], [1, 1])
+    assert count_best(torch.tensor([[1.0, 2.0, 3.0]]), [0]) == ([0, 1], [1, 1])
