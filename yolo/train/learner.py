@@ -35,7 +35,7 @@ class StepResult:
     backed_off: bool = False  # only the gradient was not, and the fp16 scale becomes smaller
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Learner:
     """All that learns: the model, its averages, the optimizer and the gradient scaler."""
 

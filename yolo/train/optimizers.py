@@ -13,6 +13,7 @@ In all of them ``encoder_learning_rate`` is the base rate of ``model.encoder``, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -107,37 +108,31 @@ def param_groups(
     return by_decay(rest) + by_decay(encoder, lr=encoder_learning_rate, part="encoder")
 
 
+@dataclass(eq=False, repr=False)
 class Freeze:
     """Keep an encoder, or its beginning, as it is.
 
     What is frozen gets no gradient, so that neither momentum nor weight decay reaches it. A frozen
     batch norm works with the statistics that it has gathered, in training too.
-
-    Args:
-        model: has an ``encoder``, whose ``stages`` can be frozen.
-        until: the last frozen part: ``encoder``, or a stage as in ``encoder.stages.3``.
-        batch_norm: whose batch norms keep scale, shift and statistics.
-        unfreeze_at: the step from which on everything is trained; None for never.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        until: str = "encoder",
-        batch_norm: Literal["trained", "frozen_part", "whole_network"] = "frozen_part",
-        unfreeze_at: int | None = None,
-    ) -> None:
-        assert isinstance(model.encoder, nn.Module)
-        self.until, self.unfreeze_at = until, unfreeze_at
-        part = nn.ModuleList(_stages_until(model.encoder, until))
+    model: nn.Module  # has an ``encoder``, whose ``stages`` can be frozen
+    _: KW_ONLY
+    until: str = "encoder"  # the last frozen part, or a stage as in ``encoder.stages.3``
+    batch_norm: Literal["trained", "frozen_part", "whole_network"] = "frozen_part"
+    """Whose batch norms keep scale, shift and statistics."""
+    unfreeze_at: int | None = None  # the step from which on everything is trained; None for never
+
+    def __post_init__(self) -> None:
+        assert isinstance(self.model.encoder, nn.Module)
+        part = nn.ModuleList(_stages_until(self.model.encoder, self.until))
         norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
         of_norms = {parameter for norm in norms for parameter in norm.parameters()}
         kept = [p for p in part.parameters() if p not in of_norms]
-        if batch_norm == "trained":
+        if self.batch_norm == "trained":
             norms = []
-        elif batch_norm == "whole_network":
-            norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        elif self.batch_norm == "whole_network":
+            norms = [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
         self._norms = norms
         self._parameters = [*kept, *nn.ModuleList(norms).parameters()]
 

@@ -111,7 +111,7 @@ def linear(*, steps: int, end_factor: float, warmup_steps: int = 0) -> Schedule:
     return factor
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Plateau:
     """A factor that falls where the monitored figure no longer rises.
 

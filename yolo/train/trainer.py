@@ -27,7 +27,7 @@ from yolo.train.progress import Evaluator, Plan, Progress, Window
 from yolo.train.run_folder import RunLock
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Trainer:
     """Train a model, counted in optimizer steps."""
 
