@@ -68,13 +68,8 @@ FORMATS: dict[str, Callable[[Path, argparse.Namespace], list[Path]]] = {
 """``--format`` -> what writes it; it returns the files."""
 
 ONLY_FOR = {
-    "dynamic_size": ("onnx", "torchscript"),
-    "nms": ("onnx",),
-    "float_input": ("onnx", "torchscript"),
-    "fp16": ("onnx", "torchscript"),
-    "conf": ("onnx",),
-    "iou": ("onnx",),
-    "images": ("onnx", "torchscript"),
+    **dict.fromkeys(("dynamic_size", "float_input", "fp16", "images"), ("onnx", "torchscript")),
+    **dict.fromkeys(("nms", "conf", "iou"), ("onnx",)),
     "thresh": ("darknet",),
 }
 """Options that not every format has."""
@@ -82,28 +77,25 @@ ONLY_FOR = {
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = Parser(description="Write a checkpoint for other programs.", epilog=EXAMPLES)
-    parser.add_argument(
-        "checkpoint", type=Path, nargs="?", help="a checkpoint (the newest run's best.pt)"
-    )
-    parser.add_argument(
+    parser = Parser("Write a checkpoint for other programs.", EXAMPLES)
+    add = parser.add_argument
+    add("checkpoint", type=Path, nargs="?", help="a checkpoint (the newest run's best.pt)")
+    add(
         "--format",
         choices=sorted(FORMATS),
         required=True,
         help="darknet: .cfg, .weights, .names; onnx and torchscript: a file that is refused unless "
         "it finds what PyTorch finds",
     )
-    parser.add_argument(
+    add(
         "--output",
         type=Path,
         metavar="PATH",
         help="the file; for darknet without its ending (the checkpoint's name beside it)",
     )
-    parser.add_argument(
-        "--image-size", type=image_size, help="side of the network's input (the training's)"
-    )
+    add("--image-size", type=image_size, help="side of the network's input (the training's)")
     _add_graph_options(parser)
-    parser.add_argument(
+    add(
         "--thresh",
         type=fraction,
         help="darknet: scores up to it become 0 where OpenCV runs the cfg (YOLOv3: 0.2, YOLOv2: "
@@ -123,31 +115,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_graph_options(parser: Parser) -> None:
     """The options of ONNX and TorchScript."""
-    group = parser.add_argument_group("onnx and torchscript")
-    group.add_argument(
+    add = parser.add_argument_group("onnx and torchscript").add_argument
+    add(
         "--dynamic-size",
         action="store_true",
         help="take images of any height and width that are multiples of 32",
     )
-    group.add_argument("--fp16", action="store_true", help="convolutions and weights in float16")
-    group.add_argument(
-        "--float-input", action="store_true", help="images are float32, 0..255, instead of uint8"
-    )
-    group.add_argument(
+    add("--fp16", action="store_true", help="convolutions and weights in float16")
+    add("--float-input", action="store_true", help="images are float32, 0..255, instead of uint8")
+    add(
         "--images",
         type=Path,
         metavar="DIR",
         help="images on which to compare with PyTorch (some that are drawn)",
     )
-    group.add_argument(
-        "--nms", action="store_true", help="onnx: put the non-maximum suppression inside"
-    )
-    group.add_argument(
+    add("--nms", action="store_true", help="onnx: put the non-maximum suppression inside")
+    add(
         "--conf", type=fraction, help="onnx with --nms: lowest score that counts (the evaluation's)"
     )
-    group.add_argument(
-        "--iou", type=fraction, help="onnx with --nms: largest overlap (the evaluation's)"
-    )
+    add("--iou", type=fraction, help="onnx with --nms: largest overlap (the evaluation's)")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def make_config(
     neck_width: str | float = "scaled",
     head: dict[str, Any] | None = None,
     image_size: int = 64,
+    data: dict[str, Any] | None = None,
     **encoder_settings: Any,
 ) -> Config:
     """A whole config around a model; its data set is never opened."""
@@ -38,7 +39,7 @@ def make_config(
                 "head": {"type": HEADS.get(neck, neck), **(head or {})},
             },
             "loss": {"type": LOSSES.get(neck, neck)},
-            "data": {"train": nowhere, "val": nowhere, "image_size": image_size},
+            "data": {"train": nowhere, "val": nowhere, "image_size": image_size, **(data or {})},
             "training": {
                 "steps": 1,
                 "optimizer": {"type": "adam", "learning_rate": 1e-3},

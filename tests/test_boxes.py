@@ -2,13 +2,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou
 
-from yolo.boxes import (
-    area,
-    cxcywh_to_xyxy,
-    pairwise_intersection,
-    pairwise_iou,
-    pairwise_shape_iou,
-)
+from yolo.boxes import area, cxcywh_to_xyxy, pairwise_intersection, pairwise_iou, pairwise_shape_iou
 
 
 def random_boxes(count: int) -> torch.Tensor:

@@ -86,9 +86,8 @@ def test_yolov2_is_written_with_its_training_settings(tmp_path):
     path = write_checkpoint(tmp_path / "best.pt", encoder="darknet19", neck="yolov2", loss=loss)
     assert export.main([str(path), "--format", "darknet"]) == 0
     region = (tmp_path / "best.cfg").read_text().split("[region]")[1].splitlines()
-    assert {"coords=4", "softmax=1", "num=5", "object_scale=4", "rescore=0", "thresh=0.6"} <= set(
-        region
-    )
+    settings = {"coords=4", "softmax=1", "num=5", "object_scale=4", "rescore=0", "thresh=0.6"}
+    assert settings <= set(region)
     assert "anchors=0.57273,0.677385, 1.87446,2.06253" in "\n".join(region)
 
 
@@ -125,25 +124,17 @@ def test_nothing_is_left_of_a_failure(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "best.cfg").read_text() == "before"
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        "",
-        "best.pt",
-        "best.pt --format coreml",
-        "best.pt --format darknet --image-size 100",
-        "best.pt --format darknet --thresh 2",
-        "best.pt --format darknet --output /nowhere/at/all",
-        "best.pt --format darknet --nms",
-        "best.pt --format torchscript --nms",
-        "best.pt --format onnx --thresh 0.5",
-        "best.pt --format onnx --conf 0.5",
-        "best.pt --format onnx --image-size 100",
-    ],
+BAD_FORMATS = (
+    *("coreml", "darknet --image-size 100", "darknet --thresh 2", "darknet --nms"),
+    *("darknet --output /nowhere/at/all", "torchscript --nms", "onnx --thresh 0.5"),
+    *("onnx --conf 0.5", "onnx --image-size 100"),
 )
-def test_bad_usage(argv, capsys):
+
+
+@pytest.mark.parametrize("line", ["", "best.pt", *(f"best.pt --format {f}" for f in BAD_FORMATS)])
+def test_bad_usage(line, capsys):
     with pytest.raises(SystemExit) as caught:
-        export.main(argv.split())
+        export.main(line.split())
     assert caught.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 

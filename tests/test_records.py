@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,14 +40,8 @@ def test_targets_are_packed_in_the_order_of_the_images() -> None:
 
 
 def test_the_frame_of_a_box_is_its_own_image() -> None:
-    wide = Sample(
-        image=np.zeros((10, 100, 3), np.uint8),
-        boxes_xyxy_px=np.array([[50, 5, 100, 10]], np.float32),
-        labels=np.array([0]),
-        ignored=np.array([False]),
-        image_id=1,
-        original_size_hw=(20, 200),
-    )
+    image, box = np.zeros((10, 100, 3), np.uint8), np.array([[50, 5, 100, 10]], np.float32)
+    wide = replace(sample(1, [[0] * 4]), image=image, boxes_xyxy_px=box)
     targets = Targets.from_samples([wide])
     assert targets.boxes_cxcywh_norm.tolist() == [[0.75, 0.75, 0.5, 0.5]]
 
@@ -87,9 +83,8 @@ def test_everything_moves_to_the_device_but_what_the_host_needs() -> None:
 
 @pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.5, 2), (0.51, 1), (0.95, 0)])
 def test_above_keeps_scores_of_at_least_the_threshold(threshold: float, count: int) -> None:
-    found = Detections(
-        torch.arange(12.0).view(3, 4), torch.tensor([0.9, 0.5, 0.1]), torch.arange(3)
-    )
+    scores = torch.tensor([0.9, 0.5, 0.1])
+    found = Detections(torch.arange(12.0).view(3, 4), scores, torch.arange(3))
     kept = found.above(threshold)
     assert len(kept) == len(kept.boxes_xyxy_px) == count
     assert kept.labels.tolist() == list(range(count))

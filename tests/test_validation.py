@@ -11,6 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.detectors import make_config
+from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT
 from yolo.train.checkpoint import save_checkpoint
 
@@ -24,46 +25,29 @@ CLASSIFIER = REPOSITORY_ROOT / "configs/pretrain/shapes_mobilenet_v3_small.yaml"
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Overrides that make a training small."""
-    root = tmp_path_factory.mktemp("shapes")
-    return [
-        "--gpu=cpu",
-        f"logging.directory={tmp_path_factory.mktemp('logs')}",
-        f"data.train.root={root}",
-        f"data.val.root={root}",
-        "data.train.images=8",
-        "data.val.images=5",
-        "data.image_size=64",
-        "data.workers=0",
-        "training.batch_size=4",
-        "training.micro_batch_size=4",
-        "training.steps=2",
-        "training.schedule.t_0=2",
-        "training.precision=fp32",
-        "evaluation.every=1",
-        "evaluation.batch_size=2",
-        "evaluation.pictures=0",
-    ]
+    """Arguments of a small training, of a detector or a classifier."""
+    argv = quickstart(
+        tmp_path_factory.mktemp("shapes"),
+        data={"val.images": 5},
+        training={"steps": 2, "schedule.t_0": 2},
+        evaluation={"every": 1, "batch_size": 2},
+    )
+    return [argument for argument in argv if not argument.startswith(("model.", "data.test."))]
 
 
-def folder_of(argv):
-    directory = next(a for a in argv if a.startswith("logging.directory=")).split("=")[1]
-    return Path(directory) / argv[argv.index("--name") + 1]
+def train(name, *argv):
+    """The new run's folder."""
+    assert training.main(["--name", name, *argv]) == 0
+    directory = next(a for a in argv if a.startswith("logging.directory="))
+    return Path(directory.removeprefix("logging.directory="), name)
 
 
 @pytest.fixture(scope="module")
 def run(small):
     """A detector that is judged by the VOC metric and reports the other one too."""
-    quickstart = [
-        "model.encoder.width=0.25",
-        "training.schedule.warmup_steps=0",
-        "evaluation.conf=0.0005",
-        "evaluation.metric=voc",
-        "evaluation.both=true",
-    ]
-    argv = ["--name", "voc", *small, *quickstart]
-    assert training.main(argv) == 0
-    return folder_of(argv)
+    judged = ["evaluation.conf=0.0005", "evaluation.metric=voc", "evaluation.both=true"]
+    argv = [*small, "model.encoder.width=0.25", "training.schedule.warmup_steps=0", *judged]
+    return train("voc", *argv)
 
 
 def score(*argv):
@@ -78,19 +62,19 @@ def test_the_metric_of_the_training_and_its_losses(run, tmp_path, capsys):
     assert set(result) == {"confidence", "found_boxes", "stats"}
     assert list(result["stats"])[:4] == ["mAP", "mAP_11", "mAP_fixed", "AP"]
     assert result["stats"] == {name: logged[name] for name in result["stats"]}
-    losses = {"loss": logged["loss"]} | {
-        name.removeprefix("loss/"): value for name, value in logged.items() if "loss/" in name
-    }
+    assert result["found_boxes"] == logged["found_boxes"] > 0
+    losses, accuracy = (
+        {name.removeprefix(kind): value for name, value in logged.items() if kind in name}
+        for kind in ("loss/", "accuracy/")
+    )
+    losses["loss"] = logged["loss"]
     assert report["losses"] == losses and {"loss", "xy", "no_object"} <= set(losses)
-    assert report["accuracy"] == {
-        name.removeprefix("accuracy/"): value
-        for name, value in logged.items()
-        if "accuracy/" in name
-    }
+    assert report["accuracy"] == accuracy
     assert set(report["accuracy"]) == {"class", "object", "no_object", "placed"}
     printed = capsys.readouterr().out.splitlines()
     assert [line.startswith(" Mean Average") for line in printed].count(True) == 3
-    assert [line.startswith(" Average") for line in printed].count(True) == 12
+    averages = [line for line in printed if line.startswith(" Average")]
+    assert len(averages) == 12 and averages[0].endswith(f"= {logged['AP']:.3f}")
     assert printed[-2].startswith(f"loss {losses['loss']:.4g} (xy ")
     assert " accuracy: class " in printed[-2] and " images/s network" in printed[-1]
 
@@ -149,9 +133,8 @@ def test_files_for_other_tools(run, tmp_path):
 def test_an_iou_that_nothing_uses_is_refused(run, capsys):
     argv = [str(run / "last.pt"), "--gpu", "cpu", "--metric", "coco", "--voc-iou", "0.6"]
     assert validation.main(argv) == 1
-    assert (
-        "--voc-iou changes nothing in COCO's figures; add --metric voc" in capsys.readouterr().err
-    )
+    sentence = "--voc-iou changes nothing in COCO's figures; add --metric voc"
+    assert sentence in capsys.readouterr().err
 
 
 def test_foreign_files_are_told_before_the_network_runs(run, tmp_path, capsys):
@@ -174,11 +157,9 @@ def test_yolov1_has_one_size(tmp_path, capsys):
 
 
 def test_a_classifier(small, tmp_path, capsys):
-    config = ["--config", str(CLASSIFIER), "--name", "classifier"]
     sizes = ["training.ema=null", "data.image_size=32"]
-    argv = [*config, *small, *sizes]
-    assert training.main(argv) == 0
-    checkpoint = str(folder_of(argv) / "last.pt")
+    run = train("classifier", "--config", str(CLASSIFIER), *small, *sizes)
+    checkpoint = str(run / "last.pt")
     score(checkpoint, "--json", tmp_path / "scores.json")
     report = json.loads((tmp_path / "scores.json").read_text())
     assert {"top1", "top5", "loss"} <= set(report["results"][0]["stats"])
@@ -191,22 +172,11 @@ def test_a_classifier(small, tmp_path, capsys):
 @pytest.fixture(scope="module")
 def longer_run(small):
     """Enough steps for some true boxes at a low confidence."""
-    settings = [
-        "data.val.images=6",
-        "data.image_size=96",
-        "model.encoder.width=0.25",
-        "training.steps=30",
-        "training.ema=null",
-        "training.schedule.t_0=30",
-        "training.schedule.warmup_steps=0",
-        "evaluation.every=30",
-        "evaluation.conf=0.003",
-        "evaluation.batch_size=4",
-        "evaluation.both=true",
-    ]
-    argv = ["--name", "longer", *small, *settings]
-    assert training.main(argv) == 0
-    return folder_of(argv)
+    settings = ["data.val.images=6", "data.image_size=96", "model.encoder.width=0.25"]
+    settings += ["training.steps=30", "training.ema=null", "training.schedule.t_0=30"]
+    settings += ["training.schedule.warmup_steps=0", "evaluation.every=30", "evaluation.conf=0.003"]
+    settings += ["evaluation.batch_size=4", "evaluation.both=true"]
+    return train("longer", *small, *settings)
 
 
 def report_and_boxes(folder, file, *options):
@@ -216,13 +186,10 @@ def report_and_boxes(folder, file, *options):
     return json.loads(json_path.read_text()), json.loads(boxes_path.read_text())
 
 
-@pytest.mark.parametrize(
-    ("form", "options"),
-    [("onnx", ["--nms"]), ("torchscript", ["--dynamic-size"])],
-)
-def test_an_exported_file_scores_like_its_checkpoint(longer_run, form, options, tmp_path, capsys):
+@pytest.mark.parametrize(("form", "option"), [("onnx", "--nms"), ("torchscript", "--dynamic-size")])
+def test_an_exported_file_scores_like_its_checkpoint(longer_run, form, option, tmp_path, capsys):
     output = tmp_path / f"detector.{form}"
-    argv = [str(longer_run / "last.pt"), "--format", form, "--output", str(output), *options]
+    argv = [str(longer_run / "last.pt"), "--format", form, "--output", str(output), option]
     assert export.main(argv) == 0
     expected, boxes = report_and_boxes(tmp_path, longer_run / "last.pt", "--precision", "fp32")
     report, found = report_and_boxes(tmp_path, output)

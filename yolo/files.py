@@ -47,10 +47,8 @@ def read_or_refuse(
 ) -> bytes:
     """Read as `read_regular`, with a UserError where that fails.
 
-    Args:
-        called: what the file is, for messages: "the list".
-        path, largest_bytes: as `read_regular`.
-        remedy: ends the sentence about a file that is missing: "; restore it".
+    Messages call the file ``called``, such as "the list"; ``remedy`` ends the one about a file that
+    is missing: "; restore it".
     """
     try:
         return read_regular(path, largest_bytes)

@@ -7,7 +7,10 @@ import pytest
 
 from yolo.config import REPOSITORY_ROOT, ConfigError, load_config
 
-QUICKSTART = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
+CONFIGS = REPOSITORY_ROOT / "configs"
+QUICKSTART = CONFIGS / "quickstart.yaml"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+EXPERIMENTS = [path for path in FILES if "base" not in path.parts]
 
 Write = Callable[..., Path]
 Problems = Callable[..., list[str]]

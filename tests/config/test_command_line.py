@@ -41,57 +41,47 @@ def test_a_resumed_run_has_its_own_config(path, tmp_path, monkeypatch):
     assert given.overrides == ("training.steps=9",)
 
 
-@pytest.mark.parametrize(
-    ("text", "devices"),
-    [
-        ("auto", None),
-        ("cpu", ["cpu"]),
-        ("cpu,cpu", ["cpu", "cpu"]),
-        ("3", ["cuda:3"]),
-        ("0,1", ["cuda:0", "cuda:1"]),
-        ("0, 1", ["cuda:0", "cuda:1"]),
-    ],
-)
-def test_devices(text, devices):
-    assert parse_train_arguments(["--gpu", text]).devices == devices
+DEVICES = {
+    "auto": None,
+    "cpu": ["cpu"],
+    "cpu,cpu": ["cpu", "cpu"],
+    "3": ["cuda:3"],
+    "0,1": ["cuda:0", "cuda:1"],
+    "0, 1": ["cuda:0", "cuda:1"],
+}
+
+
+@pytest.mark.parametrize("text", DEVICES)
+def test_devices(text):
+    assert parse_train_arguments(["--gpu", text]).devices == DEVICES[text]
 
 
 GPU = "must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, or auto"
+OWN = "--resume goes on with a run's own folder and config: drop"
+BAD_USAGE = {
+    "--gpu cuda": f"argument --gpu: 'cuda' {GPU}",
+    "--gpu 0,cpu": f"argument --gpu: '0,cpu' {GPU}",
+    "--gpu=": f"argument --gpu: '' {GPU}",
+    "--gpu=-1": f"argument --gpu: '-1' {GPU}",
+    "--gpu 0,0": "argument --gpu: '0,0' must not name a GPU twice",
+    "--gpu": "argument --gpu: expected one argument",
+    "--name ../x": "argument --name: '../x' must be a folder's name without a path",
+    "--name ..": "argument --name: '..' must be a folder's name without a path",
+    "--name=": "argument --name: '' must be a folder's name without a path",
+    "--congif x": "unknown option '--congif' (did you mean '--config'?)",
+    "--resume no/run": "--resume no/run: not the folder of a run: it has no config.yaml",
+    "--resume logs/a --name b": f"{OWN} --name",
+    "--resume logs/a --config b": f"{OWN} --config",
+}
 
 
-@pytest.mark.parametrize(
-    ("argv", "sentence"),
-    [
-        (["--gpu", "cuda"], f"argument --gpu: 'cuda' {GPU}"),
-        (["--gpu", "0,cpu"], f"argument --gpu: '0,cpu' {GPU}"),
-        (["--gpu", ""], f"argument --gpu: '' {GPU}"),
-        (["--gpu=-1"], f"argument --gpu: '-1' {GPU}"),
-        (["--gpu", "0,0"], "argument --gpu: '0,0' must not name a GPU twice"),
-        (["--gpu"], "argument --gpu: expected one argument"),
-        (["--name", "../x"], "argument --name: '../x' must be a folder's name without a path"),
-        (["--name", ".."], "argument --name: '..' must be a folder's name without a path"),
-        (["--name", ""], "argument --name: '' must be a folder's name without a path"),
-        (["--congif", "x"], "unknown option '--congif' (did you mean '--config'?)"),
-        (
-            ["--resume", "no/run"],
-            "--resume no/run: not the folder of a run: it has no config.yaml",
-        ),
-        (
-            ["--resume", "logs/a", "--name", "b"],
-            "--resume goes on with a run's own folder and config: drop --name",
-        ),
-        (
-            ["--resume", "logs/a", "--config", "b"],
-            "--resume goes on with a run's own folder and config: drop --config",
-        ),
-    ],
-)
-def test_bad_usage_is_one_sentence_and_exit_code_2(argv, sentence, capsys, monkeypatch):
+@pytest.mark.parametrize("line", BAD_USAGE)
+def test_bad_usage_is_one_sentence_and_exit_code_2(line, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["main.py"])
     with pytest.raises(SystemExit) as stopped:
-        parse_train_arguments(argv)
+        parse_train_arguments(line.split())
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"main.py: {sentence} (see --help)\n"
+    assert capsys.readouterr().err == f"main.py: {BAD_USAGE[line]} (see --help)\n"
 
 
 def test_help_shows_examples(capsys):

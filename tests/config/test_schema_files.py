@@ -8,15 +8,14 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from tests.config.conftest import CONFIGS, EXPERIMENTS, FILES
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.config.read import read_yaml_file
 from yolo.config.schema import TASKS
 from yolo.config.schema.transforms import transforms
 from yolo.data.transforms.transform_list import TRANSFORMS
 
-SCHEMA_FILE = REPOSITORY_ROOT / "configs" / "schema.json"
-FILES = sorted((REPOSITORY_ROOT / "configs").rglob("*.yaml"))
-EXPERIMENTS = [path for path in FILES if "base" not in path.parts]
+SCHEMA_FILE = CONFIGS / "schema.json"
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def test_transforms_of_the_list_and_no_others():
 
 
 def test_default_transforms():
-    resolved = load_config(REPOSITORY_ROOT / "configs" / "yolov3" / "darknet53_coco.yaml")
+    resolved = load_config(CONFIGS / "yolov3" / "darknet53_coco.yaml")
     chances = {item["type"]: item["p"] for item in resolved.data["data"]["augment"]}
     rare = {"ToGray": 0.05, "HorizontalFlip": 0.5, "Affine": 1}
     common = (

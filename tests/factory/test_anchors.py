@@ -13,6 +13,7 @@ import torch
 
 import yolo.factory.anchors
 from tests.detectors import make_config
+from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
 from yolo.config.load import dotted, leaf_values
 from yolo.data.annotations import Annotations, Contents, Findings, box_sizes_px
@@ -55,17 +56,10 @@ def auto(neck="yolov3") -> Resolved:
     return resolved_of(make_config(neck=neck, head={"anchors": "auto"}))
 
 
-def with_limit(resolved: Resolved, limit: int) -> Resolved:
-    config = resolved.config
-    data = config.data.model_copy(update={"limit": limit})
-    return resolved_of(config.model_copy(update={"data": data}))
-
-
 def test_boxes_are_measured_in_the_letterboxed_image():
     """100 x 33 px at 64 px: 64 x 21, for 21.12 is rounded; so 0.64 across and 21 / 33 down."""
-    dataset = make_dataset(
-        [(50, 11), (100, 33), (9, 9)], image_hw=(33, 100), ignored=[False, False, True]
-    )
+    boxes, ignored = [(50, 11), (100, 33), (9, 9)], [False, False, True]
+    dataset = make_dataset(boxes, image_hw=(33, 100), ignored=ignored)
     sizes = box_sizes_px(dataset.annotations, 64)
     assert sizes == pytest.approx(np.array([[32, 7], [64, 21]]))
     assert box_sizes_px(make_dataset([]).annotations, 64).shape == (0, 2)
@@ -134,8 +128,7 @@ def test_a_raw_map_without_a_box_is_refused():
 
 @pytest.mark.parametrize(("limit", "boxes"), [(5, 100), (None, 99)])
 def test_a_handful_of_images_is_only_a_warning(limit, boxes):
-    resolved = resolved_of(make_config(neck="yolov3"))
-    resolved = resolved if limit is None else with_limit(resolved, limit)
+    resolved = resolved_of(make_config(data={"limit": limit}))
     few = make_dataset([(10, 13)] * boxes)
     assert settle_anchors(resolved, few) is resolved
     lines = list(describe_anchors(resolved.config, few))
@@ -159,25 +152,13 @@ def test_without_a_box_there_is_nothing_to_compare():
 
 def test_a_run_keeps_what_was_fitted(tmp_path, monkeypatch):
     """The numbers stand in config.yaml and in the checkpoint; a resumed run fits nothing."""
-    argv = [
-        "--gpu=cpu",
-        f"logging.directory={tmp_path}",
-        f"data.train.root={tmp_path / 'shapes'}",
-        f"data.val.root={tmp_path / 'shapes'}",
-        "data.train.images=40",
-        "data.val.images=2",
-        "data.image_size=64",
-        "data.workers=0",
-        "model.head.anchors=auto",
-        "model.encoder.width=0.25",
-        "training.batch_size=2",
-        "training.micro_batch_size=2",
-        "training.steps=1",
-        "training.precision=fp32",
-        "evaluation.pictures=0",
-        "--name=run",
-    ]
-    assert training.main(argv) == 0
+    argv = quickstart(
+        tmp_path,
+        model={"head.anchors": "auto", "encoder.width": 0.25},
+        data={"train.images": 40, "val.images": 2},
+        training={"batch_size": 2, "micro_batch_size": 2, "steps": 1},
+    )
+    assert training.main([*argv, "--name=run"]) == 0
     saved = (tmp_path / "run/config.yaml").read_text()
     assert f"]]  # {ORIGIN}" in saved
     anchors = load_config(tmp_path / "run/config.yaml").data["model"]["head"]["anchors"]

@@ -9,9 +9,10 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from tests import detectors
 from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
 from tests.detectors import ONE_RANK
-from yolo.config import REPOSITORY_ROOT, Config, config_from_dict
+from yolo.config import REPOSITORY_ROOT, Config
 from yolo.config.schema.classification import ClassDataset
 from yolo.config.schema.data import Dataset
 from yolo.data.sampling import RandomSizes
@@ -33,23 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_config(**data: Any) -> Config:
-    return config_from_dict(
-        {
-            "model": {
-                "encoder": {"type": "darknet_tiny"},
-                "neck": {"type": "yolov3"},
-                "head": {"type": "yolov3"},
-            },
-            "loss": {"type": "yolov3"},
-            "data": data,
-            "training": {
-                "steps": 1,
-                "optimizer": {"type": "adam", "learning_rate": 1e-3},
-                "schedule": {"type": "step", "milestones": [], "factors": [1]},
-            },
-            "evaluation": {"every": 1},
-        }
-    )
+    return detectors.make_config(data=data)
 
 
 def test_every_type_of_the_schema_opens_with_its_fields() -> None:
@@ -101,10 +86,10 @@ def test_broken_headers_are_passed_over_up_to_the_share(
     with pytest.raises(UserError, match=r"the size of the image .*3\.jpg cannot be read"):
         build.build_dataset(make_config(**data), "val")
     data["on_error"] = "skip"
-    with pytest.raises(
-        UserError, match=r"2 of the 10 .* data\.max_bad_share 0.1 allows 1; .*7\.jpg"
-    ):
-        build.build_dataset(make_config(**data, max_bad_share=0.1), "val")
+    strict = make_config(**data, max_bad_share=0.1)
+    allowed = r"2 of the 10 .* data\.max_bad_share 0.1 allows 1; .*7\.jpg"
+    with pytest.raises(UserError, match=allowed):
+        build.build_dataset(strict, "val")
     config = make_config(**data, max_bad_share=0.2)
     dataset = build.build_dataset(config, "val")
     assert caplog.messages == [
@@ -117,11 +102,10 @@ def test_broken_headers_are_passed_over_up_to_the_share(
         assert sum(len(batch.targets) for batch in batches) == 10
     messages = caplog.messages[1:]
     assert len(messages) == 2 and "3.jpg" in messages[0] and "7.jpg" in messages[1]
-    strict = make_config(**data, max_bad_share=0.1)
-    with pytest.raises(UserError, match=r"repair them or raise data\.max_bad_share"):
-        list(build.build_evaluation_batches(strict, dataset, ONE_RANK))
-    with pytest.raises(UserError, match=r"repair them or raise data\.max_bad_share"):
-        next(build.build_training_batches(strict, dataset, ONE_RANK).from_step(0))
+    batches = build.build_training_batches(strict, dataset, ONE_RANK).from_step(0)
+    for each in (build.build_evaluation_batches(strict, dataset, ONE_RANK), batches):
+        with pytest.raises(UserError, match=r"repair them or raise data\.max_bad_share"):
+            next(iter(each))
 
 
 def test_classes_that_were_found_and_differ_can_be_named(tmp_path: Path) -> None:
@@ -131,10 +115,9 @@ def test_classes_that_were_found_and_differ_can_be_named(tmp_path: Path) -> None
     data = {"train": {**spec, "image_sets": ["train"]}, "val": {**spec, "image_sets": ["val"]}}
     config = make_config(**data)
     train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
+    ids, names = train.category_ids, train.class_names
     with pytest.raises(UserError, match=r"differ from number 1 on; .*; data\.class_names gives"):
-        build.check_same_classes(
-            val, "val", train.category_ids, train.class_names, owner="data.train"
-        )
+        build.check_same_classes(val, "val", ids, names, owner="data.train")
 
 
 @pytest.mark.parametrize(
@@ -204,43 +187,31 @@ def test_mixing_and_sizes_of_a_training(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(build, "StepSampler", lambda **given: given)
     shapes = {"type": "shapes", "root": str(tmp_path), "images": 1, "split": "train"}
     data = {"train": shapes, "val": shapes, "image_size": 96}
-    given: Any = build.build_training_batches(
-        make_config(
-            **data,
-            mosaic={"p": 0.5, "off_for_last": 1},
-            mixup={"alpha": 2.0},
-            multi_scale={"min": 64, "max": 160, "step": 64, "every": 3, "until_step": 7},
-        ),
-        build.build_dataset(make_config(**data), "train"),
-        ONE_RANK,
+    dataset = build.build_dataset(make_config(**data), "train")
+    config = make_config(
+        **data,
+        mosaic={"p": 0.5, "off_for_last": 1},
+        mixup={"alpha": 2.0},
+        multi_scale={"min": 64, "max": 160, "step": 64, "every": 3, "until_step": 7},
     )
+    given: Any = build.build_training_batches(config, dataset, ONE_RANK)
     assert given["augment"].mosaic == Mosaic(p=0.5, until_step=0)  # of one step
     assert given["augment"].mixup == MixUp(p=0.1, alpha=2.0, until_step=1)
     expected = RandomSizes(sides_px=(64, 128), every=3, seed=0, until_step=7, final_px=96)
     assert given["sampler"]["size_px"] == expected
-    plain: Any = build.build_training_batches(
-        make_config(**data), build.build_dataset(make_config(**data), "train"), ONE_RANK
-    )
-    assert (
-        plain["augment"].mosaic is plain["augment"].mixup is None
-        and plain["sampler"]["size_px"](5) == 96
-    )
+    given = build.build_training_batches(make_config(**data), dataset, ONE_RANK)
+    assert given["augment"].mosaic is given["augment"].mixup is None
+    assert given["sampler"]["size_px"](5) == 96
 
 
 def test_the_voc_config_has_the_classes_in_darknets_order() -> None:
     data = yaml.safe_load((REPOSITORY_ROOT / "configs/base/voc.yaml").read_text())["data"]
     assert len(data["class_names"]) == len(set(data["class_names"])) == 20
     assert data["class_names"] == sorted(data["class_names"])
-    assert [data["class_names"][i] for i in (0, 6, 14, 19)] == [
-        "aeroplane",
-        "car",
-        "person",
-        "tvmonitor",
-    ]
-    sets = [
-        image_set for split in ("train", "val", "test") for image_set in data[split]["image_sets"]
-    ]
-    assert sets == ["2007/trainval", "2012/trainval", "2007/test", "2007/test"]
+    some = [data["class_names"][i] for i in (0, 6, 14, 19)]
+    assert some == ["aeroplane", "car", "person", "tvmonitor"]
+    sets = [data[split]["image_sets"] for split in ("train", "val", "test")]
+    assert sets == [["2007/trainval", "2012/trainval"], ["2007/test"], ["2007/test"]]
 
 
 def test_the_voc_config_fits_real_images(real_data: Path) -> None:

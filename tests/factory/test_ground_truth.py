@@ -45,10 +45,14 @@ class Oracle(nn.Module):
         return boxes, scores
 
 
+def batches_of(dataset: DetectionDataset) -> EvaluationBatches:
+    return EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16)
+
+
 def evaluator(dataset: DetectionDataset, metrics) -> DetectionEvaluator:
     return DetectionEvaluator(
         network=NetworkRun(
-            batches=EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16),
+            batches=batches_of(dataset),
             images=len(dataset),
             precision=Precision("fp32"),
             ranks=ONE_RANK,
@@ -62,22 +66,21 @@ def evaluator(dataset: DetectionDataset, metrics) -> DetectionEvaluator:
     )
 
 
+def coco(real_data, split):
+    root = real_data / "coco-mini"
+    annotations = root / f"annotations/instances_{split}2017.json"
+    return CocoDataset(annotations=annotations, images=root / f"{split}2017")
+
+
 def oracle(dataset: DetectionDataset) -> Oracle:
-    batches = EvaluationBatches(dataset=dataset, image_size_px=SIZE_PX, batch_size=16)
-    return Oracle(batches, len(dataset.class_names))
+    return Oracle(batches_of(dataset), len(dataset.class_names))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_truth_as_predictions_scores_one(real_data, split):
-    root = real_data / "coco-mini"
-    dataset = CocoDataset(
-        annotations=root / f"annotations/instances_{split}2017.json",
-        images=root / f"{split}2017",
-    )
-    truth = dataset.ground_truth()
-    metrics = [
-        CocoMetric(ground_truth=truth, backend=backend) for backend in ("hotcoco", "pycocotools")
-    ]
+    dataset = coco(real_data, split)
+    truth, backends = dataset.ground_truth(), ("hotcoco", "pycocotools")
+    metrics = [CocoMetric(ground_truth=truth, backend=backend) for backend in backends]
     found = evaluator(dataset, metrics).find(oracle(dataset), lambda: False)
     results = [evaluator(dataset, [metric]).score(found) for metric in metrics]
     assert results[0].stats == results[1].stats
@@ -89,15 +92,9 @@ def test_truth_as_predictions_scores_one(real_data, split):
 @pytest.mark.parametrize("metric", ["coco", "voc"])
 def test_either_metric_on_data_of_either_form(real_data, metric):
     """VOC's difficult objects and COCO's crowds need not be found, whoever scores."""
-    coco = real_data / "coco-mini"
-    datasets = [
-        VocDataset(root=real_data / "voc-sample", image_sets=["*"]),
-        CocoDataset(
-            annotations=coco / "annotations/instances_val2017.json", images=coco / "val2017"
-        ),
-    ]
+    voc = VocDataset(root=real_data / "voc-sample", image_sets=["*"])
     evaluation = EvaluationConfig(every=1, metric=metric, both=True)
-    for dataset in datasets:
+    for dataset in (voc, coco(real_data, "val")):
         assert dataset.annotations.ignored.any()
         both = evaluator(dataset, build_metrics(evaluation, dataset))
         stats = both.score(both.find(oracle(dataset), lambda: False)).stats

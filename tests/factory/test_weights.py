@@ -1,6 +1,5 @@
 """What a model starts from: checkpoints, torchvision's and Darknet's files, and their input."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -9,11 +8,7 @@ from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.model import ModelConfig
 from yolo.darknet.weights import count_floats, write_weights
 from yolo.errors import UserError
-from yolo.factory.weights import (
-    load_darknet_detector,
-    load_darknet_encoder,
-    load_initial_weights,
-)
+from yolo.factory.weights import load_darknet_detector, load_darknet_encoder, load_initial_weights
 from yolo.models.detector import Classifier, list_detector, list_encoder
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
@@ -60,28 +55,20 @@ def test_without_any_file_nothing_is_loaded():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_with_other_classes_all_but_the_heads_last_layer_is_taken(trained):
+@pytest.mark.parametrize(("classes", "lost"), [(4, ()), (7, HEADS)])
+def test_all_is_taken_but_with_other_classes_the_heads_last_layer(trained, classes, lost):
     source, path = trained
-    model, fresh = make_detector(classes=7), make_detector(classes=7)
-    (report,) = fill(model, init={"weights": path})
-    assert report.left == HEADS and len(report.filled) > 20
-    left = sum(fresh.get_submodule(name).weight.numel() + 3 * 12 for name in HEADS)
+    model, fresh = make_detector(classes=classes), make_detector(classes=classes)
+    (report,) = fill(model, init={"weights": path, "min_matched": 0.5 if lost else 1.0})
+    assert report.left == lost and len(report.filled) > 20 and (report.share < 1) == bool(lost)
+    left = sum(fresh.get_submodule(name).weight.numel() + 3 * 12 for name in lost)
     assert report.parameters == sum(p.numel() for p in model.parameters())
     assert report.parameters_filled == report.parameters - left
-    assert report.lines()[1:] == [f"  left at its initial values: {name}" for name in HEADS]
+    assert report.lines()[1:] == [f"  left at its initial values: {name}" for name in lost]
     wanted, initial = source.state_dict(), fresh.state_dict()
     for name, value in model.state_dict().items():
-        new = name.rpartition(".")[0] in HEADS
+        new = name.rpartition(".")[0] in lost
         assert torch.equal(value, (initial if new else wanted)[name]), name
-
-
-def test_with_as_many_classes_all_is_taken(trained):
-    source, path = trained
-    model = make_detector(classes=4)
-    (report,) = fill(model, init={"weights": path, "min_matched": 1.0})
-    assert report.left == () and report.share == 1
-    wanted = source.state_dict()
-    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
 
 
 def test_too_small_a_share_is_an_error_with_both_numbers_and_the_layers(trained):
@@ -114,20 +101,10 @@ def test_init_overrides_the_encoders_own_file(trained, tmp_path):
     model = make_detector(classes=7)
     reports = fill(model, encoder=tmp_path / "other.pt", init={"weights": path})
     assert len(reports) == 2
-    ours, theirs = model.encoder.convs[0].conv.weight, source.encoder.convs[0].conv.weight
-    assert torch.equal(ours, theirs)
+    assert torch.equal(model.encoder.convs[0].conv.weight, source.encoder.convs[0].conv.weight)
 
 
 # The input that the weights were trained with
-
-
-def darknet_file(path, encoder):
-    """A .weights file of noise for the encoder."""
-    floats = sum(t.numel() for t in encoder.state_dict().values() if t.is_floating_point())
-    header = np.array([0, 2, 0], "<i4").tobytes() + np.array([0], "<i8").tobytes()
-    noise = np.random.default_rng(0).uniform(0.5, 1.5, floats).astype("<f4")
-    path.write_bytes(header + noise.tobytes())
-    return path
 
 
 ODD = Preprocessing((0.5,) * 3, (0.25,) * 3)
@@ -143,7 +120,8 @@ def odd_checkpoint(path, encoder):
 def test_darknets_weights_see_the_unit_range(tmp_path):
     model = make_detector()
     model.normalise.adopt(IMAGENET)
-    path = darknet_file(tmp_path / "tiny.weights", model.encoder)
+    path = tmp_path / "tiny.weights"
+    write_weights(path, list_encoder(model.encoder))
     (report,) = fill(model, encoder=path)
     assert report.share == 1 and input_of(model) == UNIT_RANGE
 
@@ -175,9 +153,8 @@ def test_tensors_without_a_word_about_it_leave_the_encoders_default(tmp_path):
 
 def test_torchvisions_download(monkeypatch):
     reference = ENCODERS["resnet18"]()
-    monkeypatch.setattr(
-        "yolo.factory.weights.imagenet_tensors", lambda name: reference.state_dict()
-    )
+    fetched = "yolo.factory.weights.imagenet_tensors"
+    monkeypatch.setattr(fetched, lambda name: reference.state_dict())
     model = make_detector("resnet18")
     model.normalise.adopt(UNIT_RANGE)
     (report,) = fill(model, "resnet18", encoder="imagenet")
@@ -204,7 +181,8 @@ def test_a_classifier_starts_from_a_detectors_encoder(trained):
 
 def test_a_classifiers_init_is_no_file_of_darknets(tmp_path):
     model = Classifier(encoder=ENCODERS["darknet_tiny"](), classes=5)
-    path = darknet_file(tmp_path / "tiny.weights", model.encoder)
+    path = tmp_path / "tiny.weights"
+    write_weights(path, list_encoder(model.encoder))
     with pytest.raises(UserError, match=r"of a classifier must be a checkpoint of this project"):
         load_initial_weights(model, classifier_config(init={"weights": path}))
 
@@ -245,8 +223,8 @@ def test_a_checkpoint_that_was_cut_short_is_one_sentence(trained, place):
 @pytest.mark.parametrize("name", ["nowhere.pt", "nowhere.weights"])
 @pytest.mark.parametrize("place", ["encoder", "init"])
 def test_a_missing_file_is_reported_with_its_key(tmp_path, place, name):
-    key = {"encoder": "model.encoder.weights", "init": "model.init.weights"}[place]
-    with pytest.raises(UserError, match=rf"{name}: no such weights file; check {key} "):
+    advice = rf"{name}: no such weights file; check model\.{place}\.weights "
+    with pytest.raises(UserError, match=advice):
         fill(make_detector(), **setting_of(place, tmp_path / name))
 
 
@@ -267,11 +245,18 @@ def filled_with(model, value):
     return model
 
 
+def check_filled(model, report):
+    """What the file had is 0.5, the rest still 2."""
+    assert values(model, report.filled) == {0.5}
+    assert values(model, report.left) == {2.0}
+
+
 @pytest.fixture
 def weights(tmp_path):
-    """Writes a model's file, its numbers all 0.5."""
+    """Writes a model's file, its numbers then all 0.5."""
 
     def write(model, *, name="a.weights", up_to=None, more=0):
+        filled_with(model, 0.5)
         layers = list_detector(model) if hasattr(model, "encoder") else list_encoder(model)
         path = tmp_path / name
         write_weights(path, layers)
@@ -295,11 +280,10 @@ def values(model, names):
 
 
 def test_a_whole_detector(weights):
-    path = weights(filled_with(narrow(), 0.5))
+    path = weights(narrow())
     detector = narrow()
     report = load_darknet_detector(detector, path)
-    assert report.left == ()
-    assert report.share == 1
+    assert report.left == () and report.share == 1
     assert report.filled[0] == "encoder.convs.0"
     assert report.filled[-2:] == ("head.stride32.conv", "head.stride32.output")
     assert report.parameters == sum(p.numel() for p in detector.parameters())
@@ -311,24 +295,20 @@ def test_a_whole_detector(weights):
 
 
 def test_another_number_of_classes_leaves_the_last_layers(weights):
-    path = weights(filled_with(narrow(classes=7), 0.5))
+    path = weights(narrow(classes=7))
     detector = filled_with(narrow(classes=3), 2)
     report = load_darknet_detector(detector, path)
     assert report.left == ("head.stride16.output", "head.stride32.output")
-    assert values(detector, report.filled) == {0.5}
-    assert values(detector, report.left) == {2.0}
+    check_filled(detector, report)
     left = sum(p.numel() for name, p in detector.named_parameters() if ".output." in name)
     assert report.parameters_filled == report.parameters - left
     assert "with 7 classes" in report.source
-    assert report.lines()[1:] == [
-        "  left at its initial values: head.stride16.output",
-        "  left at its initial values: head.stride32.output",
-    ]
+    assert report.lines()[1:] == [f"  left at its initial values: {n}" for n in report.left]
 
 
 @pytest.mark.parametrize("more", [0, CLASSIFIER * (1024 + 1)])
 def test_the_encoder_alone_or_as_a_classifier(more, weights):
-    path = weights(filled_with(ENCODERS["darknet_tiny"](), 0.5), more=more)
+    path = weights(ENCODERS["darknet_tiny"](), more=more)
     encoder = ENCODERS["darknet_tiny"]()
     report = load_darknet_encoder(encoder, path)
     assert report.filled == tuple(f"convs.{i}" for i in range(7))
@@ -338,54 +318,35 @@ def test_the_encoder_alone_or_as_a_classifier(more, weights):
     detector = filled_with(narrow(), 2)
     report = load_darknet_detector(detector, path)
     assert report.filled == tuple(f"encoder.convs.{i}" for i in range(7))
-    assert values(detector, report.filled) == {0.5}
-    assert values(detector, report.left) == {2.0}
+    check_filled(detector, report)
 
 
 def test_the_first_layers_as_the_name_says(weights):
     """Of yolov3-tiny.cfg, 15 layers end with the head's 3x3 convolution at stride 32."""
-    path = weights(filled_with(narrow(), 0.5), up_to=15, name="yolov3-tiny.conv.15")
+    path = weights(narrow(), up_to=15, name="yolov3-tiny.conv.15")
     detector = filled_with(narrow(), 2)
     report = load_darknet_detector(detector, path)
-    assert set(report.filled) == {
-        *(f"encoder.convs.{i}" for i in range(7)),
-        *("neck.stride32", "head.stride32.conv"),
-    }
-    assert values(detector, report.filled) == {0.5}
-    assert values(detector, report.left) == {2.0}
-
-
-def spoil(path, kind):
-    content = path.read_bytes()
-    path.write_bytes(
-        {
-            "truncated": content[:-4],
-            "cut within a float": content[:-1],
-            "too long": content + bytes(4),
-            "a byte too long": content + bytes(1),
-            "header only": content[:20],
-            "empty": b"",
-            "text": b"no weights at all, but a line of text",
-        }[kind]
-    )
+    encoder = {f"encoder.convs.{i}" for i in range(7)}
+    assert set(report.filled) == encoder | {"neck.stride32", "head.stride32.conv"}
+    check_filled(detector, report)
 
 
 @pytest.mark.parametrize(
-    ("kind", "there_are"),
+    ("spoil", "there_are"),
     [
-        ("truncated", "{fewer} floats;"),
-        ("cut within a float", "{fewer} floats and a part of one more"),
-        ("too long", "{more} floats;"),
-        ("a byte too long", "{whole} floats and a part of one more"),
-        ("header only", "has 0 floats"),
-        ("empty", "is empty"),
-        ("text", "not a weights file"),
+        (lambda content: content[:-4], "{fewer} floats;"),
+        (lambda content: content[:-1], "{fewer} floats and a part of one more"),
+        (lambda content: content + bytes(4), "{more} floats;"),
+        (lambda content: content + bytes(1), "{whole} floats and a part of one more"),
+        (lambda content: content[:20], "has 0 floats"),
+        (lambda content: b"", "is empty"),
+        (lambda content: b"no weights at all, but a line of text", "not a weights file"),
     ],
 )
-def test_a_spoilt_file_is_one_sentence(kind, there_are, weights):
+def test_a_spoilt_file_is_one_sentence(spoil, there_are, weights):
     """How many floats were expected for which model, and how many there are; nothing is filled."""
-    path = weights(filled_with(narrow(), 0.5))
-    spoil(path, kind)
+    path = weights(narrow())
+    path.write_bytes(spoil(path.read_bytes()))
     detector = filled_with(narrow(), 2)
     whole = count_floats(list_detector(detector))
     with pytest.raises(UserError) as caught:
@@ -394,21 +355,21 @@ def test_a_spoilt_file_is_one_sentence(kind, there_are, weights):
     numbers = {"fewer": f"{whole - 1:,}", "whole": f"{whole:,}", "more": f"{whole + 1:,}"}
     assert str(path) in text
     assert there_are.format(**numbers) in text
-    if kind not in ("empty", "text"):
+    if "floats" in there_are:
         assert f"{whole:,} for DarknetTiny + YOLOv3TinyNeck with 3 classes" in text
     assert "\n" not in text
     assert {float(p.detach().min()) for p in detector.parameters()} == {2.0}
 
 
 def test_a_detectors_file_is_not_an_encoders(weights):
-    path = weights(filled_with(narrow(), 0.5))
+    path = weights(narrow())
     with pytest.raises(UserError, match=r"6,298,480 for the encoder DarknetTiny .* model\.init"):
         load_darknet_encoder(ENCODERS["darknet_tiny"](), path)
 
 
 @pytest.mark.parametrize("part", ["mobilenet_v3_small", "resnet18"])
 def test_what_darknet_cannot_express(part, weights):
-    path = weights(filled_with(narrow(), 0.5))
+    path = weights(narrow())
     with pytest.raises(UserError, match="is not one that files of Darknet can hold") as caught:
         load_darknet_encoder(ENCODERS[part](), path)
     assert str(path) in str(caught.value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolo.config.errors import ConfigError, Key, show
+from yolo.config.errors import ConfigError, show
 from yolo.config.read import read_yaml, read_yaml_file
 from yolo.errors import did_you_mean
 
@@ -162,15 +162,6 @@ def values_of(tree: Tree) -> dict[str, object]:
     return {
         key: node.value if isinstance(node, Leaf) else values_of(node) for key, node in tree.items()
     }
-
-
-def origins_of(tree: Tree, above: Key = ()) -> Iterator[tuple[Key, Origin]]:
-    """Yields the key and origin of every leaf."""
-    for name, node in tree.items():
-        if isinstance(node, Leaf):
-            yield (*above, name), node.origin
-        else:
-            yield from origins_of(node, (*above, name))
 
 
 def label_of(file: Path) -> str:

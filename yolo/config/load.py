@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from yolo.config import layers
 from yolo.config.errors import ConfigError, FileOf, Key, dotted, explain, one_of, show
-from yolo.config.layers import DEFAULT, Origin, absolute, label_of
+from yolo.config.layers import DEFAULT, Leaf, Origin, absolute, label_of
 from yolo.config.schema import DEFAULT_TASK, TASKS, TaskConfig
 from yolo.errors import did_you_mean
 
@@ -67,7 +67,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     tree = layers.merge(base, layers.override_tree(overrides, problems))
     if problems:
         raise ConfigError(problems)
-    origins = dict(layers.origins_of(tree))
+    origins = {key: leaf.origin for key, leaf in leaf_values(tree) if isinstance(leaf, Leaf)}
     config = _validate(layers.values_of(tree), lambda key: _file_of(key, origins, label_of(file)))
     data = _plain(config.model_dump(), (), origins)
     return Resolved(

@@ -107,17 +107,16 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     """The config with the settings that the command line replaces."""
     size, trained = arguments.image_size_px, config.data.image_size
     check_yolov1_size(path, config, size or trained, f", not at --image-size {size}")
-    changes: dict[str, Any] = {}
-    if arguments.confs is not None:
-        changes["conf"] = min(arguments.confs)
+    asked = {
+        "conf": None if arguments.confs is None else min(arguments.confs),
+        "voc_iou": arguments.voc_iou,
+        "per_class": arguments.per_class or None,
+    }
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if arguments.metric is not None:
         both = arguments.metric == "both"
         main = config.evaluation.metric if both else arguments.metric
         changes |= {"metric": main, "both": both, "monitor": None}
-    if arguments.voc_iou is not None:
-        changes["voc_iou"] = arguments.voc_iou
-    if arguments.per_class:
-        changes["per_class"] = True
     evaluation = config.evaluation.model_copy(update=changes)
     scores_voc = evaluation.both or evaluation.metric == "voc" or arguments.curves is not None
     if arguments.voc_iou is not None and not scores_voc:
