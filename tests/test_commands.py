@@ -2,20 +2,16 @@
 
 import json
 import re
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from tests.coco_files import write_coco
-from tests.train.toys import differences, quickstart
-from yolo.config import REPOSITORY_ROOT
-from yolo.train.checkpoint import load_checkpoint, save_checkpoint
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training
 import validation
+from tests.coco_files import write_coco
+from tests.train.toys import differences, quickstart
+from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
 TRAINED_STEPS = 6
 

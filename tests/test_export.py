@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+import export
 from tests.detectors import make_config, save_detector
-from yolo.config import REPOSITORY_ROOT, config_from_dict
+from yolo.config import config_from_dict
 from yolo.darknet.weights import read_weights
 from yolo.factory.detector import build_coder, build_detector
 from yolo.factory.weights import load_darknet_detector
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-import export
 
 NAMES = ["cat", "dog", "traffic light"]
 SIZE_PX = 96

@@ -1,14 +1,11 @@
 """What only a training of minutes can show: `make test-slow`."""
 
 import json
-import sys
 
 import pytest
 
-from yolo.config import REPOSITORY_ROOT
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
 import main as training
+from yolo.config import REPOSITORY_ROOT
 
 
 def best_ap50(run):

@@ -1,19 +1,16 @@
 """Transfer learning as a user runs it: main.py in process, from a small detector of shapes."""
 
 import json
-import sys
 
 import pytest
 import torch
 
+import main as training
+import validation
 from tests.train.toys import differences, quickstart
 from yolo.config import REPOSITORY_ROOT
 from yolo.models.weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-import main as training
-import validation
 
 LEFT = [f"  left at its initial values: head.stride{px}.output" for px in (8, 16, 32)]
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,15 +9,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import export
+import main as training
+import validation
 from tests.detectors import make_config
 from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT
 from yolo.train.checkpoint import save_checkpoint
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-import export
-import main as training
-import validation
 
 CLASSIFIER = REPOSITORY_ROOT / "configs/pretrain/shapes_mobilenet_v3_small.yaml"
 

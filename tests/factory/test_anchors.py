@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import main as training
 import yolo.factory.anchors
 from tests.detectors import make_config
 from tests.train.toys import quickstart
@@ -23,9 +23,6 @@ from yolo.factory.anchors import ORIGIN, describe_anchors, levels_of, settle_anc
 from yolo.factory.data import DATASETS, build_dataset
 from yolo.factory.detector import build_coder, build_detector
 from yolo.train.checkpoint import load_checkpoint
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-import main as training
 
 NINE = [(4, 4), (8, 4), (4, 10), (8, 8), (16, 8), (10, 20), (24, 24), (48, 30), (60, 60)]
 

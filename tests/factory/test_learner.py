@@ -1,18 +1,14 @@
 """What the schedules take from the rest of the config, and what a failed step advises of it."""
 
-import sys
-
 import pytest
 import torch
 
+import main as training
 from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.factory.learner import build_schedule
 from yolo.models.detector import Detector
 from yolo.train.schedules import Plateau
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-import main as training
 
 BASE = ["training.steps=11", "training.optimizer.learning_rate=0.01"]
 # first, middle and last of 11 steps

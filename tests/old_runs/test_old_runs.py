@@ -14,7 +14,6 @@ from yolo.config import REPOSITORY_ROOT
 from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
-sys.path.insert(0, str(REPOSITORY_ROOT))
 sys.path.insert(0, str(REPOSITORY_ROOT / "scripts"))
 import predict
 import report

@@ -2,14 +2,13 @@ import json
 import os
 import re
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import main as training
 from tests.train.toys import differences, quickstart
-from yolo.config import REPOSITORY_ROOT
 from yolo.errors import UserError
 from yolo.train import checkpoint
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
@@ -20,9 +19,6 @@ from yolo.train.run_folder import (
     newest_checkpoint,
     newest_whole_checkpoint,
 )
-
-sys.path.insert(0, str(REPOSITORY_ROOT))
-import main as training
 
 
 def test_a_run_is_called_after_the_time_and_its_config(tmp_path: Path) -> None:
