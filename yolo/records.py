@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,13 +69,9 @@ class Targets:
         return self._copied(Tensor.pin_memory)
 
     def _copied(self, copy: Callable[[Tensor], Tensor]) -> Targets:
-        return replace(
-            self,
-            boxes_cxcywh_norm=copy(self.boxes_cxcywh_norm),
-            labels=copy(self.labels),
-            image_index=copy(self.image_index),
-            ignored=copy(self.ignored),
-        )
+        names = ("boxes_cxcywh_norm", "labels", "image_index", "ignored")
+        tensors: dict[str, Any] = {name: copy(getattr(self, name)) for name in names}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, slots=True)

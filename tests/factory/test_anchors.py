@@ -20,7 +20,7 @@ from yolo.data.annotations import Annotations, Contents, Findings, box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.factory.anchors import ORIGIN, describe_anchors, levels_of, settle_anchors
-from yolo.factory.data import DATASETS, build_dataset
+from yolo.factory.data import build_dataset
 from yolo.factory.detector import build_coder, build_detector
 from yolo.train.checkpoint import load_checkpoint
 
@@ -171,7 +171,7 @@ def test_a_run_keeps_what_was_fitted(tmp_path, monkeypatch):
 
 def test_the_configs_fit_their_own_data(real_data, tmp_path, monkeypatch):
     """Also the figures of 9 fitted anchors against COCO's, on real boxes."""
-    monkeypatch.setitem(DATASETS["voc"].keywords, "cache", tmp_path)
+    monkeypatch.setattr("yolo.factory.data.CACHE", tmp_path)
     coco = [
         f"data.train.annotations={real_data}/coco-mini/annotations/instances_train2017.json",
         f"data.train.images={real_data}/coco-mini/train2017",

@@ -26,8 +26,8 @@ from tests.faults.fuzz_trials import bounded, captured, config_of, error_of, is_
 from tests.faults.trial import Property
 from yolo.config import Config
 from yolo.data.formats.detection import DetectionDataset
+from yolo.factory import data
 from yolo.factory.data import (
-    DATASETS,
     SIZED_BY_HEADERS,
     build_dataset,
     build_evaluation_batches,
@@ -50,7 +50,7 @@ def mutated_headers(seed: int, folder: Path, *, kind: str) -> None:
         else:
             path.write_bytes(encoded("JPEG", picture(number)))
     cache = folder.parent / f"cache_{kind}_{seed}"
-    DATASETS[kind].keywords["cache"] = cache  # type: ignore[attr-defined] # in this process
+    data.CACHE = cache  # in this process
     config = _config(section, "data.on_error=skip", f"data.cache={generator.choice(KEPT)}")
     with bounded(folder):
         with captured() as written:

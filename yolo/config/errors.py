@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -72,13 +73,13 @@ def _without_references(schema: Any, definitions: Schema) -> Any:
     }
 
 
+@dataclass(frozen=True)
 class _Sentences:
     """The sentences about one config, whose schema and values they quote."""
 
-    def __init__(self, schema: Schema, data: Mapping[str, Any], file_of: FileOf) -> None:
-        self.schema = schema
-        self.data = data
-        self.file_of = file_of
+    schema: Schema
+    data: Mapping[str, Any]
+    file_of: FileOf
 
     def of(self, error: Any) -> Iterator[str]:
         key, schema = self._locate(error["loc"])

@@ -39,15 +39,15 @@ DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "class_folder": ClassFolderDataset,
     "class_shapes": ClassShapesDataset,
     "coco": CocoDataset,
-    "csv_boxes": partial(CsvBoxesDataset, cache=CACHE),
-    "csv_list": partial(YoloTextDataset, cache=CACHE),
+    "csv_boxes": CsvBoxesDataset,
+    "csv_list": YoloTextDataset,
     "shapes": ShapesDataset,
-    "voc": partial(VocDataset, cache=CACHE),
-    "yolo_text": partial(YoloTextDataset, cache=CACHE),
+    "voc": VocDataset,
+    "yolo_text": YoloTextDataset,
 }
 
 SIZED_BY_HEADERS = frozenset({"csv_boxes", "csv_list", "voc", "yolo_text"})
-"""They read the headers of all images when they open, and can go on past those that are broken."""
+"""They read all images' headers when they open: cached, and able to pass over the broken ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
 def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> DetectionDataset:
     """The fields of a data set's section are its constructor's arguments."""
     fields = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
+    if spec.type in SIZED_BY_HEADERS:
+        fields["cache"] = CACHE
     opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
     errors: list[UserError] = []
     with naming(place):
