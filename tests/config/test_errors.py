@@ -159,7 +159,10 @@ WRONG_TEXTS = {
         "seed: \x01\n",
         "is not YAML: unacceptable character #x0001: special characters are not allowed",
     ),
-    "beyond Unicode": (f'seed: "\\ud800"\nextends: {QUICKSTART}', "holds text that is not Unicode"),
+    "beyond Unicode": (
+        f'data: {{class_names: ["\\ud800"]}}\nextends: {QUICKSTART}',
+        "holds text that is not Unicode",
+    ),
     "too large": ("#" * 1_000_001, "is too large for a config (over 1 MB)"),
     "a missing key": (
         f"training: {{optimizer: {{type: adamw}}}}\nextends: {QUICKSTART}",
