@@ -1,6 +1,5 @@
 """YOLOv1, v2 and v3 in PyTorch: one YAML file describes a detector, its data and its training."""
 
-import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,14 @@ __all__ = ["Predictor", "load_config"]
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-_MODULES = {"Predictor": "yolo.apps.predict", "load_config": "yolo.config"}
-
-
 def __getattr__(name: str) -> Any:
     """Imports a public name at its first use: torch takes seconds."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    if name == "Predictor":
+        from yolo.apps.predict import Predictor
+
+        return Predictor
+    if name == "load_config":
+        from yolo.config import load_config
+
+        return load_config
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
