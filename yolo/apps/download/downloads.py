@@ -1,9 +1,8 @@
-"""Downloads a file: resumes, checks size and checksum, shows progress, and renames at the end."""
+"""Downloads a file: resumes, checks its size, shows progress, and renames at the end."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import os
 import re
@@ -24,6 +23,9 @@ from yolo.errors import UserError
 from yolo.files import locked
 
 CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 30.0  # the longest silence of the server
+TRIES = 5  # failures in a row, none of them bringing a byte, after which it gives up
+PAUSE_S = 1.0  # before the second try, doubled before each further one
 PLAIN_LINE_EVERY_S = 10.0
 TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -32,43 +34,29 @@ class _Interrupted(Exception):
     """The connection failed in a way that may not repeat."""
 
 
-def download(
-    url: str,
-    path: Path,
-    *,
-    size: int | None = None,
-    sha256: str | None = None,
-    timeout_s: float = 30.0,
-    tries: int = 5,
-    pause_s: float = 1.0,
-) -> Path:
-    """Fetches a file once; `path` exists only when all of it has arrived and was checked.
+def download(url: str, path: Path, *, size: int | None = None) -> Path:
+    """Fetches a file once; `path` exists only when all of it has arrived, ``size`` bytes if given.
 
     What has arrived lies in `<path>.part` until then, and a later try or call continues it. Where
     another process is fetching the file, this one waits for it. A file that is there already is
     kept, and checked like a new one.
-
-    Args:
-        size, sha256: expected length in bytes and checksum, hexadecimal.
-        timeout_s: the longest silence of the server.
-        tries: failures in a row, none of them bringing a byte, after which it gives up.
-        pause_s: pause before the second try, doubled before each further one.
     """
-    part = _Part(url, path.with_name(f"{path.name}.part"), size, timeout_s)
     if not path.exists():
         with exclusive(path, "fetching"):
             if not path.exists():
-                part.fetch(tries, pause_s)
-                part.keep(path, sha256)
+                part = _Part(url, path.with_name(f"{path.name}.part"), size)
+                part.fetch()
+                part.keep(path)
                 return path
-    _check(path, size, sha256, f"{path} is there already, but", "; remove it to fetch it again")
+    found = path.stat().st_size
+    _check_size(f"{path} is there already, but", found, size, "; remove it to fetch it again")
     return path
 
 
-def remote_size(url: str, *, timeout_s: float = 30.0) -> int | None:
+def remote_size(url: str) -> int | None:
     """Length in bytes that the server gives for a file, None where it gives none."""
     try:
-        with _request(url, {}, timeout_s, method="HEAD") as response:
+        with _request(url, {}, method="HEAD") as response:
             return _extent(response)[1]
     except _Interrupted as problem:
         raise UserError(f"cannot fetch {url}: {problem}; check the connection") from problem
@@ -90,7 +78,6 @@ class _Part:
     url: str
     path: Path
     expected_size: int | None
-    timeout_s: float
 
     @property
     def version_path(self) -> Path:
@@ -103,17 +90,17 @@ class _Part:
         self.path.unlink(missing_ok=True)
         self.version_path.unlink(missing_ok=True)
 
-    def keep(self, path: Path, sha256: str | None) -> None:
+    def keep(self, path: Path) -> None:
         """Gives what has arrived its name if it is right; else nothing of it stays."""
         try:
-            _check(self.path, self.expected_size, sha256, f"{self.url} gave a file that")
+            _check_size(f"{self.url} gave a file that", self.size(), self.expected_size)
         except UserError:
             self.discard()
             raise
         self.path.replace(path)
         self.discard()
 
-    def fetch(self, tries: int, pause_s: float) -> None:
+    def fetch(self) -> None:
         failures = 0
         while True:
             had = self.size()
@@ -121,12 +108,12 @@ class _Part:
                 return self._fetch_rest()
             except _Interrupted as problem:
                 failures = 1 if self.size() > had else failures + 1
-                if failures >= tries:
+                if failures >= TRIES:
                     raise UserError(
                         f"cannot fetch {self.url}: {problem}; check the connection and start "
                         f"again, what has arrived ({readable_size(self.size())}) is kept"
                     ) from problem
-                pause = pause_s * 2 ** (failures - 1)
+                pause = PAUSE_S * 2 ** (failures - 1)
                 notice = f"{self.url}: {problem}; trying again in {pause:g} s"
             print(notice, file=sys.stderr, flush=True)
             time.sleep(pause)
@@ -138,7 +125,7 @@ class _Part:
         if offset and offset == self.expected_size:
             return
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        with _request(self.url, headers, self.timeout_s) as response:
+        with _request(self.url, headers) as response:
             start, total = _extent(response)
             if response.status == 416 and total == offset:
                 return  # nothing behind the end: all of it had arrived
@@ -155,11 +142,7 @@ class _Part:
         """Refuses before the first byte what cannot end well: another size, too little space."""
         if total is None:
             return
-        if self.expected_size not in (None, total):
-            raise UserError(
-                f"{self.url} has {total} bytes where {self.expected_size} were expected; nothing "
-                "was fetched"
-            )
+        _check_size(self.url, total, self.expected_size, "; nothing was fetched")
         free = shutil.disk_usage(self.path.parent).free
         if total - start > free:
             raise UserError(
@@ -190,7 +173,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 @contextmanager
 def _request(
-    url: str, headers: dict[str, str], timeout_s: float, method: str = "GET"
+    url: str, headers: dict[str, str], method: str = "GET"
 ) -> Iterator[http.client.HTTPResponse]:
     """An answer with status 200, 206 or 416; any other becomes UserError or _Interrupted."""
     if not url.lower().startswith(("http://", "https://")):
@@ -198,7 +181,7 @@ def _request(
     fields = {"User-Agent": "yolo", "Accept-Encoding": "identity", **headers}
     try:
         request = urllib.request.Request(url, headers=fields, method=method)
-        response = urllib.request.urlopen(request, timeout=timeout_s)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as problem:
         answer = f"the server answers {problem.code} {problem.reason}"
         if problem.code in TEMPORARY_STATUSES:
@@ -230,18 +213,9 @@ def _extent(response: http.client.HTTPResponse) -> tuple[int | None, int | None]
     return int(start) if start else None, int(total) if total else None
 
 
-def _check(path: Path, size: int | None, sha256: str | None, what: str, then: str = "") -> None:
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise UserError(f"{what} has {found} bytes where {size} were expected{then}")
-    if sha256 is None:
-        return
-    digest = hashlib.sha256()
-    with path.open("rb") as source:
-        while chunk := source.read(CHUNK_BYTES):
-            digest.update(chunk)
-    if (has := digest.hexdigest()) != sha256.lower():
-        raise UserError(f"{what} has the SHA-256 sum {has} where {sha256} was expected{then}")
+def _check_size(what: str, found: int, expected: int | None, then: str = "") -> None:
+    if expected not in (None, found):
+        raise UserError(f"{what} has {found} bytes where {expected} were expected{then}")
 
 
 @contextmanager
