@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def explain(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
-    from yolo.apps.explain import eigencam, layers, scale_names, trained_detector
+    from yolo.apps.explain import eigencam, layers, scale_names, trained_network
     from yolo.apps.predict import Predictor
     from yolo.apps.report.drawing import save_image
     from yolo.data.images import decode
@@ -48,7 +48,7 @@ def explain(arguments: argparse.Namespace) -> None:
         precision="fp32",
     )
     if arguments.list:
-        print("\n".join(layers(trained_detector(predictor))))
+        print("\n".join(layers(trained_network(predictor).detector)))
         return
     chosen = arguments.layer or scale_names(predictor)
     for path in arguments.image:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
 
 import export
-from tests.detectors import make_config, save_detector
-from yolo.config import config_from_dict
+from tests.checkpoints import write_checkpoint
+from tests.detectors import make_config
 from yolo.darknet.weights import read_weights
 from yolo.factory.detector import build_coder, build_detector
 from yolo.factory.weights import load_darknet_detector
@@ -20,21 +18,16 @@ NAMES = ["cat", "dog", "traffic light"]
 SIZE_PX = 96
 
 
-def write_checkpoint(path, *, ema=False, loss=None, preprocessing=None, **settings) -> Path:
-    """What this command reads of a checkpoint that training wrote after 5 steps of 16 images."""
-    config = make_config(image_size=SIZE_PX, **settings)
-    data = config.model_dump(mode="json")
-    data["model"]["preprocessing"] = preprocessing
-    data["loss"] |= loss or {}
-    data["training"] |= {"batch_size": 16, "micro_batch_size": 16}
-    config = config_from_dict(data)
-    detector = build_detector(config, NAMES)
-    averaged = {f"module.{name}": p + 1 for name, p in detector.named_parameters()}
-    return save_detector(path, detector, config, NAMES, ema=averaged if ema else None)
+@pytest.fixture
+def write(tmp_path):
+    """Writes best.pt as training would after 5 steps of 16 images."""
+    steps = {"batch_size": 16, "micro_batch_size": 16}
+    common = {"image_size": SIZE_PX, "class_names": NAMES, "training": steps}
+    return lambda **settings: write_checkpoint(tmp_path / "best.pt", **common, **settings)
 
 
-def test_the_files_lie_beside_the_checkpoint_and_opencv_runs_them(tmp_path, capsys):
-    path = write_checkpoint(tmp_path / "best.pt", neck="yolov3_tiny")
+def test_the_files_lie_beside_the_checkpoint_and_opencv_runs_them(write, tmp_path, capsys):
+    path = write(neck="yolov3_tiny")
     assert export.main([str(path), "--format", "darknet", "--thresh", "0"]) == 0
     files = [tmp_path / f"best.{ending}" for ending in ("cfg", "weights", "names")]
     assert capsys.readouterr().out.splitlines() == [str(file) for file in files]
@@ -61,8 +54,8 @@ def check_opencv(path, cfg, weights):
     np.testing.assert_allclose(np.sort(rows[:, 5:].max(1)), scores[0].amax(1).sort()[0], rtol=1e-3)
 
 
-def test_output_size_and_averaged_weights(tmp_path):
-    path = write_checkpoint(tmp_path / "best.pt", neck="yolov3_tiny", ema=True)
+def test_output_size_and_averaged_weights(write, tmp_path):
+    path = write(neck="yolov3_tiny", averaged=True)
     stem = tmp_path / "other" / "my.net"
     stem.parent.mkdir()
     argv = [str(path), "--format", "darknet", "--output", str(stem), "--image-size", "160"]
@@ -78,9 +71,9 @@ def test_output_size_and_averaged_weights(tmp_path):
         assert torch.equal(parameter, averaged[f"module.{name}"]), name
 
 
-def test_yolov2_is_written_with_its_training_settings(tmp_path):
+def test_yolov2_is_written_with_its_training_settings(write, tmp_path):
     loss = {"object_scale": 4.0, "rescore": False}
-    path = write_checkpoint(tmp_path / "best.pt", encoder="darknet19", neck="yolov2", loss=loss)
+    path = write(encoder="darknet19", neck="yolov2", loss=loss)
     assert export.main([str(path), "--format", "darknet"]) == 0
     region = (tmp_path / "best.cfg").read_text().split("[region]")[1].splitlines()
     settings = {"coords=4", "softmax=1", "num=5", "object_scale=4", "rescore=0", "thresh=0.6"}
@@ -92,13 +85,13 @@ REFUSED = [
     ({"encoder": "mobilenet_v3_small"}, "encoder MobileNetV3 is not one"),
     ({"encoder": "resnet18", "neck": "yolov2"}, "encoder ResNet is not one"),
     ({"loss": {"class_loss": "cross_entropy"}}, "loss.class_loss: cross_entropy"),
-    ({"preprocessing": "imagenet"}, "Darknet knows RGB / 255 only"),
+    ({"model": {"preprocessing": "imagenet"}}, "Darknet knows RGB / 255 only"),
 ]
 
 
 @pytest.mark.parametrize(("settings", "text"), REFUSED)
-def test_what_darknet_cannot_express_is_refused(settings, text, tmp_path, capsys):
-    path = write_checkpoint(tmp_path / "best.pt", **settings)
+def test_what_darknet_cannot_express_is_refused(write, settings, text, tmp_path, capsys):
+    path = write(**settings)
     assert export.main([str(path), "--format", "darknet"]) == 1
     error = capsys.readouterr().err
     assert text in error and str(path) in error
@@ -106,9 +99,9 @@ def test_what_darknet_cannot_express_is_refused(settings, text, tmp_path, capsys
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_is_left_of_a_failure(tmp_path, capsys, monkeypatch):
+def test_nothing_is_left_of_a_failure(write, tmp_path, capsys, monkeypatch):
     """The disk is full when the weights are written: the files of before stay, all three."""
-    path = write_checkpoint(tmp_path / "best.pt", neck="yolov3_tiny")
+    path = write(neck="yolov3_tiny")
     (tmp_path / "best.cfg").write_text("before")
 
     def full(*arguments, **keywords):

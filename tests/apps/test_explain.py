@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from tests.apps.predict.checkpoints import write_checkpoint
-from yolo.apps.explain import eigencam, layers, scale_names, trained_detector
-from yolo.apps.predict import Predictor
+from tests.checkpoints import make_predictor, write_checkpoint
+from yolo.apps.explain import eigencam, layers, scale_names, trained_network
 from yolo.apps.predict.predictor import ExportedNetwork
 from yolo.errors import UserError
 
@@ -26,9 +25,10 @@ SCALES = {
 }
 
 
-def make_predictor(folder, neck="yolov3", *, precision="fp32", image_size=128):
-    path = write_checkpoint(folder / "best.pt", neck=neck, image_size=image_size)
-    return Predictor.from_checkpoint(path, device="cpu", precision=precision)
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    path = write_checkpoint(tmp_path_factory.mktemp("model") / "best.pt", image_size=128)
+    return make_predictor(path)
 
 
 def a_bright_square():
@@ -40,7 +40,8 @@ def a_bright_square():
 
 @pytest.mark.parametrize("neck", SCALES)
 def test_a_picture_for_each_scale(neck, tmp_path):
-    predictor = make_predictor(tmp_path, neck)
+    path = write_checkpoint(tmp_path / "best.pt", neck=neck, image_size=128)
+    predictor = make_predictor(path)
     overlays = eigencam(predictor, a_bright_square())
     assert scale_names(predictor) == SCALES[neck]
     assert [overlay.shape for overlay in overlays] == [(60, 120, 3)] * len(SCALES[neck])
@@ -50,8 +51,9 @@ def test_a_picture_for_each_scale(neck, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_map_lies_over_what_stands_out(precision, tmp_path):
     """Of an early layer: the square is warm (red over blue), wherever the letterbox puts it."""
-    predictor = make_predictor(tmp_path, precision=precision, image_size=64)
-    assert "encoder.convs.1.conv" in layers(trained_detector(predictor))
+    path = write_checkpoint(tmp_path / "best.pt", image_size=64)
+    predictor = make_predictor(path, precision=precision)
+    assert "encoder.convs.1.conv" in layers(trained_network(predictor).detector)
     for turns in range(4):
         image = np.rot90(a_bright_square(), turns).copy()
         (overlay,) = eigencam(predictor, image, layer_names=["encoder.convs.1.conv"])
@@ -60,18 +62,16 @@ def test_the_map_lies_over_what_stands_out(precision, tmp_path):
         assert warmth[square].mean() > 0 > warmth[~square].mean()
 
 
-def test_layers_are_shown_in_the_order_asked_for(tmp_path):
+def test_layers_are_shown_in_the_order_asked_for(predictor):
     """The neck runs its coarsest scale first."""
-    predictor, image = make_predictor(tmp_path), a_bright_square()
+    image = a_bright_square()
     names = ["neck.stride8", "neck.stride16", "neck.stride32"]
-    for one, other in zip(
-        eigencam(predictor, image), eigencam(predictor, image, layer_names=names), strict=True
-    ):
+    named = eigencam(predictor, image, layer_names=names)
+    for one, other in zip(eigencam(predictor, image), named, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 2
 
 
-def test_threads_do_not_disturb_each_other(tmp_path):
-    predictor = make_predictor(tmp_path)
+def test_threads_do_not_disturb_each_other(predictor):
     images = [np.roll(a_bright_square(), 25 * i, axis=1) for i in range(4)]
     one_by_one = [eigencam(predictor, image) for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -79,12 +79,11 @@ def test_threads_do_not_disturb_each_other(tmp_path):
     for one, other in zip(one_by_one, together, strict=True):
         difference = np.abs(np.stack(one).astype(int) - np.stack(other))
         assert difference.max() <= 2
-    hooks = [len(m._forward_hooks) for m in trained_detector(predictor).modules()]
+    hooks = [len(m._forward_hooks) for m in trained_network(predictor).detector.modules()]
     assert sum(hooks) == 0
 
 
-def test_layers_that_cannot_be_shown(tmp_path):
-    predictor = make_predictor(tmp_path)
+def test_layers_that_cannot_be_shown(predictor):
     image = a_bright_square()
     with pytest.raises(UserError, match=r"no layer 'neck\.stride99'"):
         eigencam(predictor, image, layer_names=["neck.stride99"])
@@ -94,13 +93,12 @@ def test_layers_that_cannot_be_shown(tmp_path):
     ):
         with pytest.raises(UserError, match=f"one map, and {name} {problem}; choose one inside it"):
             eigencam(predictor, image, layer_names=["neck.stride8", name])
-    predictor.network = ExportedNetwork.__new__(ExportedNetwork)
+    exported = replace(predictor, network=ExportedNetwork.__new__(ExportedNetwork))
     with pytest.raises(UserError, match="EigenCAM needs the checkpoint"):
-        eigencam(predictor, image)
+        eigencam(exported, image)
 
 
-def test_without_the_package_there_is_a_sentence(tmp_path, monkeypatch):
-    predictor = make_predictor(tmp_path)
+def test_without_the_package_there_is_a_sentence(predictor, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     with pytest.raises(UserError, match=r"pip install -e '.\[explain\]'"):
-        eigencam(predictor, torch.zeros(8, 8, 3, dtype=torch.uint8).numpy())
+        eigencam(predictor, a_bright_square())

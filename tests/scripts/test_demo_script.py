@@ -6,9 +6,8 @@ import sys
 import pytest
 
 from scripts import demo
+from tests.apps.demo.stand_ins import write_trained
 from yolo.config import REPOSITORY_ROOT
-
-SCRIPT = REPOSITORY_ROOT / "scripts" / "demo.py"
 
 
 def test_without_a_checkpoint_it_says_how_to_make_one(tmp_path, capsys):
@@ -21,10 +20,8 @@ def test_without_a_checkpoint_it_says_how_to_make_one(tmp_path, capsys):
 
 
 def test_the_space_of_the_newest_run(tmp_path, capsys):
-    from tests.apps.demo.stand_ins import write_checkpoint
-
     (tmp_path / "logs" / "first").mkdir(parents=True)
-    write_checkpoint(tmp_path / "logs" / "first" / "best.pt")
+    write_trained(tmp_path / "logs" / "first" / "best.pt")
     space = tmp_path / "space"
     assert demo.main(["--logs", str(tmp_path / "logs"), "--make-space", str(space)]) == 0
     assert str(space / "app.py") in capsys.readouterr().out.splitlines()
@@ -42,7 +39,6 @@ def test_bad_usage_loads_no_torch():
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit: print('torch' in sys.modules)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=SCRIPT.parent, capture_output=True, text=True
-    )
+    command, folder = [sys.executable, "-c", program], REPOSITORY_ROOT / "scripts"
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.stdout == "False\n"

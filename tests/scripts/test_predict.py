@@ -12,8 +12,8 @@ from pycocotools.coco import COCO
 
 from scripts import explain as explaining
 from scripts import predict as predicting
-from tests.apps.predict.checkpoints import CONF, NAMES, make_predictor, write_checkpoint
 from tests.apps.predict.test_sources import write_video
+from tests.checkpoints import CONF, NAMES, make_predictor, write_checkpoint
 from yolo.apps.predict.results import JsonFile, Pictures
 from yolo.apps.predict.run import predict_sources
 from yolo.apps.predict.sources import find_sources
@@ -41,7 +41,7 @@ def mixed(tmp_path):
 
 def predict(checkpoint, *argv) -> int:
     common = ["--checkpoint", checkpoint, "--gpu", "cpu", "--precision", "fp32", "--conf", CONF]
-    return predicting.main([*map(str, [*argv, *common])])
+    return predicting.main(list(map(str, [*argv, *common])))
 
 
 def test_a_mixed_folder(checkpoint, mixed, tmp_path, capsys):
@@ -100,8 +100,7 @@ def test_only_broken_ones(checkpoint, tmp_path, capsys):
 
 
 def test_eigencam_beside_the_boxes(checkpoint, mixed, tmp_path):
-    argv = [mixed / "rgb.png", "--output", tmp_path, "--eigencam"]
-    assert predict(checkpoint, *argv) == 0
+    assert predict(checkpoint, mixed / "rgb.png", "--output", tmp_path, "--eigencam") == 0
     height, width, _ = cv2.imread(str(tmp_path / "rgb.png")).shape
     assert height > 2 * 60 and width > 2 * 90  # boxes and three scales
 
@@ -134,15 +133,12 @@ def test_after_ctrl_c_all_files_are_whole(checkpoint, mixed, tmp_path):
     assert len(json.loads((tmp_path / "a.json").read_text())["images"]) == 4
 
 
-def test_no_source_is_overwritten(checkpoint, mixed, capsys):
+def test_what_cannot_be_written(checkpoint, mixed, capsys):
     before = {path: path.read_bytes() for path in mixed.iterdir()}
     assert predict(checkpoint, mixed, "--output", mixed) == 1
     assert "cmyk.jpg: would be overwritten by its own result" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in mixed.iterdir()} == before
-
-
-def test_a_full_disk_is_one_sentence(checkpoint, mixed, capsys):
-    assert predict(checkpoint, mixed / "rgb.png", "--output", "/proc/none") == 1
+    assert predict(checkpoint, mixed / "rgb.png", "--output", "/proc/none") == 1  # a full disk
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -162,7 +158,7 @@ def test_bad_usage(argv, text, usage_error):
 
 
 def test_what_is_not_there_is_named_before_the_network_is_loaded(tmp_path, capsys):
-    assert predicting.main(["none.jpg", "--checkpoint", str(tmp_path / "none.pt")]) == 1
+    assert predict(tmp_path / "none.pt", "none.jpg") == 1
     assert capsys.readouterr().err == "error: none.jpg: there is no such file or folder\n"
 
 

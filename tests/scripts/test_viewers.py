@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from scripts import visualize_batch, visualize_dataset
-from tests.apps.predict.checkpoints import write_checkpoint
+from tests.checkpoints import write_checkpoint
 from yolo.config import REPOSITORY_ROOT
 
 

@@ -40,21 +40,21 @@ def eigencam(
     Returns:
         An RGB picture uint8 (H, W, 3) for each scale or layer.
     """
-    network, package = _trained(predictor), _import_package()
-    prepared, detector = predictor.prepare(image), network.detector
-    square = torch.from_numpy(prepared.square).permute(2, 0, 1)[None]  # (S, S, 3) -> (1, 3, S, S)
+    network, package = trained_network(predictor), _import_package()
+    (pixels, letterbox), detector = predictor.prepare(image), network.detector
+    square = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # (S, S, 3) -> (1, 3, S, S)
     square = square.to(network.device)
     with torch.no_grad(), network.autocast():
         if layer_names:
             maps = _maps_of(detector, layer_names, square)
         else:
             maps = detector.neck(detector.encoder(detector.normalise(square)))
-    return [_overlay(package, image, each, prepared.letterbox) for each in maps]
+    return [_overlay(package, image, each, letterbox) for each in maps]
 
 
 def scale_names(predictor: Predictor) -> list[str]:
     """``stride8`` and so on: what the pictures of ``eigencam`` without layers are of."""
-    neck = trained_detector(predictor).neck
+    neck = trained_network(predictor).detector.neck
     assert isinstance(neck, Neck)
     return [f"stride{stride}" for stride in neck.strides_px]
 
@@ -69,12 +69,8 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def trained_detector(predictor: Predictor) -> Detector:
-    """The network of a predictor of a checkpoint, its batch norms fused."""
-    return _trained(predictor).detector
-
-
-def _trained(predictor: Predictor) -> TrainedNetwork:
+def trained_network(predictor: Predictor) -> TrainedNetwork:
+    """The network of a predictor of a checkpoint."""
     if not isinstance(predictor.network, TrainedNetwork):
         raise UserError("EigenCAM needs the checkpoint: an exported file shows no layer's output")
     return predictor.network

@@ -1,19 +1,22 @@
-"""A finder whose boxes can be checked by hand, and a checkpoint of a small random detector."""
+"""A finder whose boxes can be checked by hand, a checkpoint, and a program that serves a page."""
 
 from __future__ import annotations
 
+import select
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
-from tests.detectors import make_config
-from yolo.factory.detector import build_detector
+from tests.checkpoints import write_checkpoint
 from yolo.records import Detections
-from yolo.train.checkpoint import save_checkpoint
 
 NAMES = ("cat", "<b>dog</b>")
-SIZE_PX = 96
 
 
 class QuarterFinder:
@@ -37,25 +40,20 @@ def explain(image):
     return [(image[::-1].copy(), "stride8"), (255 - image, "stride16")]
 
 
-def write_checkpoint(path: Path, *, averaged: bool = False) -> Path:
-    """A detector with random weights, as training would save it, with an optimizer's state."""
-    config = make_config(image_size=SIZE_PX, width=0.25)
-    torch.manual_seed(0)
-    detector = build_detector(config, NAMES)
-    weights = detector.state_dict()
-    for name in weights:
-        if name.endswith("output.bias"):
-            weights[name].zero_()  # scores around 1/4, not those of an untrained network's start
-    shifted = {f"module.{name}": p + 0.01 for name, p in detector.named_parameters()}
-    content = {
-        "config": config.model_dump(mode="json"),
-        "class_names": list(NAMES),
-        "category_ids": [1, 2],
-        "model": weights,
-        "ema": shifted if averaged else None,
-        "optimizer": {"state": {0: torch.zeros(1_000_000)}},
-        "scaler": {},
-        "progress": {"step": 5},
-    }
-    save_checkpoint(path, content)
-    return path
+def write_trained(path: Path, *, averaged: bool = False) -> Path:
+    """A checkpoint as training would save it, with an optimizer's state."""
+    state = {"optimizer": {"state": {0: torch.zeros(1_000_000)}}, "scaler": {}}
+    return write_checkpoint(path, class_names=NAMES, content=state, averaged=averaged)
+
+
+@contextmanager
+def started(command: Sequence[str], **settings: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A Python program that runs until the block ends, and the first line that it prints."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, *command], stdout=pipe, text=True, **settings)
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], 120)
+        yield process, process.stdout.readline() if ready else ""
+    finally:
+        process.terminate()
+        process.wait()

@@ -8,10 +8,7 @@ import base64
 import json
 import os
 import re
-import select
 import shutil
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.apps.demo.stand_ins import write_checkpoint
+from tests.apps.demo.stand_ins import started, write_trained
 from yolo.apps.demo.pictures import read_picture, write_examples
 from yolo.config import REPOSITORY_ROOT
 
@@ -36,21 +33,13 @@ def server(tmp_path_factory):
     named = os.environ.get("YOLO_DEMO_CHECKPOINT")
     path = Path(named) if named else tmp_path_factory.mktemp("model") / "best.pt"
     if not named:
-        write_checkpoint(path)
-    command = [sys.executable, "scripts/demo.py", str(path), "--gpu", "cpu"]
+        write_trained(path)
+    command = ["scripts/demo.py", str(path), "--gpu", "cpu"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY_ROOT, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        ready, _, _ = select.select([process.stdout], [], [], 2 * WAIT_SECONDS)
-        line = process.stdout.readline() if ready else ""
+    with started(command, cwd=REPOSITORY_ROOT, env=environment) as (process, line):
         address = re.search(r"http://\S+", line)
         assert address, f"the demo did not start: {line!r}"
         yield process, address[0]
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -161,11 +150,8 @@ def page(browser, server):
 def requested(browser):
     """Every address that the browser asked for since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
+    asked = [event for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [event["params"]["request"]["url"] for event in asked]
 
 
 def test_upload_sliders_boxes_and_maps(page, server, picture, tmp_path_factory):
@@ -196,9 +182,8 @@ def test_upload_sliders_boxes_and_maps(page, server, picture, tmp_path_factory):
 
     page.set_slider("conf", "1")
     page.wait(lambda: not page.rows())
-    elsewhere = [
-        url for url in requested(page.browser) if not url.startswith((server[1], "data:", "blob:"))
-    ]
+    own = (server[1], "data:", "blob:")
+    elsewhere = [url for url in requested(page.browser) if not url.startswith(own)]
     assert [url for url in elsewhere if url.startswith("http")] == []
 
 

@@ -104,13 +104,14 @@ def get(address, path):
     return response.status, response.read()
 
 
+META = {"_type": "gradio.FileData"}
 NAMED = [
-    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    {"path": "/etc/passwd", "meta": META},
     {"path": "/etc/passwd"},
-    {"path": __file__, "orig_name": "a.svg", "meta": {"_type": "gradio.FileData"}},
-    {"path": "http://127.0.0.1/a.png", "meta": {"_type": "gradio.FileData"}},
-    {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}},
-    {"url": "data:image/png;base64,AAAA", "meta": {"_type": "gradio.FileData"}},
+    {"path": __file__, "orig_name": "a.svg", "meta": META},
+    {"path": "http://127.0.0.1/a.png", "meta": META},
+    {"path": "https://example.com/a.png", "meta": META},
+    {"url": "data:image/png;base64,AAAA", "meta": META},
     "/etc/passwd",
 ]
 

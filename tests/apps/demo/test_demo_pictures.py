@@ -1,33 +1,17 @@
 """What is taken from strangers and what is refused, and what is shown of it."""
 
 import math
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.apps.demo.stand_ins import QuarterFinder, explain
+from tests.data.test_images import png_header
 from yolo.apps.demo import pictures
 from yolo.apps.demo.pictures import Views, read_picture, shrink, write_examples
 from yolo.apps.report.drawing import class_colour
 from yolo.errors import UserError
-
-
-def png_header(width, height):
-    """A PNG that claims a size and holds hardly anything."""
-
-    def chunk(name, data):
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\0" * 100)
-    start = b"\x89PNG\r\n\x1a\n"
-    return start + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
 
 KINDS = ["jpg RGB", "jpg L", "jpg CMYK", "png RGBA", "png I;16", "png P", "webp RGBA", "bmp 1"]
 

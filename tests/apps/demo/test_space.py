@@ -2,16 +2,13 @@
 
 import os
 import re
-import select
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 import yaml
 
-from tests.apps.demo.stand_ins import write_checkpoint
+from tests.apps.demo.stand_ins import started, write_trained
 from yolo.apps.demo.show import make_space
 from yolo.errors import UserError
 from yolo.models.weights import evaluated_tensors
@@ -20,13 +17,11 @@ from yolo.train.checkpoint import load_checkpoint
 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_layout_and_a_lean_model(averaged, tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "best.pt", averaged=averaged)
+    checkpoint = write_trained(tmp_path / "best.pt", averaged=averaged)
     folder = tmp_path / "space"
     written = make_space(checkpoint, folder)
-    assert {path.name for path in written} == {path.name for path in folder.iterdir()}
-    assert {"app.py", "requirements.txt", "README.md", "LICENSE", "model.pt", "yolo"} == {
-        path.name for path in written
-    }
+    names = {"app.py", "requirements.txt", "README.md", "LICENSE", "model.pt", "yolo"}
+    assert {path.name for path in written} == {path.name for path in folder.iterdir()} == names
     front = yaml.safe_load((folder / "README.md").read_text("utf-8").split("---")[1])
     assert (front["sdk"], front["app_file"]) == ("gradio", "app.py")
     assert re.fullmatch(r"[\d.]+", front["sdk_version"])
@@ -43,7 +38,7 @@ def test_layout_and_a_lean_model(averaged, tmp_path):
 
 
 def test_a_space_is_renewed_and_nothing_else_is_overwritten(tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "best.pt")
+    checkpoint = write_trained(tmp_path / "best.pt")
     clone = tmp_path / "clone"
     (clone / ".git").mkdir(parents=True)
     make_space(checkpoint, clone)
@@ -76,23 +71,17 @@ def test_a_damaged_checkpoint_leaves_no_space(tmp_path):
 def test_the_app_runs_from_its_folder(tmp_path):
     httpx = pytest.importorskip("httpx")
     folder = tmp_path / "space"
-    make_space(write_checkpoint(tmp_path / "best.pt"), folder)
+    make_space(write_trained(tmp_path / "best.pt"), folder)
     foreign = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     environment = {key: value for key, value in os.environ.items() if key not in foreign}
     environment |= {"GRADIO_SERVER_PORT": "7899", "PYTHONUNBUFFERED": "1"}
-    environment |= {"TMPDIR": str(tmp_path / "temporary")}
+    environment["TMPDIR"] = str(tmp_path / "temporary")
     (tmp_path / "temporary").mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        ready, _, _ = select.select([process.stdout], [], [], 120)
-        assert ready, "the app did not start"
-        assert str(folder / "model.pt") in process.stdout.readline()
+    with started(["app.py"], cwd=folder, env=environment) as (process, line):
+        assert line, "the app did not start"
+        assert str(folder / "model.pt") in line
         assert httpx.get("http://127.0.0.1:7899/config").is_success
-        assert (folder / "yolo" / "demo" / "__pycache__").is_dir(), "another yolo was imported"
-    finally:
-        process.terminate()
-        code = process.wait()
-    assert code == 128 + signal.SIGTERM
+        cache = folder / "yolo" / "apps" / "demo" / "__pycache__"
+        assert cache.is_dir(), "another yolo was imported"
+    assert process.returncode == 128 + signal.SIGTERM
     assert not list((tmp_path / "temporary").glob("yolo-demo-*"))

@@ -164,11 +164,8 @@ print(download(sys.argv[1], Path(sys.argv[2])).stat().st_size)
 """
 
 
-Start = Callable[..., subprocess.Popen[str]]
-
-
 @pytest.fixture
-def another_process() -> Iterator[Start]:
+def another_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*command: str) -> subprocess.Popen[str]:
@@ -252,9 +249,9 @@ def test_offline_is_one_sentence(target, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "a.bin", "http://a b/c"])
-def test_an_address_that_is_none(url, tmp_path):
+def test_an_address_that_is_none(url, target):
     with pytest.raises(UserError, match=r"http:// or https://|not a valid address"):
-        download(url, tmp_path / "a.bin")
+        download(url, target)
 
 
 def test_too_little_space_is_refused_before_the_first_byte(site, tmp_path, monkeypatch):
@@ -313,11 +310,8 @@ def tarred(*members: tuple[str, bytes | str]) -> bytes:
     return buffer.getvalue()
 
 
-Serve = Callable[[ModuleType, dict[str, bytes]], Callable[..., int]]
-
-
 @pytest.fixture
-def serve(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+def serve(site, tmp_path, monkeypatch) -> Callable[..., Callable[..., int]]:
     """Archives in the places of a script's real ones, their sizes for the known ones.
 
     Returns the script's command, whose ``--root`` is ``data``.

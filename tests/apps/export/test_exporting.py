@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.detectors import make_config, save_detector
+from tests.checkpoints import write_checkpoint
 from yolo.apps.export import graph as graphs
 from yolo.apps.export.check import check_batches
-from yolo.apps.export.exporting import export_model
-from yolo.config import REPOSITORY_ROOT, config_from_dict
+from yolo.apps.export.exporting import export_model, load_trained_detector
+from yolo.config import REPOSITORY_ROOT
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, need
-from yolo.factory.detector import build_coder, build_detector, build_postprocess
+from yolo.factory.detector import build_coder, build_postprocess
 
 sys.path.insert(0, str(REPOSITORY_ROOT))
 import export
@@ -26,19 +26,22 @@ SIZES = {"yolov1": 128}
 SIZE_PX = 64
 
 
-def write_checkpoint(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", **evaluation):
+def write(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", **evaluation):
     """A detector with trained-looking statistics and scores of every size."""
     settings = {"width": 0.25} if encoder == "darknet_tiny" else {}
-    config = make_config(encoder, neck, image_size=SIZES.get(neck, SIZE_PX), **settings)
-    data = config.model_dump(mode="json")
-    data["evaluation"] |= {"conf": 0.05, "iou": 0.4, "max_detections": 20, **evaluation}
-    config = config_from_dict(data)
-    detector = build_detector(config, NAMES)
-    make_lively(detector)
-    return save_detector(folder / "best.pt", detector, config, NAMES, category_ids=[1, 2, 90])
+    return write_checkpoint(
+        folder / "best.pt",
+        neck=neck,
+        image_size=SIZES.get(neck, SIZE_PX),
+        class_names=NAMES,
+        content={"category_ids": [1, 2, 90]},
+        fill=make_lively,
+        model={"encoder": {"type": encoder, **settings}},
+        evaluation={"conf": 0.05, "iou": 0.4, "max_detections": 20, **evaluation},
+    )
 
 
-def make_lively(detector):
+def make_lively(detector, _image_size):
     generator = torch.Generator().manual_seed(3)
     for layer in detector.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -52,15 +55,6 @@ def make_lively(detector):
             parameter.data += torch.rand(parameter.shape, generator=generator) * 0.3
 
 
-def load(path):
-    """Detector, coder and suppression as they were trained."""
-    checkpoint = torch.load(path, weights_only=True)
-    config = config_from_dict(checkpoint["config"])
-    detector = build_detector(config, NAMES)
-    detector.load_state_dict(checkpoint["model"])
-    return detector.eval(), build_coder(config), build_postprocess(config), config
-
-
 def other_images(size_px, batch=3):
     generator = torch.Generator().manual_seed(9)
     coarse = torch.rand(batch, 3, size_px // 8, size_px // 8, generator=generator)
@@ -70,10 +64,9 @@ def other_images(size_px, batch=3):
 @torch.inference_mode()
 def check_other_images(path, exported, size_px):
     """On images that the gate has not seen."""
-    detector, coder, postprocess, _ = load(path)
+    _, config, detector = load_trained_detector(path)
     images = other_images(size_px)
-    boxes, scores = coder(detector(images))
-    expected = postprocess(boxes, scores)
+    expected = build_postprocess(config)(*build_coder(config)(detector(images)))
     found = exported.detect(images)
     assert sum(map(len, found)) > 5
     for one, other in zip(expected, found, strict=True):
@@ -101,7 +94,7 @@ MORE_ONNX = [
     [*ONNX, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_ONNX)],
 )
 def test_onnx_passes_the_gate(neck, options, evaluation, tmp_path):
-    path = write_checkpoint(tmp_path, neck, **evaluation)
+    path = write(tmp_path, neck, **evaluation)
     lines = []
     file = export_model(path, ".onnx", log=lines.append, **options)
     assert sorted(tmp_path.iterdir()) == [file, path] == [tmp_path / "best.onnx", path]
@@ -109,10 +102,8 @@ def test_onnx_passes_the_gate(neck, options, evaluation, tmp_path):
     metadata = exported.metadata
     assert (metadata.class_names, metadata.category_ids) == (tuple(NAMES), (1, 2, 90))
     assert metadata.config == torch.load(path, weights_only=True)["config"]
-    assert (metadata.nms, metadata.dynamic_size) == (
-        options.get("nms", False),
-        options.get("dynamic_size", False),
-    )
+    for option in ("nms", "dynamic_size"):
+        assert getattr(metadata, option) == options.get(option, False)
     assert f"{10 if metadata.dynamic_size else 5} images" in lines[0]
     size_px = metadata.image_size_px
     if metadata.precision == "fp32":
@@ -148,23 +139,23 @@ def check_standard(path, metadata):
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["mobilenet_v3_small", "resnet18", "darknet19"])
 def test_every_kind_of_encoder_passes_the_gate(encoder, tmp_path):
-    path = write_checkpoint(tmp_path, "yolov3", encoder=encoder)
+    path = write(tmp_path, "yolov3", encoder=encoder)
     check_other_images(path, ExportedModel.open(export_model(path, ".onnx", nms=True)), SIZE_PX)
 
 
 @pytest.mark.parametrize("neck", ["yolov3", "yolov3_spp", "yolov3_tiny", "yolov2", "yolov1"])
 def test_torchscript_passes_the_gate(neck, tmp_path):
-    path = write_checkpoint(tmp_path, neck)
+    path = write(tmp_path, neck)
     dynamic = neck != "yolov1"
     file = export_model(path, ".torchscript", dynamic_size=dynamic)
     exported = ExportedModel.open(file)
-    assert exported.metadata.generation == load(path)[3].model.head.type
+    assert exported.metadata.generation == load_trained_detector(path)[1].model.head.type
     size_px = exported.metadata.image_size_px
     check_other_images(path, exported, size_px + 32 * dynamic)
 
 
 def test_torchscript_in_fp16(tmp_path):
-    path = write_checkpoint(tmp_path)
+    path = write(tmp_path)
     file = export_model(path, ".torchscript")
     options = {"fp16": True, "float_input": True, "output": tmp_path / "h.torchscript"}
     half = export_model(path, ".torchscript", **options)
@@ -177,7 +168,7 @@ def test_torchscript_in_fp16(tmp_path):
 def traced(tmp_path_factory):
     """A checkpoint, and its graph, which takes seconds to trace, again and again."""
     folder = tmp_path_factory.mktemp("traced")
-    path = write_checkpoint(folder, max_detections=300)
+    path = write(folder, max_detections=300)
     known = {}
 
     def trace(graph, metadata, original=graphs.trace_onnx):
@@ -218,7 +209,23 @@ def break_suppression(change):
     return broken
 
 
-def test_a_broken_graph_is_refused_and_leaves_no_file(cached, monkeypatch, capsys):
+@pytest.fixture
+def refusal(cached, monkeypatch, capsys):
+    """What export.py prints that refuses, where something else makes a part of the graph."""
+
+    def run(name, maker):
+        with monkeypatch.context() as patch:
+            patch.setattr(graphs, name, maker)
+            assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1
+        error = capsys.readouterr().err
+        assert f"{cached}: the export is refused, for it does not find what PyTorch" in error
+        assert len(error.splitlines()) == 1
+        return error
+
+    return run
+
+
+def test_a_broken_graph_is_refused_and_leaves_no_file(cached, refusal):
     for damage in (wrong_weight, no_sigmoid):
 
         def broken(graph, metadata, damage=damage, original=graphs.trace_onnx):
@@ -226,16 +233,11 @@ def test_a_broken_graph_is_refused_and_leaves_no_file(cached, monkeypatch, capsy
             damage(model)
             return model
 
-        with monkeypatch.context() as patch:
-            patch.setattr(graphs, "trace_onnx", broken)
-            assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1
-        error = capsys.readouterr().err
-        assert f"{cached}: the export is refused, for it does not find what PyTorch" in error
-        assert "instead of" in error and len(error.splitlines()) == 1
+        assert "instead of" in refusal("trace_onnx", broken)
         assert list(cached.parent.iterdir()) == [cached]
 
 
-def test_a_broken_suppression_is_refused(cached, monkeypatch, capsys):
+def test_a_broken_suppression_is_refused(cached, refusal):
     """The boxes and scores are right; what is made of them is not."""
     file = cached.with_suffix(".onnx")
     file.write_text("the file of before")
@@ -247,11 +249,7 @@ def test_a_broken_suppression_is_refused(cached, monkeypatch, capsys):
         ({"labels": "all_classes"}, "image 0"),
     ]
     for change, text in changes:
-        with monkeypatch.context() as patch:
-            patch.setattr(graphs, "add_suppression", break_suppression(change))
-            assert export.main([str(cached), "--format", "onnx", "--nms"]) == 1, text
-        error = capsys.readouterr().err
-        assert "the export is refused" in error and text in error
+        assert text in refusal("add_suppression", break_suppression(change))
         assert sorted(cached.parent.iterdir()) == [file, cached]
     assert file.read_text() == "the file of before"
     file.unlink()
@@ -279,22 +277,23 @@ def test_thresholds_images_and_output(cached, tmp_path, capsys):
         assert text in capsys.readouterr().err
 
 
-def test_yolov1_has_one_size(tmp_path, capsys):
-    path = write_checkpoint(tmp_path, "yolov1")
-    for option in (["--dynamic-size"], ["--image-size", "192"]):
-        for form in ("onnx", "torchscript"):
-            assert export.main([str(path), "--format", form, *option]) == 1
-            error = capsys.readouterr().err
-            assert "works at the 128 px alone that it was trained at" in error
-            assert len(error.splitlines()) == 1
+ONE_SIZE = "works at the 128 px alone that it was trained at"
+REFUSED = [
+    ("yolov1", "--format onnx --dynamic-size", ONE_SIZE),
+    ("yolov1", "--format onnx --image-size 192", ONE_SIZE),
+    ("yolov1", "--format torchscript --dynamic-size", ONE_SIZE),
+    ("yolov1", "--format torchscript --image-size 192", ONE_SIZE),
+    ("yolov3_tiny", "--format onnx --output a.bin", "must end in .onnx"),
+]
+
+
+@pytest.mark.parametrize(("neck", "argv", "text"), REFUSED)
+def test_what_the_file_cannot_have_is_refused(neck, argv, text, tmp_path, capsys):
+    path = write(tmp_path, neck)
+    assert export.main([str(path), *argv.split()]) == 1
+    error = capsys.readouterr().err
+    assert text in error and len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_an_output_with_another_ending(tmp_path, capsys):
-    path = write_checkpoint(tmp_path)
-    argv = [str(path), "--format", "onnx", "--output", str(tmp_path / "a.bin")]
-    assert export.main(argv) == 1
-    assert "must end in .onnx" in capsys.readouterr().err
 
 
 def test_a_missing_package(monkeypatch):
@@ -306,18 +305,11 @@ def test_a_missing_package(monkeypatch):
 
 
 def test_files_of_others(tmp_path):
-    onnx = need("onnx")
-    helper = onnx.helper
-    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    other = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    node = helper.make_node("Identity", ["x"], ["y"])
-    model = helper.make_model(
-        helper.make_graph([node], "g", [value], [other]),
-        ir_version=8,
-        opset_imports=[helper.make_opsetid("", 18)],
+    parser, foreign = need("onnx").parser, tmp_path / "foreign.onnx"
+    text = (
+        '<ir_version: 8, opset_import: ["": 18]> g (float[1] x) => (float[1] y) {y = Identity(x)}'
     )
-    path = tmp_path / "foreign.onnx"
-    path.write_bytes(model.SerializeToString())
+    foreign.write_bytes(parser.parse_model(text).SerializeToString())
     torch.jit.save(torch.jit.script(nn.ReLU()), tmp_path / "foreign.torchscript")
     for name in ("foreign.onnx", "foreign.torchscript"):
         with pytest.raises(UserError, match=f"{name}: not a file that export.py wrote"):
@@ -335,12 +327,9 @@ def test_files_of_others(tmp_path):
 
 
 def test_the_images_of_the_check():
-    batches = check_batches(None, [(64, 64), (96, 160)])
-    assert [tuple(batch.shape) for batch in batches] == [
-        (1, 3, 64, 64),
-        (4, 3, 64, 64),
-        (1, 3, 96, 160),
-        (4, 3, 96, 160),
-    ]
+    sizes_hw = [(64, 64), (96, 160)]
+    batches = check_batches(None, sizes_hw)
+    expected = [(count, 3, *size_hw) for size_hw in sizes_hw for count in (1, 4)]
+    assert [tuple(batch.shape) for batch in batches] == expected
     assert batches[0].flatten(2).unique(dim=2).shape[2] == 1, "an empty scene"
     assert all(image.float().std() > 5 for image in batches[1])

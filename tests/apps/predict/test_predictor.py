@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.apps.predict.checkpoints import CONF, make_predictor, write_checkpoint
+from tests.checkpoints import CONF, make_predictor, write_checkpoint
 from yolo.apps.export.exporting import export_model
 from yolo.apps.predict import Predictor
 from yolo.apps.predict.predictor import ExportedNetwork, TrainedNetwork, cast_weights
@@ -63,7 +63,7 @@ def test_it_finds_what_validation_scores(neck, tmp_path):
         image_size=128,
         data={"train": shapes | {"split": "train"}, "val": shapes, "workers": 0},
         class_names=dataset.class_names,
-        category_ids=dataset.category_ids,
+        content={"category_ids": list(dataset.category_ids)},
     )
     content = load_checkpoint(path)
     config = read_config(path, content)
@@ -189,18 +189,17 @@ def tiny(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("tiny") / "best.pt", neck="yolov3_tiny")
 
 
-@pytest.mark.parametrize("kind", ["onnx", "onnx with suppression", "torchscript"])
-def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
-    if kind != "torchscript":
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".onnx", {}), (".onnx", {"nms": True, "conf": CONF}), (".torchscript", {})],
+)
+def test_an_exported_file_finds_what_its_checkpoint_finds(suffix, options, tiny, tmp_path):
+    if suffix == ".onnx":
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     expected = make_predictor(tiny, conf=CONF)(images())
     assert min(len(one.names) for one in expected) > 2
-    output = tmp_path / f"model.{kind.split()[0]}"
-    if kind == "torchscript":
-        export_model(tiny, ".torchscript", output=output, log=print)
-    else:
-        export_model(tiny, ".onnx", output=output, nms="with" in kind, conf=CONF, log=print)
+    output = export_model(tiny, suffix, output=tmp_path / f"model{suffix}", **options)
     predictor = Predictor.from_checkpoint(output, conf=CONF)
     assert predictor.image_size_px == 96 and predictor.config["model"]["neck"]["type"]
     for one, other in zip(predictor(images()), expected, strict=True):
@@ -214,7 +213,7 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(kind, tiny, tmp_path):
 
 def test_an_exported_file_for_any_size(tiny, tmp_path):
     path = tmp_path / "any.torchscript"
-    output = export_model(tiny, ".torchscript", output=path, dynamic_size=True, log=print)
+    output = export_model(tiny, ".torchscript", output=path, dynamic_size=True)
     one = Predictor.from_checkpoint(output, conf=CONF, image_size_px=160)
     other = make_predictor(tiny, conf=CONF, image_size_px=160)
     for found, wanted in zip(one(images()), other(images()), strict=True):

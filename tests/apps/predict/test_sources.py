@@ -93,9 +93,8 @@ def test_a_video_that_ends_early_and_one_that_is_none(tmp_path):
     (tmp_path / "empty.mp4").touch()
     sources, broken = find_sources([str(tmp_path)])
     assert [source.name for source in sources] == ["cut.avi", "whole.avi"]
-    assert [sentence.split(": ", 1)[1] for sentence in broken] == [
-        "the video cannot be opened: it is damaged or of an unknown format"
-    ] * 2
+    problem = "the video cannot be opened: it is damaged or of an unknown format"
+    assert [sentence.split(": ", 1)[1] for sentence in broken] == [problem] * 2
     *frames, last = sources[0].read()
     assert 5 < len(frames) < 40 and last.image is None
     assert len(frames) + last.lost == 40
@@ -161,13 +160,9 @@ def test_prefetching_keeps_order_and_passes_errors_on():
         for item in Prefetch(items(), depth=2):
             seen.append(item)
     assert seen == list(range(5))
-    batches = list(Prefetch(iter_of(range(20)), depth=50).batches(8))
+    batches = list(Prefetch((i for i in range(20)), depth=50).batches(8))
     assert list(itertools.chain(*batches)) == list(range(20))
     assert max(map(len, batches)) <= 8
-
-
-def iter_of(items):
-    yield from items
 
 
 def test_prefetching_waits_or_takes_the_newest():

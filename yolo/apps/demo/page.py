@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ _MOST_WAITING = 64  # requests; one runs at a time, for it uses every core
 _KEEP_FILES_SECONDS = 900
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's system: none is loaded
 _MOST_NAMES = 20
+
+Seen = TypeVar("Seen")
 
 # preprocess=False: the file's path comes as it is, and only `read_picture` opens the file
 _ONE_AT_A_TIME: dict[str, Any] = {"preprocess": False, "concurrency_id": "network"}
@@ -140,31 +142,21 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
 def _boxes(
     views: Views, picture: dict[str, Any] | None, conf: float, iou: float
 ) -> tuple[np.ndarray | None, list[Row]]:
-    if picture is None:
-        return None, []
-    with _errors_shown():
-        return views.boxes(_read(picture), conf, iou)
+    return (None, []) if picture is None else _shown(views.boxes, picture, conf, iou)
 
 
 def _maps(views: Views, picture: dict[str, Any] | None) -> list[Overlay]:
-    with _errors_shown():
+    return _shown(views.maps, picture)
+
+
+def _shown(view: Callable[..., Seen], picture: dict[str, Any] | None, *thresholds: float) -> Seen:
+    """A view of Gradio's record of an upload; a `UserError` becomes a message in the page."""
+    try:
         if picture is None:
             raise UserError("choose a picture first.")
-        return views.maps(_read(picture))
-
-
-def _read(picture: dict[str, Any]) -> np.ndarray:
-    """The picture of Gradio's record of an upload; Gradio has seen that it is one."""
-    if not picture.get("path"):
-        raise UserError("the picture did not arrive: upload it as a file.")
-    return pictures.read_picture(Path(picture["path"]))
-
-
-@contextmanager
-def _errors_shown() -> Iterator[None]:
-    """A `UserError` becomes a message in the page."""
-    try:
-        yield
+        if not picture.get("path"):
+            raise UserError("the picture did not arrive: upload it as a file.")
+        return view(pictures.read_picture(Path(picture["path"])), *thresholds)
     except UserError as error:
         sentence = str(error)[:1].upper() + str(error)[1:]
         raise gr.Error(html.escape(sentence), print_exception=False) from None

@@ -60,27 +60,22 @@ class Views:
             if not (isinstance(value, int | float) and 0 <= value <= 1):
                 raise UserError(f"{name}: must be a number from 0 to 1.")
         found = self._predictor([image], conf=float(conf), iou=float(iou))[0].detections
-        boxes_xyxy_px = found.boxes_xyxy_px.detach().cpu().numpy()
-        labels, scores = found.labels.cpu().numpy(), found.scores.detach().cpu().numpy()
+        boxes_xyxy_px = found.boxes_xyxy_px.numpy()
+        labels, scores = found.labels.numpy(), found.scores.numpy()
         shown, names = shrink(image), self.class_names
         scale_wh = np.divide(shown.shape[1::-1], image.shape[1::-1])
         shown_boxes = boxes_xyxy_px * np.tile(scale_wh, 2)
         drawn = draw_boxes(shown, shown_boxes, labels, names, scores=scores)
-        rows = [
-            _row(names[label], score, box)
-            for label, score, box in zip(labels, scores, boxes_xyxy_px, strict=True)
-        ]
+        rows: list[Row] = []
+        found_boxes = zip(labels, scores.tolist(), boxes_xyxy_px.tolist(), strict=True)
+        for label, score, (left, top, right, bottom) in found_boxes:
+            size = round(right - left), round(bottom - top)
+            rows.append((names[label], round(score, 3), round(left), round(top), *size))
         return drawn, rows
 
     def maps(self, image: np.ndarray) -> list[Overlay]:
         """What the network looks at, for each scale, on the picture shown at most 1,600 px long."""
         return list(self._explain(shrink(image)))
-
-
-def _row(name: str, score: float, box_xyxy_px: np.ndarray) -> Row:
-    left, top, right, bottom = box_xyxy_px.tolist()
-    sizes = round(left), round(top), round(right - left), round(bottom - top)
-    return (name, round(float(score), 3), *sizes)
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -78,7 +78,6 @@ def show(
     device: str = "auto",
     host: str = "127.0.0.1",
     port: int | None = None,
-    log: Callable[[str], None] = print,
 ) -> None:
     """Serve the demo page of a checkpoint or an exported file until interrupted or terminated.
 
@@ -102,7 +101,7 @@ def show(
             iou=predictor.postprocess.iou,
         )
         with serving(page, host=host, port=port) as address:
-            log(f"{checkpoint}: open {address} in a browser; stop with Ctrl+C")
+            print(f"{checkpoint}: open {address} in a browser; stop with Ctrl+C")
             while True:
                 time.sleep(3600)
 

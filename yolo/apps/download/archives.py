@@ -45,12 +45,8 @@ def fetch_archives(
 ) -> None:
     """Fetch and unpack what was not unpacked before; what has arrived is not fetched again.
 
-    Args:
-        archives: in this order.
-        root: where they are put and unpacked.
-        base_url: of the server or a mirror.
-        delete: remove each archive once it is unpacked.
-        advice: what else to do where the disk is too small.
+    ``base_url`` is the server's or a mirror's; ``delete`` removes each archive once it is unpacked;
+    ``advice`` is what else to do where the disk is too small.
     """
     markers = {archive: root / f".{archive.name}.unpacked" for archive in archives}
     pending = [archive for archive, marker in markers.items() if not marker.exists()]

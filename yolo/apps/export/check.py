@@ -46,16 +46,6 @@ BOUNDS: dict[Literal["fp32", "fp16"], Bounds] = {
 networks of three generations that cost up to 0.5 px and 0.004, and a wild one may cost more."""
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """What the check found: largest differences before the suppression, and what it compared."""
-
-    images: int
-    box_px: float
-    score: float
-    detections: int
-
-
 class Disagreement(Exception):
     """What an export finds is not what PyTorch finds; the text names the first difference."""
 
@@ -104,7 +94,7 @@ def check_export(
     detect: Callable[[Tensor], list[Detections]],
     postprocess: Postprocess,
     bounds: Bounds,
-) -> Agreement:
+) -> str:
     """Compare an export with PyTorch on batches of images, uint8 (B, 3, H, W) each.
 
     Before the suppression every box and every score has to be within ``bounds`` of PyTorch's.
@@ -114,6 +104,9 @@ def check_export(
     Args:
         reference: PyTorch's.
         decode, detect: the export's, before and behind the suppression.
+
+    Returns:
+        The largest differences, and on how many images, as a sentence's end.
 
     Raises:
         Disagreement: they differ by more.
@@ -134,7 +127,11 @@ def check_export(
                 detections += len(found)
         except Disagreement as error:
             raise Disagreement(f"on {count} image(s) of {width} x {height} px, {error}") from error
-    return Agreement(sum(map(len, batches)), box_px, score, detections)
+    count = sum(map(len, batches))
+    return (
+        f"on {count} images boxes differ from PyTorch's by at most {box_px:.2g} px and scores by "
+        f"{score:.2g}; {detections} detections agree"
+    )
 
 
 def _compare_boxes(expected: Tensor, found: Tensor, bounds: Bounds) -> float:

@@ -35,11 +35,10 @@ def export_darknet(
         thresh: scores up to it become 0 in OpenCV; None means 0.2 in YOLOv3, which is OpenCV's own,
             and in YOLOv2 the loss's ``ignore_threshold``, which Darknet reads there in training.
     """
-    trained = load_trained_detector(checkpoint_path)
-    config, checkpoint = trained.config, trained.checkpoint
+    checkpoint, config, detector = load_trained_detector(checkpoint_path)
     try:
-        layers = list_detector(trained.detector)
-        _check_preprocessing(trained.detector.normalise)
+        layers = list_detector(detector)
+        _check_preprocessing(detector.normalise)
         options = _detection_options(config, thresh)
     except UserError as error:
         raise UserError(f"{checkpoint_path}: {error}") from error

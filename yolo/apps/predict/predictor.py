@@ -38,6 +38,9 @@ for its metric wants everything, but nobody wants to see it."""
 ImageLike = np.ndarray | Image.Image | str | os.PathLike
 """RGB uint8 (H, W, 3), or (B, H, W, 3) for a batch; a PIL image of any mode; a file's path."""
 
+Prepared = tuple[np.ndarray, Letterbox]
+"""An image in the network's square: uint8 (S, S, 3), and the way back."""
+
 
 class TrainedNetwork:
     """A detector with batch norm folded into the convolutions, channels-last, in a fast format.
@@ -108,14 +111,6 @@ class Prediction:
     detections: Detections
     names: list[str]  # the class of each
     image_hw: tuple[int, int]  # of the original
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An image in the network's square: uint8 (S, S, 3), and the way back."""
-
-    square: np.ndarray
-    letterbox: Letterbox
 
 
 @dataclass(kw_only=True, eq=False)
@@ -202,22 +197,21 @@ class Predictor:
 
     def prepare(self, image: np.ndarray) -> Prepared:
         """Letterbox an RGB image (H, W, 3): the part of the work that needs no network."""
-        height, width = image.shape[:2]
-        letterbox = Letterbox.fit((height, width), self.image_size_px)
-        return Prepared(square=letterbox.image(image), letterbox=letterbox)
+        letterbox = Letterbox.fit(image.shape[:2], self.image_size_px)
+        return letterbox.image(image), letterbox
 
     def find(
         self, prepared: Sequence[Prepared], *, conf: float | None = None, iou: float | None = None
     ) -> list[Prediction]:
         """Run the network once over prepared images; see ``__call__``."""
-        squares = torch.from_numpy(np.stack([one.square for one in prepared]))
+        squares = torch.from_numpy(np.stack([square for square, _ in prepared]))
         images = squares.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S), channels-last
         predictions = []
         every = self.network.detect(images, _with(self.postprocess, conf, iou))
-        for found, one in zip(every, prepared, strict=True):
+        for found, (_, letterbox) in zip(every, prepared, strict=True):
             names = [self.class_names[label] for label in found.labels.tolist()]
-            found = replace(found, boxes_xyxy_px=one.letterbox.undo(found.boxes_xyxy_px))
-            predictions.append(Prediction(found, names, one.letterbox.source_hw))
+            found = replace(found, boxes_xyxy_px=letterbox.undo(found.boxes_xyxy_px))
+            predictions.append(Prediction(found, names, letterbox.source_hw))
         return predictions
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -197,12 +198,11 @@ def draw_dataset(
         sample = dataset.load(index)
         height, width = sample.image.shape[:2]
         name = f"{dataset.annotations.file_name(index)} · id {sample.image_id}"
-        truth = draw_tile(
-            sample.image,
+        tile = partial(draw_tile, sample.image, side_px=side_px)
+        truth = tile(
             sample.boxes_xyxy_px,
             sample.labels,
             dataset.class_names,
-            side_px=side_px,
             title=f"{name} · {width}x{height} · {count_boxes(sample.ignored)}",
             ignored=sample.ignored,
         )
@@ -210,12 +210,10 @@ def draw_dataset(
             yield truth
             continue
         found = predictor(sample.image)[0].detections
-        prediction = draw_tile(
-            sample.image,
+        prediction = tile(
             found.boxes_xyxy_px.numpy(),
             found.labels.numpy(),
             predictor.class_names,
-            side_px=side_px,
             title=f"prediction · {len(found)} found",
             scores=found.scores.numpy(),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tests.detectors import make_config, save_detector
 from yolo.apps.predict import Predictor
 from yolo.config import config_from_dict
 from yolo.factory.detector import build_detector
+from yolo.models.detector import Detector
 
 NAMES = ["circle", "square", "triangle", "star", "ring", "traffic light"]
 CONF = 0.1
@@ -24,20 +25,29 @@ def write_checkpoint(
     encoder: str = "darknet_tiny",
     neck: str = "yolov3",
     image_size: int = 96,
-    data: dict[str, Any] | None = None,
     class_names: Sequence[str] = NAMES,
-    category_ids: Sequence[int] | None = None,
+    content: dict[str, Any] | None = None,
+    averaged: bool = False,
+    fill: Callable[[Detector, int], object] | None = None,
+    **sections: dict[str, Any],
 ) -> Path:
-    """A detector with random weights, spread so that its scores fill the range from 0 to 1."""
-    content = make_config(encoder, neck, image_size=image_size).model_dump(mode="json")
-    content["data"] |= data or {}
-    content["evaluation"] |= {"conf": CONF, "batch_size": 4}
-    config = config_from_dict(content)
+    """A detector with random weights that ``fill`` changed for its image size, ``spread`` if None.
+
+    ``sections`` (``data={...}``) replace settings of the config, ``content`` entries of the file.
+    """
+    plain = make_config(encoder, neck, image_size=image_size).model_dump(mode="json")
+    plain["evaluation"] |= {"conf": CONF, "batch_size": 4}
+    for section, settings in sections.items():
+        plain[section] |= settings
+    config = config_from_dict(plain)
     detector = build_detector(config, class_names)
-    spread(detector, image_size)
-    ids = list(category_ids or range(1, len(class_names) + 1))
-    precision = {"name": "fp32", "reason": "as configured"}
-    more = {"category_ids": ids, "precision": precision}
+    (fill or spread)(detector, image_size)
+    shifted = {f"module.{name}": p + 0.01 for name, p in detector.named_parameters()}
+    more = {
+        "ema": shifted if averaged else None,
+        "precision": {"name": "fp32", "reason": "as configured"},
+        **(content or {}),
+    }
     return save_detector(path, detector, config, class_names, **more)
 
 
@@ -47,7 +57,7 @@ def make_predictor(path: Path, **settings: Any) -> Predictor:
 
 
 def spread(detector: nn.Module, image_size: int) -> None:
-    """Batch norm's statistics as after a training, and a last layer that differs by place."""
+    """Batch norm's statistics as after a training, and scores that fill the range from 0 to 1."""
     generator = torch.Generator().manual_seed(1)
     norms = [layer for layer in detector.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
