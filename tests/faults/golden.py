@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 from tests.faults.trial import Property
-from tests.golden.make import PATH, RELATIVE, losses
+from tests.golden.make import PATH, find_difference, losses
 
 PROPERTY = "15 Golden losses"
 
-STORED = json.loads(PATH.read_text())
-NAMES = tuple(sorted(STORED, key=lambda name: not name.endswith("/darknet_tiny")))
+NAMES = tuple(sorted(json.loads(PATH.read_text()), key=lambda name: "/darknet_tiny" not in name))
 """The fastest encoder first: few trials are those."""
 
 
@@ -21,15 +20,10 @@ def golden_losses(seed: int, folder: Path) -> None:
     """
     del folder
     name = NAMES[seed]
-    expected = STORED[name]
     found, again = losses(name), losses(name)
     assert found == again, f"{name}: two runs differ"
-    far = [
-        (step, one, other)
-        for step, (one, other) in enumerate(zip(found, expected, strict=True))
-        if not abs(one - other) <= RELATIVE * abs(other)
-    ]
-    assert not far, f"{name}: step, found, expected: {far[0]}"
+    difference = find_difference(name, found)
+    assert difference is None, difference
 
 
 TRIALS = [

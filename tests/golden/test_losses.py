@@ -4,11 +4,18 @@ import json
 
 import pytest
 
-from tests.golden.make import GENERATIONS, PATH, RELATIVE, losses
+from tests.golden.make import GENERATIONS, PATH, find_difference, losses
 
 QUICK = [*(f"{each}/darknet_tiny" for each in GENERATIONS), "yolov3/mobilenet_v3_small"]
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_losses_are_what_they_were(name: str) -> None:
-    assert losses(name) == pytest.approx(json.loads(PATH.read_text())[name], rel=RELATIVE)
+    assert find_difference(name, losses(name)) is None
+
+
+@pytest.mark.parametrize(("step", "is_told"), [(0, True), (3, True), (4, False)])
+def test_another_loss_is_told(step: int, is_told: bool) -> None:
+    stored = json.loads(PATH.read_text())["yolov1/darknet_tiny"]
+    stored[step] *= 1.001
+    assert (find_difference("yolov1/darknet_tiny", stored) is not None) == is_told
