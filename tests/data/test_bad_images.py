@@ -149,9 +149,8 @@ def test_in_evaluation_an_empty_image_keeps_the_truth(caplog: pytest.LogCaptureF
 def test_too_many_bad_images_end_the_run(wrapper) -> None:
     tolerant = wrapper(Numbers(BAD), max_bad_share=0.1)
     tolerant.load(3)
-    with pytest.raises(
-        UserError, match=r"2 of the 10 images cannot be read, and max_bad_share 0.1 allows 1"
-    ):
+    sentence = r"2 of the 10 images cannot be read, and max_bad_share 0.1 allows 1"
+    with pytest.raises(UserError, match=sentence):
         tolerant.load(9)
 
 

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -298,13 +297,6 @@ def test_memory_is_bounded(
     for other, index in ((cache, 2), (open_cache(dataset, None, limit_bytes=1), 0)):
         with pytest.raises(NotDecoded):
             other.load(index)
-
-
-def test_memory_that_the_machine_lacks_is_refused() -> None:
-    truth = SimpleNamespace(sizes_hw=np.full((200_000, 2), 3000))
-    many: Any = SimpleNamespace(annotations=truth)
-    with pytest.raises(UserError, match=r"'ram' asks for 25\d\d\.\d GB, more than this machine"):
-        MemoryCache(many, side_px=2048, limit_bytes=10**13)
 
 
 def test_memory_is_not_copied_to_processes_that_are_started_afresh(dataset: CocoDataset) -> None:

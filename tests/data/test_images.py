@@ -71,11 +71,10 @@ def test_exif_rotation_is_honoured_where_it_gives_the_expected_size(
 def test_exif_rotation_is_left_out_where_the_stored_size_is_expected(tmp_path: Path) -> None:
     with_orientation(tmp_path / "a.jpg", 6)
     assert close(decode(tmp_path / "a.jpg", expected_hw=(40, 60)), gradient())
+    assert size_hw(tmp_path / "a.jpg") == (40, 60)  # what the header gives
 
 
-def test_the_header_gives_the_stored_size(tmp_path: Path) -> None:
-    with_orientation(tmp_path / "a.jpg", 6)
-    assert size_hw(tmp_path / "a.jpg") == (40, 60)
+def test_a_header_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the size of the image .* cannot be read"):
         size_hw(Path(__file__))
     with pytest.raises(UserError, match="does not exist"):

@@ -28,7 +28,7 @@ def evaluation(dataset: Noise | None = None, **settings: int) -> EvaluationBatch
     return EvaluationBatches(dataset=dataset or Noise(), image_size_px=64, **settings)
 
 
-def test_training_is_the_same_for_any_number_of_workers() -> None:
+def test_training_is_the_same_for_any_number_of_workers_and_ranks() -> None:
     single = take(training(), steps=4)
     assert [len(batch) for batch in single[:3]] == [3, 3, 2]
     assert single[0].images.shape == (3, 3, 64, 64)
@@ -37,6 +37,10 @@ def test_training_is_the_same_for_any_number_of_workers() -> None:
         others = take(training(workers=workers), steps=4)
         assert digest(others) == digest(single)
         assert others[0].images.is_contiguous(memory_format=torch.channels_last)
+    ranks = [take(training(rank=rank, world_size=2), steps=4) for rank in (0, 1)]
+    for step in range(4):
+        together = digest(batch for rank in ranks for batch in rank[2 * step : 2 * step + 2])
+        assert together == digest(single[3 * step : 3 * step + 3])
 
 
 MIXED: dict[str, Any] = {
@@ -79,23 +83,11 @@ def test_a_micro_batch_that_is_a_block_decodes_each_image_once() -> None:
     assert set(loads.values()) == {1} and len(loads) == 32
 
 
-def test_an_image_looks_different_in_each_epoch() -> None:
-    seen = digest(take(training(), steps=5))
-    assert len(set(seen)) == len(seen) == 40
-
-
-def test_an_image_that_an_epoch_repeats_looks_different_each_time() -> None:
+def test_an_image_looks_different_in_each_epoch_and_where_an_epoch_repeats_it() -> None:
     often = SampleOrder(length=2, seed=5, repeat_factors=np.array([1.0, 7.0]))
-    seen = digest(take(training(Noise(2), order=often), steps=1))
-    assert len(set(seen)) == len(seen) == 8
-
-
-def test_two_ranks_share_the_images_of_each_step() -> None:
-    single = take(training(), steps=3)
-    ranks = [take(training(rank=rank, world_size=2), steps=3) for rank in (0, 1)]
-    for step in range(3):
-        together = digest(batch for rank in ranks for batch in rank[2 * step : 2 * step + 2])
-        assert together == digest(single[3 * step : 3 * step + 3])
+    for batches, steps in ((training(), 5), (training(Noise(2), order=often), 1)):
+        seen = digest(take(batches, steps=steps))
+        assert len(set(seen)) == len(seen) == 8 * steps
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -42,11 +42,19 @@ def test_a_system_that_does_not_say(limit: Path, monkeypatch: pytest.MonkeyPatch
     assert memory_bytes() == 5
 
 
-def test_a_cache_larger_than_the_container_is_refused(limit: Path) -> None:
+def cache(images: int, side_px: int, limit_bytes: int) -> MemoryCache:
+    """Of images of 3000 px sides, which are shrunk."""
+    truth = SimpleNamespace(sizes_hw=np.full((images, 2), 3000))
+    dataset: Any = SimpleNamespace(annotations=truth)
+    return MemoryCache(dataset, side_px=side_px, limit_bytes=limit_bytes)
+
+
+def test_a_cache_larger_than_the_machine_or_the_container_is_refused(limit: Path) -> None:
     """It would be ended without a word once it has filled."""
-    images: Any = SimpleNamespace(annotations=SimpleNamespace(sizes_hw=np.full((100, 2), 100)))
-    MemoryCache(images, side_px=100, limit_bytes=10**9)
+    with pytest.raises(UserError, match=r"'ram' asks for 25\d\d\.\d GB, more than this machine"):
+        cache(200_000, 2048, 10**13)
+    cache(100, 100, 10**9)
     limit.write_text("2000000")
     with pytest.raises(UserError, match=r"'ram' asks for 0\.0 GB, more than this machine can give"):
-        MemoryCache(images, side_px=100, limit_bytes=10**9)
-    MemoryCache(images, side_px=100, limit_bytes=10**6)
+        cache(100, 100, 10**9)
+    cache(100, 100, 10**6)

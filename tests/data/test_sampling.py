@@ -9,38 +9,34 @@ import numpy as np
 import pytest
 
 from yolo.data.annotations import Annotations
-from yolo.data.sampling import (
-    RandomSizes,
-    SampleKey,
-    SampleOrder,
-    StepSampler,
-    repeat_factors,
-)
+from yolo.data.sampling import RandomSizes, SampleKey, SampleOrder, StepSampler, repeat_factors
 from yolo.errors import UserError
-
-
-def of_64_px(step: int) -> int:
-    return 64
 
 
 def flat(lists: Iterable[list[SampleKey]]) -> list[SampleKey]:
     return list(chain.from_iterable(lists))
 
 
+def sampler_of(*, length: int = 10, **settings: Any) -> StepSampler:
+    given = {"batch_size": 8, "micro_batch_size": 3, "size_px": lambda step: 64} | settings
+    return StepSampler(order=SampleOrder(length=length, seed=3), **given)
+
+
+def positions(order: SampleOrder, count: int) -> list[tuple[int, int, int]]:
+    return [order.at(position) for position in range(count)]
+
+
 def steps(count: int, **settings: Any) -> list[list[SampleKey]]:
     """The images of each of ``count`` steps, over all micro-batches of one rank."""
     start = settings.pop("start_step", 0)
-    order = SampleOrder(length=settings.pop("length", 10), seed=3)
-    defaults = {"order": order, "micro_batch_size": 3, "size_px": of_64_px, "batch_size": 8}
-    sampler = StepSampler(**(defaults | settings))
+    sampler = sampler_of(**settings)
     batches = sampler.from_step(start)
     per_step = sampler.micro_batches_per_step
     return [flat(islice(batches, per_step)) for _ in range(count)]
 
 
 def test_each_epoch_holds_every_image_once_in_an_order_of_its_own() -> None:
-    order = SampleOrder(length=50, seed=1)
-    stream = [order.at(position) for position in range(150)]
+    stream = positions(SampleOrder(length=50, seed=1), 150)
     epochs = [[i for e, _, i in stream if e == epoch] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -48,16 +44,10 @@ def test_each_epoch_holds_every_image_once_in_an_order_of_its_own() -> None:
 
 
 def test_the_order_is_a_function_of_seed_and_position() -> None:
-    order = SampleOrder(length=7, seed=1)
-    stream = [order.at(position) for position in range(70)]
+    stream = positions(SampleOrder(length=7, seed=1), 70)
     backwards = [SampleOrder(length=7, seed=1).at(position) for position in reversed(range(70))]
     assert backwards[::-1] == stream
-    assert [SampleOrder(length=7, seed=2).at(position) for position in range(70)] != stream
-
-
-def test_known_order() -> None:
-    # numpy promises that PCG64's stream stays; a change here would break resuming older runs.
-    assert SampleOrder(length=8, seed=0).of_epoch(0).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
+    assert positions(SampleOrder(length=7, seed=2), 70) != stream
 
 
 def test_repeats_come_as_often_as_their_factor_on_average() -> None:
@@ -73,7 +63,7 @@ def test_repeats_of_varying_epochs_are_still_a_function_of_the_position() -> Non
     factors = np.array([1.0, 1.5, 1.5, 2.5])
     order = SampleOrder(length=4, seed=0, repeat_factors=factors)
     expected = [(e, p, i) for e in range(40) for p, i in enumerate(order.of_epoch(e).tolist())]
-    assert [order.at(position) for position in range(len(expected))] == expected
+    assert positions(order, len(expected)) == expected
     fresh = SampleOrder(length=4, seed=0, repeat_factors=factors)
     assert fresh.at(len(expected) - 1) == expected[-1]
     assert fresh.at(3) == expected[3]
@@ -100,19 +90,14 @@ def test_batches_span_epochs_and_drop_nothing() -> None:
     assert [key.epoch for key in keys] == [0] * 10 + [1] * 10 + [2] * 10 + [3] * 10
     assert sorted(key.index for key in keys) == sorted(list(range(10)) * 4)
     assert {key.size_px for key in keys} == {64}
-
-
-def test_a_data_set_smaller_than_a_batch() -> None:
-    (step,) = steps(1, length=3)
+    (step,) = steps(1, length=3)  # fewer than in a batch
     assert [key.epoch for key in step] == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
 def test_micro_batches_are_cut_from_the_rank_share() -> None:
-    order = SampleOrder(length=10, seed=0)
-    sampler = StepSampler(order=order, batch_size=8, micro_batch_size=3, size_px=of_64_px)
-    assert [len(batch) for batch in islice(sampler.from_step(0), 6)] == [3, 3, 2, 3, 3, 2]
-    large = StepSampler(order=order, batch_size=8, micro_batch_size=99, size_px=of_64_px)
-    assert [len(batch) for batch in islice(large.from_step(0), 2)] == [8, 8]
+    for micro_batch_size, lengths in ((3, [3, 3, 2, 3, 3, 2]), (99, [8, 8])):
+        batches = sampler_of(micro_batch_size=micro_batch_size).from_step(0)
+        assert [len(batch) for batch in islice(batches, len(lengths))] == lengths
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 8])
@@ -148,7 +133,7 @@ def test_neighbours_are_the_others_of_the_block_within_the_epoch() -> None:
             assert sorted(key.neighbours) == sorted(others)
 
 
-def test_an_image_that_an_epoch_repeats_is_no_partner_of_itself() -> None:
+def test_an_image_that_an_epoch_repeats_is_one_neighbour_and_none_of_itself() -> None:
     order = SampleOrder(length=2, seed=0, repeat_factors=np.array([1.0, 5.0]))
     for position in range(12):
         (*_, index), around = order.at(position), order.neighbours(position)
@@ -156,6 +141,11 @@ def test_an_image_that_an_epoch_repeats_is_no_partner_of_itself() -> None:
     assert SampleOrder(length=1, seed=0).neighbours(4) == (0,)
     places = [key.place for key in flat(steps(4, length=3))]
     assert places == [position % 3 for position in range(32)]
+    fours = SampleOrder(length=4, seed=0, repeat_factors=np.full(4, 4.0))
+    assert sorted(fours.of_epoch(0).tolist()) == sorted([0, 1, 2, 3] * 4)
+    for position in range(16):
+        others = {0, 1, 2, 3} - {fours.at(position)[2]}
+        assert sorted(fours.neighbours(position)) == sorted(others)
 
 
 def test_mixing_stops_at_its_step() -> None:
@@ -177,14 +167,6 @@ def test_the_size_of_micro_batches_changes_no_sample() -> None:
     expected = mixing(micro_batch_size=8)
     for micro_batch_size in (1, 3, 99):
         assert mixing(micro_batch_size=micro_batch_size) == expected
-
-
-def test_an_image_that_an_epoch_repeats_is_one_neighbour():
-    order = SampleOrder(length=4, seed=0, repeat_factors=np.full(4, 4.0))
-    assert sorted(order.of_epoch(0).tolist()) == sorted([0, 1, 2, 3] * 4)
-    for position in range(16):
-        others = {0, 1, 2, 3} - {order.at(position)[2]}
-        assert sorted(order.neighbours(position)) == sorted(others)
 
 
 SIDES = (320, 352, 384, 416)
@@ -209,7 +191,8 @@ def test_from_a_step_on_the_size_is_fixed() -> None:
     assert sizes(until_step=25)(24) == sizes()(24) != 400
 
 
-def test_known_sizes() -> None:
-    """A change here would break resuming older runs."""
+def test_known_order_and_sizes() -> None:
+    """numpy promises that PCG64's stream stays; a change here would break resuming older runs."""
+    assert SampleOrder(length=8, seed=0).of_epoch(0).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
     known = [320, 416, 416, 320, 416, 384]
     assert [sizes()(step) for step in range(0, 60, 10)] == known

@@ -10,6 +10,7 @@ import struct
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -153,12 +154,10 @@ def _clean_and_count(folder: Path) -> int:
     total = 0
     oldest = time.time() - ABANDONED_AFTER_S
     for path in folder.glob("*/*"):
-        try:
+        with suppress(FileNotFoundError):  # renamed or deleted by another process
             status = path.stat()
             if path.name.startswith(".") and status.st_mtime < oldest:
                 path.unlink()
-                continue
-        except FileNotFoundError:  # renamed or deleted by another process
-            continue
-        total += status.st_size
+            else:
+                total += status.st_size
     return total

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import signal
 import sys
 import threading
@@ -27,6 +26,9 @@ from yolo.records import Batch, Sample
 PREFETCHED_BATCHES = 4  # that each worker keeps ready
 POOL_BYTES = 256 * 2**20
 """Most decoded images that a process keeps to mix them: some 280 of COCO's."""
+
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+"""Fork where it is safe: it shares the annotations' memory and imports nothing again."""
 
 _SET_PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 
@@ -174,7 +176,7 @@ def _batches(
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker if workers > 0 else None,
         prefetch_factor=PREFETCHED_BATCHES if workers > 0 else None,
-        multiprocessing_context=_start_method() if workers > 0 else None,
+        multiprocessing_context=START_METHOD if workers > 0 else None,
         generator=torch.Generator(),  # leaves the global one, and so a run's dropout, alone
     )
     batches: Any = _start_workers(loader) if workers > 0 else iter(loader)
@@ -188,12 +190,6 @@ def _batches(
     except (RuntimeError, OSError, EOFError) as error:
         # Tensors come over a connection to the worker, and on a GPU's machine through a thread.
         raise lost_worker(error, batches) or error from None
-
-
-def _start_method() -> str:
-    """Fork where it is safe: it shares the annotations' memory and imports nothing again."""
-    methods = multiprocessing.get_all_start_methods()
-    return "fork" if sys.platform == "linux" and "fork" in methods else "spawn"
 
 
 def _start_workers(loader: DataLoader) -> Any:
