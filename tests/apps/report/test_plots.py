@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from yolo.apps.report.plots import Line, Panel, draw_classes, draw_curves, draw_models
+from tests.evaluate.metrics.test_metric import curve
+from yolo.apps.report.plots import (
+    RECALL_LEVELS,
+    Line,
+    Panel,
+    draw_classes,
+    draw_curves,
+    draw_models,
+    mean_precision,
+    pooled,
+)
+from yolo.evaluate.metrics.metric import PrecisionRecall
 
 
 def line(name: str, figure: float = 0.5) -> Line:
@@ -88,3 +99,21 @@ def test_a_logarithmic_scale_ends_where_nothing_is_to_see() -> None:
 def test_points_have_their_markers() -> None:
     one = [Line(name="now", x=np.array([9]), y=np.array([0.6]), marker="x")]
     assert len(rows_of(draw_curves(one, title="t", x="x", y="y"), BLUE)) > 3
+
+
+def test_pooled_sorts_by_score_and_skips_classes_without_truth() -> None:
+    one = PrecisionRecall.of_hits(np.array([True, False]), np.array([0.9, 0.3]), truths=2)
+    other = PrecisionRecall.of_hits(np.array([False, True]), np.array([0.6, 0.5]), truths=1)
+    all_of_them = pooled([one, other, curve("---", truths=0)])
+    assert all_of_them.scores.tolist() == [0.9, 0.6, 0.5, 0.3]
+    assert all_of_them.recall == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+    assert all_of_them.precision == pytest.approx([1, 1 / 2, 2 / 3, 2 / 4])
+    assert pooled([]).truths == 0 and len(pooled([]).scores) == 0
+
+
+def test_mean_precision_over_classes() -> None:
+    half, whole = curve("+", truths=2), curve("++", truths=2)
+    mean = mean_precision([half, whole, curve("-", truths=0)])
+    assert mean[RECALL_LEVELS <= 0.5].tolist() == [1.0] * 51
+    assert mean[RECALL_LEVELS > 0.5].tolist() == [0.5] * 50
+    assert mean_precision([]).tolist() == [0.0] * 101

@@ -1,14 +1,7 @@
 import numpy as np
 import pytest
 
-from yolo.evaluate.metrics.metric import (
-    RECALL_LEVELS,
-    PrecisionRecall,
-    average_precision,
-    average_precision_11,
-    mean_precision,
-    pooled,
-)
+from yolo.evaluate.metrics.metric import PrecisionRecall, average_precision, average_precision_11
 
 
 def curve(hits: str, truths: int) -> PrecisionRecall:
@@ -40,21 +33,3 @@ def test_nothing_found_is_zero_and_nothing_to_find_minus_one(average) -> None:
     assert average(curve("", truths=3)) == 0
     assert average(curve("--", truths=3)) == 0
     assert average(curve("--", truths=0)) == -1
-
-
-def test_pooled_sorts_by_score_and_skips_classes_without_truth() -> None:
-    one = PrecisionRecall.of_hits(np.array([True, False]), np.array([0.9, 0.3]), truths=2)
-    other = PrecisionRecall.of_hits(np.array([False, True]), np.array([0.6, 0.5]), truths=1)
-    all_of_them = pooled([one, other, curve("---", truths=0)])
-    assert all_of_them.scores.tolist() == [0.9, 0.6, 0.5, 0.3]
-    assert all_of_them.recall == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
-    assert all_of_them.precision == pytest.approx([1, 1 / 2, 2 / 3, 2 / 4])
-    assert pooled([]).truths == 0 and len(pooled([]).scores) == 0
-
-
-def test_mean_precision_over_classes() -> None:
-    half, whole = curve("+", truths=2), curve("++", truths=2)
-    mean = mean_precision([half, whole, curve("-", truths=0)])
-    assert mean[RECALL_LEVELS <= 0.5].tolist() == [1.0] * 51
-    assert mean[RECALL_LEVELS > 0.5].tolist() == [0.5] * 50
-    assert mean_precision([]).tolist() == [0.0] * 101

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from yolo.apps.report.drawing import save_image
 from yolo.config.command_line import is_picture
-from yolo.evaluate.metrics.metric import (
-    RECALL_LEVELS,
-    PrecisionRecall,
-    average_precision,
-    mean_precision,
-    pooled,
-)
+from yolo.evaluate.metrics.metric import PrecisionRecall, average_precision
 from yolo.evaluate.scoring import ModelCurves
 from yolo.train.log import EventFile
 
@@ -36,6 +30,9 @@ DOTS_PER_INCH = 120
 TITLE_LETTERS, NAME_LETTERS, LEGEND_LETTERS = 90, 40, 105  # longer ones are cut
 LOG_SPAN = 1e6
 """A logarithmic axis ends so far below the highest value: a rise from almost nothing is no news."""
+
+RECALL_LEVELS = np.linspace(0, 1, 101)
+"""Where the curves of several classes are averaged."""
 
 LOOKS = [(style, f"C{i}") for style in ("-", "--", ":", "-.") for i in range(10)]
 """Styles with colours, which change fastest."""
@@ -145,6 +142,23 @@ def _mean(name: str, model: ModelCurves) -> Line:
     figures = [line.figure for line in _lines(model.curves)]
     precision = mean_precision(model.curves.values())
     return Line.steps(name, RECALL_LEVELS, precision, float(np.mean(figures)) if figures else 0.0)
+
+
+def mean_precision(curves: Iterable[PrecisionRecall]) -> np.ndarray:
+    """The envelopes' mean at ``RECALL_LEVELS`` over the curves that have truths: float64 (101,)."""
+    rows = [curve.at_recalls(RECALL_LEVELS) for curve in curves if curve.truths]
+    return np.mean(rows, axis=0) if rows else np.zeros(len(RECALL_LEVELS))
+
+
+def pooled(curves: Iterable[PrecisionRecall]) -> PrecisionRecall:
+    """All detections of several classes as one curve; classes without a truth are left out."""
+    known = [curve for curve in curves if curve.truths]
+    nothing = np.zeros(0)
+    scores = np.concatenate([nothing, *(curve.scores for curve in known)])
+    gains = [np.diff(curve.recall, prepend=0.0) > 0 for curve in known]
+    hits = np.concatenate([nothing > 0, *gains])
+    order = np.argsort(-scores, kind="stable")
+    return PrecisionRecall.of_hits(hits[order], scores[order], sum(c.truths for c in known))
 
 
 def _name(checkpoint: Path) -> str:

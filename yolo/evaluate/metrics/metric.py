@@ -6,7 +6,6 @@ for it. Counts are (2,) by name, right answers and of how many; those of several
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,9 +17,6 @@ from yolo.records import GridMatches, Targets
 
 RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
 """What a detection is; those of ignored truths are not counted."""
-
-RECALL_LEVELS = np.linspace(0, 1, 101)
-"""Where the curves of several classes are averaged."""
 
 _OBJECT_THRESHOLD = 0.5
 """The objectness above which a box claims an object."""
@@ -94,23 +90,6 @@ def average_precision_11(curve: PrecisionRecall) -> float:
     slightly larger in floating point: only there can its figure be a smaller one.
     """
     return float(curve.at_recalls(np.arange(11) / 10).mean()) if curve.truths else -1.0
-
-
-def mean_precision(curves: Iterable[PrecisionRecall]) -> np.ndarray:
-    """The envelopes' mean at ``RECALL_LEVELS`` over the curves that have truths: float64 (101,)."""
-    rows = [curve.at_recalls(RECALL_LEVELS) for curve in curves if curve.truths]
-    return np.mean(rows, axis=0) if rows else np.zeros(len(RECALL_LEVELS))
-
-
-def pooled(curves: Iterable[PrecisionRecall]) -> PrecisionRecall:
-    """All detections of several classes as one curve; classes without a truth are left out."""
-    known = [curve for curve in curves if curve.truths]
-    nothing = np.zeros(0)
-    scores = np.concatenate([nothing, *(curve.scores for curve in known)])
-    gains = [np.diff(curve.recall, prepend=0.0) > 0 for curve in known]
-    hits = np.concatenate([nothing > 0, *gains])
-    order = np.argsort(-scores, kind="stable")
-    return PrecisionRecall.of_hits(hits[order], scores[order], sum(c.truths for c in known))
 
 
 @torch.no_grad()
