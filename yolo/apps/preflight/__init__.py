@@ -109,5 +109,5 @@ def write_json(path: Path, preflight: Preflight, results: Sequence[Result]) -> N
 
 def write_html(path: Path, preflight: Preflight, results: Sequence[Result]) -> None:
     """Write the page: the verdict first, then each stage."""
-    values = {"preflight": preflight, "results": results, "stages": len(STAGES)}
-    write_page(path, render("preflight.html", **values))
+    page = render("preflight.html", preflight=preflight, results=results, stages=len(STAGES))
+    write_page(path, page)

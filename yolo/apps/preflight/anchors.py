@@ -119,7 +119,7 @@ class AnchorComparison:
         """Average IoU and recall over the number of anchors, at most one for each size of box."""
         sizes, most = self._sizes_wh_px, count_distinct(self._sizes_wh_px)
         fitted = [fit_anchors(sizes, n, seed=self._seed) for n in counts if n <= most]
-        current = [np.array(anchors) for anchors in [self._anchors.get("current")] if anchors]
+        current = [np.array(self._anchors["current"])] if "current" in self._anchors else []
         lines = []
         for whose, marker, sets in (("fitted", "o", fitted), ("current", "x", current)):
             x, fits = np.array(list(map(len, sets))), [measure_fit(sizes, one) for one in sets]

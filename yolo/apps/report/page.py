@@ -172,10 +172,11 @@ def histogram_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bin
     figure, axes = _frame(x)
     known = np.concatenate(list(values.values()))
     edges = np.geomspace(known.min() * 0.999, known.max() * 1.001, bins + 1)
-    legend = [(name, c, "solid") for name, c in zip(values, itertools.cycle(COLOURS), strict=False)]
-    for (_, colour, _), found in zip(legend, values.values(), strict=True):
+    legend = []
+    for (name, found), colour in zip(values.items(), itertools.cycle(COLOURS), strict=False):
         share = np.histogram(found, edges)[0] / max(len(found), 1)
         axes.stairs(share, edges, fill=True, alpha=0.35, color=colour)
+        legend.append((name, colour, "solid"))
     axes.set_xscale("log")
     _write_plain_ticks(axes)
     return _chart(title, figure, legend)
