@@ -214,6 +214,7 @@ def _scored(
         "step": checkpoint["progress"]["step"],
         "split": split,
         "dataset": dataset,
+        "image_size_px": config.data.image_size,
     }
 
 
