@@ -19,7 +19,7 @@ from yolo.data.formats.class_folder import ClassFolderDataset
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.formats.shapes import ClassShapesDataset, ShapesDataset
+from yolo.data.formats.shapes import CLASS_SHAPES, SHAPES, open_shapes
 from yolo.data.formats.voc import EVERY_XML, VocDataset
 from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.data.image_cache import MemoryCache
@@ -37,11 +37,11 @@ KEY_PREFIX = "data."
 
 DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "class_folder": ClassFolderDataset,
-    "class_shapes": ClassShapesDataset,
+    "class_shapes": partial(open_shapes, CLASS_SHAPES),
     "coco": CocoDataset,
     "csv_boxes": CsvBoxesDataset,
     "csv_list": YoloTextDataset,
-    "shapes": ShapesDataset,
+    "shapes": partial(open_shapes, SHAPES),
     "voc": VocDataset,
     "yolo_text": YoloTextDataset,
 }

@@ -13,7 +13,7 @@ from tests.checkpoints import CONF, make_predictor, write_checkpoint
 from yolo.apps.export.exporting import export_model
 from yolo.apps.predict import Predictor
 from yolo.apps.predict.predictor import ExportedNetwork, TrainedNetwork, cast_weights
-from yolo.data.formats.shapes import ShapesDataset
+from yolo.data.formats.shapes import SHAPES, open_shapes
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.factory.data import build_dataset
@@ -56,7 +56,7 @@ def same(one, other):
 def test_it_finds_what_validation_scores(neck, tmp_path):
     """The evaluator runs the unfused network on batches of its own loader."""
     shapes = {"type": "shapes", "root": str(tmp_path), "split": "val", "images": 5}
-    dataset = ShapesDataset(root=tmp_path, split="val", images=5)
+    dataset = open_shapes(SHAPES, root=tmp_path, split="val", images=5)
     path = write_checkpoint(
         tmp_path / "best.pt",
         neck=neck,

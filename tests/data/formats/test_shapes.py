@@ -11,14 +11,7 @@ from pycocotools.mask import area as mask_area
 from pycocotools.mask import frPyObjects, toBbox
 
 from yolo.data.formats import shapes
-from yolo.data.formats.shapes import (
-    CLASS_SHAPES,
-    SHAPES,
-    ClassShapesDataset,
-    Kind,
-    ShapesDataset,
-    generate,
-)
+from yolo.data.formats.shapes import CLASS_SHAPES, SHAPES, Kind, generate, open_shapes
 from yolo.data.formats.shapes_drawing import CATEGORY_IDS, _run_lengths
 from yolo.errors import UserError
 
@@ -165,7 +158,7 @@ def test_user_errors(tmp_path: Path, kind: Kind) -> None:
 
 
 def test_the_data_set_is_a_coco_data_set(root: Path, folder: Path, coco: COCO) -> None:
-    dataset = ShapesDataset(root=root, split="train", images=IMAGES, seed=0)
+    dataset = open_shapes(SHAPES, root=root, split="train", images=IMAGES, seed=0)
     assert len(dataset) == IMAGES
     assert dataset.class_names == tuple(CATEGORY_IDS)
     assert dataset.category_ids == tuple(CATEGORY_IDS.values())
@@ -189,7 +182,7 @@ def test_run_lengths_begin_with_zeros() -> None:
 
 
 def test_the_classes_are_even_and_the_images_small(tmp_path: Path) -> None:
-    dataset = ClassShapesDataset(root=tmp_path, split="train", images=20)
+    dataset = open_shapes(CLASS_SHAPES, root=tmp_path, split="train", images=20)
     assert dataset.class_names == tuple(sorted(CATEGORY_IDS)) and dataset.findings.counts == {}
     counts = np.bincount(dataset.annotations.labels)
     assert sorted(counts) == [3, 3, 3, 3, 4, 4]

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from yolo.data.formats.class_folder import ClassFolderDataset
 from yolo.data.formats.coco import CocoDataset
+from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.shapes_drawing import CATEGORY_IDS, draw_object, draw_scene
 from yolo.errors import UserError
 from yolo.files import atomic_path
@@ -27,50 +28,34 @@ MARKER = "finished.json"
 _log = logging.getLogger(__name__)
 
 
-class ShapesDataset(CocoDataset):
-    """Shapes of six classes on textured backgrounds, in COCO form.
-
-    Objects are from 16 px to most of the image, so that all three scales of a detection head are
-    needed; they overlap, but at least half of each can be seen. Some images hold a crowd, which is
-    one region, and some hold nothing.
+def open_shapes(
+    kind: Kind,
+    *,
+    root: Path,
+    split: str,
+    images: int,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+) -> DetectionDataset:
+    """Open a data set of shapes, which is generated unless it is there.
 
     Args:
+        kind: `SHAPES` or `CLASS_SHAPES`.
         root: where data sets are kept; this one gets a folder of its own in it.
         split: ``train``, ``val`` or ``test``: other images of the same kind.
         images: their number; the first ones are the same for any number.
         seed: another seed gives other images.
+        class_names: the classes in another order.
     """
-
-    def __init__(
-        self,
-        *,
-        root: Path,
-        split: str,
-        images: int,
-        seed: int = 0,
-        class_names: Sequence[str] | None = None,
-    ) -> None:
-        folder = generate(SHAPES, root, split, images, seed)
-        super().__init__(annotations=folder / ANNOTATIONS, images=folder, class_names=class_names)
+    return kind.read(generate(kind, root, split, images, seed), class_names)
 
 
-class ClassShapesDataset(ClassFolderDataset):
-    """One of the six shapes per image, in a folder for each class, for classifiers.
+def _read_scenes(folder: Path, names: Sequence[str] | None) -> DetectionDataset:
+    return CocoDataset(annotations=folder / ANNOTATIONS, images=folder, class_names=names)
 
-    The arguments are those of `ShapesDataset`; the images are even over the classes.
-    """
 
-    def __init__(
-        self,
-        *,
-        root: Path,
-        split: str,
-        images: int,
-        seed: int = 0,
-        class_names: Sequence[str] | None = None,
-    ) -> None:
-        folder = generate(CLASS_SHAPES, root, split, images, seed)
-        super().__init__(root=folder, class_names=class_names)
+def _read_objects(folder: Path, names: Sequence[str] | None) -> DetectionDataset:
+    return ClassFolderDataset(root=folder, class_names=names)
 
 
 def _draw_scenes(folder: Path, split: str, images: int, seed: int) -> None:
@@ -122,11 +107,20 @@ class Kind:
     name: str
     version: int  # raised by whoever changes what is drawn; folders of another one are made anew
     draw: Callable[[Path, str, int, int], None]  # into a folder: the split, number of images, seed
+    read: Callable[[Path, Sequence[str] | None], DetectionDataset]  # such a folder, class names
     needed: tuple[str, ...] = ()  # files beside the JPEGs
 
 
-SHAPES = Kind("shapes", 2, _draw_scenes, needed=(ANNOTATIONS,))
-CLASS_SHAPES = Kind("class_shapes", 1, _draw_objects)
+SHAPES = Kind("shapes", 2, _draw_scenes, _read_scenes, needed=(ANNOTATIONS,))
+"""Shapes of six classes on textured backgrounds, in COCO form.
+
+Objects are from 16 px to most of the image, so that all three scales of a detection head are
+needed; they overlap, but at least half of each can be seen. Some images hold a crowd, which is one
+region, and some hold nothing.
+"""
+
+CLASS_SHAPES = Kind("class_shapes", 1, _draw_objects, _read_objects)
+"""One shape per image, even over the six classes, in a folder for each, for classifiers."""
 
 
 def generate(kind: Kind, root: Path, split: str, images: int, seed: int) -> Path:
