@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from yolo.data.annotations import sanitize
 from yolo.data.formats.detection import (
@@ -150,7 +151,8 @@ class _Entries:
             values = list(map(itemgetter(field), self.entries))
         except KeyError:
             if default is None:
-                self.check([field in entry for entry in self.entries], field, "is missing.")
+                passes = [field in entry for entry in self.entries]
+                self.check(passes, field, "is missing.", self.entries)
             values = [entry.get(field, default) for entry in self.entries]
         if not set(map(type, values)) <= set(types):
             problem = f"is {{}}, but must be {' or '.join(sorted(TYPE_NAMES[t] for t in types))}."
@@ -223,20 +225,14 @@ class _Entries:
         self.check([*map(is_inside, names)], "file_name", problem, names)
         return names
 
-    def check(
-        self,
-        passes: Sequence[bool] | np.ndarray,
-        field: str,
-        problem: str,
-        values: Sequence[Any] | np.ndarray = (),
-    ) -> None:
+    def check(self, passes: ArrayLike, field: str, problem: str, values: Any) -> None:
         """Refuse the first entry that does not pass: ``problem`` with its value in place of {}."""
         if not np.all(passes):
             place = int(np.argmin(passes))
             entry = self.entries[place]
             known_by = f" (id {entry['id']})" if isinstance(entry, dict) and "id" in entry else ""
             subject = f'{self.path}: "{self.key}" entry {place + 1}{known_by}:'
-            what = problem.format(*values[place : place + 1])
+            what = problem.format(values[place])
             raise UserError(f'{subject} "{field}" {what}' if field else f"{subject} {what}")
 
 

@@ -63,10 +63,10 @@ class CsvBoxesDataset(DetectionDataset):
             raise UserError(f"the folder of images {images} does not exist.")
         contents = read_cached(
             cache,
-            name=boxes.stem,
-            identity=(boxes.resolve(), images.resolve(), class_names),
-            files=[content],
+            source=boxes,
             image_root=images,
+            part=(class_names,),
+            files=[content],
             parse=lambda: _parse(boxes, content, images, class_names, on_bad_image),
         )
         super().__init__(boxes, images, contents)

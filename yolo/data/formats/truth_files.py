@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -121,10 +121,10 @@ class TruthFilesDataset(DetectionDataset):
         heads = [(*map(str, image), len(file)) for image, file in zip(listed, files, strict=True)]
         contents = read_cached(
             cache,
-            name=source.stem,
-            identity=(source.resolve(), image_root.resolve(), part, class_names),
-            files=[_to_bytes(heads), *files],
+            source=source,
             image_root=image_root,
+            part=(part, class_names),
+            files=[_to_bytes(heads), *files],
             parse=parse_all,
         )
         super().__init__(source, image_root, contents)
@@ -190,10 +190,10 @@ def _image_ids(file_names: Sequence[str]) -> np.ndarray:
 def read_cached(
     folder: Path | None,
     *,
-    name: str,
-    identity: tuple[object, ...],
-    files: Iterable[bytes],
+    source: Path,
     image_root: Path,
+    part: tuple[object, ...],
+    files: Sequence[bytes],
     parse: Callable[[], Contents],
 ) -> Contents:
     """What ``parse`` gives, or gave last time: kept in one file, so that nothing is parsed twice.
@@ -205,15 +205,15 @@ def read_cached(
 
     Args:
         folder: of the entries; None parses always.
-        name: of the data set, before the entry's own.
-        identity: what tells the entry from others of the same folder.
+        source, image_root: the data set, and the folder that its file names are relative to.
+        part: what tells the entry from others of the same data set.
         files: everything that ``parse`` reads, but for the images.
-        image_root: the folder that the annotations' file names are relative to.
     """
     if folder is None:
         return parse()
-    digest = hashlib.sha256(_to_bytes((VERSION, *identity)))
-    path = folder / f"{name}-{digest.hexdigest()[:16]}.npz"
+    identity = (VERSION, source.resolve(), image_root.resolve(), *part)
+    digest = hashlib.sha256(_to_bytes(identity))
+    path = folder / f"{source.stem}-{digest.hexdigest()[:16]}.npz"
     for content in files:
         digest.update(content)
     key = digest.hexdigest()
