@@ -1,4 +1,4 @@
-"""CONTRIBUTING's encoder, added to a copy of the repository as it is written there."""
+"""CONTRIBUTING: its encoder, added to a copy of the repository, and the places that it names."""
 
 import os
 import re
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from yolo.config import load_config
+
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("yolo", "configs", "scripts", "tests", "export.py", "pyproject.toml", "CONTRIBUTING.md")
 STEPS = (
@@ -19,6 +21,7 @@ STEPS = (
     "yolo/config/schema/encoders.py",
     "configs/yolov3/densenet121_coco.yaml",
     "tests/models/test_densenet121.py",
+    "configs/try.yaml",
 )
 """What each code block of the section is or changes, in order."""
 
@@ -49,11 +52,15 @@ assert export.main(["best.pt", "--format", "torchscript"]) == 0
 """
 
 
+def section(title: str) -> str:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    return re.search(rf"## {re.escape(title)}\n(.*?)\n## ", text, re.DOTALL)[1]
+
+
 def blocks() -> list[str]:
     """The code of the section, without its indentation."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-    section = re.search(r"## Add an encoder in 4 steps\n(.*?)\n## ", text, re.DOTALL)[1]
-    found = re.findall(r"^ *```\w+\n(.*?)^ *```$", section, re.DOTALL | re.MULTILINE)
+    text = section("Add an encoder")
+    found = re.findall(r"^ *```\w+\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
     return [textwrap.dedent(code) for code in found]
 
 
@@ -106,6 +113,28 @@ def repository(tmp_path_factory) -> Path:
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(code, "utf-8")
     return folder
+
+
+def test_where_is_names_files_that_exist_and_keys_of_the_schema():
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]*`[^|]*) \|$", section("Where is ...?"), re.MULTILINE)
+    assert len(rows) >= 14
+    config = load_config(ROOT / "configs" / "quickstart.yaml").config.model_dump()
+    for what, where in rows:
+        files = re.findall(r"`([\w/]+\.py)`", where)
+        assert files, what
+        for file in files:
+            assert (ROOT / "yolo" / file).is_file(), (
+                f"CONTRIBUTING, {what}: yolo/{file} is not there"
+            )
+        for key in re.findall(r"`([\w.]+)`", what):
+            value = config
+            for name in key.split("."):
+                assert name in value, f"CONTRIBUTING: the schema has no {key}"
+                value = value[name]
+
+
+def test_the_config_to_try_is_valid(repository):
+    run(repository, "-c", "from yolo import load_config; load_config('configs/try.yaml')")
 
 
 def test_the_new_encoder_is_built_predicts_and_is_exported(repository):

@@ -122,7 +122,7 @@ def test_garbage_ends_with_code_1_and_makes_no_folder(shapes, tmp_path, capsys, 
 def test_an_unknown_stage_ends_with_code_1(shapes, tmp_path, capsys):
     run(tmp_path, "run", *shapes, "training.freeze.until=encoder.layer9", code=1)
     printed = capsys.readouterr().err
-    assert "training.freeze.until: 'encoder.layer9' is no part of this encoder" in printed
+    assert "training.freeze.until: 'encoder.layer9' is no stage of this encoder" in printed
     assert "encoder.convs.6" in printed
 
 

@@ -1,6 +1,7 @@
 """The generated JSON files: current, and of one mind with the loader."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -33,11 +34,13 @@ def test_generated_files_are_current():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_editors_accept_every_file_and_find_their_schema(path, editor):
-    assert not list(editor.iter_errors(read_yaml_file(path, path.name)))
+    wrong = [error.message for error in editor.iter_errors(read_yaml_file(path, path.name))]
+    assert not wrong, f"{path}: configs/schema.json does not accept it: {wrong}"
     first = path.read_text(encoding="utf-8").splitlines()[0]
     start = "# yaml-language-server: $schema="
-    assert first.startswith(start)
-    assert (path.parent / first.removeprefix(start)).resolve() == SCHEMA_FILE
+    target = (path.parent / first.removeprefix(start)).resolve()
+    wanted = start + os.path.relpath(SCHEMA_FILE, path.parent)
+    assert first.startswith(start) and target == SCHEMA_FILE, f"{path}: line 1 must be {wanted!r}"
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.name)

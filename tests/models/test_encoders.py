@@ -26,7 +26,8 @@ def test_channels_and_strides_are_those_of_the_class(name, size_px):
     maps = encoder(torch.randn(1, 3, size_px, size_px))
     cells = [size_px // stride for stride in (8, 16, 32)]
     expected = [(1, c, n, n) for c, n in zip(encoder.out_channels, cells, strict=True)]
-    assert [tuple(m.shape) for m in maps] == expected
+    shapes = [tuple(m.shape) for m in maps]
+    assert shapes == expected, f"{name}: its out_channels do not fit the maps that it gives"
 
 
 def test_tiny_scales_its_channels():

@@ -169,7 +169,9 @@ def test_a_part_that_is_not_there_is_refused_with_those_that_are(until):
     with pytest.raises(UserError) as error:
         Freeze(WithNeck(ENCODERS["darknet53"]()), until=until)
     parts = ["encoder", "encoder.stem", *(f"encoder.stages.{i}" for i in range(5))]
-    assert str(error.value) == f"{until!r} is no part of this encoder; it can be {', '.join(parts)}"
+    assert (
+        str(error.value) == f"{until!r} is no stage of this encoder; it can be {', '.join(parts)}"
+    )
 
 
 def test_freezing_is_a_function_of_the_step():

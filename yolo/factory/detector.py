@@ -67,6 +67,8 @@ def build_classifier(config: ClassificationConfig, class_names: Sequence[str]) -
 
 def _build_encoder(config: Encoder) -> encoders.Encoder:
     """With random weights; ``weights`` is read by ``load_initial_weights``."""
+    file = "yolo/models/encoders/__init__.py"
+    assert config.type in ENCODERS, f"{config.type} of the schema is not in ENCODERS, in {file}"
     return ENCODERS[config.type](**config.model_dump(exclude={"type", "weights"}))
 
 

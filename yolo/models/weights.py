@@ -191,6 +191,10 @@ def stored_preprocessing(tensors: Mapping[str, Tensor]) -> Preprocessing | None:
 
 def imagenet_tensors(encoder_type: str) -> dict[str, Tensor]:
     """Torchvision's weights from its cache, or downloaded; ``encoder_type`` of IMAGENET_WEIGHTS."""
+    advice = "add it there or take the encoder out of the schema's TorchvisionConfig"
+    assert encoder_type in IMAGENET_WEIGHTS, (
+        f"{encoder_type} is not in IMAGENET_WEIGHTS, in {__name__}; {advice}"
+    )
     imagenet = IMAGENET_WEIGHTS[encoder_type]
     try:
         tensors = imagenet.get_state_dict(progress=False, check_hash=True, weights_only=True)

@@ -1,4 +1,4 @@
-"""What is trained and how: optimizers with weight decay on weights alone, and frozen parts.
+"""What is trained and how: optimizers with weight decay on weights alone, and frozen stages.
 
 All optimizers are fused: one kernel over all parameters. For Darknet-53's YOLOv3 on two CPU cores
 Adam's step takes under a third of the time of PyTorch's other implementations. Fused steps also
@@ -118,17 +118,17 @@ class Freeze:
 
     model: nn.Module  # has an ``encoder``, whose ``stages`` can be frozen
     _: KW_ONLY
-    until: str = "encoder"  # the last frozen part, or a stage as in ``encoder.stages.3``
+    until: str = "encoder"  # the last frozen stage, as in ``encoder.stages.3``, or all
     batch_norm: Literal["trained", "frozen_part", "whole_network"] = "frozen_part"
     """Whose batch norms keep scale, shift and statistics."""
     unfreeze_at: int | None = None  # the step from which on everything is trained; None for never
 
     def __post_init__(self) -> None:
         assert isinstance(self.model.encoder, nn.Module)
-        part = nn.ModuleList(_stages_until(self.model.encoder, self.until))
-        norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+        frozen = nn.ModuleList(_stages_until(self.model.encoder, self.until))
+        norms = [module for module in frozen.modules() if isinstance(module, _BatchNorm)]
         of_norms = {parameter for norm in norms for parameter in norm.parameters()}
-        kept = [p for p in part.parameters() if p not in of_norms]
+        kept = [p for p in frozen.parameters() if p not in of_norms]
         if self.batch_norm == "trained":
             norms = []
         elif self.batch_norm == "whole_network":
@@ -150,7 +150,7 @@ class Freeze:
         return changed
 
     def describe(self, step: int, *, starting: bool) -> str | None:
-        """A line for people where training starts with frozen parts, or trains them from here."""
+        """A line for people where training starts with frozen stages, or trains them from here."""
         if starting and self._is_on(step):
             end = "" if self.unfreeze_at is None else f" before step {self.unfreeze_at:,}"
             count = sum(parameter.numel() for parameter in self._parameters)
@@ -177,6 +177,6 @@ def _stages_until(encoder: nn.Module, until: str) -> list[nn.Module]:
     named = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{until}.")]
     if not named:
         raise UserError(
-            f"{until!r} is no part of this encoder; it can be {', '.join(['encoder', *names])}"
+            f"{until!r} is no stage of this encoder; it can be {', '.join(['encoder', *names])}"
         )
     return list(modules[: named[-1] + 1])

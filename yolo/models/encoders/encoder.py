@@ -16,7 +16,7 @@ class Encoder(nn.Module):
     A subclass sets ``out_channels`` and ``preprocessing`` and defines ``forward``. Its modules, and
     those within them, are its children **in the order in which they run**, for two things go by it:
 
-    - Freezing up to a part freezes that part and all before it. The parts are the children, or
+    - Freezing up to a stage freezes that stage and all before it. The stages are the children, or
       where a child is an ``nn.Sequential`` or ``nn.ModuleList``, its members.
     - Fusing, for prediction and export, takes a batch norm that is the next child after a
       convolution of the same width for that convolution's own.
