@@ -145,5 +145,5 @@ def test_the_new_encoder_is_built_predicts_and_is_exported(repository):
 @pytest.mark.slow
 def test_the_new_encoder_passes_the_tests_of_all_encoders(repository):
     run(repository, "scripts/make_schema.py")
-    tests = ["tests/models", "tests/train/test_optimizers.py", "tests/config", "tests/golden"]
+    tests = ["tests/models", "tests/train/test_freezing.py", "tests/config", "tests/golden"]
     run(repository, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests)

@@ -40,8 +40,9 @@ from yolo.train.distributed import (
     lost_rank,
     share_batch_norm,
 )
+from yolo.train.freezing import Freeze
 from yolo.train.interruption import Interrupted
-from yolo.train.optimizers import Freeze, adam, sgd
+from yolo.train.optimizers import adam, sgd
 from yolo.train.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]

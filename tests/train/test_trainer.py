@@ -32,8 +32,9 @@ from tests.train.toys import (
 )
 from yolo.errors import UserError
 from yolo.train.checkpoint import load_checkpoint
+from yolo.train.freezing import Freeze
 from yolo.train.interruption import Interrupted
-from yolo.train.optimizers import Freeze, adam, adamw, sgd
+from yolo.train.optimizers import adam, adamw, sgd
 from yolo.train.precision import Precision
 from yolo.train.progress import Progress
 from yolo.train.run_folder import RunLock

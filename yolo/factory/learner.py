@@ -31,8 +31,9 @@ from yolo.models.detector import Classifier, Detector
 from yolo.models.weights import LoadReport
 from yolo.train.distributed import Ranks
 from yolo.train.failures import explain_out_of_memory
+from yolo.train.freezing import Freeze
 from yolo.train.learner import Learner
-from yolo.train.optimizers import Freeze, adam, adamw, sgd
+from yolo.train.optimizers import adam, adamw, sgd
 from yolo.train.precision import Precision, choose_precision
 from yolo.train.progress import Evaluator, Pictures
 from yolo.train.schedules import (

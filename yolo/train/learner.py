@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from yolo.records import Batch
 from yolo.train.distributed import Ranks, in_parallel
 from yolo.train.failures import StepInputs, explain_step
-from yolo.train.optimizers import Freeze
+from yolo.train.freezing import Freeze
 from yolo.train.precision import Precision
 from yolo.train.progress import Accuracy, add_terms
 from yolo.train.schedules import Plateau, Schedule
