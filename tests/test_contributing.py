@@ -17,7 +17,7 @@ COPIED = ("yolo", "configs", "scripts", "tests", "export.py", "pyproject.toml", 
 STEPS = (
     "yolo/models/encoders/densenet121.py",
     "yolo/models/encoders/__init__.py",
-    "yolo/models/weights.py",
+    "yolo/models/torch_weights.py",
     "yolo/config/schema/encoders.py",
     "configs/yolov3/densenet121_coco.yaml",
     "tests/models/test_densenet121.py",

@@ -12,7 +12,7 @@ from tests.checkpoints import write_checkpoint
 from tests.detectors import make_config
 from yolo.darknet.weights import read_weights
 from yolo.factory.detector import build_coder, build_detector
-from yolo.factory.weights import load_darknet_detector
+from yolo.factory.initial_weights import load_darknet_detector
 
 NAMES = ["cat", "dog", "traffic light"]
 SIZE_PX = 96

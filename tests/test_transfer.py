@@ -9,7 +9,7 @@ import main as training
 import validation
 from tests.train.toys import differences, quickstart
 from yolo.config import REPOSITORY_ROOT
-from yolo.models.weights import evaluated_tensors
+from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint
 
 LEFT = [f"  left at its initial values: head.stride{px}.output" for px in (8, 16, 32)]

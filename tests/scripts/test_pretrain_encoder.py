@@ -9,8 +9,8 @@ from scripts import pretrain_encoder
 from tests.detectors import ONE_RANK
 from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
 from yolo.factory.detector import build_detector
+from yolo.factory.initial_weights import load_initial_weights
 from yolo.factory.scoring import build_classifier_scorer
-from yolo.factory.weights import load_initial_weights
 from yolo.train.checkpoint import load_checkpoint
 
 CONFIG = REPOSITORY_ROOT / "configs" / "pretrain" / "shapes_darknet53.yaml"

@@ -26,9 +26,9 @@ from yolo.factory.detector import (
     build_loss,
 )
 from yolo.factory.evaluator import accuracy_of, build_classification_evaluator, build_evaluator
-from yolo.factory.weights import load_initial_weights
+from yolo.factory.initial_weights import load_initial_weights
 from yolo.models.detector import Classifier, Detector
-from yolo.models.weights import LoadReport
+from yolo.models.torch_weights import LoadReport
 from yolo.train.distributed import Ranks
 from yolo.train.failures import explain_out_of_memory
 from yolo.train.freezing import Freeze

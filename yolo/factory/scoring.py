@@ -33,7 +33,7 @@ from yolo.factory.detector import (
     check_yolov1_size,
 )
 from yolo.factory.evaluator import build_classification_evaluator, build_evaluator
-from yolo.factory.weights import load_detector, load_trained, read_config
+from yolo.factory.initial_weights import load_detector, load_trained, read_config
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks, join
 from yolo.train.precision import Precision

@@ -17,7 +17,7 @@ import torch
 
 from yolo.errors import UserError
 from yolo.files import atomic_path
-from yolo.models.weights import load_plain
+from yolo.models.torch_weights import load_plain
 
 VERSION = 1
 _MARK = b"sha256:"

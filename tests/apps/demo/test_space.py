@@ -11,7 +11,7 @@ import yaml
 from tests.apps.demo.stand_ins import started, write_trained
 from yolo.apps.demo.show import make_space
 from yolo.errors import UserError
-from yolo.models.weights import evaluated_tensors
+from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint
 
 

@@ -17,8 +17,8 @@ from yolo.data.formats.shapes import SHAPES, open_shapes
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.factory.data import build_dataset
+from yolo.factory.initial_weights import read_config
 from yolo.factory.scoring import build_scorer
-from yolo.factory.weights import read_config
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join

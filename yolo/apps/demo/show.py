@@ -21,7 +21,7 @@ from yolo.apps.explain import eigencam, scale_names
 from yolo.apps.predict import Predictor
 from yolo.config import REPOSITORY_ROOT
 from yolo.errors import UserError
-from yolo.models.weights import evaluated_tensors
+from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
 OLDEST_GRADIO = "6.0.0"

@@ -15,7 +15,7 @@ from yolo.config import Config
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
-from yolo.factory.weights import load_detector, read_config
+from yolo.factory.initial_weights import load_detector, read_config
 from yolo.files import atomic_path
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector

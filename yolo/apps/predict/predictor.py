@@ -21,7 +21,7 @@ from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, is_exported
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
-from yolo.factory.weights import load_detector, read_config
+from yolo.factory.initial_weights import load_detector, read_config
 from yolo.letterbox import Letterbox
 from yolo.models.detector import Detector
 from yolo.models.fusing import fuse

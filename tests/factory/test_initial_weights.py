@@ -8,7 +8,11 @@ from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.model import ModelConfig
 from yolo.darknet.weights import count_floats, write_weights
 from yolo.errors import UserError
-from yolo.factory.weights import load_darknet_detector, load_darknet_encoder, load_initial_weights
+from yolo.factory.initial_weights import (
+    load_darknet_detector,
+    load_darknet_encoder,
+    load_initial_weights,
+)
 from yolo.models.detector import Classifier, list_detector, list_encoder
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Preprocessing
@@ -153,7 +157,7 @@ def test_tensors_without_a_word_about_it_leave_the_encoders_default(tmp_path):
 
 def test_torchvisions_download(monkeypatch):
     reference = ENCODERS["resnet18"]()
-    fetched = "yolo.factory.weights.imagenet_tensors"
+    fetched = "yolo.factory.initial_weights.imagenet_tensors"
     monkeypatch.setattr(fetched, lambda name: reference.state_dict())
     model = make_detector("resnet18")
     model.normalise.adopt(UNIT_RANGE)

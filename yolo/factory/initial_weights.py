@@ -30,7 +30,7 @@ from yolo.factory.detector import build_detector
 from yolo.models.detector import Detector, list_detector, list_encoder
 from yolo.models.encoders import Encoder
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
-from yolo.models.weights import (
+from yolo.models.torch_weights import (
     LoadReport,
     evaluated_tensors,
     fill_encoder,

@@ -13,7 +13,7 @@ from yolo.errors import UserError
 from yolo.models.detector import Classifier
 from yolo.models.encoders import ENCODERS
 from yolo.models.layers import IMAGENET, UNIT_RANGE, ConvBlock, Normalise
-from yolo.models.weights import (
+from yolo.models.torch_weights import (
     IMAGENET_WEIGHTS,
     evaluated_tensors,
     fill_encoder,
