@@ -19,7 +19,7 @@ from tests.data.batches import Noise, digest, take, training
 from yolo.data import loader
 from yolo.data.loader import DecodedPool, EvaluationBatches, lost_worker, prepare_worker
 from yolo.data.sampling import RandomSizes, SampleOrder
-from yolo.data.transforms.augment import MixUp, Mosaic
+from yolo.data.transforms.mosaic import MixUp, Mosaic
 from yolo.errors import UserError
 from yolo.records import Sample
 

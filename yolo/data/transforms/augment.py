@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,14 +17,8 @@ import cv2
 import numpy as np
 
 from yolo.data.sampling import SampleKey, seeded_generator
-from yolo.data.transforms.geometry import (
-    MEAN_COLOUR,
-    LabelledImage,
-    Layout,
-    concatenate,
-    letterbox_map,
-    upright_map,
-)
+from yolo.data.transforms.geometry import MEAN_COLOUR, LabelledImage, Layout, concatenate
+from yolo.data.transforms.mosaic import UNMIXED, Mix, MixUp, Mosaic, mosaic_layout
 from yolo.data.transforms.transform_list import (
     COLOUR,
     CROP_AND_STRETCH,
@@ -41,40 +35,6 @@ SMALLEST_SIDE_PX = 1.0
 """A box of which less is left is dropped."""
 MIX_STREAM = 1
 """Sets the draws of mosaic and MixUp apart from those of the transforms."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mosaic:
-    """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020)."""
-
-    p: float
-    until_step: int  # the first optimizer step without it
-
-
-@dataclass(frozen=True, slots=True)
-class MixUp:
-    """Two images blended (Zhang et al. 2018; with the boxes of both as objects of full weight)."""
-
-    p: float
-    alpha: float  # the first image's share is drawn from Beta(alpha, alpha)
-    until_step: int  # the first optimizer step without it
-
-
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """The other images of a training sample: four in a mosaic, its own among them, one to blend in.
-
-    The centre of the mosaic, in shares 0..1 of the square's side, lies anywhere from 1/4 to 3/4 on
-    the canvas of twice the side of which the square is the middle.
-    """
-
-    tiles: tuple[Sample, ...] = ()  # top left, top right, bottom left, bottom right; () for none
-    centre: tuple[float, float] = (0.5, 0.5)  # x and y where they meet
-    other: Sample | None = None
-    share: float = 1.0  # of the pixels that stay its own, 0..1
-
-
-UNMIXED = Mix()
 
 
 class Augment:
@@ -222,20 +182,6 @@ def letterbox_sample(sample: Sample, size_px: int) -> Sample:
     letterbox = Letterbox.fit((height, width), size_px)
     boxes = letterbox.boxes(sample.boxes_xyxy_px)
     return replace(sample, image=letterbox.image(sample.image), boxes_xyxy_px=boxes)
-
-
-def mosaic_layout(mix: Mix, size_px: int) -> Layout:
-    """Four images, each letterboxed in size, that meet with a corner in a square of ``size_px``."""
-    images = tuple(LabelledImage.of(sample) for sample in mix.tiles)
-    x, y = (round(share * size_px) for share in mix.centre)
-    matrices = []
-    for place, image in enumerate(images):
-        fit, matrix = letterbox_map(image.size_hw, size_px)
-        height, width = fit.scaled_hw
-        left = x if place % 2 else x - width
-        top = y if place >= 2 else y - height
-        matrices.append(upright_map(left - fit.pad_left, top - fit.pad_top) @ matrix)
-    return Layout(images, np.stack(matrices), (size_px, size_px))
 
 
 def _move(layout: Layout, name: str, transform: Any) -> Layout:
