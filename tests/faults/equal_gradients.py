@@ -114,7 +114,7 @@ class Case:
             schedule=lambda step: 1.0,
             precision=Precision("fp32"),
             ranks=ranks,
-            images_per_step=self.config.training.batch_size,
+            images_in_step=self.config.training.batch_size,
         )
         syncs = count_synchronisations(learner)
         training = self.config.training.model_copy(update={"micro_batch_size": micro_batch})

@@ -175,7 +175,7 @@ DEFAULTS = {
     "evaluate_every": 3,
     "checkpoint_every": 2,
     "log_every": 1,
-    "images_per_step": IMAGES,
+    "images_in_step": IMAGES,
     "ema_decay": 0.9,
     "seed": 5,
     "schedule": lambda step: 1 / (1 + step),

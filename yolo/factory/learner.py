@@ -173,13 +173,13 @@ def build_learner(
     *,
     precision: Precision | None = None,
     schedule: Schedule | None = None,
-    images_per_step: int | None = None,
+    images_in_step: int | None = None,
 ) -> Learner:
     """The learner of a task's parts, which it moves to the device.
 
     Args:
         precision: that of a resumed run; None chooses it.
-        schedule, images_per_step: instead of the config's.
+        schedule, images_in_step: instead of the config's.
     """
     training = config.training
     advice = "make training.micro_batch_size or data.image_size smaller"
@@ -197,7 +197,7 @@ def build_learner(
         schedule=schedule or build_schedule(config),
         precision=precision,
         ranks=ranks,
-        images_per_step=images_per_step or training.batch_size,
+        images_in_step=images_in_step or training.batch_size,
         gradient_clip=training.gradient_clip,
         ema_decay=None if training.ema is None else training.ema.decay,
         seed=config.seed,

@@ -1,4 +1,4 @@
-"""One optimizer step: forward, backward, clip, update, average."""
+"""One step of the loop in trainer.py: forward, backward, clip, update, average."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Learner:
     schedule: Schedule
     precision: Precision
     ranks: Ranks
-    images_per_step: int  # over all micro-batches and ranks
+    images_in_step: int  # over all micro-batches and ranks
     gradient_clip: float | None = None  # largest norm of the whole gradient; None for no limit
     ema_decay: float | None = None  # of the averaged weights; None for none
     seed: int = 0  # of dropout and the like
@@ -156,8 +156,8 @@ class Learner:
         """Outputs and loss terms of a micro-batch that is on the device."""
         with self.precision.autocast(self.ranks.device):
             outputs = network(batch.images)
-        seen = step * self.images_per_step
-        return outputs, self.loss(outputs, batch.targets, self.images_per_step, images_seen=seen)
+        seen = step * self.images_in_step
+        return outputs, self.loss(outputs, batch.targets, self.images_in_step, images_seen=seen)
 
     def _update(self, step: int, inputs: StepInputs, counts: dict[str, Tensor]) -> StepResult:
         """Change the weights, unless loss, gradient or statistics are not finite on any rank."""

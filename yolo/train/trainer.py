@@ -1,4 +1,4 @@
-"""The training loop. It knows no detection: a learner, batches and an evaluator."""
+"""The loop: steps, reports, evaluations, checkpoints. It knows no detection."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Trainer:
         if result is None:
             self._stop(interruption)
         self._report_freezing(starting=False)
-        self._window.add(result.terms, result.counts, self.learner.images_per_step)
+        self._window.add(result.terms, result.counts, self.learner.images_in_step)
         self.progress.step += 1
         if result.faults:
             self._note_skip(result)
@@ -141,7 +141,7 @@ class Trainer:
         figures.update(self.learner.learning_rates)
         figures["skipped_steps"] = self.progress.skipped_steps
         figures["scaler_backoffs"] = self.progress.scaler_backoffs
-        images_left = (self.plan.steps - step) * self.learner.images_per_step
+        images_left = (self.plan.steps - step) * self.learner.images_in_step
         seconds_left = images_left / figures["images_per_second"]
         self.log.training(step, figures, seconds_left=seconds_left)
         self._window = Window()

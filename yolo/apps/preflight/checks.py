@@ -52,7 +52,7 @@ class TrialRun:
             self.parts,
             ranks,
             schedule=lambda step: min(1.0, (step + 1) / WARMUP_STEPS),
-            images_per_step=micro_batch_size(config, ranks),
+            images_in_step=micro_batch_size(config, ranks),
         )
         self.device, self._steps = ranks.device, 0
         self.batch = next(self.parts.batches.from_step(0))
