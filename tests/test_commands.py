@@ -113,7 +113,8 @@ def test_a_resumed_run_keeps_its_categories(shapes, tmp_path, capsys):
 def test_a_finished_run_says_so(run, capsys):
     before = (run / "last.pt").read_bytes()
     assert resume(run) == 0
-    assert "finished already" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"finished already, at step {TRAINED_STEPS}; --resume with training.steps=N" in printed
     assert (run / "last.pt").read_bytes() == before
 
 

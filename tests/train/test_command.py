@@ -39,7 +39,7 @@ class Exchange(Ranks):
     ("failure", "code", "ended"),
     [
         (None, 0, "left"),
-        (Interrupted(signal.SIGTERM), 128 + signal.SIGTERM, "left"),
+        (Interrupted(signal.SIGTERM, 7, Path("run")), 128 + signal.SIGTERM, "left"),
         (UserError("the disk is full"), 1, "broken off"),
         (OSError("the disk is full"), 1, "broken off"),
         (RuntimeError("gloo: Connection closed by peer"), 1, "broken off"),
@@ -60,6 +60,20 @@ def test_only_what_ends_all_ranks_is_waited_for(failure, code, ended, monkeypatc
     assert exchange.ended[0] == ended
     printed = capsys.readouterr().err
     assert len(printed.splitlines()) == (1 if code not in (0, 130) else 0)
+
+
+@pytest.mark.parametrize("devices", [None, ["cpu"], ["cuda:1"]])
+def test_a_stopped_run_says_how_to_go_on(devices, monkeypatch, capsys) -> None:
+    def fit() -> None:
+        raise Interrupted(signal.SIGINT, 7, Path.cwd() / "logs" / "a run")
+
+    main = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+    monkeypatch.setattr(command, "join", lambda devices: main)
+    assert train(devices, build=lambda ranks: SimpleNamespace(fit=fit)) == 130
+    gpu = "" if devices is None else f" --gpu {devices[0].removeprefix('cuda:')}"
+    assert capsys.readouterr().err == (
+        "stopped by SIGINT at step 7; go on with: python main.py --resume 'logs/a run'" + gpu + "\n"
+    )
 
 
 def test_gpus_that_are_not_there_are_named_once(monkeypatch, capsys) -> None:

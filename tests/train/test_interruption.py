@@ -1,6 +1,8 @@
+import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,9 +44,10 @@ def test_the_first_signal_is_remembered_and_the_handlers_come_back(number) -> No
 
 
 def test_the_exit_code_is_the_shells() -> None:
-    assert Interrupted(signal.SIGTERM).exit_code == 143
-    assert Interrupted(signal.SIGINT).exit_code == 130
-    assert str(Interrupted(signal.SIGINT)) == "stopped by SIGINT"
+    assert Interrupted(signal.SIGTERM, 7, Path("run")).exit_code == 143
+    stopped = Interrupted(signal.SIGINT, 7, Path("run"))
+    assert stopped.exit_code == 130
+    assert str(stopped) == "stopped by SIGINT at step 7" and stopped.folder == Path("run")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -80,3 +83,58 @@ print("printed")
 end_process(7)
 """
     assert run(script) == (7, "printed\nregistered\n", "")
+
+
+HOSTS = {
+    "runpy": "import runpy\nrunpy.run_path(sys.argv[1], run_name='__main__')",
+    "a profiler": "import cProfile\ncProfile.run(open(sys.argv[1]).read())",
+    "a notebook": "exec(compile(open(sys.argv[1]).read(), 'x', 'exec'), {'__name__': '__main__'})",
+    "a thread": "import runpy, threading\n"
+    "run = threading.Thread(target=runpy.run_path, args=(sys.argv[1],), "
+    "kwargs={'run_name': '__main__'})\nrun.start(); run.join()",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_host_that_runs_a_script_outlives_it(host: str, tmp_path: Path) -> None:
+    """With its own handlers, and a normal end of the script, whose exit code it may look at."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from yolo.train.interruption import end_at_once_on_signals, end_process\n"
+        "end_at_once_on_signals()\nend_process(7)\n"
+    )
+    around = (
+        "import signal, sys\nbefore = signal.getsignal(signal.SIGINT)\ntry:\n    "
+        + HOSTS[host].replace("\n", "\n    ")
+        + "\nexcept SystemExit as end:\n    assert end.code == 7\n"
+        "assert signal.getsignal(signal.SIGINT) is before\nprint('goes on')"
+    )
+    code, printed, errors = run(around, str(script))
+    assert (code, errors) == (0, "") and printed.endswith("goes on\n")
+
+
+def test_a_script_of_its_own_ends_at_once_unless_it_is_traced(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom yolo.train.interruption import end_process\n"
+        "if len(sys.argv) > 1:\n    sys.setprofile(lambda *event: None)\n"
+        "try:\n    end_process(7)\nexcept SystemExit:\n    print('as usual')\n    raise\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for arguments, printed in (([], ""), (["profiled"], "as usual\n")):
+        command = [sys.executable, str(script), *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (7, printed, "")
+
+
+def test_a_thread_is_told_of_no_signal() -> None:
+    handler, seen = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with Interruption() as interruption:
+            seen.append((signal.getsignal(signal.SIGINT) is handler, interruption()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(True, False)]

@@ -150,7 +150,8 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
     before = (tmp_path / "last.pt").read_bytes(), (tmp_path / "best.pt").read_bytes()
     again = trainer(tmp_path, resuming=True)
     assert again.fit().step == STEPS
-    assert again.log.messages[0] == f"{tmp_path}: finished already, at step {STEPS}"
+    finished = f"{tmp_path}: finished already, at step {STEPS}; more steps train longer"
+    assert again.log.messages[0] == finished
     assert again.log.evaluated == [] and again.log.trained == []
     assert ((tmp_path / "last.pt").read_bytes(), (tmp_path / "best.pt").read_bytes()) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]

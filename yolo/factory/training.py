@@ -222,4 +222,9 @@ def _build_advice(config: TaskConfig, ranks: Ranks) -> Advice:
             f"training.max_skipped is {config.training.max_skipped}; correct the data and go on "
             "with --resume, or begin anew with a smaller learning rate or a training.gradient_clip"
         ),
+        finished=(
+            "--resume with training.steps=N, where N is more than "
+            f"{config.training.steps:,}, trains longer"
+        ),
+        patience="--resume with a larger training.patience goes on",
     )

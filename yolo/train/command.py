@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +51,9 @@ def train(
     except Interrupted as stopped:
         if ranks is not None:
             ranks.leave()
-        print(stopped, file=sys.stderr)
+            if ranks.is_main:
+                again = _resume_line(script, stopped.folder, devices)
+                print(f"{stopped}; go on with: {again}", file=sys.stderr)
         return stopped.exit_code
     except (UserError, OSError) as error:  # a full disk or a lost permission is no bug either
         print(f"error: {error}", file=sys.stderr)
@@ -66,6 +69,16 @@ def train(
     finally:
         if ranks is not None:
             ranks.break_off()  # where it did not leave with the others
+
+
+def _resume_line(script: Path, folder: Path, devices: Sequence[str] | None) -> str:
+    """The command that goes on with a run, on the same devices."""
+    here = Path.cwd()
+    short = [str(p.relative_to(here) if p.is_relative_to(here) else p) for p in (script, folder)]
+    gpus = ",".join(name.removeprefix("cuda:") for name in devices or ())
+    return shlex.join(
+        ["python", short[0], "--resume", short[1], *(["--gpu", gpus] if gpus else [])]
+    )
 
 
 def launch(script: Path, arguments: Sequence[str], devices: Sequence[str]) -> int:

@@ -38,12 +38,14 @@ Compute = Callable[[Batch], dict[str, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What to do about a failed training, in the words of how it was configured."""
+    """What to do about a training that failed or ended, in the words of how it was configured."""
 
     step_memory: str = "make the micro-batch or the images smaller"
     evaluation_memory: str = "make the batches of the evaluation smaller"
     single_value: str = "batch norm cannot learn from a single value per channel"
     not_finite: str = "go on with corrected data, or begin anew with a smaller learning rate"
+    finished: str = "more steps train longer"
+    patience: str = "a longer patience goes on"
 
 
 @contextmanager

@@ -6,7 +6,9 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -16,8 +18,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def end_at_once_on_signals() -> None:
     """End the process with 128 + signal, wherever it is: while nothing is worth a checkpoint.
 
-    An exception would surface inside an import, as a traceback or as an error of the module.
+    An exception would surface inside an import, as a traceback or as an error of the module. Called
+    by a script itself; a host that runs the script keeps its handlers.
     """
+    if _is_hosted(sys._getframe(1)):
+        return
 
     def end(number: int, frame: FrameType | None) -> None:
         os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
@@ -36,8 +41,11 @@ def ignore_signals() -> None:
 def end_process(exit_code: int) -> NoReturn:
     """End the process, its ``atexit`` functions run and its output written.
 
-    Taking the interpreter apart would take seconds more with PyTorch in it.
+    Taking the interpreter apart would take seconds more with PyTorch in it. Called by a script
+    itself; to a host that runs the script, which still has work to do, it raises ``SystemExit``.
     """
+    if _is_hosted(sys._getframe(1)):
+        sys.exit(exit_code)
     ignore_signals()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -46,16 +54,32 @@ def end_process(exit_code: int) -> NoReturn:
     os._exit(exit_code)
 
 
-class Interrupted(Exception):
-    """Training stopped on a signal, after its checkpoint was written."""
+def _is_hosted(script: FrameType) -> bool:
+    """Whether anything runs a script but Python itself: runpy, a notebook, a profiler, a thread."""
+    monitoring = getattr(sys, "monitoring", None)  # of Python 3.12, with six tools at most
+    return (
+        script.f_back is not None
+        or sys.getprofile() is not None
+        or sys.gettrace() is not None
+        or (monitoring is not None and any(map(monitoring.get_tool, range(6))))
+        or bool(sys.flags.interactive or os.environ.get("PYTHONINSPECT"))
+    )
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+
+class Interrupted(Exception):
+    """Training stopped on a signal at a step, after its checkpoint was written."""
+
+    def __init__(self, signal_number: int, step: int, folder: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} at step {step}")
         self.exit_code = 128 + signal_number
+        self.folder = folder  # the run's
 
 
 class Interruption:
-    """A context that remembers the first SIGTERM or SIGINT; later ones change nothing."""
+    """A context that remembers the first SIGTERM or SIGINT; later ones change nothing.
+
+    In a thread, which receives no signals, it remembers none.
+    """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -65,7 +89,9 @@ class Interruption:
         return self.signal_number is not None
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        is_main = threading.current_thread() is threading.main_thread()
+        signals = _SIGNALS if is_main else ()
+        self._before = {number: signal.signal(number, self._note) for number in signals}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -60,7 +60,8 @@ class Trainer:
     def _fit(self, interruption: Interruption) -> None:
         progress, stream = self.progress, None
         if progress.step >= self.plan.steps:
-            self.log.message(f"{self.folder}: finished already, at step {progress.step}")
+            advice = self.advice.finished
+            self.log.message(f"{self.folder}: finished already, at step {progress.step}; {advice}")
         self._report_freezing(starting=True)
         while True:
             step, plan = progress.step, self.plan
@@ -173,7 +174,7 @@ class Trainer:
         if plan.patience is not None and progress.evaluations_since_best >= plan.patience:
             self.log.message(
                 f"stopped: {self.evaluator.monitor} has not risen for {plan.patience} evaluations "
-                f"since step {progress.best_step}"
+                f"since step {progress.best_step}; {self.advice.patience}"
             )
             return True
         return False
@@ -242,4 +243,5 @@ class Trainer:
         """Write a checkpoint of the last whole step and end, on all ranks."""
         self.save()
         numbers = self.ranks.gather(interruption.signal_number)
-        raise Interrupted(next(number for number in numbers if number is not None))
+        number = next(number for number in numbers if number is not None)
+        raise Interrupted(number, self.progress.step, self.folder)
