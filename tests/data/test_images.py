@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from yolo.data.images import decode, size_hw
+from yolo.data.images import FORMATS, IMAGE_SUFFIXES, Header, decode, read_header
 from yolo.errors import UserError
 
 ORIENTATION = 0x0112
@@ -25,10 +25,23 @@ def gradient() -> np.ndarray:
     return image
 
 
-def with_orientation(path: Path, orientation: int) -> None:
+UPRIGHT = {
+    1: lambda image: image,
+    2: np.fliplr,
+    3: lambda image: np.rot90(image, 2),
+    4: np.flipud,
+    5: lambda image: np.rot90(np.fliplr(image)),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: np.rot90(np.fliplr(image), -1),
+    8: np.rot90,
+}
+"""EXIF orientation -> the stored image as it is to be shown."""
+
+
+def save_turned(path: Path, image: np.ndarray, orientation: int) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    Image.fromarray(gradient()).save(path, quality=95, exif=exif)
+    Image.fromarray(image).save(path, exif=exif, quality=95)
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -56,29 +69,49 @@ def test_every_depth_and_number_of_channels_becomes_rgb(tmp_path: Path) -> None:
     assert close(decode(tmp_path / "deep.png"), image)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "rotated"),
-    [(1, gradient()), (3, np.rot90(gradient(), 2)), (6, np.rot90(gradient(), -1))],
-)
-def test_exif_rotation_is_honoured_where_it_gives_the_expected_size(
-    tmp_path: Path, orientation: int, rotated: np.ndarray
-) -> None:
-    with_orientation(tmp_path / "a.jpg", orientation)
-    assert close(decode(tmp_path / "a.jpg", expected_hw=rotated.shape[:2]), rotated)
-    assert close(decode(tmp_path / "a.jpg"), rotated)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_every_orientation_is_turned_upright_or_left(tmp_path, suffix, orientation) -> None:
+    path, upright = tmp_path / f"a{suffix}", UPRIGHT[orientation](gradient())
+    save_turned(path, gradient(), orientation)
+    assert read_header(path) == Header((40, 60), orientation)
+    size = upright.shape[:2]
+    assert close(decode(path), upright)
+    assert close(decode(path, size), upright)
+    assert close(decode(path, upright=False), gradient())
+    assert close(decode(path, (40, 60), upright=False), gradient())
+    tells = orientation >= 5  # only where the sizes differ, the annotated one tells
+    assert close(decode(path, (40, 60)), gradient() if tells else upright)
 
 
-def test_exif_rotation_is_left_out_where_the_stored_size_is_expected(tmp_path: Path) -> None:
-    with_orientation(tmp_path / "a.jpg", 6)
-    assert close(decode(tmp_path / "a.jpg", expected_hw=(40, 60)), gradient())
-    assert size_hw(tmp_path / "a.jpg") == (40, 60)  # what the header gives
+def test_an_exif_behind_the_pixels_counts_and_a_damaged_one_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    save_turned(path, gradient(), 6)
+    content = path.read_bytes()
+    place = content.index(b"eXIf") - 4
+    end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+    late = content[:place] + content[end:-12] + content[place:end] + content[-12:]
+    for written, orientation in ((late, 6), (late.replace(b"eXIfMM", b"eXIfXX"), 1)):
+        path.write_bytes(written)
+        assert read_header(path) == Header((40, 60), orientation)
+        assert close(decode(path), UPRIGHT[orientation](gradient()))
+
+
+def test_the_suffixes_are_those_that_can_be_decoded(tmp_path: Path) -> None:
+    Image.init()
+    formats = {"MPO", *FORMATS}  # MPO is JPEG
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+    assert set(IMAGE_SUFFIXES) == known
+    for suffix in known - {".pfm"}:
+        Image.fromarray(gradient()[..., 0]).save(tmp_path / f"a{suffix}")
+        assert decode(tmp_path / f"a{suffix}").shape == (40, 60, 3), suffix
 
 
 def test_a_header_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the size of the image .* cannot be read"):
-        size_hw(Path(__file__))
+        read_header(Path(__file__))
     with pytest.raises(UserError, match="does not exist"):
-        size_hw(tmp_path / "none.jpg")
+        read_header(tmp_path / "none.jpg")
 
 
 def jpeg() -> bytes:

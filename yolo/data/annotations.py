@@ -150,10 +150,12 @@ def _gather(offsets: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.nda
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was corrected while reading."""
+    """What was corrected while reading, and what else is worth knowing of the files."""
 
     counts: dict[str, int]  # of each kind: boxes "clipped", "no area", "not finite", ...
     texts: tuple[str, ...]  # one line for each of the first LISTED_PER_KIND of a kind
+    notes: tuple[str, ...] = ()  # what stands beside the number of images: "3 images turned"
+    warnings: tuple[str, ...] = ()  # sentences on what may be a mistake, without a full stop
 
 
 @dataclass(frozen=True, slots=True)

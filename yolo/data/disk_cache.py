@@ -72,9 +72,10 @@ class DiskCache(ImageCache):
             content = read_regular(self._dataset.image_path(index), LARGEST_FILE_BYTES)
         except OSError:
             return None  # the data set has a sentence for it
-        # the size in the annotations decides about the EXIF rotation
+        # the size in the annotations and the convention decide about the EXIF rotation
         size = struct.pack("<2q", *self._dataset.annotations.size_hw(index))
-        return hashlib.blake2b(content, digest_size=KEY_BYTES, person=size).digest()
+        drawn_on = b"" if self._dataset.upright else b"stored"
+        return hashlib.blake2b(content, digest_size=KEY_BYTES, person=size, salt=drawn_on).digest()
 
     def _read(self, key: bytes | None) -> Kept | None:
         if key is None:

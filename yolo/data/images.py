@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from yolo.errors import UserError
 from yolo.files import read_or_refuse
@@ -26,24 +29,71 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "PPM", "TIFF", "WEBP", "AVIF
 """What is read at all, whatever a file's name. Of Pillow's other formats one runs a program (EPS),
 and OpenCV's have no limit that would stop a bomb."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-"""In lower case: which files of a folder are taken for images."""
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".gif", ".webp"),
+    *(".avif", ".avifs", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
+)
+"""In lower case, all of `FORMATS`: which files of a folder are taken for images."""
 
-QUARTER_TURNS = frozenset({5, 6, 7, 8})
-"""EXIF orientations that swap height and width."""
+PNG_TAIL_BYTES = 1 << 16
+"""So far before its end a PNG is searched for an EXIF that stands behind the pixels."""
+
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.flip(cv2.transpose(image), -1),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+"""EXIF orientation -> what shows the stored image upright."""
+
+TURNED_BACK = {6: 8, 8: 6}
+"""The orientations that undo these two; every other one undoes itself."""
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+TIFF_STARTS = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 
 # OpenCV would report damaged files in lines of its own, beside our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray:
+class Header(NamedTuple):
+    """What is known of an image before its pixels are decoded."""
+
+    stored_hw: tuple[int, int]  # height and width of the pixels in the file
+    orientation: int  # EXIF's, 1 to 8: how to turn them upright; 1 leaves them as they are
+
+    def turns(self, expected_hw: tuple[int, int] | None, *, upright: bool = True) -> bool:
+        """Whether `decode`, asked for the same, turns the image."""
+        is_stored = expected_hw == self.stored_hw != self.upright_hw
+        return upright and self.orientation != 1 and not is_stored
+
+    @property
+    def upright_hw(self) -> tuple[int, int]:
+        """Height and width of the image as annotation tools show it."""
+        return self.stored_hw[::-1] if self.orientation >= 5 else self.stored_hw
+
+    def size_hw(
+        self, expected_hw: tuple[int, int] | None = None, *, upright: bool = True
+    ) -> tuple[int, int]:
+        """Height and width of what `decode` gives, asked for the same; the expected ones if any."""
+        return self.upright_hw if self.turns(expected_hw, upright=upright) else self.stored_hw
+
+
+def decode(
+    path: Path, expected_hw: tuple[int, int] | None = None, *, upright: bool = True
+) -> np.ndarray:
     """Read an image of any depth and number of channels as uint8 (H, W, 3) RGB, without its alpha.
 
-    Orientation: the EXIF rotation is honoured, unless the size of the image as it is stored is the
-    expected one and its rotated size is not (annotations drawn by a tool that knows no EXIF).
-    ``expected_hw`` is the annotated size in pixels; None takes any.
+    It is turned upright as its EXIF orientation says, unless only the size of the image as it is
+    stored is the expected one (annotations drawn by a tool that knows no EXIF).
+
+    Args:
+        expected_hw: the annotated size in pixels; None takes any.
+        upright: False never turns.
 
     Raises:
         UserError: the file is missing, unreadable, cut off, no image, too large or of another size.
@@ -51,40 +101,35 @@ def decode(path: Path, expected_hw: tuple[int, int] | None = None) -> np.ndarray
     content = read_or_refuse("the image", path, LARGEST_FILE_BYTES)
     if not content:
         raise UserError(f"the image {path} is an empty file.")
-    stored_hw = _stored_hw(path, content)
-    if expected_hw is not None and expected_hw not in (stored_hw, stored_hw[::-1]):
-        raise _other_size(path, stored_hw, expected_hw)  # before its pixels cost time and memory
-    image = _decode_cv2(content, cv2.IMREAD_COLOR)
+    header = _checked_header(path, content)
+    size = header.size_hw(expected_hw, upright=upright)
+    if expected_hw is not None and expected_hw != size:
+        raise _other_size(path, size, expected_hw)  # before its pixels cost time and memory
+    image = _decode_cv2(content)
     if image is None:
         try:
             with _silence():
                 opened = Image.open(io.BytesIO(content), formats=FORMATS)
-                image = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
+                image = np.array(opened.convert("RGB"))
         except Exception:  # what Pillow raises on foreign bytes is anyone's guess
             raise _undecodable(path) from None
-    if expected_hw is None or image.shape[:2] == expected_hw:
-        return image
-    stored = _decode_cv2(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if stored is not None and stored.shape[:2] == expected_hw:
-        return stored
-    raise _other_size(path, image.shape[:2], expected_hw)
+    orientation, turns = header.orientation, header.turns(expected_hw, upright=upright)
+    if content.startswith(TIFF_STARTS):  # which both libraries have turned already
+        orientation, turns = TURNED_BACK.get(orientation, orientation), not turns
+    if turns and orientation != 1:
+        image = TURNS[orientation](image)
+    if expected_hw is not None and expected_hw != image.shape[:2]:
+        raise _other_size(path, image.shape[:2], expected_hw)
+    return image
 
 
-def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Height and width in pixels from the header alone.
-
-    As stored, EXIF aside, unless the EXIF rotation gives the image ``expected_hw``: the size that
-    `decode` gives when it is asked for the result.
-    """
+def read_header(path: Path) -> Header:
+    """Size and orientation, without decoding the image; a UserError if they cannot be read."""
     try:
         if path.exists() and not path.is_file():  # to open a pipe waits for whoever writes
             raise IsADirectoryError("it is no file")
-        with _silence(), Image.open(path, formats=FORMATS) as image:
-            stored = image.height, image.width
-            if stored == expected_hw or stored[::-1] != expected_hw:
-                return stored
-            turned = image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS
-            return expected_hw if turned else stored
+        with path.open("rb") as file, _silence():
+            return _header(file)
     except FileNotFoundError:
         raise UserError(f"the image {path} does not exist.") from None
     except Exception as error:  # as above
@@ -92,23 +137,52 @@ def size_hw(path: Path, expected_hw: tuple[int, int] | None = None) -> tuple[int
         raise UserError(f"the size of the image {path} cannot be read: {reason}.") from None
 
 
-def _stored_hw(path: Path, content: bytes) -> tuple[int, int]:
-    """Height and width by the header; a JPEG cut off, whose rest OpenCV paints grey, is refused."""
+def _header(file: BinaryIO) -> Header:
+    with Image.open(file, formats=FORMATS) as image:
+        size_hw, exif = (image.height, image.width), image.info.get("exif", b"")
+        if image.format == "TIFF":  # its size may be that of the image upright
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            size_hw = tags.get(ExifTags.Base.ImageLength), tags.get(ExifTags.Base.ImageWidth)
+            return Header(size_hw, _known(tags.get(ExifTags.Base.Orientation)))
+        if image.format == "PNG" and not exif:
+            exif = _late_exif(file)
+    found = Image.Exif()
+    with contextlib.suppress(Exception):  # as above; damaged, it says nothing
+        found.load(exif)
+    return Header(size_hw, _known(found.get(ExifTags.Base.Orientation)))
+
+
+def _known(orientation: object) -> int:
+    return next((number for number in TURNS if number == orientation), 1)
+
+
+def _late_exif(png: BinaryIO) -> bytes:
+    """An EXIF behind the pixels, where Pillow finds it only by decoding these."""
+    png.seek(max(0, png.seek(0, os.SEEK_END) - PNG_TAIL_BYTES))
+    head, kind, rest = png.read().rpartition(b"eXIf")
+    size = int.from_bytes(head[-4:], "big")
+    exif, checksum = rest[:size], rest[size : size + 4]
+    return exif if zlib.crc32(kind + exif) == int.from_bytes(checksum, "big") else b""
+
+
+def _checked_header(path: Path, content: bytes) -> Header:
+    """A JPEG cut off, whose rest OpenCV paints grey, and too many pixels are refused."""
     if content.startswith(JPEG_START) and content.rfind(JPEG_END) < 0:
         raise UserError(f"the image {path} is cut off: its JPEG data has no end; fetch it again.")
     try:
         with _silence():
-            width, height = Image.open(io.BytesIO(content), formats=FORMATS).size
+            header = _header(io.BytesIO(content))
     except Image.DecompressionBombError:
-        height = width = LARGEST_IMAGE_PX
+        header = Header((LARGEST_IMAGE_PX, LARGEST_IMAGE_PX), 1)
     except Exception:  # as above
         raise _undecodable(path) from None
-    if height * width > LARGEST_IMAGE_PX:
+    if math.prod(header.stored_hw) > LARGEST_IMAGE_PX:
         raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.")
-    return height, width
+    return header
 
 
-def _decode_cv2(content: bytes, flags: int) -> np.ndarray | None:
+def _decode_cv2(content: bytes) -> np.ndarray | None:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         with _silence():
             image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)

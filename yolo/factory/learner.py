@@ -150,8 +150,10 @@ def _classification(config: ClassificationConfig, train: DetectionDataset, ranks
 def _describe_boxes(name: str, dataset: DetectionDataset) -> Iterator[str]:
     """Size of a data set, and what was corrected while it was read."""
     boxes = int(dataset.annotations.box_counts().sum())
-    yield f"data.{name}: {len(dataset):,} images, {boxes:,} boxes"
     findings = dataset.findings
+    counts = f"{len(dataset):,} images, {boxes:,} boxes"
+    yield f"data.{name}: {'; '.join([counts, *findings.notes])}"
+    yield from (f"  warning: {warning}" for warning in findings.warnings)
     yield from (f"  {count:,} boxes: {kind}" for kind, count in findings.counts.items())
     named = findings.texts[:MOST_FINDINGS]
     yield from (f"    {text}" for text in named)

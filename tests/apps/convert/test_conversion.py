@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.test_images import save_turned
 from tests.data.voc_files import write_image
 from yolo.apps.convert.conversion import FORMATS, convert
 from yolo.data.formats.coco import CocoDataset
@@ -200,7 +201,7 @@ def test_nothing_is_overwritten_and_nothing_half_stays(made, tmp_path: Path, mon
     [
         ("voc", ["a.jpg", "a.png"], ["cat"], "the image a: stands there more .* one XML for both"),
         ("yolo_text", ["a.jpg", "a.png"], ["cat"], "the image a: .* one text file for both"),
-        ("yolo_text", ["b.gif"], ["cat"], r"the image b\.gif: yolo_text takes images by their suf"),
+        ("yolo_text", ["b.dib"], ["cat"], r"the image b\.dib: yolo_text takes images by their suf"),
         ("csv_boxes", [" c.jpg"], ["cat"], r"the image ' c\.jpg': csv_boxes cannot hold names"),
         ("voc", ["a.jpg"], ["cat "], "the class 'cat ': voc cannot hold names"),
         ("csv_boxes", ["a.jpg"], ["cat", "cat"], "the class cat: stands there more than once"),
@@ -217,7 +218,7 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path, to, names, classes, sent
 
 
 def test_an_image_that_its_exif_turns(tmp_path: Path) -> None:
-    """60x40 px as stored, shown as 40x60: coco and voc hold the size, the others not."""
+    """60x40 px as stored, shown as 40x60, and the boxes are for that."""
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = np.zeros((40, 60, 3), np.uint8)
@@ -226,12 +227,24 @@ def test_an_image_that_its_exif_turns(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "images/a.png", exif=exif)
     box = {"image_id": 7, "category_id": 1, "bbox": [20, 0, 20, 60]}
     dataset = coco_of(tmp_path, [("a.png", 40, 60)], [box], [(1, "red")])
-    for to in ("coco", "voc"):
+    for to in ("coco", "voc", "csv_boxes", "yolo_text"):
         sample = read(write(dataset, tmp_path / to, to)[0], ["red"]).load(0)
         left, top, right, bottom = sample.boxes_xyxy_px[0].astype(int)
         assert sample.image.shape == (60, 40, 3)
         assert (sample.image[top:bottom, left:right, 0] == 255).all()
-    for to in ("csv_boxes", "yolo_text"):
-        with pytest.raises(UserError, match="is stored as 60x40 px, but its boxes are for 40x60"):
-            write(dataset, tmp_path / to, to)
     assert cv2.imread(str(tmp_path / "voc/JPEGImages/a.png")).shape == (60, 40, 3)
+
+
+def test_boxes_drawn_on_stored_images_stay_there(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    save_turned(tmp_path / "images/a.png", np.zeros((40, 60, 3), np.uint8), 3)
+    (tmp_path / "images/a.txt").write_text("0 0.1 0.1 0.2 0.2\n")
+    folders = {"images": tmp_path / "images", "labels": tmp_path / "images"}
+    dataset = YoloTextDataset(**folders, class_names=["red"], upright=False)
+    for to in ("csv_boxes", "yolo_text"):
+        section, _ = write(dataset, tmp_path / to, to)
+        assert section["upright"] is False
+        assert read(section, ["red"]).load(0).boxes_xyxy_px.tolist() == [[0, 0, 12, 8]]
+    for to in ("coco", "voc"):  # the size cannot tell that nothing is to be turned
+        with pytest.raises(UserError, match=f"{to} cannot say which of the images were turned"):
+            write(dataset, tmp_path / to, to)

@@ -127,7 +127,7 @@ def test_the_table_is_cached_by_its_content(images: Path, tmp_path, monkeypatch)
     cache = tmp_path / "cache"
     first, changed = open_table(images, cache=cache), LINES.replace("5.5", "6.5")
     assert open_table(images, changed, cache=cache).annotations.boxes_xyxy_px[0, 1] == 6.5
-    monkeypatch.setattr(csv_boxes, "size_hw", None)  # nothing is measured or parsed again
+    monkeypatch.setattr(csv_boxes, "measure", None)  # nothing is measured or parsed again
     again = open_table(images, changed, cache=cache)
     assert again.class_names == first.class_names
     assert again.annotations.box_counts().tolist() == [2, 1, 0]

@@ -178,7 +178,7 @@ def test_text_files_are_cached(folders, tmp_path, monkeypatch: pytest.MonkeyPatc
     first = open_folders(folders, cache=cache)
     (folders[1] / "3.txt").write_text("0 0.5 0.5 1 1\n")
     assert open_folders(folders, cache=cache).annotations.box_counts()[1] == 1
-    monkeypatch.setattr(yolo_text, "size_hw", None)  # nothing is measured or parsed again
+    monkeypatch.setattr(yolo_text, "measure", None)  # nothing is measured or parsed again
     again = open_folders(folders, cache=cache)
     assert again.class_names == first.class_names
     assert again.annotations.box_counts().tolist() == [2, 1, 0]

@@ -17,7 +17,7 @@ from yolo.data.formats.csv_boxes import write_csv_boxes
 from yolo.data.formats.detection import DetectionDataset, WrittenImage, check_distinct
 from yolo.data.formats.voc import IMAGES, write_voc
 from yolo.data.formats.yolo_text import write_yolo_text
-from yolo.data.images import size_hw
+from yolo.data.images import read_header
 from yolo.errors import UserError
 from yolo.files import atomic_path
 
@@ -68,14 +68,14 @@ def convert(
     folder = Path(os.path.commonpath([path.parent for path in sources]))
     names = [path.relative_to(folder).as_posix() for path in sources]
     check_distinct("the image", names, "each image must be listed once")
-    if not form.sized:
-        _check_upright(sources, dataset.annotations, to)
+    upright = (form.sized and dataset.upright) or _is_upright(sources, dataset, to)
     written = _images_to_write(dataset.annotations, names, ignored=form.ignored)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(output) as temporary:
             temporary.mkdir()
             section = form.write(temporary, dataset, written, split)
+            section |= {} if upright else {"upright": False}
             if images == "keep":
                 section["images"] = folder
             else:
@@ -87,16 +87,23 @@ def convert(
     return section, sum(len(image.labels) for image in written)
 
 
-def _check_upright(sources: Sequence[Path], annotations: Annotations, to: str) -> None:
-    """The format means the image as it is stored, but its EXIF may turn it."""
-    for index, path in enumerate(sources):
-        (height, width), stored = annotations.size_hw(index), size_hw(path)
-        if (height, width) != stored:
-            raise UserError(
-                f"{path} is stored as {stored[1]}x{stored[0]} px, but its boxes are for "
-                f"{width}x{height} px, as its EXIF turns it, and {to} cannot say so: choose coco "
-                "or voc, or turn the image's pixels."
-            )
+def _is_upright(sources: Sequence[Path], dataset: DetectionDataset, to: str) -> bool:
+    """Which value of `upright` turns the images by their EXIF there as it does here."""
+    form = FORMATS[to]
+    sizes = map(dataset.annotations.size_hw, range(len(dataset)))
+    found = list(zip(map(read_header, sources), sizes, strict=True))
+    for upright in (True,) if form.sized else (True, False):
+        if all(
+            header.turns(size if form.sized else None, upright=upright)
+            == header.turns(size, upright=dataset.upright)
+            for header, size in found
+        ):
+            return upright
+    raise UserError(
+        f"{to} cannot say which of the images were turned by their EXIF when their boxes were "
+        f"drawn: choose {'yolo_text or csv_boxes' if form.sized else 'coco or voc'}, or turn their "
+        "pixels."
+    )
 
 
 def _images_to_write(

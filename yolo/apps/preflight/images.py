@@ -18,7 +18,8 @@ from yolo.apps.preflight.datasets import find_copies
 from yolo.apps.report.drawing import contact_sheet, draw_tile
 from yolo.apps.report.page import picture, table
 from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.data.images import JPEG_END, JPEG_START, LARGEST_IMAGE_PX, size_hw
+from yolo.data.formats.truth_files import measure
+from yolo.data.images import JPEG_END, JPEG_START, LARGEST_IMAGE_PX
 from yolo.errors import UserError
 from yolo.factory.data import Split
 
@@ -27,6 +28,10 @@ THREADS = 2  # OpenCV lets others run while it decodes
 AT_ONCE = 16
 SHOWN, SHOWN_PX = 12, 400
 LISTED = 5  # images at fault on the terminal; page and json name all
+LOOK = (
+    ": the page of --html shows whether the boxes sit on the objects; where the annotations give "
+    "no sizes, the data set's `upright` chooses the other reading"
+)
 
 
 class BadImage(NamedTuple):
@@ -44,17 +49,24 @@ Seen = Mapping[Split, Sequence[BadImage | str]]
 def check_headers(preflight: Preflight) -> Outcome:
     """Sizes from the headers, before anything is decoded; then the contents, by digest."""
     seen, bad = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
-    sizes = Counter(one for found in seen.values() for one in found if isinstance(one, str))
+    texts = [(split, one) for split, found in seen.items() for one in found if isinstance(one, str)]
+    sizes = Counter(text.partition(" ")[0] for _, text in texts)
+    turns = Counter((split, text.partition(" ")[2]) for split, text in texts if text.count(" "))
     copies = find_copies(preflight, without={one.file for one in bad})
     total = sum(map(len, preflight.datasets.values()))
     return Outcome(
         summary=f"{sum(map(len, seen.values())):,} of {total:,} headers read, {len(sizes):,} "
         f"sizes, the most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
         fault=_fault(preflight, seen, bad) or copies.fault,
-        warnings=[*_warnings(bad), *copies.warnings],
+        warnings=[
+            *_warnings(bad),
+            *copies.warnings,
+            *(f"data.{split}: {n:,} {note}{LOOK}" for (split, note), n in turns.items()),
+        ],
         figures={
             "headers": {split: len(found) for split, found in seen.items()},
             "sizes": dict(sizes.most_common()),
+            "exif": {f"data.{split}: {note}": n for (split, note), n in turns.items()},
             "bad_images": [one._asdict() for one in bad],
             **copies.figures,
         },
@@ -112,9 +124,10 @@ def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarra
 
 
 def _read_size(dataset: DetectionDataset, index: int) -> str:
-    """As "640x480"; another than the annotated one, or a too large one, is a ``UserError``."""
+    """As "640x480" and the note on its EXIF; a ``UserError`` where it is too large or not right."""
     path, annotated = dataset.image_path(index), dataset.annotations.size_hw(index)
-    height, width = found = size_hw(path, annotated)
+    found, note = measure(path, annotated, upright=dataset.upright)
+    height, width = found
     if height * width > LARGEST_IMAGE_PX:
         raise UserError(
             f"the image {path} is {width}x{height} px large, more than the {LARGEST_IMAGE_PX:,} "
@@ -125,7 +138,7 @@ def _read_size(dataset: DetectionDataset, index: int) -> str:
             f"the image {path} is {width}x{height} px large, but its annotations are for "
             f"{annotated[1]}x{annotated[0]} px; correct the size or restore the image."
         )
-    return f"{width}x{height}"
+    return f"{width}x{height} {note}".strip()
 
 
 def _decode(dataset: DetectionDataset, index: int) -> str:

@@ -27,6 +27,12 @@ Limit = AtLeastOne | Annotated[tuple[NotNegative, ...], Field(min_length=1)]
 """A number of images, or which."""
 
 
+UPRIGHT = (
+    "Boxes were drawn on the images as their EXIF turns them upright, which annotation tools show; "
+    "false: on the pixels as they are stored, which are then never turned."
+)
+
+
 class CocoDatasetConfig(Section):
     type: Literal["coco"] = key("COCO's format: a json and a folder of images.")
     annotations: FilePath = key("The json with images, annotations, categories.")
@@ -64,6 +70,7 @@ class YoloTextDatasetConfig(Section):
     images: FilePath = key("The folder of images.")
     labels: FilePath = key("The folder of text files, named as the images.")
     names: FilePath | None = key("YAML with the class `names`; null takes data.class_names.", None)
+    upright: bool = key(UPRIGHT, True)
 
 
 class CsvListDatasetConfig(Section):
@@ -74,6 +81,7 @@ class CsvListDatasetConfig(Section):
     list: FilePath = key("The csv file.")
     images: FilePath = key("The folder of images.")
     labels: FilePath = key("The folder of text files.")
+    upright: bool = key(UPRIGHT, True)
 
 
 class CsvBoxesDatasetConfig(Section):
@@ -83,6 +91,7 @@ class CsvBoxesDatasetConfig(Section):
     )
     boxes: FilePath = key("The csv file.")
     images: FilePath = key("The folder of images.")
+    upright: bool = key(UPRIGHT, True)
 
 
 Dataset = Annotated[

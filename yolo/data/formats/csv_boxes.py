@@ -22,10 +22,10 @@ from yolo.data.formats.truth_files import (
     ImageTruth,
     ListedImage,
     TruthObject,
+    measure,
     pack_truths,
     read_cached,
 )
-from yolo.data.images import size_hw
 from yolo.errors import UserError
 from yolo.files import decode_text, read_or_refuse
 
@@ -37,8 +37,8 @@ class CsvBoxesDataset(DetectionDataset):
     """The images of a csv file, with a line for each box.
 
     Lines are `image,xmin,ymin,xmax,ymax,class`: the image's name within ``images``, the box' edges
-    in pixels of the image as it is stored (EXIF aside), counted from its left upper corner, so that
-    a box over all of an image of 60x40 px is 0,0,60,40; then the name of the class. Fractions of
+    in pixels of the image, counted from its left upper corner, so that a box over all of an image
+    of 60x40 px is 0,0,60,40; then the name of the class. Fractions of
     pixels are allowed. The first line may be those six words. The lines of an image need not stand
     together. An image without boxes has one line, whose other five fields are empty.
 
@@ -46,7 +46,7 @@ class CsvBoxesDataset(DetectionDataset):
         boxes: the csv file, UTF-8.
         images: the folder of images.
         class_names: None: those of the file, by alphabet; there may be more than the file has.
-        cache, on_bad_image: see `DetectionDataset`.
+        cache, on_bad_image, upright: see `DetectionDataset`.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class CsvBoxesDataset(DetectionDataset):
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
+        upright: bool = True,
     ) -> None:
         content = read_or_refuse("the table of boxes", boxes)
         if not images.is_dir():
@@ -65,11 +66,11 @@ class CsvBoxesDataset(DetectionDataset):
             cache,
             source=boxes,
             image_root=images,
-            part=(class_names,),
+            part=(class_names, upright),
             files=[content],
-            parse=lambda: _parse(boxes, content, images, class_names, on_bad_image),
+            parse=lambda: _parse(boxes, content, images, class_names, on_bad_image, upright),
         )
-        super().__init__(boxes, images, contents)
+        super().__init__(boxes, images, contents, upright=upright)
 
 
 def _parse(
@@ -78,6 +79,7 @@ def _parse(
     images: Path,
     class_names: Sequence[str] | None,
     on_bad_image: OnBadImage,
+    upright: bool,
 ) -> Contents:
     table = _read_table(path, content)
     if class_names is None and not any(lines[0].class_name for lines in table.values()):
@@ -86,7 +88,8 @@ def _parse(
     for name, lines in table.items():
         objects = [line for line in lines if line.class_name]
         try:
-            truths.append(ImageTruth(name, size_hw(images / name), objects))
+            size, note = measure(images / name, upright=upright)
+            truths.append(ImageTruth(name, size, objects, note=note))
         except UserError as error:
             on_bad_image(UserError(f"{path}, {lines[0].place}: {error}"))
             size = nominal_hw([found.box_xyxy_px for found in objects])

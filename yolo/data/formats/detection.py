@@ -33,13 +33,16 @@ class DetectionDataset:
     Boxes are clipped to their image, and those without an area or with a number that is not finite
     are dropped. Images without boxes stay. Arguments that the formats' constructors share:
     ``class_names``, the order of the labels; ``cache``, a folder to keep what was read in, or None;
-    ``on_bad_image``, called for each image whose size cannot be read, returns to go on.
+    ``on_bad_image``, called for each image whose size cannot be read, returns to go on;
+    ``upright``, whether boxes were drawn on the images as their EXIF turns them, where no size in
+    the annotations tells, or on their pixels as stored.
 
     Args:
         source: the file or folder that error messages name.
         image_root: the folder that the file names are relative to.
         contents: what was read; the findings stay those of the whole data set in every selection.
         category_ids: label -> the category id that the metric reports; None: label + 1.
+        upright: see above.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class DetectionDataset:
         image_root: Path,
         contents: Contents,
         category_ids: Sequence[int] | None = None,
+        *,
+        upright: bool = True,
     ) -> None:
         for name in contents.class_names:  # shown on terminals and in files of one name a line
             if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
@@ -61,6 +66,7 @@ class DetectionDataset:
         self.category_ids = tuple(category_ids or range(1, len(self.class_names) + 1))
         self.annotations = contents.annotations
         self.findings = contents.findings
+        self.upright = upright
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -81,7 +87,8 @@ class DetectionDataset:
     def load(self, index: int) -> Sample:
         """Decode an image at its full size, which must be the annotated one."""
         size_hw = self.annotations.size_hw(index)
-        return self.sample(index, decode(self.image_path(index), expected_hw=size_hw))
+        image = decode(self.image_path(index), expected_hw=size_hw, upright=self.upright)
+        return self.sample(index, image)
 
     def empty(self, index: int) -> Sample:
         """What replaces an image that cannot be read: as large, of one colour, with its truth."""

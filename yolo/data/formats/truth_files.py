@@ -8,12 +8,13 @@ parsed is what the key was made from.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,10 +23,11 @@ from filelock import FileLock
 
 from yolo.data.annotations import Annotations, Contents, Findings, sanitize
 from yolo.data.formats.detection import DetectionDataset, first_names
+from yolo.data.images import read_header
 from yolo.errors import UserError
 from yolo.files import atomic_path, read_or_refuse
 
-VERSION = 1
+VERSION = 2
 """Raised by whoever changes what is made of the same files; older cache entries are then void."""
 
 LARGEST_FILE_BYTES = 64 << 20
@@ -33,6 +35,8 @@ LARGEST_FILE_BYTES = 64 << 20
 
 MOST_DIGITS = 15
 """Ids stay below 2^53: the COCO tools keep numbers as doubles."""
+
+TURNED, LEFT_AS_STORED = "turned upright by EXIF", "left as stored, though EXIF turns them"
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +68,7 @@ class TruthObject(NamedTuple):
     class_name: str
     box_xyxy_px: tuple[float, ...]
     ignored: bool = False
+    note: str = ""  # what to count of it in the data set's notes: "boxes around outlines"
 
 
 class ImageTruth(NamedTuple):
@@ -74,6 +79,7 @@ class ImageTruth(NamedTuple):
     objects: list[TruthObject]  # in the file's order
     is_bad: bool = False  # the image cannot be read
     annotated_hw: tuple[int, int] | None = None  # in the annotation file where it may differ
+    note: str = ""  # as that of an object: "images turned upright by EXIF"
 
 
 class TruthFilesDataset(DetectionDataset):
@@ -87,6 +93,7 @@ class TruthFilesDataset(DetectionDataset):
         image_root: the folder that the file names of `ImageTruth` are relative to.
         part: which images of it are listed; with the other arguments it names the cache entry.
         class_names, cache: see `DetectionDataset`; None takes the names found, by alphabet.
+        upright: see `DetectionDataset`; heeded by ``parse``.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class TruthFilesDataset(DetectionDataset):
         part: str,
         class_names: Sequence[str] | None,
         cache: Path | None,
+        upright: bool = True,
     ) -> None:
         first: dict[str, ListedImage] = {}
         for image in listed:
@@ -123,11 +131,25 @@ class TruthFilesDataset(DetectionDataset):
             cache,
             source=source,
             image_root=image_root,
-            part=(part, class_names),
+            part=(part, class_names, upright),
             files=[_to_bytes(heads), *files],
             parse=parse_all,
         )
-        super().__init__(source, image_root, contents)
+        super().__init__(source, image_root, contents, upright=upright)
+
+
+def measure(
+    path: Path, annotated_hw: tuple[int, int] | None = None, *, upright: bool = True
+) -> tuple[tuple[int, int], str]:
+    """Size in pixels of what `decode` gives, asked for the same, and the note on its EXIF if any.
+
+    A UserError if the image's header cannot be read.
+    """
+    header, note = read_header(path), ""
+    if header.orientation != 1:
+        turns = header.turns(annotated_hw, upright=upright)
+        note = f"images {TURNED if turns else LEFT_AS_STORED}"
+    return header.size_hw(annotated_hw, upright=upright), note
 
 
 def pack_truths(
@@ -158,7 +180,7 @@ def pack_truths(
             )
     file_names = [truth.file_name for truth in truths]
     annotated_hw = [truth.annotated_hw or truth.size_hw for truth in truths]
-    return sanitize(
+    contents = sanitize(
         class_names,
         image_ids=_image_ids(file_names),
         file_names=file_names,
@@ -171,6 +193,9 @@ def pack_truths(
         annotated_hw=np.array(annotated_hw, np.int64).reshape(-1, 2),
         bad_images=sum(truth.is_bad for truth in truths),
     )
+    counts = Counter(one.note for group in (truths, objects) for one in group if one.note)
+    notes = tuple(f"{count:,} {note}" for note, count in counts.items())
+    return replace(contents, findings=replace(contents.findings, notes=notes))
 
 
 def _image_ids(file_names: Sequence[str]) -> np.ndarray:
@@ -243,7 +268,7 @@ def _read_entry(path: Path, key: str, image_root: Path) -> Contents | None:
         annotations = Annotations(**arrays)
         if meta["key"] != key or not np.array_equal(stamps, _stamps(image_root, annotations)):
             return None
-        findings = Findings(meta["counts"], tuple(meta["texts"]))
+        findings = Findings(meta["counts"], tuple(meta["texts"]), tuple(meta["notes"]))
         return Contents(tuple(meta["class_names"]), annotations, findings)
     except Exception:  # whatever is wrong with an entry: the files themselves are there
         return None
@@ -252,7 +277,7 @@ def _read_entry(path: Path, key: str, image_root: Path) -> Contents | None:
 def _write_entry(path: Path, key: str, image_root: Path, contents: Contents) -> None:
     annotations, findings = contents.annotations, contents.findings
     arrays: dict[str, Any] = {name: getattr(annotations, name) for name in annotations.__slots__}
-    meta = {"key": key, "class_names": contents.class_names, **dataclasses.asdict(findings)}
+    meta = {"key": key, "class_names": contents.class_names, **asdict(findings)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     try:
         arrays["image_stamps"] = _stamps(image_root, annotations)

@@ -22,8 +22,14 @@ from yolo.data.formats.detection import (
     first_names,
     is_inside,
 )
-from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
-from yolo.data.images import IMAGE_SUFFIXES, size_hw
+from yolo.data.formats.truth_files import (
+    ImageTruth,
+    ListedImage,
+    TruthFilesDataset,
+    TruthObject,
+    measure,
+)
+from yolo.data.images import IMAGE_SUFFIXES
 from yolo.errors import UserError
 from yolo.files import atomic_write, read_text
 
@@ -137,8 +143,8 @@ def _parse(root: Path, on_bad_image: OnBadImage, image: ListedImage, content: by
                 f"{image.truth} has no image: there is no {first_names(candidates)} in {root}; "
                 "restore it, or take it off the list."
             )
-        size = size_hw(root / file_name, annotated_hw)
-        return ImageTruth(file_name, size, objects, annotated_hw=annotated_hw)
+        size, note = measure(root / file_name, annotated_hw)
+        return ImageTruth(file_name, size, objects, annotated_hw=annotated_hw, note=note)
     except UserError as error:
         on_bad_image(error)
         size = nominal_hw([found.box_xyxy_px for found in objects], annotated_hw)

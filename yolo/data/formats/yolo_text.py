@@ -1,7 +1,6 @@
 """Darknet's data sets: for each image a text file with a line `class cx cy w h` for each object.
 
-The class is its number from 0; the box' centre and size are relative to the image as it is stored
-(EXIF aside).
+The class is its number from 0; the box' centre and size are relative to the image.
 """
 
 from __future__ import annotations
@@ -26,8 +25,14 @@ from yolo.data.formats.detection import (
     first_names,
     is_inside,
 )
-from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
-from yolo.data.images import IMAGE_SUFFIXES, size_hw
+from yolo.data.formats.truth_files import (
+    ImageTruth,
+    ListedImage,
+    TruthFilesDataset,
+    TruthObject,
+    measure,
+)
+from yolo.data.images import IMAGE_SUFFIXES
 from yolo.errors import UserError
 from yolo.files import atomic_write, decode_text, read_or_refuse, read_text
 
@@ -47,7 +52,7 @@ class YoloTextDataset(TruthFilesDataset):
             folders within them correspond to each other, and one without a file has no objects.
         names: YAML file with the class names under `names`: a list, or number: name.
         class_names: None: ``names``; without those also what the numbers mean.
-        cache, on_bad_image: see `DetectionDataset`.
+        cache, on_bad_image, upright: see `DetectionDataset`.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class YoloTextDataset(TruthFilesDataset):
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
+        upright: bool = True,
     ) -> None:
         for what, folder in (("images", images), ("text files", labels)):
             if not folder.is_dir():
@@ -72,10 +78,11 @@ class YoloTextDataset(TruthFilesDataset):
             )
         super().__init__(
             listed=_list_folder(images, labels) if list is None else _read_list(list, labels),
-            parse=partial(_parse, images, tuple(meanings), on_bad_image),
+            parse=partial(_parse, images, tuple(meanings), on_bad_image, upright),
             source=list or images,
             image_root=images,
             part=repr(tuple(meanings)),
+            upright=upright,
             class_names=class_names or meanings,
             cache=cache,
         )
@@ -156,12 +163,13 @@ def _parse(
     images: Path,
     names: tuple[str, ...],
     on_bad_image: OnBadImage,
+    upright: bool,
     image: ListedImage,
     content: bytes,
 ) -> ImageTruth:
-    is_bad, objects = False, []
+    is_bad, note, objects = False, "", []
     try:
-        height, width = size_hw(images / image.name)
+        (height, width), note = measure(images / image.name, upright=upright)
     except UserError as error:
         on_bad_image(error)
         is_bad, (height, width) = True, nominal_hw()
@@ -172,7 +180,7 @@ def _parse(
             left, top = (cx - w / 2) * width, (cy - h / 2) * height
             right, bottom = (cx + w / 2) * width, (cy + h / 2) * height
             objects.append(TruthObject(place, name, (left, top, right, bottom)))
-    return ImageTruth(image.name, (height, width), objects, is_bad)
+    return ImageTruth(image.name, (height, width), objects, is_bad, note=note)
 
 
 def _parse_line(
