@@ -15,8 +15,8 @@ NAMES = tuple(sorted(json.loads(PATH.read_text()), key=lambda name: "/darknet_ti
 
 
 def golden_losses(seed: int, folder: Path) -> None:
-    """20 seeded steps of every generation with every encoder: twice equal to the bit, within 1e-4
-    of tests/golden/losses.json.
+    """20 seeded steps of every generation with every encoder: twice equal to the bit; within 1e-4
+    of tests/golden/losses.json while rounding is not multiplied.
     """
     del folder
     name = NAMES[seed]
