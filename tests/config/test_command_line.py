@@ -58,6 +58,7 @@ def test_devices(text):
 
 GPU = "must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, or auto"
 OWN = "--resume goes on with a run's own folder and config: drop"
+WRITTEN = "a setting of the config is written"
 BAD_USAGE = {
     "--gpu cuda": f"argument --gpu: 'cuda' {GPU}",
     "--gpu 0,cpu": f"argument --gpu: '0,cpu' {GPU}",
@@ -69,6 +70,17 @@ BAD_USAGE = {
     "--name ..": "argument --name: '..' must be a folder's name without a path",
     "--name=": "argument --name: '' must be a folder's name without a path",
     "--congif x": "unknown option '--congif' (did you mean '--config'?)",
+    "--device cpu": "unknown option '--device' (did you mean '--gpu'?)",
+    "--cfg=a.yaml": "unknown option '--cfg=a.yaml' (did you mean '--config'?)",
+    "--training.steps 10": f"unknown option '--training.steps'; {WRITTEN} training.steps=10",
+    "--training.steps=10": f"unknown option '--training.steps=10'; {WRITTEN} training.steps=10",
+    "--a.b-c": f"unknown option '--a.b-c'; {WRITTEN} a.b_c=VALUE",
+    "--imgsz 640 --name x": f"unknown option '--imgsz'; {WRITTEN} data.image_size=640",
+    "--patience 3": f"unknown option '--patience'; {WRITTEN} training.patience=3 or "
+    "training.schedule.patience=3",
+    "--epochs 100": f"unknown option '--epochs'; {WRITTEN} training.steps=N, it counts optimizer "
+    "steps: 100 epochs of, for example, 1,000 images at training.batch_size 64 are 1,563",
+    "--foo 1": "unknown option '--foo'",
     "--resume no/run": "--resume no/run: not the folder of a run: it has no config.yaml",
     "--resume logs/a --name b": f"{OWN} --name",
     "--resume logs/a --config b": f"{OWN} --config",

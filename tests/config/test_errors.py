@@ -33,7 +33,7 @@ WRONG_VALUES = wrong_values()
 
 
 def test_some_wrong_values_were_found():
-    assert len(WRONG_VALUES) == 52
+    assert len(WRONG_VALUES) == 67
 
 
 @pytest.mark.parametrize("override", WRONG_VALUES)
@@ -88,7 +88,8 @@ def test_a_cut_may_be_larger_than_a_size_that_no_step_has(write):
 def test_missing_keys_are_those_of_the_file_that_chose_the_component(problems, write):
     assert problems(write(""), "data.val.type=coco") == [
         "command line: data.val.annotations: missing: must be a path",
-        "command line: data.val.images: missing: must be a path",
+        "command line: data.val.images: missing: must be a path; 200 from configs/quickstart.yaml "
+        "is not taken over from the type 'shapes'",
     ]
 
 
@@ -96,6 +97,21 @@ def test_missing_keys_are_those_of_the_file_that_chose_the_component(problems, w
 def test_a_name_that_no_file_can_have(name, problems, tmp_path):
     (line,) = problems(tmp_path / name)
     assert line.endswith(": no such file") and line.startswith(name[:1])
+
+
+@pytest.mark.parametrize(
+    "words", [("training.steps", "10"), ("training.steps", "=", "10"), ("training.steps:", "10")]
+)
+def test_a_setting_in_several_words_is_one_mistake(words, problems, write):
+    (line,) = problems(write(""), *words)
+    usage = "an override is written key=value, for example training.steps=10"
+    assert line == f"command line: {words[0]!r}: {usage}"
+
+
+def test_a_config_of_another_folder_is_proposed(problems, tmp_path):
+    (line,) = problems(tmp_path / "darknet53_coco.yaml")
+    proposed = "configs/yolov3/darknet53_coco.yaml"
+    assert line == f"darknet53_coco.yaml: no such file (did you mean {proposed!r}?)"
 
 
 def test_missing_base(problems, write):
@@ -118,7 +134,19 @@ WRONG_TEXTS = {
     ),
     "tab": (
         "training:\n\tsteps: 1\n",
-        "line 2, column 1: is not YAML: found character '\\t' that cannot start any token",
+        "line 2: is not YAML: it has a tab, where YAML takes blanks alone: indent with blanks",
+    ),
+    "tab behind blanks": (
+        "training:\n  steps: 1\n  \tbatch_size: 2\nseed: 1\n",
+        "line 3: is not YAML: it has a tab, where YAML takes blanks alone: indent with blanks",
+    ),
+    "tab behind a key": (
+        "seed: 1\ntraining:\t{steps: 1}\n",
+        "line 2: is not YAML: it has a tab, where YAML takes blanks alone: indent with blanks",
+    ),
+    "no tab at fault": (
+        'seed: "a\tb"\ntraining: {steps: 1\n',
+        "line 3, column 1: is not YAML: expected ',' or '}', but got '<stream end>'",
     ),
     "two documents": (
         "seed: 1\n---\nseed: 2\n",
@@ -166,7 +194,8 @@ WRONG_TEXTS = {
     "too large": ("#" * 1_000_001, "is too large for a config (over 1 MB)"),
     "a missing key": (
         f"training: {{optimizer: {{type: adamw}}}}\nextends: {QUICKSTART}",
-        "training.optimizer.learning_rate: missing: must be a number above 0",
+        "training.optimizer.learning_rate: missing: must be a number above 0; 0.002 from "
+        "configs/quickstart.yaml is not taken over from the type 'adam'",
     ),
     "a missing argument of a transform": (
         f"data: {{augment: [{{type: RandomCrop, height: 64}}]}}\nextends: {QUICKSTART}",

@@ -1,6 +1,7 @@
 """What is read, merged, made absolute and remembered."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 import yaml
 
 from tests.config.conftest import CONFIGS, EXPERIMENTS, QUICKSTART
-from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config, resolved_yaml
+from yolo.config import (
+    REPOSITORY_ROOT,
+    ConfigError,
+    config_from_dict,
+    load_config,
+    resolved_yaml,
+)
+from yolo.config.load import with_overrides
 from yolo.config.read import read_yaml
 from yolo.config.schema import TASKS
 
@@ -18,6 +26,7 @@ from yolo.config.schema import TASKS
 def test_every_experiment_loads(path):
     resolved = load_config(path)
     assert isinstance(resolved.config, TASKS[resolved.config.task])
+    assert resolved.notes == ()
     assert resolved.config == config_from_dict(resolved.data)
 
 
@@ -204,3 +213,52 @@ def test_no_torch_is_imported():
     command = [sys.executable, "-c", code, str(QUICKSTART)]
     done = subprocess.run(command, cwd=REPOSITORY_ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+FREEZE = "what is frozen keeps random weights, for neither model.encoder.weights nor "
+NOTES = {
+    "training.steps=1200 training.schedule.t_0=1300": "training.schedule.t_0: the rate does not "
+    "fall to its end, for the first cycle has 1,300 steps and training.steps is 1,200",
+    "training.steps=199 training.schedule={type: linear, warmup_steps: 100}": "training.schedule."
+    "warmup_steps: 100 are more than half, for training.steps is 199",
+    "training.steps=20 training.schedule={type: step, milestones: [10, 20, 1000], factors: "
+    "[1, 1, 1, 1], warmup_steps: 0}": "training.schedule.milestones: 20, 1,000 never come, for "
+    "training.steps is 20",
+    "data.mixup={off_for_last: 1300}": "data.mixup: is off in all steps: off_for_last is 1,300, "
+    "training.steps is 1,300",
+    "data.multi_scale={min: 96, max: 128, until_step: 1300}": "data.multi_scale.until_step: 1,300 "
+    "never comes, for training.steps is 1,300",
+    "training.freeze={unfreeze_at: 1300} model.encoder.weights=x": "training.freeze.unfreeze_at: "
+    "1,300 never comes, for training.steps is 1,300",
+    "training.freeze={until: encoder}": f"training.freeze: {FREEZE}model.init.weights is set",
+    "model.encoder={type: darknet53, weights: x} training.freeze={until: encoder}": None,
+    "model.init.weights=x training.freeze={until: encoder}": None,
+}
+
+
+@pytest.mark.parametrize("line", NOTES)
+def test_what_has_no_effect_is_noted(line):
+    overrides = re.split(r" (?=[a-z_.0-9]+=)", line)
+    assert load_config(QUICKSTART, overrides).notes == tuple(filter(None, [NOTES[line]]))
+
+
+def test_settings_that_went_with_their_type_are_noted(write):
+    """Only those that the new type has too, with another default."""
+    file = write("training: {optimizer: {weight_decay: 0.5, betas: [0.9, 0.999]}}")
+    adamw = "training.optimizer={type: adamw, learning_rate: 1"
+    (note,) = load_config(file, [adamw + "}"]).notes
+    assert note == (
+        "training.optimizer.type: 'adam' -> 'adamw': the default of weight_decay is 0.0, not 0.5 "
+        f"as in {file}"
+    )
+    assert load_config(file, [adamw + ", weight_decay: 0.5}"]).notes == ()
+
+
+def test_overrides_of_a_saved_config():
+    saved = load_config(QUICKSTART).data
+    changed = with_overrides(saved, ["data.val.images=7", "data.train.root=here"], Path("best.pt"))
+    assert changed["data"]["val"] == {**saved["data"]["val"], "images": 7}
+    assert changed["data"]["train"]["root"] == str(REPOSITORY_ROOT / "here")
+    assert {**changed, "data": None} == {**saved, "data": None}
+    with pytest.raises(ConfigError, match=r"^command line: data\.val\.size: 3: unknown key"):
+        with_overrides(saved, ["data.val.size=3"], Path("best.pt"))

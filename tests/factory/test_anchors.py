@@ -15,7 +15,8 @@ import yolo.factory.anchors
 from tests.detectors import make_config
 from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
-from yolo.config.load import dotted, leaf_values
+from yolo.config.load import leaf_values
+from yolo.config.wording import dotted
 from yolo.data.annotations import Annotations, Contents, Findings, box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError

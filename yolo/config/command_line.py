@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from yolo.config.errors import ConfigError
+from yolo.config.hints import meant_option
 from yolo.config.layers import REPOSITORY_ROOT
 from yolo.config.load import Resolved, load_config
-from yolo.errors import did_you_mean
+from yolo.config.schema import DEFAULT_TASK, TASKS
+from yolo.config.wording import schema_of
 
 DEFAULT_CONFIG = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 
@@ -52,14 +54,23 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses options and positional arguments in any order; exits with 2 on bad usage."""
+        argv = sys.argv[1:] if argv is None else argv
         arguments, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
-            known = [name for action in self._actions for name in action.option_strings]
-            near = did_you_mean(unknown[0].split("=")[0], known)
-            self.error(f"unknown option {unknown[0]!r}{near}")
+            self.error(f"unknown option {unknown[0]!r}{self._meant(unknown[0], argv)}")
         if self._user_of_one_device and len(arguments.gpu or ()) > 1:
             self.error(f"--gpu: {self._user_of_one_device} one device, name one")
         return arguments
+
+    def _meant(self, unknown: str, argv: Sequence[str]) -> str:
+        option, equals, value = unknown.partition("=")
+        if not equals:
+            behind = argv[argv.index(unknown) + 1 :][:1]
+            value = behind[0] if behind and not behind[0].startswith("-") else "VALUE"
+        options = [name for action in self._actions for name in action.option_strings]
+        positions = [action.dest for action in self._actions if not action.option_strings]
+        schema = schema_of(TASKS[DEFAULT_TASK]) if "overrides" in positions else None
+        return meant_option(option, value, options, positions, schema)
 
     def add_gpu_option(self, one_for: str = "") -> None:
         """Adds --gpu; with `one_for`, such as "prediction uses", several devices are refused."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolo.config.errors import ConfigError, show
+from yolo.config.errors import ConfigError
 from yolo.config.read import read_yaml, read_yaml_file
+from yolo.config.wording import Key, show
 from yolo.errors import did_you_mean
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +42,16 @@ class Leaf:
 Tree = dict[str, "Tree | Leaf"]
 """Values that know where each was written."""
 
+Replaced = dict[Key, "Tree"]
+"""Sections that another `type` replaced, by their keys."""
+
 
 def read_tree(
-    file: Path, extended_by: tuple[Path, ...], trees: dict[Path, Tree], problems: list[str]
+    file: Path,
+    extended_by: tuple[Path, ...],
+    trees: dict[Path, Tree],
+    problems: list[str],
+    replaced: Replaced,
 ) -> Tree:
     """Reads a file over everything that it extends; each file once, however many extend it.
 
@@ -51,6 +60,7 @@ def read_tree(
         extended_by: the files that led here, from the outermost.
         trees: of the files that were read, empty where one is still read; filled in.
         problems: what is wrong is added here.
+        replaced: as `merge` fills it in.
     """
     chain = (*extended_by, file)
     if file in extended_by:
@@ -67,8 +77,8 @@ def read_tree(
     trees[file] = tree
     values = _read_mapping(file, extended_by, problems)
     for base in _bases(values.pop("extends", []), file, problems):
-        tree = merge(tree, read_tree(base, chain, trees, problems))
-    trees[file] = merge(tree, _tree_of(values, Origin(label_of(file), file.parent)))
+        tree = merge(tree, read_tree(base, chain, trees, problems, replaced), replaced)
+    trees[file] = merge(tree, tree_of(values, Origin(label_of(file), file.parent)), replaced)
     return trees[file]
 
 
@@ -86,6 +96,9 @@ def _read_mapping(
         by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
         others = file.parent.glob("*.yaml") if os.path.isdir(file.parent) else ()  # noqa: PTH112
         near = did_you_mean(file.name, sorted(other.name for other in others))
+        elsewhere = sorted((REPOSITORY_ROOT / "configs").rglob("*.yaml")) if not near else ()
+        same = [label_of(other) for other in elsewhere if other.stem == file.stem]
+        near = did_you_mean(same[0], same) if same else near
         problems.append(f"{label}: no such file{by}{near}")
         return {}
     if isinstance(values, dict):
@@ -110,41 +123,62 @@ def _bases(extends: object, file: Path, problems: list[str]) -> list[Path]:
 def override_tree(overrides: Sequence[str], problems: list[str]) -> Tree:
     """Reads `key=value` each, merged first, so that their order matters for equal keys only."""
     tree: Tree = {}
-    for override in overrides:
+    for place, override in enumerate(overrides):
+        if place and not _is_pair(override) and not _is_pair(overrides[place - 1]):
+            continue  # one mistake, as in "training.steps 10"
         try:
-            tree = merge(tree, _parse_override(override))
+            tree = merge(tree, _parse_override(override, overrides[place + 1 :]), {})
         except ConfigError as error:
             problems.extend(error.problems)
     return tree
 
 
-def _parse_override(override: str) -> Tree:
+def _is_pair(override: str) -> bool:
+    return "=" in override and override.strip("=") != ""
+
+
+def _parse_override(override: str, following: Sequence[str]) -> Tree:
     label = COMMAND_LINE.label
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        usage = "an override is written key=value, for example training.batch_size=16"
-        raise ConfigError([f"{label}: {show(override)}: {usage}"])
+        raise ConfigError([f"{label}: {show(override)}: {_usage(override, following)}"])
     if parts == ["extends"]:
         raise ConfigError([f"{label}: extends: can only stand in a file"])
-    tree = _tree_of({parts[-1]: read_yaml(text, f"{label}: {key.strip()}")}, COMMAND_LINE)
+    tree = tree_of({parts[-1]: read_yaml(text, f"{label}: {key.strip()}")}, COMMAND_LINE)
     for part in reversed(parts[:-1]):
         tree = {part: tree}
     return tree
 
 
-def _tree_of(values: Mapping[str, object], origin: Origin) -> Tree:
+def _usage(override: str, following: Sequence[str]) -> str:
+    """What to write instead of a word that is no `key=value`."""
+    suffix = Path(override).suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return f"a config is named with --config {override}"
+    if suffix in (".pt", ".pth") or Path(override, "config.yaml").is_file():
+        return f"a run is gone on with by --resume {override}"
+    usage = "an override is written key=value, for example "
+    words = [word for word in following if word.strip("=:")][:1]
+    if re.fullmatch(r"\w+(\.\w+)+[:=]?", override) and words and "." in override[:-1]:
+        return f"{usage}{override.rstrip(':=')}={words[0].strip('=:')}"
+    return f"{usage}training.batch_size=16"
+
+
+def tree_of(values: Mapping[str, object], origin: Origin) -> Tree:
+    """Values that all were written in one place."""
     return {
-        key: _tree_of(value, origin) if isinstance(value, Mapping) else Leaf(value, origin)
+        key: tree_of(value, origin) if isinstance(value, Mapping) else Leaf(value, origin)
         for key, value in values.items()
     }
 
 
-def merge(base: Tree, changes: Tree) -> Tree:
+def merge(base: Tree, changes: Tree, replaced: Replaced, above: Key = ()) -> Tree:
     """Lays `changes` over `base`; neither is altered.
 
     Mappings merge key by key. Lists and scalars replace. A mapping that names another `type` than
-    the one below it replaces it too, for the old component's settings mean nothing to the new.
+    the one below it replaces it too, for the old component's settings mean nothing to the new; it
+    is noted in `replaced`.
     """
     merged = dict(base)
     for key, change in changes.items():
@@ -152,7 +186,9 @@ def merge(base: Tree, changes: Tree) -> Tree:
         if isinstance(below, dict) and isinstance(change, dict):
             old, new = below.get("type"), change.get("type")
             if not (isinstance(old, Leaf) and isinstance(new, Leaf) and old.value != new.value):
-                change = merge(below, change)
+                change = merge(below, change, replaced, (*above, key))
+            else:
+                replaced[(*above, key)] = below
         merged[key] = change
     return merged
 

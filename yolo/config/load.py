@@ -14,9 +14,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from yolo.config import layers
-from yolo.config.errors import ConfigError, FileOf, Key, dotted, explain, one_of, show
+from yolo.config.errors import ConfigError, FileOf, Lost, explain
 from yolo.config.layers import DEFAULT, Leaf, Origin, absolute, label_of
+from yolo.config.notes import notes_on_steps, notes_on_types
 from yolo.config.schema import DEFAULT_TASK, TASKS, TaskConfig
+from yolo.config.wording import Key, dotted, one_of, show
 from yolo.errors import did_you_mean
 
 
@@ -32,6 +34,7 @@ class Resolved:
     data: dict[str, Any]  # nested plain values; `config_from_dict(data) == config`
     origins: dict[str, str]
     path: Path  # the YAML file that was asked for
+    notes: tuple[str, ...] = ()  # on values that contradict others and are allowed all the same
 
     def with_values(self, values: Mapping[str, Any], origin: str) -> Resolved:
         """The config with some values replaced, each whole; `values` has them by dotted key."""
@@ -62,25 +65,53 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
         ConfigError: with every problem found.
     """
     problems: list[str] = []
+    replaced: layers.Replaced = {}
     file = absolute(Path(path), Path.cwd())
-    base = layers.read_tree(file, (), {}, problems)
-    tree = layers.merge(base, layers.override_tree(overrides, problems))
+    base = layers.read_tree(file, (), {}, problems, replaced)
+    tree = layers.merge(base, layers.override_tree(overrides, problems), replaced)
     if problems:
         raise ConfigError(problems)
+    return _resolve(tree, file, replaced)
+
+
+def _resolve(tree: layers.Tree, file: Path, replaced: layers.Replaced) -> Resolved:
     origins = {key: leaf.origin for key, leaf in leaf_values(tree) if isinstance(leaf, Leaf)}
-    config = _validate(layers.values_of(tree), lambda key: _file_of(key, origins, label_of(file)))
-    data = _plain(config.model_dump(), (), origins)
-    return Resolved(
-        config=config_from_dict(data),
-        data=data,
-        origins={dotted(key): origins.get(key, DEFAULT).label for key, _ in leaf_values(data)},
-        path=file,
+    config = _validate(
+        layers.values_of(tree),
+        lambda key: _file_of(key, origins, label_of(file)),
+        lambda key: _lost(key, replaced),
     )
+    data = _plain(config.model_dump(), (), origins)
+    keys = [key for key, _ in leaf_values(data)]
+    config = config_from_dict(data)
+    defaults = [key for key in keys if key not in origins]
+    return Resolved(
+        config=config,
+        data=data,
+        origins={dotted(key): origins.get(key, DEFAULT).label for key in keys},
+        path=file,
+        notes=(*notes_on_types(data, defaults, replaced), *notes_on_steps(config)),
+    )
+
+
+def with_overrides(data: Mapping[str, Any], overrides: Sequence[str], path: Path) -> dict[str, Any]:
+    """The plain values of a saved config, as `Resolved.data`, with overrides laid over them.
+
+    Raises:
+        ConfigError: with every problem found; `path` names the saved config.
+    """
+    problems: list[str] = []
+    changes = layers.override_tree(overrides, problems)
+    if problems:
+        raise ConfigError(problems)
+    replaced: layers.Replaced = {}
+    saved = layers.tree_of(data, Origin(str(path), layers.REPOSITORY_ROOT))
+    return _resolve(layers.merge(saved, changes, replaced), path, replaced).data
 
 
 def config_from_dict(data: Mapping[str, Any]) -> TaskConfig:
     """Validates the plain values of a config, as `Resolved.data` and checkpoints hold them."""
-    return _validate(data, lambda key: "config")
+    return _validate(data, lambda key: "config", lambda key: "")
 
 
 def leaf_values(data: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:
@@ -92,7 +123,7 @@ def leaf_values(data: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key,
             yield (*above, name), value
 
 
-def _validate(data: Mapping[str, Any], file_of: FileOf) -> TaskConfig:
+def _validate(data: Mapping[str, Any], file_of: FileOf, lost: Lost) -> TaskConfig:
     task = data.get("task", DEFAULT_TASK)
     if not isinstance(task, str) or task not in TASKS:
         allowed = f"must be {one_of(TASKS)}{did_you_mean(task, TASKS)}"
@@ -102,7 +133,7 @@ def _validate(data: Mapping[str, Any], file_of: FileOf) -> TaskConfig:
         # Strict JSON takes lists for tuples and text for paths, but nothing else that it is not.
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        raise explain(error, model, data, file_of) from error
+        raise explain(error, model, data, file_of, lost) from error
 
 
 def _file_of(key: Key, origins: Mapping[Key, Origin], file: str) -> str:
@@ -118,6 +149,16 @@ def _file_of(key: Key, origins: Mapping[Key, Origin], file: str) -> str:
         if (*component, "type") in origins:
             return origins[(*component, "type")].label
     return file
+
+
+def _lost(key: Key, replaced: layers.Replaced) -> str:
+    """That a value was set for the `type` before."""
+    before = replaced.get(key[:-1], {})
+    leaf = before.get(str(key[-1]))
+    if not isinstance(leaf, Leaf):
+        return ""
+    kind = show(layers.values_of(before)["type"])
+    return f"; {show(leaf.value)} from {leaf.origin.label} is not taken over from the type {kind}"
 
 
 def _plain(value: Any, key: Key, origins: Mapping[Key, Origin]) -> Any:

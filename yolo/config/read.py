@@ -82,8 +82,15 @@ def read_yaml(text: str, label: str) -> object:
         _check_nodes(node, label)
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        place = f"{_place(error.problem_mark)}: " if error.problem_mark else ""
+        mark = error.problem_mark
+        place = f"{_place(mark)}: " if mark else ""
         reason = error.problem or error.context
+        lines = text.split("\n")[: mark.line + 1] if mark else []
+        if tabbed := [
+            n for n, line in enumerate(lines, 1) if re.match(r" *\t|[^#'\"]*: *\t", line)
+        ]:
+            place = f"line {tabbed[-1]}: "
+            reason = "it has a tab, where YAML takes blanks alone: indent with blanks"
         raise ConfigError([f"{label}: {place}is not YAML: {reason}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{label}: is nested too deeply"]) from error

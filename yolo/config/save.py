@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from yolo.config.errors import ConfigError, Key, dotted
+from yolo.config.errors import ConfigError
 from yolo.config.load import Resolved, leaf_values, load_config
 from yolo.config.read import CoreLoader, read_yaml_file
+from yolo.config.wording import Key, dotted
 
 CONFIG_FILE = "config.yaml"
 """The saved config in a run's folder."""

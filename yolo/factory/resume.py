@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo.config import ConfigError, TaskConfig, config_from_dict
-from yolo.config.load import dotted, leaf_values
+from yolo.config.load import leaf_values
+from yolo.config.wording import dotted
 from yolo.errors import UserError
 from yolo.factory.learner import build_schedule
 from yolo.train.run_folder import Origin

@@ -158,6 +158,7 @@ class _Builder:
         config, ranks = self.resolved.config, self.ranks
         if self.origin is not None:
             yield from describe_origin(self.origin, config)
+        yield from (f"note: {note}" for note in self.resolved.notes)
         training, micro_batch = config.training, micro_batch_size(config, ranks)
         parameters = sum(parameter.numel() for parameter in parts.model.parameters())
         yield f"run folder: {folder}"

@@ -116,7 +116,7 @@ def check_speed(preflight: Preflight) -> Outcome:
         f"network alone {speed.network:.1f}); {speed.verdict()}; the whole "
         f"training takes about {format_seconds(forecast.seconds)}",
         fault=fault if needed > free else None,
-        warnings=list(_warnings(speed)),
+        warnings=[*preflight.resolved.notes, *_warnings(speed)],
         lines=[
             speed.memory(),
             f"forecast: {forecast.steps:,} steps in {format_seconds(forecast.training_seconds)}, "

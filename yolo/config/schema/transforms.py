@@ -16,9 +16,9 @@ from jsonschema.validators import extend
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from yolo.config.errors import describe, one_of
 from yolo.config.read import read_yaml
 from yolo.config.schema.base import Fraction, Section, broken_rules
+from yolo.config.wording import describe, one_of
 from yolo.errors import did_you_mean
 
 TRANSFORMS_FILE = Path(__file__).parents[1] / "transforms.json"
