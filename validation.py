@@ -19,6 +19,7 @@ from yolo.config.command_line import (
     is_picture,
 )
 from yolo.errors import exit_code
+from yolo.files import write_or_refuse
 
 BESIDE = Path("analysis.html")
 """Stands for --analyse without a place."""
@@ -62,7 +63,8 @@ def score(arguments: ScoreArguments) -> None:
         draw_curves = partial(write_curves, log=print, place=arguments.curves)
     report = score_checkpoints(arguments, log=print, analyse=analyse, draw_curves=draw_curves)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        content = f"{json.dumps(report, indent=2)}\n".encode()
+        write_or_refuse("the json", arguments.json, content, remedy="name another --json")
 
 
 def parse(argv: Sequence[str] | None = None) -> ScoreArguments:

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from yolo.errors import UserError
+
+_NO_FOLDER_SYNC = frozenset(
+    {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EBADF}
+    | {errno.EACCES, errno.EPERM, errno.EISDIR}  # it cannot be opened for reading
+)
+"""From network and FUSE file systems that write names in their own way."""
 
 
 def read_regular(path: Path, largest_bytes: int | None = None) -> bytes:
@@ -83,9 +90,15 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def write_or_refuse(called: str, path: Path, content: bytes, *, remedy: str) -> None:
-    """Write as `atomic_write`, with a UserError where that fails; words as in `read_or_refuse`."""
+    """Write what a user named, see `output_path`; folders are made, and a failure is a UserError.
+
+    Messages are worded as in `read_or_refuse`.
+    """
     try:
-        atomic_write(path, content)
+        path = path.absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with output_path(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: {called} cannot be written ({reason}); {remedy}") from error
@@ -95,28 +108,106 @@ def write_or_refuse(called: str, path: Path, content: bytes, *, remedy: str) -> 
 def atomic_path(
     path: Path, *, sync: bool = False, temporary_name: str | None = None
 ) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that is renamed to it at the end, or removed.
+    """Give an empty temporary file beside ``path`` that is renamed to it at the end, or removed.
+
+    Neither name is followed where somebody else made a link of it: both are replaced.
 
     Args:
-        path: a file; or a folder that does not exist or is empty.
+        path: a file, or none yet.
         sync: put the file on the disk before, and its name after the renaming.
         temporary_name: a name of its own instead of a random one with the same suffix, where only
-            one process writes: what a killed one left is overwritten then.
+            one process writes: what a killed one left is removed then.
     """
-    temporary = path.parent / (temporary_name or f".{uuid.uuid4().hex}{path.suffix}")
-    try:
+    with _renamed(path, temporary_name) as temporary:
+        temporary.touch(exist_ok=False)
         yield temporary
         if sync:
             _sync(temporary)
+    if sync:
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, temporary_name: str | None = None) -> Iterator[Path]:
+    """As `atomic_path` a folder; ``path`` must not exist then, or be an empty folder."""
+    with _renamed(path, temporary_name) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+@contextlib.contextmanager
+def output_path(path: Path, *, temporary_name: str | None = None) -> Iterator[Path]:
+    """As `atomic_path` for a file that a user named, and who names a link means what it leads to.
+
+    A device or a pipe cannot be replaced: what was written is handed to it at the end.
+    """
+    name = temporary_name or f".{uuid.uuid4().hex}{path.suffix}"  # writers go by the suffix
+    stream = _find_stream(path)
+    if stream is None:
+        path = path.resolve() if path.is_symlink() else path
+        with atomic_path(path, temporary_name=name) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / name
+        temporary.touch()
+        yield temporary
+        print(end="", flush=True)  # the stream may be standard output
+        is_own = isinstance(stream, Path)
+        with temporary.open("rb") as content, open(stream, "wb", closefd=is_own) as target:
+            shutil.copyfileobj(content, target)
+
+
+def _find_stream(path: Path) -> Path | int | None:
+    """What to open where a path leads to a device, a pipe or an open file; else None."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    while path.is_symlink():
+        if path.parent.resolve() == Path("/proc/self/fd").resolve():  # such as /dev/stdout
+            return int(path.name)
+        path = path.parent / path.readlink()
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else path
+
+
+def check_no_link(path: Path) -> None:
+    """For what is written under a name that others know beforehand.
+
+    Raises:
+        OSError: it is a link, which may lead anywhere, or a pipe or a device.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "it is a link, a pipe or a device: remove it", str(path))
+
+
+def open_no_link(path: Path, flags: int) -> int:
+    """Open as `os.open`, or make, a file that passes `check_no_link`."""
+    check_no_link(path)
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+@contextlib.contextmanager
+def _renamed(path: Path, temporary_name: str | None) -> Iterator[Path]:
+    """A name beside ``path``, free of what had it; what is made of it replaces ``path``."""
+    temporary = path.parent / (temporary_name or f".{uuid.uuid4().hex}{path.suffix}")
+    _remove(temporary)
+    try:
+        yield temporary
         os.replace(temporary, path)
-        if sync:
-            _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
-            if temporary.is_dir() and not temporary.is_symlink():
-                shutil.rmtree(temporary)
-            else:
-                temporary.unlink(missing_ok=True)
+            _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """A folder with all that is in it, or a file; of a link the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -125,6 +216,15 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Put the names in a folder on the disk, where the file system can do so for a folder."""
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 @contextlib.contextmanager

@@ -193,6 +193,34 @@ def test_a_full_disk_is_noticed_by_the_report_that_meets_it(tmp_path: Path) -> N
     assert scalars(tmp_path, "training/loss") == [(1, 1)]  # and what was written is whole
 
 
+def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    run, others = tmp_path / "run", tmp_path / "others"
+    run.mkdir()
+    for target in (others, tmp_path / "nothing"):
+        (run / "metrics.jsonl").symlink_to(target)
+        with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written .it is a link"):
+            FolderLog(folder=run, steps=4)
+        (run / "metrics.jsonl").unlink()
+        others.write_text("others")
+    log = FolderLog(folder=run, steps=4, save_pictures=EvaluationPictures().save)
+    (run / "metrics.jsonl").symlink_to(others)
+    with pytest.raises(UserError, match="it is a link"):
+        log.training(1, figures(1.0), seconds_left=1.0)
+    (run / "metrics.jsonl").unlink()
+    (run / "pictures").symlink_to(tmp_path)
+    picture = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(UserError, match=r"pictures: cannot be written .it is a link"):
+        log.evaluation(1, {"AP": 0.1}, [picture])
+    (run / "pictures").unlink()
+    (run / "pictures").mkdir()
+    (run / "pictures/step_000001.jpg").symlink_to(others)
+    with pytest.raises(UserError, match=r"step_000001\.jpg: cannot be written .it is a link"):
+        log.evaluation(1, {"AP": 0.1}, [picture])
+    log.close()
+    assert others.read_text() == "others"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "others"}
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     log = FolderLog(folder=tmp_path, steps=4)
     (tmp_path / "metrics.jsonl").mkdir()

@@ -19,6 +19,7 @@ from yolo.train.run_folder import (
     newest_checkpoint,
     newest_whole_checkpoint,
 )
+from yolo.train.trainer import Trainer
 
 
 def test_a_run_is_called_after_the_time_and_its_config(tmp_path: Path) -> None:
@@ -105,6 +106,73 @@ def test_a_folder_without_room_for_a_lock(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).mkdir()
     with pytest.raises(UserError, match=r"run\.lock: cannot be written"):
         RunLock(tmp_path)
+
+
+@pytest.mark.parametrize("lead", [lambda path: path.symlink_to("others"), os.mkfifo])
+def test_a_lock_that_leads_elsewhere_is_refused(tmp_path: Path, lead) -> None:
+    (tmp_path / "others").write_text("others")
+    lead(tmp_path / LOCK_NAME)
+    with pytest.raises(UserError, match=r"run\.lock: cannot be written .it is a link, a pipe"):
+        RunLock(tmp_path)
+    assert (tmp_path / "others").read_text() == "others"
+
+
+def move(run: Path) -> None:
+    run.rename(run.with_name("elsewhere"))
+
+
+def replace(run: Path) -> None:
+    move(run)
+    run.mkdir()
+
+
+def replace_by_another_run(run: Path) -> None:
+    replace(run)
+    (run / LOCK_NAME).touch()
+
+
+def replace_by_a_file(run: Path) -> None:
+    move(run)
+    run.touch()
+
+
+def replace_by_a_link(run: Path) -> None:
+    replace_by_another_run(run)
+    run.rename(run.with_name("other"))
+    run.symlink_to("other")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(move, replace, replace_by_another_run, replace_by_a_file, replace_by_a_link),
+        lambda run: (run / LOCK_NAME).unlink(),
+        lambda run: (run / LOCK_NAME).rename(run / "old") and (run / LOCK_NAME).touch(),
+    ],
+)
+def test_a_folder_that_is_no_longer_the_one_that_was_locked(tmp_path: Path, spoil) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    lock = RunLock(run)
+    (run / "more").touch()
+    lock.check_place()
+    spoil(run)
+    with pytest.raises(UserError, match="run: is no longer the folder of this run"):
+        lock.check_place()
+    lock.release()
+
+
+def test_a_training_whose_folder_is_replaced_ends(tmp_path: Path, capsys, monkeypatch) -> None:
+    def write(self, state):
+        replace(self.folder)
+        original(self, state)
+
+    original = Trainer._write
+    monkeypatch.setattr(Trainer, "_write", write)
+    assert training.main([*quickstart(tmp_path), "--name", "run", "training.steps=2"]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'run'}: is no longer the folder of this run" in error
+    assert "Traceback" not in error and list((tmp_path / "run").iterdir()) == []
 
 
 def flip_a_bit(path: Path) -> None:

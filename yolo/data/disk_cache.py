@@ -21,7 +21,7 @@ from filelock import FileLock
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_cache import CHANNELS, ImageCache, Kept, shrunk_hw
 from yolo.data.images import LARGEST_FILE_BYTES
-from yolo.files import atomic_path, read_regular
+from yolo.files import atomic_path, atomic_write, read_regular
 
 KEY_BYTES = 20
 ABANDONED_AFTER_S = 3600.0
@@ -63,7 +63,7 @@ class DiskCache(ImageCache):
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
-                self._total_file.write_text(str(_clean_and_count(folder)))
+                atomic_write(self._total_file, str(_clean_and_count(folder)).encode())
         except (OSError, NotImplementedError) as problem:
             self._close(problem)
 
@@ -126,7 +126,7 @@ class DiskCache(ImageCache):
                 total = _clean_and_count(self._root)
             fits = total + count <= self._limit_bytes
             if fits:
-                self._total_file.write_text(str(total + count))
+                atomic_write(self._total_file, str(total + count).encode())
             return fits
 
     def _lock(self) -> FileLock:

@@ -10,6 +10,7 @@ from pathlib import Path
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.evaluators import Found
+from yolo.files import write_or_refuse
 
 Write = Callable[[Found], object]
 
@@ -25,7 +26,8 @@ def write_coco_results(path: Path, dataset: DetectionDataset, found: Found) -> N
         }
         for image_id, label, (x1, y1, x2, y2), score in _rows(found)
     ]
-    path.write_text(json.dumps(rows))
+    content = json.dumps(rows).encode()
+    write_or_refuse("the detections", path, content, remedy="name another place")
 
 
 def prepare_text_files(folder: Path, dataset: DetectionDataset) -> Write:

@@ -102,7 +102,7 @@ class _Content(dict[str, Any]):
 
 
 def _replacing(path: Path) -> AbstractContextManager[Path]:
-    # one name for all: a killed run leaves gigabytes, which the next checkpoint overwrites
+    # one name for all: a killed run leaves gigabytes, which the next checkpoint removes
     return atomic_path(path, sync=True, temporary_name=f"{path.name}.tmp")
 
 

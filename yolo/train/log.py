@@ -23,7 +23,7 @@ from torch.utils.tensorboard.summary import image as image_summary
 from tqdm import tqdm
 
 from yolo.errors import UserError
-from yolo.files import atomic_write
+from yolo.files import atomic_write, check_no_link, open_no_link
 
 _EVENTS = "events.out.tfevents."
 
@@ -76,6 +76,7 @@ class FolderLog(RunLog):
         evaluated_step = start_step if evaluated_step is None else evaluated_step
         self._path = folder / "metrics.jsonl"
         with _explain_unwritable(self._path):
+            check_no_link(self._path)
             kept = _forget(self._path, training=start_step, validation=evaluated_step)
         # an evaluation of the step itself is made again: hide the step, and write its loss anew
         again = start_step > evaluated_step
@@ -120,6 +121,9 @@ class FolderLog(RunLog):
         self._write("validation", step, figures)
         if pictures and self._save_pictures is not None:
             path = self._folder / "pictures" / f"step_{step:06d}.jpg"
+            for place in (path.parent, path):
+                with _explain_unwritable(place):
+                    check_no_link(place)
             self._save_pictures(path, pictures)
             self.message(f"pictures: {path}")
         with _explain_unwritable(self._events.path):
@@ -138,7 +142,10 @@ class FolderLog(RunLog):
     def _write(self, phase: str, step: int, figures: Mapping[str, float]) -> None:
         finite = {n: v if math.isfinite(v) else None for n, v in figures.items()}  # as JSON has it
         record = {"phase": phase, "step": step, **finite}
-        with _explain_unwritable(self._path), self._path.open("a", encoding="utf-8") as file:
+        with (
+            _explain_unwritable(self._path),
+            os.fdopen(open_no_link(self._path, os.O_WRONLY | os.O_APPEND), "a") as file,
+        ):
             file.write(json.dumps(record) + "\n")
         self._write_events(phase, step, figures)
 

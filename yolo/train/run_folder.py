@@ -8,12 +8,13 @@ import itertools
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from yolo.errors import UserError
-from yolo.files import atomic_write
+from yolo.files import atomic_write, open_no_link
 from yolo.train.checkpoint import link_checkpoint, load_checkpoint
 
 LOCK_NAME = "run.lock"
@@ -71,12 +72,13 @@ class RunLock:
     lives as long as any of them, and a worker outlives a killed run by seconds."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / LOCK_NAME
+        self._folder, path = folder, folder / LOCK_NAME
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = open_no_link(path, os.O_RDWR)
             self._held.add(self._descriptor)
             try:
                 _lock(self._descriptor, path)
+                self._place = self._find_place()
             except BaseException:
                 self.release()
                 raise
@@ -88,6 +90,21 @@ class RunLock:
         if self._descriptor in self._held:
             self._held.discard(self._descriptor)
             os.close(self._descriptor)
+
+    def check_place(self) -> None:
+        """A UserError where the folder, or the lock in it, is no longer the one that was locked."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if self._find_place() == self._place:
+                return
+        raise UserError(
+            f"{self._folder}: is no longer the folder of this run: while it trained, somebody "
+            "moved, replaced or emptied it; put it back, then go on with --resume"
+        )
+
+    def _find_place(self) -> list[tuple[int, int]]:
+        """Device and inode of the folder and of the lock."""
+        found = map(os.stat, (self._folder, self._folder / LOCK_NAME))
+        return [(status.st_dev, status.st_ino) for status in found]
 
     @classmethod
     def _close_in_child(cls) -> None:

@@ -139,6 +139,7 @@ class Trainer:
         if step % self.plan.log_every and step != self.plan.steps:
             return
         figures = self._window.figures(self.ranks)
+        self._check_place()
         figures.update(self.learner.learning_rates)
         figures["skipped_steps"] = self.progress.skipped_steps
         figures["scaler_backoffs"] = self.progress.scaler_backoffs
@@ -159,6 +160,7 @@ class Trainer:
         self.log.message(evaluation.text)
         self.log.message(f"step {step}: {self._monitored(evaluation.figure)}{mark}")
         speed = {"images_per_second": evaluation.images_per_second}
+        self._check_place()
         self.log.evaluation(step, {**evaluation.figures, **speed}, evaluation.pictures)
         self.save()
         self._window = Window()
@@ -199,7 +201,13 @@ class Trainer:
         if self.ranks.is_main:
             self._write(state)
 
+    def _check_place(self) -> None:
+        """Before anything is written: another run's folder may stand there by now."""
+        if self.lock is not None:
+            self.lock.check_place()
+
     def _write(self, state: dict[str, Any]) -> None:
+        self._check_place()
         save_checkpoint(self.folder / "last.pt", {**self.metadata, **state})
         self._saved_step = self.progress.step
         self._name_best()

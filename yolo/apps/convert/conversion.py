@@ -19,7 +19,7 @@ from yolo.data.formats.voc import IMAGES, write_voc
 from yolo.data.formats.yolo_text import write_yolo_text
 from yolo.data.images import read_header
 from yolo.errors import UserError
-from yolo.files import atomic_path
+from yolo.files import atomic_folder
 
 ImagesGo = Literal["link", "copy", "keep"]
 
@@ -72,8 +72,7 @@ def convert(
     written = _images_to_write(dataset.annotations, names, ignored=form.ignored)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(output) as temporary:
-            temporary.mkdir()
+        with atomic_folder(output) as temporary:
             section = form.write(temporary, dataset, written, split)
             section |= {} if upright else {"upright": False}
             if images == "keep":

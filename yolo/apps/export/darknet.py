@@ -13,7 +13,7 @@ from yolo.darknet.cfg import Options, cfg_text
 from yolo.darknet.weights import write_weights
 from yolo.errors import UserError
 from yolo.factory.detector import anchors_px
-from yolo.files import atomic_path
+from yolo.files import output_path
 from yolo.models.detector import list_detector
 from yolo.models.layers import Normalise
 
@@ -55,7 +55,7 @@ def export_darknet(
     try:
         with ExitStack() as stack:  # all under temporary names, then all renamed
             for path, write in files.items():
-                write(stack.enter_context(atomic_path(path)))
+                write(stack.enter_context(output_path(path)))
     except OSError as error:
         raise cannot_be_written(path, error) from error
     return list(files)

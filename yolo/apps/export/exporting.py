@@ -16,7 +16,7 @@ from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
 from yolo.factory.initial_weights import load_detector, read_config
-from yolo.files import atomic_path
+from yolo.files import output_path
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector
 from yolo.train.checkpoint import load_checkpoint
@@ -107,7 +107,7 @@ def _write_checked(
     others = [(size_px + 32, size_px + 96)] if metadata.dynamic_size else []
     batches = check_batches(images, [(size_px, size_px), *others])
     try:
-        with atomic_path(path) as temporary:
+        with output_path(path) as temporary:
             graph = graphs.ExportGraph(detector, coder, half=metadata.precision == "fp16")
             before, after = _write(temporary, graph, metadata)
             return check_export(

@@ -19,7 +19,7 @@ from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.shapes_drawing import CATEGORY_IDS, draw_object, draw_scene
 from yolo.errors import UserError
-from yolo.files import atomic_path
+from yolo.files import atomic_folder
 
 SPLITS = ("train", "val", "test")
 ANNOTATIONS = "instances.json"
@@ -141,9 +141,8 @@ def generate(kind: Kind, root: Path, split: str, images: int, seed: int) -> Path
         with FileLock(root / f".{folder.name}.lock"):
             if not _is_finished(kind, folder, images):
                 _log.info("Generating %d images in %s", images, folder)
-                with atomic_path(folder, temporary_name=f".{folder.name}.unfinished") as temporary:
-                    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
-                    temporary.mkdir()
+                name = f".{folder.name}.unfinished"
+                with atomic_folder(folder, temporary_name=name) as temporary:
                     kind.draw(temporary, split, images, seed)
                     (temporary / MARKER).write_text(json.dumps({"version": kind.version}))
                     shutil.rmtree(folder, ignore_errors=True)  # of another version, or damaged
