@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import signal
 import sys
@@ -35,6 +36,13 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def print_any_text() -> None:
+    """Let what the terminal's encoding lacks be printed escaped, instead of ending a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not a notebook's own, or none at all
+            stream.reconfigure(errors="backslashreplace")
+
+
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """' (did you mean 'x'?)' where a known name is near, in upper or lower case, else nothing."""
     lower = {name.lower(): name for name in known if isinstance(name, str)}
@@ -51,9 +59,10 @@ def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
     Returns:
         ``work``'s own or 0, 1 after a failure, 130 when stopped, 141 where nobody reads on.
     """
+    print_any_text()
     try:
         code = work() or 0
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
     except BrokenPipeError:
         # Whoever read the lines, such as `head`, has stopped; at its end Python would flush again.

@@ -1,5 +1,8 @@
 """The command line of main.py."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +126,37 @@ def test_every_problem_of_a_detectors_config_is_printed(capsys):
 
 def test_a_detectors_config_comes_back():
     assert load_detector_config(DEFAULT_CONFIG, ["training.steps=7"]).config.training.steps == 7
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "from yolo.config.command_line import Parser; Parser('').parse([]); work()",
+        "from yolo.errors import exit_code; sys.exit(exit_code(work))",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252:strict", "utf-8:strict", "gbk"])
+def test_what_the_terminal_cannot_show_is_printed_escaped(begin, encoding):
+    """Also half a character, as in the name of a file that is not UTF-8."""
+    work = "lambda: [print('猫 ä \\udcff', file=file) for file in streams] and None"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; streams = sys.stdout, sys.stderr; work = {work}; {begin}",
+        ],
+        cwd=REPOSITORY_ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(REPOSITORY_ROOT)},
+        capture_output=True,
+        check=False,
+    )
+    codec = encoding.partition(":")[0]
+    expected = "猫 ä \udcff\n".encode(codec, "backslashreplace")
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, expected)
+
+
+def test_a_command_whose_output_is_closed():
+    code = "from yolo.errors import exit_code; raise SystemExit(exit_code(lambda: print('猫')))"
+    line = f'exec "$0" -c "{code}" >&-'
+    done = subprocess.run(["sh", "-c", line, sys.executable], cwd=REPOSITORY_ROOT, check=False)
+    assert done.returncode == 0

@@ -15,6 +15,7 @@ from yolo.config.layers import REPOSITORY_ROOT
 from yolo.config.load import Resolved, load_config
 from yolo.config.schema import DEFAULT_TASK, TASKS
 from yolo.config.wording import schema_of
+from yolo.errors import print_any_text
 
 DEFAULT_CONFIG = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 
@@ -54,6 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses options and positional arguments in any order; exits with 2 on bad usage."""
+        print_any_text()
         argv = sys.argv[1:] if argv is None else argv
         arguments, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
