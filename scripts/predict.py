@@ -64,7 +64,7 @@ def predict(arguments: argparse.Namespace) -> int:
     print(f"{checkpoint}: {predictor.network.description}", flush=True)
     explain = partial(eigencam, predictor) if arguments.eigencam else None
     results: list[Results] = [
-        Pictures(arguments.output, predictor.class_names, explain=explain),
+        Pictures(arguments.output, predictor.class_names, sources=sources, explain=explain),
     ]
     if arguments.json is not None:
         results.append(JsonFile(arguments.json, predictor, checkpoint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import cv2
 import numpy as np
@@ -131,6 +132,53 @@ def test_after_ctrl_c_all_files_are_whole(checkpoint, mixed, tmp_path):
     film = cv2.VideoCapture(str(tmp_path / "out/film.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 4
     assert len(json.loads((tmp_path / "a.json").read_text())["images"]) == 4
+
+
+def test_a_video_named_like_a_protocol_goes_to_the_working_folder(
+    checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "12:30:00.avi", frames=5)
+    assert predict(checkpoint, "12:30:00.avi", "--output", ".") == 0
+    film = cv2.VideoCapture(str(tmp_path / "12:30:00.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"12:30:00.avi", "12:30:00.mp4"}
+
+
+def test_no_source_is_overwritten_by_the_result_of_another(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    films = {write_video(tmp_path / name).name for name in ("film.avi", "film.mp4")}
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert predict(checkpoint, *sorted(films), "--output", ".") == 1
+    message = "film.mp4: would be overwritten by the result of film.avi; name another --output"
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("room", [0, 1, 3_000, 9_000])
+def test_a_video_on_a_full_disk(checkpoint, mixed, tmp_path, capsys, room):
+    """A real one, as far as a process can tell: the kernel refuses to write past a limit."""
+    out, limits = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        assert predict(checkpoint, mixed / "film.avi", "--output", out) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {out / 'film.mp4'}: the video cannot be written; check")
+    assert list(out.iterdir()) == []
+
+
+def test_json_into_a_device_or_through_a_link(checkpoint, mixed, tmp_path):
+    places = {"null.json": "/dev/null", "link.json": "found.json"}
+    for name, target in places.items():
+        (tmp_path / name).symlink_to(target)
+        argv = [mixed / "rgb.png", "--output", tmp_path / "out", "--json", tmp_path / name]
+        assert predict(checkpoint, *argv) == 0
+        assert (tmp_path / name).is_symlink()
+    assert len(json.loads((tmp_path / "found.json").read_text())["images"]) == 1
 
 
 def test_what_cannot_be_written(checkpoint, mixed, capsys):

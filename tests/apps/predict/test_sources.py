@@ -22,7 +22,8 @@ from yolo.errors import UserError
 def write_video(path: Path, frames: int = 12, fps: float = 10) -> Path:
     """Frame i has the grey value 10 i, and noise in its upper half."""
     noise = np.random.default_rng(0)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    fourcc = cv2.VideoWriter.fourcc(*("FLV1" if path.suffix == ".flv" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), fourcc, fps, (64, 48))
     for i in range(frames):
         frame = np.full((48, 64, 3), 10 * i % 250, np.uint8)
         frame[:24] = noise.integers(0, 256, (24, 64, 3))
@@ -83,6 +84,45 @@ def test_frames_of_a_video(tmp_path):
     assert [frame.number for frame in frames] == list(range(12))
     for frame in frames:
         assert abs(float(frame.image[32:].mean()) - 10 * frame.number) < 5
+
+
+VIDEO_NAMES = ["12:30:00.mp4", "subfile,a:b.avi", "pipe:1.mkv", "100%d.mov", "-.mp4"]
+
+
+@pytest.mark.parametrize("name", VIDEO_NAMES)
+def test_a_name_that_ffmpeg_would_take_for_a_protocol(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / name)
+    for text in (name, "."):
+        (source,), broken = find_sources([text])
+        assert (source.name, source.frames, broken) == (name, 12, [])
+        assert len(list(source.read())) == 12
+
+
+@pytest.mark.parametrize(
+    "suffix", ["ts", "3gp", "flv", "MTS", "m2ts", "asf", "vob", "F4V", "3g2", "dat", "video", ""]
+)
+def test_a_video_by_its_suffix_or_named_by_its_content(suffix, tmp_path):
+    """A suffix that is neither an image's nor a video's counts only where the file is named."""
+    path = tmp_path / f"film.{suffix}".rstrip(".")
+    way = {"F4V": "mp4", "dat": "avi", "video": "avi", "": "avi"}.get(suffix, suffix.lower())
+    write_video(tmp_path / f"film.{way}").rename(path)
+    (source,), broken = find_sources([str(path)])
+    assert source.fps == 10 and len(list(source.read())) >= 11 and not broken
+    if way != "avi":
+        assert [source.name for source in find_sources([str(tmp_path)])[0]] == [path.name]
+
+
+def test_an_image_without_a_suffix_and_what_is_neither(tmp_path):
+    write_image(tmp_path / "a.png").rename(tmp_path / "a")
+    (tmp_path / "notes.txt").write_text("text")
+    (source,), broken = find_sources([str(tmp_path / "a"), str(tmp_path / "notes.txt")])
+    (frame,) = source.read()
+    assert source.fps is None and frame.image.shape == (20, 30, 3)
+    assert broken == [
+        f"{tmp_path / 'notes.txt'}: as image or video, the file cannot be opened: it is damaged or "
+        "of an unknown format"
+    ]
 
 
 def test_a_video_that_ends_early_and_one_that_is_none(tmp_path):

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from yolo.apps.predict.predictor import Prediction, Predictor
-from yolo.apps.predict.sources import USUAL_FPS, Frame, Source
+from yolo.apps.predict.sources import USUAL_FPS, Frame, Source, count_frames
 from yolo.apps.report.drawing import (
     contact_sheet,
     count_boxes,
@@ -25,7 +25,7 @@ from yolo.apps.report.drawing import (
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.detection_files import inclusive
-from yolo.files import atomic_path, atomic_write
+from yolo.files import output_path, write_or_refuse
 
 KEPT_FORMATS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})  # all others become JPEGs
 
@@ -43,7 +43,7 @@ class Pictures:
     """The images and videos with boxes in them.
 
     ``explain`` turns an RGB image into pictures of what the network looked at, which are put beside
-    it. The folder is made when something is written.
+    it. The folder is made when something is written; none of the ``sources`` is overwritten.
     """
 
     def __init__(
@@ -51,23 +51,25 @@ class Pictures:
         folder: Path,
         class_names: Sequence[str],
         *,
+        sources: Sequence[Source] = (),
         explain: Callable[[np.ndarray], list[np.ndarray]] | None = None,
     ) -> None:
+        self._sources = {s.address.resolve() for s in sources if isinstance(s.address, Path)}
         self._folder, self._class_names, self._explain = folder, class_names, explain
         self._video: _Video | None = None
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
-        """Draw one frame, unless it would overwrite its own source."""
+        """Draw one frame, unless it would overwrite a source."""
         assert frame.image is not None
         source, suffix = frame.source, ".mp4"
         if source.fps is None:
             suffix = Path(str(source.address)).suffix
             suffix = suffix if suffix.lower() in KEPT_FORMATS else ".jpg"
         target = self._folder / f"{source.stem}{suffix}"
-        if isinstance(source.address, Path) and target.resolve() == source.address.resolve():
-            raise UserError(
-                f"{target}: would be overwritten by its own result; name another --output"
-            )
+        own = Path(str(source.address)).resolve()
+        if target.resolve() in {own, *self._sources}:
+            by = "its own result" if target.resolve() == own else f"the result of {source.name}"
+            raise UserError(f"{target}: would be overwritten by {by}; name another --output")
         picture = draw_detections(frame.image, prediction.detections, self._class_names)
         if self._explain is not None:
             picture = contact_sheet([picture, *self._explain(frame.image)], columns=2)
@@ -80,27 +82,32 @@ class Pictures:
         self._video.write(picture, frame.number)
 
     def close(self) -> None:
-        if self._video is not None:
-            self._video.close()
-            self._video = None
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
 
 
 class _Video:
-    """An MP4 of pictures of this size, which has its name only once it is whole."""
+    """An MP4 of pictures of this size, which has its name only once it is seen to be whole."""
 
     def __init__(self, source: Source, path: Path, size_wh: tuple[int, int]) -> None:
         self.source, self._size_wh, self._number = source, size_wh, -1
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._failure = UserError(
+            f"{path}: the video cannot be written; check the folder's permissions and the free "
+            "space"
+        )
         self._partial = ExitStack()
-        name = f"{path.stem}.partial.mp4"
-        partial = self._partial.enter_context(atomic_path(path, temporary_name=name))
-        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(partial), fourcc, source.fps or USUAL_FPS, size_wh)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = output_path(path, temporary_name=f"{path.stem}.partial.mp4")
+            self._file = self._partial.enter_context(partial).absolute()  # "a:b" is a protocol
+        except OSError as error:
+            raise self._failure from error
+        fourcc, fps = cv2.VideoWriter.fourcc(*"mp4v"), source.fps or USUAL_FPS
+        self._writer = cv2.VideoWriter(str(self._file), cv2.CAP_FFMPEG, fourcc, fps, size_wh)
         if not self._writer.isOpened():
-            raise UserError(
-                f"{path}: the video cannot be written; check the folder's permissions and the free "
-                "space"
-            )
+            with self._partial:
+                raise self._failure
 
     def write(self, picture: np.ndarray, number: int) -> None:
         """A frame; it also stands for those that were skipped before it, to keep the pace."""
@@ -112,8 +119,11 @@ class _Video:
         self._number = number
 
     def close(self) -> None:
+        """OpenCV's writer tells of no failure, such as a full disk: the file is read back."""
         self._writer.release()
-        self._partial.close()
+        with self._partial:
+            if count_frames(self._file) != self._number + 1:
+                raise self._failure
 
 
 class JsonFile:
@@ -157,7 +167,8 @@ class JsonFile:
             )
 
     def close(self) -> None:
-        atomic_write(self._path, f"{json.dumps(self._content)}\n".encode())
+        content = f"{json.dumps(self._content)}\n".encode()
+        write_or_refuse("the json", self._path, content, remedy="name another --json")
 
 
 class TextFolder:

@@ -16,10 +16,14 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from yolo.data.images import IMAGE_SUFFIXES, decode
+from yolo.data.images import IMAGE_SUFFIXES, decode, size_hw
 from yolo.errors import UserError
 
-VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+VIDEOS = frozenset(
+    {".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov"}
+    | {".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
+"""In lower case: which files of a folder are taken for videos."""
 STREAMS = frozenset({"http", "https", "rtmp", "rtsp", "rtsps", "tcp", "udp"})
 
 USUAL_FPS = 25.0  # where a camera or a file names none
@@ -98,7 +102,7 @@ def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
             sources.append(_live(text))
             continue
         for path, name in _files(text):
-            if path.suffix.lower() not in VIDEOS:
+            if _is_image(path):
                 sources.append(Source(name, path))
                 continue
             try:
@@ -145,6 +149,28 @@ def _files(text: str) -> list[tuple[Path, str]]:
     return [(one, str(one.relative_to(root))) for one in found]
 
 
+def _is_image(path: Path) -> bool:
+    """By the suffix; where that is neither's, for the file was named itself, by the header."""
+    suffix = path.suffix.lower()
+    if suffix in VIDEOS or suffix in IMAGE_SUFFIXES:
+        return suffix in IMAGE_SUFFIXES
+    try:
+        return size_hw(path) is not None
+    except UserError:
+        return False
+
+
+def count_frames(path: Path) -> int:
+    """Of a video that was written; 0 where it cannot be opened or its last frame is missing."""
+    try:
+        with _open(path) as capture:
+            count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            capture.set(cv2.CAP_PROP_POS_FRAMES, count - 1)
+            return count if capture.grab() else 0
+    except UserError:
+        return 0
+
+
 def _video(path: Path, name: str) -> Source:
     with _open(path) as capture:
         frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), _fps(capture)
@@ -186,8 +212,10 @@ def _open(address: Path | str | int) -> Generator[cv2.VideoCapture, None, None]:
         failure = f"the stream of {host}: cannot be opened; check address, password and network"
     else:
         with _files_only():
-            capture = cv2.VideoCapture(str(address), cv2.CAP_FFMPEG)
-        failure = f"{address}: the video cannot be opened: it is damaged or of an unknown format"
+            # absolute, for what stands before a colon would be a protocol
+            capture = cv2.VideoCapture(str(address.absolute()), cv2.CAP_FFMPEG)
+        what = "the video" if address.suffix.lower() in VIDEOS else "as image or video, the file"
+        failure = f"{address}: {what} cannot be opened: it is damaged or of an unknown format"
     try:
         if not capture.isOpened():
             raise UserError(failure)
