@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from yolo.data.images import IMAGE_SUFFIXES, decode, size_hw
+from yolo.data.images import IMAGE_SUFFIXES, decode, read_header
 from yolo.errors import UserError
 
 VIDEOS = frozenset(
@@ -155,7 +155,7 @@ def _is_image(path: Path) -> bool:
     if suffix in VIDEOS or suffix in IMAGE_SUFFIXES:
         return suffix in IMAGE_SUFFIXES
     try:
-        return size_hw(path) is not None
+        return read_header(path) is not None
     except UserError:
         return False
 
