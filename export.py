@@ -13,7 +13,7 @@ from yolo.errors import exit_code
 
 EXAMPLES = """examples:
   python export.py --format onnx
-  python export.py logs/first_try/best.pt --format onnx --nms --dynamic-size --fp16
+  python export.py logs/first_try --format onnx --nms --dynamic-size --fp16
   python export.py logs/first_try/best.pt --format torchscript --output detector.torchscript
   python export.py logs/first_try/best.pt --format darknet --output weights/mine --thresh 0.01
 """
@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def export(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
-    from yolo.train.run_folder import newest_checkpoint
+    from yolo.train.run_folder import find_checkpoint
 
-    checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
+    checkpoint = find_checkpoint(arguments.checkpoint, arguments.logs)
     for path in FORMATS[arguments.format](checkpoint, arguments):
         print(path)
 
@@ -79,7 +79,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = Parser("Write a checkpoint for other programs.", EXAMPLES)
     add = parser.add_argument
-    add("checkpoint", type=Path, nargs="?", help="a checkpoint (the newest run's best.pt)")
+    what = "a checkpoint or a run's folder (the newest run's best.pt)"
+    add("checkpoint", type=Path, nargs="?", help=what)
     add(
         "--format",
         choices=sorted(FORMATS),

@@ -13,11 +13,11 @@ from yolo.config.command_line import (
     PAGE_SUFFIXES,
     PICTURE_SUFFIXES,
     Parser,
-    ScoreArguments,
     fraction,
     image_size,
     is_picture,
 )
+from yolo.config.score_arguments import ScoreArguments
 from yolo.errors import exit_code
 from yolo.files import write_or_refuse
 
@@ -91,7 +91,8 @@ def _add_options(parser: Parser) -> None:
         "checkpoint",
         type=Path,
         nargs="*",
-        help="one or several checkpoints or files of export.py (the newest run's best.pt)",
+        help="one or several checkpoints, runs' folders or files of export.py (the newest run's "
+        "best.pt)",
     )
     add("--conf", type=fraction, nargs="+", help="confidence thresholds (the training's)")
     add("--split", choices=("train", "val", "test"), default="val", help="which images (val)")

@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def demonstrate(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
-    from yolo.train.run_folder import newest_checkpoint
+    from yolo.train.run_folder import find_checkpoint
 
-    checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
+    checkpoint = find_checkpoint(arguments.checkpoint, arguments.logs)
     if not checkpoint.is_file():
         raise UserError(
             f"{checkpoint}: there is no such file; `python main.py` trains a model and writes "
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "checkpoint",
         type=Path,
         nargs="?",
-        help="a checkpoint or an exported file (the newest run's best.pt)",
+        help="a checkpoint, a run's folder or an exported file (the newest run's best.pt)",
     )
     parser.add_argument(
         "--port", type=port, help="of the page's address (the first free one from 7860 on)"

@@ -1,4 +1,4 @@
-"""Show what a network looks at: ``python scripts/explain.py IMAGE --checkpoint best.pt``."""
+"""Show what a network looks at: ``python scripts/explain.py best.pt IMAGE``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yolo.errors import exit_code
 
 EXAMPLES = """examples:
   python scripts/explain.py photo.jpg
-  python scripts/explain.py photo.jpg --checkpoint logs/first_try/best.pt --output maps
+  python scripts/explain.py logs/first_try photo.jpg --output maps
   python scripts/explain.py --list
   python scripts/explain.py photo.jpg --layer neck.stride8.0 encoder.stem
 
@@ -39,10 +39,10 @@ def explain(arguments: argparse.Namespace) -> None:
     from yolo.apps.predict import Predictor
     from yolo.apps.report.drawing import save_image
     from yolo.data.images import decode
-    from yolo.train.run_folder import newest_checkpoint
+    from yolo.train.run_folder import find_checkpoint
 
     predictor = Predictor.from_checkpoint(
-        arguments.checkpoint or newest_checkpoint(arguments.logs),
+        find_checkpoint(arguments.checkpoint, arguments.logs),
         device=device_name(arguments.gpu),
         image_size_px=arguments.image_size,
         precision="fp32",
@@ -62,8 +62,9 @@ def explain(arguments: argparse.Namespace) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = Parser(description="Show what a network looks at, by EigenCAM.", epilog=EXAMPLES)
-    parser.add_argument("image", type=Path, nargs="*", help="image files")
-    parser.add_argument("--checkpoint", type=Path, help="a checkpoint (the newest run's best.pt)")
+    what = "image files, and a checkpoint or a run's folder (the newest run's best.pt)"
+    parser.add_argument("image", type=Path, nargs="*", help=what)
+    parser.add_argument("--checkpoint", type=Path, help="the same, named as an option")
     parser.add_argument(
         "--layer",
         nargs="+",
@@ -81,6 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_logs_option()
     arguments = parser.parse(argv)
+    parser.take_checkpoint(arguments, "image")
     if not arguments.image and not arguments.list:
         parser.error("name an image, or --list for the layers")
     arguments.output = pictures_folder(arguments.output)

@@ -1,4 +1,4 @@
-"""Find objects: ``python scripts/predict.py photos/ video.mp4 --checkpoint best.pt``."""
+"""Find objects: ``python scripts/predict.py best.pt photos/ video.mp4``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from yolo.errors import exit_code
 EXAMPLES = """examples:
   python scripts/predict.py photo.jpg
   python scripts/predict.py photos/ 'more/**/*.png' --conf 0.4 --json found.json
-  python scripts/predict.py video.mp4 --checkpoint logs/first_try/best.pt --gpu 0
+  python scripts/predict.py logs/first_try video.mp4 --gpu 0
   python scripts/predict.py 0 --output predictions/camera
-  python scripts/predict.py rtsp://camera.local/live --checkpoint best.onnx
+  python scripts/predict.py best.onnx rtsp://camera.local/live
 
 Of a folder, images and videos are taken by their suffix, everything else is passed over. A camera
 or a stream goes on until Ctrl-C; its frames that come while the network is busy are passed over.
@@ -49,10 +49,10 @@ def predict(arguments: argparse.Namespace) -> int:
     from yolo.apps.predict.results import JsonFile, Pictures, Results, TextFolder
     from yolo.apps.predict.run import predict_sources
     from yolo.apps.predict.sources import find_sources
-    from yolo.train.run_folder import newest_checkpoint
+    from yolo.train.run_folder import find_checkpoint
 
     sources, broken = find_sources(arguments.source)
-    checkpoint = arguments.checkpoint or newest_checkpoint(arguments.logs)
+    checkpoint = find_checkpoint(arguments.checkpoint, arguments.logs)
     predictor = Predictor.from_checkpoint(
         checkpoint,
         device=device_name(arguments.gpu),
@@ -88,13 +88,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "source",
         nargs="+",
-        help="an image, a folder, a pattern, a video, a camera's index, or a stream's address",
+        help="an image, a folder, a pattern, a video, a camera's index, or a stream's address; and "
+        "a checkpoint, a run's folder or a file of export.py (the newest run's best.pt)",
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="a checkpoint, or a file of export.py (the newest run's best.pt)",
-    )
+    parser.add_argument("--checkpoint", type=Path, help="the same, named as an option")
     parser.add_argument("--conf", type=fraction, help="lowest score that counts (0.25)")
     parser.add_argument(
         "--iou", type=fraction, help="overlap of boxes of which one stays (the training's)"
@@ -128,6 +125,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def checked(parser: Parser, arguments: argparse.Namespace) -> argparse.Namespace:
     """What cannot be done is refused before the network is loaded."""
+    parser.take_checkpoint(arguments, "source")
+    if not arguments.source:
+        parser.error(f"{arguments.checkpoint}: name images or videos beside the checkpoint")
     parser.check_file(arguments.json)
     arguments.output = pictures_folder(arguments.output)
     for folder in (arguments.output, arguments.save_txt):

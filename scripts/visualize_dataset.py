@@ -82,7 +82,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_config_options()
     parser.add_argument("--split", choices=("train", "val", "test"), default="train")
     parser.add_argument(
-        "--checkpoint", type=Path, help="a checkpoint or exported file, to draw its predictions"
+        "--checkpoint",
+        type=Path,
+        help="a checkpoint, a run's folder or an exported file, to draw its predictions",
     )
     parser.add_argument("--conf", type=fraction, help="lowest score that is drawn (0.25)")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -38,6 +39,9 @@ def mixed(tmp_path):
     Image.fromarray(noise[:50]).save(folder / "other.tif")
     write_video(folder / "film.avi", frames=10)
     return folder
+
+
+CHECKPOINT_B = ("--checkpoint", "b.pt")
 
 
 def predict(checkpoint, *argv) -> int:
@@ -205,6 +209,26 @@ def test_bad_usage(argv, text, usage_error):
     assert text in error and len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("script", [predicting, explaining])
+def test_a_checkpoint_may_stand_among_the_images(script, tmp_path, usage_error):
+    """Known by its name, a run's folder by its files; a folder of images is none."""
+    run, photos = tmp_path / "run", tmp_path / "photos"
+    for folder, names in ((run, ("config.yaml", "last.pt")), (photos, ("config.yaml", "1.jpg"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+    images = "source" if script is predicting else "image"
+    for named in (run, Path("a.onnx"), Path("no/best.pt")):
+        for argv in ([named, photos], [photos, named], [photos, "--checkpoint", named]):
+            given = script.parse(list(map(str, argv)))
+            assert given.checkpoint == named
+            assert list(map(str, getattr(given, images))) == [str(photos)]
+    assert script.parse(["a.jpg"]).checkpoint is None
+    assert "a.pt and b.pt: name one" in usage_error(script.main, "a.pt", "b.pt", "c.jpg")
+    assert "a.pt and b.pt: name one" in usage_error(script.main, "a.pt", "c.jpg", *CHECKPOINT_B)
+    assert "name" in usage_error(script.main, "a.pt")
+
+
 def test_what_is_not_there_is_named_before_the_network_is_loaded(tmp_path, capsys):
     assert predict(tmp_path / "none.pt", "none.jpg") == 1
     assert capsys.readouterr().err == "error: none.jpg: there is no such file or folder\n"
@@ -213,7 +237,7 @@ def test_what_is_not_there_is_named_before_the_network_is_loaded(tmp_path, capsy
 def test_explain_writes_a_picture_for_each_scale_or_layer(
     checkpoint, mixed, tmp_path, capsys, usage_error
 ):
-    common = ["--checkpoint", str(checkpoint), "--gpu", "cpu", "--output", str(tmp_path / "maps")]
+    common = [str(checkpoint), "--gpu", "cpu", "--output", str(tmp_path / "maps")]
     image = str(mixed / "rgb.png")
     assert explaining.main([image, *common]) == 0
     names = ["rgb_stride16.png", "rgb_stride32.png", "rgb_stride8.png"]
@@ -222,8 +246,8 @@ def test_explain_writes_a_picture_for_each_scale_or_layer(
     assert explaining.main(["--list", *common]) == 0
     layers = capsys.readouterr().out.splitlines()[3:]
     assert "neck.stride8" in layers and "head.stride8.conv" in layers
-    assert explaining.main([image, "--layer", "neck.stride8", *common]) == 0
+    assert explaining.main([*common, image, "--layer", "neck.stride8"]) == 0
     assert (tmp_path / "maps" / "rgb_neck.stride8.png").exists()
-    assert explaining.main([image, "--layer", "neck.stride9", *common]) == 1
+    assert explaining.main([*common, image, "--layer", "neck.stride9"]) == 1
     assert "no layer 'neck.stride9' (did you mean 'neck.stride8'?)" in capsys.readouterr().err
     assert "name an image" in usage_error(explaining.main)

@@ -15,8 +15,9 @@ from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 from yolo.train.run_folder import (
     LOCK_NAME,
     RunLock,
+    checkpoint_file,
     create_run_folder,
-    newest_checkpoint,
+    find_checkpoint,
     newest_whole_checkpoint,
 )
 from yolo.train.trainer import Trainer
@@ -51,16 +52,33 @@ def test_where_no_folder_can_be_made(tmp_path: Path, name) -> None:
 
 
 def test_the_newest_best_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no run has a best.pt yet")):
-        newest_checkpoint(tmp_path)
-    with pytest.raises(UserError, match=r"no run has a best\.pt yet"):
-        newest_checkpoint(tmp_path / "nowhere")
+    for nothing in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=re.escape(f"{nothing}: no run has a best.pt yet")):
+            find_checkpoint(None, nothing)
     for name, seconds in (("z", 100), ("m", 300), ("a", 200)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "best.pt").write_text(name)
         os.utime(tmp_path / name / "best.pt", (seconds, seconds))
     (tmp_path / "without").mkdir()
-    assert newest_checkpoint(tmp_path) == tmp_path / "m" / "best.pt"
+    assert find_checkpoint(None, tmp_path) == tmp_path / "m" / "best.pt"
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint(tmp_path: Path) -> None:
+    run, logs = tmp_path / "logs" / "run", tmp_path / "logs"
+    run.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"this folder has no best\.pt, nor do the folders in it"):
+        checkpoint_file(logs)
+    (run / "last.pt").touch()
+    with pytest.raises(
+        UserError, match=re.escape(f"{run}: this folder has no best.pt; name {run}/l")
+    ):
+        checkpoint_file(run)
+    (run / "best.pt").touch()
+    with pytest.raises(UserError, match=re.escape(f"no best.pt; name {run}/best.pt")):
+        checkpoint_file(logs)
+    for named in (run, run / "best.pt"):
+        assert checkpoint_file(named) == find_checkpoint(named, logs) == run / "best.pt"
+    assert checkpoint_file(tmp_path / "nowhere.pt") == tmp_path / "nowhere.pt"
 
 
 def test_one_run_in_a_folder(tmp_path: Path) -> None:

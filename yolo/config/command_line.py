@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from yolo.config.errors import ConfigError
 from yolo.config.hints import meant_option
@@ -23,6 +23,7 @@ LONGEST_NAME_BYTES = 200
 """Of a run's folder; file systems take 255."""
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".onnx", ".torchscript")
 PAGE_SUFFIXES = (".html", ".htm")
 
 Devices = list[str] | None
@@ -109,6 +110,16 @@ class Parser(argparse.ArgumentParser):
             help=f"{what}a .png or .jpg file (predictions/{name})",
         )
 
+    def take_checkpoint(self, arguments: argparse.Namespace, name: str) -> None:
+        """Moves a checkpoint from among the positional arguments ``name`` to ``checkpoint``."""
+        given = getattr(arguments, name)
+        found = [path for path in map(Path, given) if _is_checkpoint(path)]
+        setattr(arguments, name, [one for one in given if Path(one) not in found])
+        found += [arguments.checkpoint] if arguments.checkpoint is not None else []
+        if len(found) > 1:
+            self.error(f"{found[0]} and {found[1]}: name one checkpoint")
+        arguments.checkpoint = found[0] if found else None
+
     def check_file(self, path: Path | None, option: str = "") -> None:
         """Refuses a file to write whose folder does not exist."""
         if path is not None and not path.absolute().parent.is_dir():
@@ -153,7 +164,7 @@ def parse_train_arguments(
             parser.error(f"--resume goes on with a run's own folder and config: drop {option}")
     resume = given.resume
     if resume is not None:
-        resume = resume.parent if resume.suffix == ".pt" else resume
+        resume = resume.parent if resume.suffix == ".pt" or resume.is_file() else resume
         if not (resume / "config.yaml").is_file():
             parser.error(f"--resume {resume}: not the folder of a run: it has no config.yaml")
     return TrainArguments(
@@ -163,43 +174,6 @@ def parse_train_arguments(
         name=given.name,
         overrides=tuple(given.overrides),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreArguments:
-    """The command line of validation.py; None is the checkpoint's own, or "no"."""
-
-    checkpoints: tuple[Path, ...]  # scored one after the other; none is the newest run's best.pt
-    logs: Path
-    devices: Devices
-    split: Literal["train", "val", "test"]
-    confs: tuple[float, ...] | None
-    image_size_px: int | None
-    precision: Literal["fp32", "bf16", "fp16"] | None
-    metric: Literal["coco", "voc", "both"] | None
-    voc_iou: float | None
-    per_class: bool
-    json: Path | None
-    detections: Path | None
-    curves: Path | None
-    analyse: bool
-    analysis_place: Path | None  # the page's file or folder; None is beside the checkpoint
-    save_txt: Path | None
-    save_voc: Path | None
-    competition: Literal["comp3", "comp4"]  # in the names of the files in `save_voc`
-
-    def detector_options(self) -> list[str]:
-        """The given options that mean something only to a detector."""
-        names = {"confs": "--conf", "image_size_px": "--image-size"} | {
-            name: "--" + name.replace("_", "-")
-            for name in (
-                *("precision", "metric", "voc_iou", "per_class"),
-                *("detections", "curves", "analyse", "save_txt", "save_voc"),
-            )
-        }
-        return [
-            option for name, option in names.items() if getattr(self, name) not in (None, False)
-        ]
 
 
 def load_config_or_exit(
@@ -278,6 +252,12 @@ def image_size(text: str) -> int:
     if not text.isdecimal() or int(text) % 32 or not 32 <= int(text) <= 2048:
         raise argparse.ArgumentTypeError(f"{text!r} must be a multiple of 32 from 32 to 2048")
     return int(text)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint or an exported one by its name, or a folder a run's."""
+    is_run = all((path / name).is_file() for name in ("config.yaml", "last.pt"))
+    return is_run or path.suffix.lower() in CHECKPOINT_SUFFIXES
 
 
 def pictures_folder(given: Path | None, prefix: str = "") -> Path:

@@ -42,6 +42,7 @@ from yolo.models.torch_weights import (
     tensors_by_layer,
 )
 from yolo.train.checkpoint import load_checkpoint
+from yolo.train.run_folder import checkpoint_file
 
 MOST_NAMED = 5
 """Layers that an error names; the rest is counted."""
@@ -84,8 +85,7 @@ def _load_encoder(encoder: Encoder, config: EncoderConfig) -> Loaded:
         with naming(key):
             fill_encoder(encoder, imagenet_tensors(config.type), source=source)
         return report_filled(encoder, source, tensors_by_layer(encoder)), IMAGENET
-    path = Path(str(config.weights))
-    _check_exists(path, key)
+    path = _existing(Path(str(config.weights)), key)
     if is_weights_file(path):
         return load_darknet_encoder(encoder, path), UNIT_RANGE
     with naming(key):
@@ -97,8 +97,7 @@ def _load_encoder(encoder: Encoder, config: EncoderConfig) -> Loaded:
 
 def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
     """Fill what fits, at least the share that the config asks for."""
-    path = config.weights
-    _check_exists(path, "model.init.weights")
+    path = _existing(config.weights, "model.init.weights")
     preprocessing: Preprocessing | None = UNIT_RANGE
     if not is_weights_file(path):
         with naming("model.init.weights"):
@@ -126,12 +125,15 @@ def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
     return report, preprocessing if encoder_too else None
 
 
-def _check_exists(path: Path, key: str) -> None:
-    if not path.is_file():
+def _existing(path: Path, key: str) -> Path:
+    with naming(key):
+        file = checkpoint_file(path)
+    if not file.is_file():
         raise UserError(
             f"{path}: no such weights file; check {key} "
             "(scripts/download_weights.py fetches Darknet's)"
         )
+    return file
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from yolo.config import ClassificationConfig, Config, TaskConfig
-from yolo.config.command_line import ScoreArguments
+from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.loss import ClassificationLoss
 from yolo.errors import UserError
@@ -37,7 +37,7 @@ from yolo.factory.initial_weights import load_detector, load_trained, read_confi
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks, join
 from yolo.train.precision import Precision
-from yolo.train.run_folder import newest_checkpoint
+from yolo.train.run_folder import find_checkpoint
 
 Analyse = Callable[[DetectorScorer, Found], object]
 DrawCurves = Callable[[Sequence[ModelCurves]], object]
@@ -60,7 +60,7 @@ def score_checkpoints(
         The report of ``DetectorScorer`` or ``ClassifierScorer``; of several checkpoints
         ``{"checkpoints": [the same of each]}``.
     """
-    paths = arguments.checkpoints or (newest_checkpoint(arguments.logs),)
+    paths = [find_checkpoint(path, arguments.logs) for path in arguments.checkpoints or (None,)]
     ranks = join(arguments.devices)
     reports: list[dict[str, Any]] = []
     curves: list[ModelCurves] = []

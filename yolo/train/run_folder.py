@@ -53,8 +53,19 @@ def write_config(folder: Path, text: str) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def newest_checkpoint(directory: Path) -> Path:
-    """``best.pt`` of the run that wrote one last."""
+def checkpoint_file(path: Path) -> Path:
+    """The path itself, or ``best.pt`` in it where it is a run's folder."""
+    if not path.is_dir() or (path / "best.pt").is_file():
+        return path / "best.pt" if path.is_dir() else path
+    found = next((file for name in ("last.pt", "*/best.pt") for file in path.glob(name)), None)
+    advice = f"; name {found}" if found else ", nor do the folders in it; name a checkpoint"
+    raise UserError(f"{path}: this folder has no best.pt{advice}")
+
+
+def find_checkpoint(named: Path | None, directory: Path) -> Path:
+    """``checkpoint_file`` of what was named, or of the run in a folder that wrote one last."""
+    if named is not None:
+        return checkpoint_file(named)
     found = list(directory.glob("*/best.pt"))
     if not found:
         raise UserError(

@@ -30,6 +30,7 @@ from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join
 from yolo.train.failures import explain_out_of_memory
 from yolo.train.precision import DTYPES, Format, Precision, faster_format, precision_by_rule
+from yolo.train.run_folder import checkpoint_file
 
 CONF = 0.25
 """Lowest score that is reported unless another is asked for: training scores from far lower on,
@@ -142,7 +143,7 @@ class Predictor:
         """Open a checkpoint, or a file that export.py wrote (.onnx, .torchscript).
 
         Args:
-            path: the file.
+            path: the file, or a run's folder for its ``best.pt``.
             device: a name for ``torch.device``, or ``auto``; an exported file finds its own.
             conf: lowest score to report; None for 0.25.
             iou: of two boxes of one class that overlap by more, the better stays; None for the
@@ -150,7 +151,7 @@ class Predictor:
             image_size_px: side of the network's input, a multiple of 32; None for the training's.
             precision: see ``TrainedNetwork``; an exported file has its own.
         """
-        path = Path(path)
+        path = checkpoint_file(Path(path))
         if image_size_px is not None and (image_size_px < 32 or image_size_px % 32):
             raise UserError(f"the image size must be a multiple of 32, not {image_size_px}")
         if is_exported(path):
