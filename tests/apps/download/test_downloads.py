@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import time
 import zipfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -230,6 +232,38 @@ def test_what_cannot_end_well_fails_at_once(site, target, name, size, sentence):
         download(f"{site.url}/{name}", target, size=size)
     assert len(site.requests) == 1
     assert leftovers(target.parent) == []
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nX-Long: "
+DRIPS = {
+    "head": ([HEAD[i : i + 1] for i in range(len(HEAD))] + [b"x"] * 1000, 0.05, "less than 1.0 kB"),
+    "body": ([HEAD + b"\r\n\r\n"] + [b"x"] * 1000, 0.05, "less than 1.0 kB"),
+    "a byte each time": ([HEAD + b"\r\n\r\nx"], 0.0, "the connection broke after . of 1000 bytes"),
+}
+
+
+@pytest.mark.parametrize("drip", DRIPS)
+def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(target, monkeypatch, drip):
+    pieces, pause_s, sentence = DRIPS[drip]
+    for name, value in (("SLOW_S", 0.5), ("TRIES", 3), ("PAUSE_S", 0)):
+        monkeypatch.setattr(downloads, name, value)
+
+    class Drip(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(9999)
+            with suppress(OSError):
+                for piece in pieces:
+                    self.request.sendall(piece)
+                    time.sleep(pause_s)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        start = time.monotonic()
+        with pytest.raises(UserError, match=sentence):
+            download(f"http://127.0.0.1:{server.server_address[1]}/a.bin", target)
+        assert time.monotonic() - start < 5
+        server.shutdown()
+    assert not target.exists()
 
 
 def test_offline_is_one_sentence(target, monkeypatch, capsys):

@@ -7,7 +7,9 @@ import http.client
 import os
 import re
 import shutil
+import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -24,7 +26,9 @@ from yolo.files import locked
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0  # the longest silence of the server
-TRIES = 5  # failures in a row, none of them bringing a byte, after which it gives up
+LEAST_BYTES_PER_S = 1000  # on an average of
+SLOW_S = 20.0  # which is also the longest wait for an answer to begin
+TRIES = 5  # failures in a row, none of them bringing what a slow server could, before it gives up
 PAUSE_S = 1.0  # before the second try, doubled before each further one
 PLAIN_LINE_EVERY_S = 10.0
 TEMPORARY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -107,7 +111,8 @@ class _Part:
             try:
                 return self._fetch_rest()
             except _Interrupted as problem:
-                failures = 1 if self.size() > had else failures + 1
+                enough = LEAST_BYTES_PER_S * SLOW_S
+                failures = 1 if self.size() - had > enough else failures + 1
                 if failures >= TRIES:
                     raise UserError(
                         f"cannot fetch {self.url}: {problem}; check the connection and start "
@@ -155,9 +160,15 @@ class _Part:
             _progress(self.path.stem, total, offset) as advance,
             self.path.open("ab" if offset else "wb") as sink,
         ):
+            since, counted_from = time.monotonic(), offset
             while chunk := _read(response):
                 offset += sink.write(chunk)
                 advance(len(chunk))
+                seconds = time.monotonic() - since
+                if seconds >= SLOW_S:
+                    if offset - counted_from < seconds * LEAST_BYTES_PER_S:
+                        raise _too_slow(self.url)
+                    since, counted_from = time.monotonic(), offset
             sink.flush()
             os.fsync(sink.fileno())
         if total is not None and offset != total:
@@ -166,9 +177,34 @@ class _Part:
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read(CHUNK_BYTES)
+        return response.read1(CHUNK_BYTES)  # what is there: `read` waits for all of it
     except (http.client.HTTPException, OSError) as problem:
         raise _Interrupted(f"the connection broke ({_reason(problem)})") from problem
+
+
+def _too_slow(url: str) -> UserError:
+    return UserError(
+        f"cannot fetch {url}: for {SLOW_S:g} s the server has sent less than "
+        f"{readable_size(LEAST_BYTES_PER_S)} a second; start again later, what has arrived is kept"
+    )
+
+
+class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Ends a wait for the head of an answer that comes byte by byte: a timeout is of each byte."""
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> Any:
+        class Connection(http_class):  # type: ignore[misc]
+            def getresponse(self) -> http.client.HTTPResponse:
+                timer = threading.Timer(SLOW_S, self.sock.shutdown, [socket.SHUT_RDWR])
+                timer.start()
+                try:
+                    return super().getresponse()
+                finally:
+                    if not timer.is_alive():
+                        raise _too_slow(req.full_url)
+                    timer.cancel()
+
+        return super().do_open(Connection, req, **options)
 
 
 @contextmanager
@@ -181,7 +217,9 @@ def _request(
     fields = {"User-Agent": "yolo", "Accept-Encoding": "identity", **headers}
     try:
         request = urllib.request.Request(url, headers=fields, method=method)
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        response = urllib.request.build_opener(_Handler).open(request, timeout=TIMEOUT_S)
+    except UserError:
+        raise
     except urllib.error.HTTPError as problem:
         answer = f"the server answers {problem.code} {problem.reason}"
         if problem.code in TEMPORARY_STATUSES:
