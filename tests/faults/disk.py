@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import random
 import shutil
+import stat
 import subprocess
 import unittest
 from pathlib import Path
+from typing import Any
 
+from scripts import predict
+from tests.apps.predict.test_sources import write_video
+from tests.faults.fuzz_trials import snapshot
 from tests.faults.tiny import (
     FORWARDS,
     at_forward,
@@ -24,6 +30,7 @@ from tests.faults.tiny import (
     start,
 )
 from tests.faults.trial import Property, wait_for
+from yolo.apps.predict.sources import find_sources
 
 PROPERTY = "7 Disk"
 
@@ -119,6 +126,95 @@ def never_a_permission(seed: int, folder: Path) -> None:
     shutil.rmtree(logs, ignore_errors=True)
 
 
+FOLDER_ERRORS = ("EINVAL", "ENOSYS", "EOPNOTSUPP", "EBADF", "EACCES", "EIO")
+
+
+def no_folder_sync(seed: int, folder: Path) -> None:
+    """A file system that cannot put a folder on the disk: a run ends there as anywhere; of an
+    input/output error code 1 and one sentence.
+    """
+    name = FOLDER_ERRORS[seed % len(FOLDER_ERRORS)]
+    call = "open" if name == "EACCES" else "fsync"
+    whole, run, output = reference(folder), folder / "fp32", folder / "run.txt"
+    original, code = getattr(os, call), getattr(errno, name)
+
+    def refuse(what: Any, *more: Any, **keywords: Any) -> Any:
+        is_folder = stat.S_ISDIR(os.fstat(what).st_mode) if call == "fsync" else what == run
+        if is_folder:
+            raise OSError(code, os.strerror(code))
+        return original(what, *more, **keywords)
+
+    def work() -> int:
+        setattr(os, call, refuse)
+        return start(run)
+
+    exit_code = wait_for(fork(work, output), 60)
+    assert exit_code == int(name == "EIO"), f"{name}: exit code {exit_code}: {last_lines(output)}"
+    check_whole(run)
+    if exit_code:
+        check_told(output, "the checkpoint cannot be written", os.strerror(code))
+    else:
+        check_same_run(whole, run)
+
+
+def replaced_folder(seed: int, folder: Path) -> None:
+    """The run's folder moved, replaced or emptied while it trains: code 1 and one sentence, nothing
+    is written into another; put back, it goes on to the bit.
+    """
+    kind = ("moved", "replaced", "another run", "emptied")[seed % 4]
+    whole, run, aside = reference(folder), folder / "fp32", folder / "aside"
+    moment = random.Random(seed).randint(FORWARDS // 4 + 2, FORWARDS - 2)
+
+    def act() -> None:
+        run.rename(aside)
+        if kind == "another run":
+            shutil.copytree(aside, run)
+        elif kind != "moved":
+            run.mkdir()
+        if kind == "emptied":  # the very folder
+            for path in aside.iterdir():
+                path.rename(run / path.name)
+            run.rename(folder / "content")
+            aside.rename(run)
+        left.update(snapshot(run) if run.exists() else {})
+
+    left: dict[Any, Any] = {}
+
+    def work() -> int:
+        with at_forward(moment, act):
+            code = start(run)
+        assert (snapshot(run) if run.exists() else {}) == left, "something was written"
+        return code
+
+    output = folder / "run.txt"
+    code = wait_for(fork(work, output), 60)
+    assert code == 1, f"{kind} at forward pass {moment}: exit code {code}: {last_lines(output)}"
+    check_told(output, f"{run}: is no longer the folder of this run")
+    shutil.rmtree(run, ignore_errors=True)
+    (folder / "content" if kind == "emptied" else aside).rename(run)
+    check_goes_on(whole, run)
+
+
+def video_on_a_full_disk(seed: int, folder: Path) -> None:
+    """A video into a disk of a random small size: code 1, one sentence and no file, or all frames
+    can be read back.
+    """
+    checkpoint, output = reference(folder) / "best.pt", folder / "run.txt"
+    film, disk = write_video(folder / "film.avi", frames=60), folder / "disk"
+    size = random.Random(seed).randrange(4, 160)
+    _mount(disk, size)
+    argv = [film, "--checkpoint", checkpoint, "--gpu", "cpu", "--output", disk]
+    code = wait_for(fork(lambda: predict.main(list(map(str, argv))), output), 60)
+    assert code in (0, 1), f"{size} KiB: exit code {code}: {last_lines(output)}"
+    if code:
+        check_told(output, "film.mp4: the video cannot be written")
+        assert not list(disk.iterdir()), f"{size} KiB: something was left"
+        return
+    (source,), _ = find_sources([str(disk / "film.mp4")])
+    read = [frame for frame in source.read() if frame.image is not None]
+    assert len(read) == 60, f"{size} KiB: {len(read)} frames of 60"
+
+
 def _obey_permissions() -> None:
     """Take from root, in this process, the right to pass over permissions."""
     if os.geteuid() != 0:
@@ -136,4 +232,7 @@ TRIALS = [
     Property(full_disk, full=60, quick=2),
     Property(lost_permission, full=30, quick=3),
     Property(never_a_permission, full=4, quick=1),
+    Property(no_folder_sync, full=12, quick=2),
+    Property(replaced_folder, full=20, quick=1, limit_s=120),
+    Property(video_on_a_full_disk, full=20, quick=1),
 ]
