@@ -193,7 +193,7 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     """Ends a wait for the head of an answer that comes byte by byte: a timeout is of each byte."""
 
     def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> Any:
-        class Connection(http_class):  # type: ignore[misc]
+        class Connection(http_class):
             def getresponse(self) -> http.client.HTTPResponse:
                 timer = threading.Timer(SLOW_S, self.sock.shutdown, [socket.SHUT_RDWR])
                 timer.start()
