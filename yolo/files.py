@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -74,9 +75,10 @@ def read_text(
 
 
 def decode_text(called: str, content: bytes) -> str:
-    """UTF-8, with or without a byte order mark, to text; else a UserError."""
+    """UTF-8, or UTF-16 with its byte order mark as Windows writes it, to text; else a UserError."""
+    is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{called} is no text in UTF-8.") from None
 

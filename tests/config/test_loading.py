@@ -89,6 +89,22 @@ def test_another_type_replaces_the_mapping(write):
     assert encoder == {"type": "mobilenet_v3_small", "weights": "imagenet"}
 
 
+def test_class_names_go_with_the_training_set_of_another_type(write):
+    voc = "{type: voc, root: r, image_sets: [a]}"
+    text = "{type: yolo_text, images: i, labels: l}"
+    write(f"data: {{train: {voc}, val: {voc}, class_names: [a, b]}}", "base.yaml")
+    for changes, names in (
+        (f"train: {text}, val: {text}", None),
+        (f"train: {text}, val: {text}, class_names: [c]", ("c",)),
+        (f"val: {text}", ("a", "b")),
+        ("train: {type: voc, root: other}", ("a", "b")),
+    ):
+        path = write(f"extends: base.yaml\ndata: {{{changes}}}", "mine.yaml", whole=True)
+        assert load_config(path).config.data.class_names == names
+        above = write("extends: mine.yaml\ndata: {image_size: 64}", whole=True)
+        assert load_config(above).config.data.class_names == names
+
+
 def test_relative_paths_start_from_where_they_are_written(write):
     write("data: {train: {root: ../drawn}}", name="sub/base.yaml")
     file = write("extends: sub/base.yaml\ndata: {val: {root: /tmp/drawn}}", whole=True)

@@ -178,7 +178,7 @@ def merge(base: Tree, changes: Tree, replaced: Replaced, above: Key = ()) -> Tre
 
     Mappings merge key by key. Lists and scalars replace. A mapping that names another `type` than
     the one below it replaces it too, for the old component's settings mean nothing to the new; it
-    is noted in `replaced`.
+    is noted in `replaced`. With the data set `train` go the `class_names` beside it, which are its.
     """
     merged = dict(base)
     for key, change in changes.items():
@@ -189,6 +189,8 @@ def merge(base: Tree, changes: Tree, replaced: Replaced, above: Key = ()) -> Tre
                 change = merge(below, change, replaced, (*above, key))
             else:
                 replaced[(*above, key)] = below
+                if key == "train" and "class_names" not in changes:
+                    merged.pop("class_names", None)
         merged[key] = change
     return merged
 

@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -39,16 +39,8 @@ IMAGE_SUFFIXES = (
 PNG_TAIL_BYTES = 1 << 16
 """So far before its end a PNG is searched for an EXIF that stands behind the pixels."""
 
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda image: cv2.flip(image, 1),
-    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
-    4: lambda image: cv2.flip(image, 0),
-    5: cv2.transpose,
-    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda image: cv2.flip(cv2.transpose(image), -1),
-    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
-"""EXIF orientation -> what shows the stored image upright."""
+FLIPS = {1: None, 2: 1, 3: -1, 4: 0, 5: None, 6: 1, 7: -1, 8: 0}
+"""EXIF orientation -> how OpenCV flips an image upright, which is transposed first from 5 on."""
 
 TURNED_BACK = {6: 8, 8: 6}
 """The orientations that undo these two; every other one undoes itself."""
@@ -116,8 +108,10 @@ def decode(
     orientation, turns = header.orientation, header.turns(expected_hw, upright=upright)
     if content.startswith(TIFF_STARTS):  # which both libraries have turned already
         orientation, turns = TURNED_BACK.get(orientation, orientation), not turns
-    if turns and orientation != 1:
-        image = TURNS[orientation](image)
+    if turns:
+        image = cv2.transpose(image) if orientation >= 5 else image
+        flip = FLIPS[orientation]
+        image = image if flip is None else cv2.flip(image, flip)
     if expected_hw is not None and expected_hw != image.shape[:2]:
         raise _other_size(path, image.shape[:2], expected_hw)
     return image
@@ -153,7 +147,7 @@ def _header(file: BinaryIO) -> Header:
 
 
 def _known(orientation: object) -> int:
-    return next((number for number in TURNS if number == orientation), 1)
+    return next((number for number in FLIPS if number == orientation), 1)
 
 
 def _late_exif(png: BinaryIO) -> bytes:

@@ -29,15 +29,18 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def open_table(folder: Path, text: str = LINES, **settings: object) -> CsvBoxesDataset:
+def open_table(
+    folder: Path, text: str = LINES, encoding: str = "utf-8", **settings: object
+) -> CsvBoxesDataset:
     path = folder.parent / "boxes.csv"
-    path.write_text(text, "utf-8")
+    path.write_text(text, encoding)
     return CsvBoxesDataset(**{"boxes": path, "images": folder} | settings)
 
 
-@pytest.mark.parametrize("header", ["", HEADER, "\ufeff" + HEADER.upper()])
-def test_a_table_is_read(images: Path, header: str) -> None:
-    dataset = open_table(images, header + LINES)
+@pytest.mark.parametrize("header", ["", HEADER, HEADER.upper()])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_table_is_read(images: Path, header: str, encoding: str) -> None:
+    dataset = open_table(images, header + LINES, encoding)
     assert dataset.class_names == ("bird", "cat, large", "dog")
     assert dataset.category_ids == (1, 2, 3)
     names = [dataset.annotations.file_name(i) for i in range(3)]
@@ -118,7 +121,7 @@ def test_a_fault_is_reported_with_file_and_line(images: Path, text: str, sentenc
 )
 def test_what_cannot_be_meant(images: Path, monkeypatch, settings, sentence: str) -> None:
     monkeypatch.chdir(images)
-    Path("latin.csv").write_bytes(b"\xff\xfe")
+    Path("latin.csv").write_bytes(b"\xe9")
     with pytest.raises(UserError, match=sentence):
         open_table(images, **settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.data.voc_files import write_image
@@ -23,7 +24,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     (labels / "sub").mkdir(parents=True)
     (labels / "1.txt").write_text("2 0.5 0.5 1 1\n\n 0 0.25 0.5 0.1 0.25 \n")
     (labels / "sub/2.txt").write_text("")
-    (labels / "classes.txt").write_text("of a labelling tool: no image has this name")
+    (labels / "classes.txt").write_text("\n".join(NAMES))  # of a labelling tool
     return images, labels
 
 
@@ -67,10 +68,22 @@ def test_a_list_is_read_in_its_order(folders: tuple[Path, Path], header: str) ->
     assert dataset.load(1).boxes_xyxy_px.tolist() == [[0, 0, 60, 40], [12, 15, 18, 25]]
 
 
-@pytest.mark.parametrize("text", ["names: [cat, dog, bird]", "names: {1: dog, 2: bird, 0: cat}"])
-def test_names_come_from_a_file_and_their_order_from_the_config(folders, tmp_path, text) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: elsewhere\nnames: [cat, dog, bird]\n",
+        "names: {1: dog, 2: bird, 0: cat}",
+        "names: {'0': cat, '1': dog, '2': bird}",
+        "cat\ndog\nbird\n\n",
+        "cat\r\n  dog\r\nbird",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_names_come_from_a_file_and_their_order_from_the_config(
+    folders, tmp_path, text, encoding
+) -> None:
     names = tmp_path / "names.yaml"
-    names.write_text(f"path: elsewhere\n{text}\n")
+    names.write_text(text, encoding)
     dataset = open_folders(folders, names=names, class_names=None)
     assert dataset.class_names == ("cat", "dog", "bird")
     dataset = open_folders(folders, names=names, class_names=["bird", "cat", "dog"])
@@ -83,7 +96,11 @@ def test_names_come_from_a_file_and_their_order_from_the_config(folders, tmp_pat
     [
         (None, "names.yaml does not exist"),
         ("names: [a", "names.yaml cannot be read: .*expected"),
-        ("nc: 3", "must have `names`: a list of class names, or number: name"),
+        ("nc: 3", "must have `names`: a list of class names, or number: name; or a name a line"),
+        (
+            "classes= 2\nnames = obj.names",
+            "lists Darknet's files; name the one behind its `names =`",
+        ),
         ("names: []", "must have `names`"),
         ("names: {1: a, 2: b}", "keys of `names` must be the class numbers 0, 1, 2"),
         ("names: [a, yes]", "the class name True is no text; put it in quotes"),
@@ -103,7 +120,10 @@ def test_a_faulty_file_of_names(folders, tmp_path: Path, text, sentence: str) ->
     ("line", "sentence"),
     [
         ("0 0.5 0.5 0.5", r"has 4 values, but must be `class cx cy w h`"),
-        ("0 0.5 0.5 0.5 0.5 0.9", r"has 6 values"),
+        ("0 0.5 0.5 0.5 0.5 0.9 1 1", r"has 8 values, but must be .* or an outline `class x1 y1"),
+        ("0 0.5 0.5 0.5 0.5 1.57", r"ends in 1\.57, but a sixth value must be a confidence"),
+        ("0 0.1 0.1 0.9 0.1 0.9 90", "is .*, but cx cy w h must be relative to the image"),
+        ("1.5 0.5 0.5 0.5 0.5", "is '1.5 .*', but must be a whole number and four numbers"),
         ("cat 0.5 0.5 0.5 0.5", "is 'cat 0.5 0.5 0.5 0.5', but must be a whole number and four"),
         ("0 0.5 0,5 0.5 0.5", "is .*, but must be a whole number and four numbers"),
         ("3 0.5 0.5 0.5 0.5", r"has the class 3, but there are the classes 0 to 2 \(cat, dog, b"),
@@ -118,6 +138,26 @@ def test_a_faulty_line_is_reported_with_file_and_line(folders, line: str, senten
         open_folders(folders)
     with pytest.raises(UserError, match=rf"list\.csv, line 1: {labels}/1\.txt, line 3 {sentence}"):
         open_list(folders, "1.jpg,1.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "box", "notes"),
+    [
+        ("2.0 0.5 0.5 0.5 0.5", [15, 10, 45, 30], ()),
+        ("2 0.5 0.5 0.5 0.5 0.93", [15, 10, 45, 30], ("1 confidences, which are left out",)),
+        ("2 0.5 0.1 0.9 0.5 0.1 0.5", [6, 4, 54, 20], ("1 boxes around outlines",)),
+        ("2 0.5 0.1 0.9 0.5 0.5 0.9 0.1 0.5", [6, 4, 54, 36], ("1 boxes around outlines",)),
+        ("2 0.5 0.1 0.9 nan 0.1 0.5", None, ("1 boxes around outlines",)),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_what_other_tools_write(folders, line: str, box, notes, encoding: str) -> None:
+    (folders[1] / "1.txt").write_text(f"{line}\r", encoding)
+    dataset = open_folders(folders, on_bad_image=print)
+    assert dataset.findings.notes[:1] == notes
+    boxes = dataset.annotations.boxes_xyxy_px
+    np.testing.assert_allclose(boxes, np.reshape([] if box is None else box, (-1, 4)), rtol=1e-6)
+    assert (dataset.annotations.labels == 2).all()
 
 
 def test_boxes_are_sanitized_as_in_every_format(folders: tuple[Path, Path]) -> None:

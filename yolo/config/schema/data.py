@@ -69,7 +69,9 @@ class YoloTextDatasetConfig(Section):
     )
     images: FilePath = key("The folder of images.")
     labels: FilePath = key("The folder of text files, named as the images.")
-    names: FilePath | None = key("YAML with the class `names`; null takes data.class_names.", None)
+    names: FilePath | None = key(
+        "YAML with `names`, or a name a line; null: data.class_names.", None
+    )
     upright: bool = key(UPRIGHT, True)
 
 

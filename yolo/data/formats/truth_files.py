@@ -36,8 +36,6 @@ LARGEST_FILE_BYTES = 64 << 20
 MOST_DIGITS = 15
 """Ids stay below 2^53: the COCO tools keep numbers as doubles."""
 
-TURNED, LEFT_AS_STORED = "turned upright by EXIF", "left as stored, though EXIF turns them"
-
 _log = logging.getLogger(__name__)
 
 
@@ -145,11 +143,11 @@ def measure(
 
     A UserError if the image's header cannot be read.
     """
-    header, note = read_header(path), ""
-    if header.orientation != 1:
-        turns = header.turns(annotated_hw, upright=upright)
-        note = f"images {TURNED if turns else LEFT_AS_STORED}"
-    return header.size_hw(annotated_hw, upright=upright), note
+    header = read_header(path)
+    turns = header.turns(annotated_hw, upright=upright)
+    note = "turned upright by EXIF" if turns else "left as stored, though EXIF turns them"
+    size_hw = header.size_hw(annotated_hw, upright=upright)
+    return size_hw, f"images {note}" if header.orientation != 1 else ""
 
 
 def pack_truths(

@@ -1,11 +1,14 @@
 """Darknet's data sets: for each image a text file with a line `class cx cy w h` for each object.
 
-The class is its number from 0; the box' centre and size are relative to the image.
+The class is its number from 0; the box' centre and size are relative to the image. Of an outline,
+`class x1 y1 x2 y2 x3 y3 ...`, the enclosing box is taken; a confidence behind a box is left out.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Sequence
@@ -39,6 +42,8 @@ from yolo.files import atomic_write, decode_text, read_or_refuse, read_text
 FARTHEST = 2.0
 """A larger number is no part of an image: the file counts pixels."""
 
+NAME_A_LINE = (".txt", ".names", ".labels")
+
 LARGEST_NAMES_BYTES = 1 << 20
 
 
@@ -50,7 +55,8 @@ class YoloTextDataset(TruthFilesDataset):
         list: csv of lines `image,annotation`, with or without that header; every image needs its
             text file. None: all images of the folder, with the text files of the same names;
             folders within them correspond to each other, and one without a file has no objects.
-        names: YAML file with the class names under `names`: a list, or number: name.
+        names: YAML file with the class names under `names`: a list, or number: name; or a text with
+            a name a line.
         class_names: None: ``names``; without those also what the numbers mean.
         cache, on_bad_image, upright: see `DetectionDataset`.
     """
@@ -135,20 +141,33 @@ class _NoAliases(yaml.SafeLoader):
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
-    """The class names of a YAML file, by class number."""
+    """The class names of a file, by class number."""
     text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
-    try:
-        content = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
-    names = content.get("names") if isinstance(content, dict) else None
+    if re.search(r"^\s*names\s*=", text, re.MULTILINE):
+        raise UserError(f"{path} lists Darknet's files; name the one behind its `names =` instead.")
+    names: Any = text
+    if path.suffix.lower() not in NAME_A_LINE:
+        try:
+            names = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
+        except (yaml.YAMLError, RecursionError) as error:
+            problem = " ".join(str(error).split())
+            raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
     if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise UserError(f"{path}: the keys of `names` must be the class numbers 0, 1, 2, ....")
-        names = [names[number] for number in range(len(names))]
+        names = names.get("names")
+        if isinstance(names, dict):
+            numbered = {str(number): name for number, name in names.items()}  # or in quotes
+            numbers = [str(number) for number in range(len(names))]
+            if set(numbered) != set(numbers):
+                raise UserError(
+                    f"{path}: the keys of `names` must be the class numbers 0, 1, 2, ...."
+                )
+            names = [numbered[number] for number in numbers]
+    elif isinstance(names, str):
+        names = [line.strip() for line in text.strip().splitlines()]
     if not isinstance(names, list) or not names:
-        raise UserError(f"{path} must have `names`: a list of class names, or number: name.")
+        raise UserError(
+            f"{path} must have `names`: a list of class names, or number: name; or a name a line."
+        )
     for name in names:
         if not isinstance(name, str) or not name:
             problem = reprlib.repr(name)  # it may be nested without end
@@ -167,45 +186,58 @@ def _parse(
     image: ListedImage,
     content: bytes,
 ) -> ImageTruth:
-    is_bad, note, objects = False, "", []
+    is_bad, exif, objects = False, "", []
     try:
-        (height, width), note = measure(images / image.name, upright=upright)
+        (height, width), exif = measure(images / image.name, upright=upright)
     except UserError as error:
         on_bad_image(error)
         is_bad, (height, width) = True, nominal_hw()
-    for number, line in enumerate(decode_text(str(image.truth), content).split("\n"), start=1):
+    for number, line in enumerate(decode_text(str(image.truth), content).splitlines(), start=1):
         if line.strip():
             place = f"line {number}"
-            name, cx, cy, w, h = _parse_line(f"{image.truth}, {place}", line.split(), names)
-            left, top = (cx - w / 2) * width, (cy - h / 2) * height
-            right, bottom = (cx + w / 2) * width, (cy + h / 2) * height
-            objects.append(TruthObject(place, name, (left, top, right, bottom)))
-    return ImageTruth(image.name, (height, width), objects, is_bad, note=note)
+            name, edges, note = _parse_line(f"{image.truth}, {place}", line.split(), names)
+            left, top, right, bottom = edges
+            box = left * width, top * height, right * width, bottom * height
+            objects.append(TruthObject(place, name, box, note=note))
+    return ImageTruth(image.name, (height, width), objects, is_bad, note=exif)
 
 
 def _parse_line(
     where: str, words: Sequence[str], names: tuple[str, ...]
-) -> tuple[str, float, float, float, float]:
-    """Class name, centre and size, relative to the image."""
-    if len(words) != 5:
-        raise UserError(f"{where} has {len(words)} values, but must be `class cx cy w h`.")
+) -> tuple[str, tuple[float, ...], str]:
+    """Class name, edges xyxy relative to the image, and the note on what else the line holds."""
+    if len(words) < 5 or (len(words) > 6 and len(words) % 2 == 0):
+        raise UserError(
+            f"{where} has {len(words)} values, but must be `class cx cy w h`, perhaps with a "
+            "confidence behind it, or an outline `class x1 y1 x2 y2 x3 y3 ...`."
+        )
     try:
-        label = int(words[0])
-        cx, cy, w, h = map(float, words[1:])
+        label, *values = map(float, words)
     except ValueError:
+        label, values = math.nan, []
+    if not label.is_integer():
         raise UserError(
             f"{where} is {' '.join(words)!r}, but must be a whole number and four numbers."
-        ) from None
+        )
     if not 0 <= label < len(names):
         raise UserError(
-            f"{where} has the class {label}, but there are the classes 0 to {len(names) - 1} "
+            f"{where} has the class {label:g}, but there are the classes 0 to {len(names) - 1} "
             f"({first_names(names)})."
         )
-    if max(map(abs, (cx, cy, w, h))) > FARTHEST:
+    if max(map(abs, values)) > FARTHEST:
         raise UserError(
             f"{where} is {' '.join(words)!r}, but cx cy w h must be relative to the image (0 to 1)."
         )
-    return names[label], cx, cy, w, h
+    name = names[int(label)]
+    if len(values) > 5:
+        points = np.array(values).reshape(-1, 2)  # (P, 2) xy
+        edges = np.concatenate([points.min(axis=0), points.max(axis=0)]).tolist()
+        return name, edges, "boxes around outlines"
+    cx, cy, w, h, *confidence = values
+    if confidence and not 0 <= confidence[0] <= 1:
+        raise UserError(f"{where} ends in {words[5]}, but a sixth value must be a confidence.")
+    note = "confidences, which are left out" if confidence else ""
+    return name, (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), note
 
 
 def write_yolo_text(
