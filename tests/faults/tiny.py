@@ -22,8 +22,8 @@ from tests.faults.trial import descendants, wait_for, write_output_to
 from tests.train.toys import differences
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.models.detector import Detector
+from yolo.train import interruption
 from yolo.train.checkpoint import load_checkpoint
-from yolo.train.interruption import end_at_once_on_signals, ignore_signals
 
 QUICKSTART = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 STEPS, BATCH, MICRO_BATCH = 8, 4, 2
@@ -114,9 +114,10 @@ def fork(work: Callable[[], int], output: Path) -> int:
     try:
         os.setpgid(0, 0)
         write_output_to(output)
-        end_at_once_on_signals()
+        interruption._is_hosted = lambda script: False  # a child stands for a script
+        interruption.end_at_once_on_signals()
         code = work()
-        ignore_signals()
+        interruption.ignore_signals()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
