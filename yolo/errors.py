@@ -9,6 +9,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU")
+    if hasattr(signal, name)
+)
+"""Ask a command to stop: a user, a lost terminal, a batch system's warning, a CPU limit."""
+
 LONGEST_SENTENCE = 1800  # characters; it may quote a whole file without a line's end
 
 

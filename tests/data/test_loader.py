@@ -17,10 +17,11 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tests.data.batches import Noise, digest, take, training
 from yolo.data import loader
-from yolo.data.loader import DecodedPool, EvaluationBatches, lost_worker, prepare_worker
+from yolo.data.loader import DecodedPool, EvaluationBatches
 from yolo.data.sampling import RandomSizes, SampleOrder
 from yolo.data.transforms.mosaic import MixUp, Mosaic
-from yolo.errors import UserError
+from yolo.data.workers import prepare_worker
+from yolo.errors import STOP_SIGNALS, UserError
 from yolo.records import Sample
 
 
@@ -123,7 +124,7 @@ def test_a_worker_that_is_missed_elsewhere_gives_the_same_sentence(monkeypatch) 
     batches.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_while_the_workers_start_ends_none_of_them(monkeypatch, number: int) -> None:
     """As it comes to the whole group; the main process has its own way to stop."""
 
@@ -186,12 +187,6 @@ def test_a_bad_image_is_the_same_sentence_with_and_without_workers(workers: int)
     assert not _children()  # although the traceback is still held
     with pytest.raises(UserError, match=r"^the image 4.jpg cannot be decoded.$"):
         list(evaluation(Noise(broken=4), batch_size=3, workers=workers))
-
-
-def test_a_killed_worker_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"a data loading process was lost .*fewer workers"):
-        take(training(Noise(deadly=4), workers=1), steps=2)
-    assert lost_worker(RuntimeError("CUDA error"), None) is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,6 +1,8 @@
 """A classifier whose answers are prepared, on images that need the letterbox."""
 
+import signal
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from yolo.evaluate.metrics.metric import top_k
 from yolo.evaluate.network_run import NetworkRun
 from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks
+from yolo.train.interruption import Interruption
 from yolo.train.precision import Precision
 
 NAMES = ("bee", "cat", "cow", "dog", "elk", "fox", "gnu")
@@ -71,8 +74,7 @@ def evaluator(**changes) -> ClassificationEvaluator:
     return ClassificationEvaluator(network=network, class_names=NAMES, monitor="top5", **changes)
 
 
-def never() -> bool:
-    return False
+never = Interruption()
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -104,9 +106,11 @@ def test_ranks_put_their_shares_together():
 
 
 def test_an_interruption_ends_it_without_a_result():
-    answers = iter([False, True])
+    interruption = Interruption()
+    second = (interruption._note(signal.SIGTERM, None) for _ in range(1))
+    signalled = chain(batches()[:1], second)
     model = Same().train()
-    assert evaluator().evaluate(model, lambda: next(answers)) is None
+    assert evaluator(batches=signalled).evaluate(model, interruption) is None
     assert model.training
 
 

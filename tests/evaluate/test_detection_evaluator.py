@@ -1,6 +1,8 @@
 """A detector that knows the truth, on images whose shapes need the letterbox."""
 
+import signal
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.network_run import NetworkRun
 from yolo.letterbox import Letterbox
 from yolo.records import Batch, Sample
+from yolo.train.interruption import Interruption
 from yolo.train.precision import Precision
 
 ANCHORS = [
@@ -164,8 +167,7 @@ def drawing(count: int) -> dict:
     return {"pictures": EvaluationPictures(), "picture_count": count}
 
 
-def never() -> bool:
-    return False
+never = Interruption()
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -292,8 +294,10 @@ def test_the_classes_are_listed_on_request() -> None:
 
 def test_an_interruption_ends_it_without_a_result() -> None:
     model = oracle().train()
-    answers = iter([False, True])
-    assert evaluator().evaluate(model, lambda: next(answers)) is None
+    interruption = Interruption()
+    second = (interruption._note(signal.SIGTERM, None) for _ in range(1))
+    signalled = chain(batches()[:1], second)
+    assert evaluator(batches=signalled).evaluate(model, interruption) is None
     assert len(model.modes) == 1 and model.training
 
 

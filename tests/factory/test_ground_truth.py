@@ -16,6 +16,7 @@ from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.evaluate.metrics.coco import CocoMetric
 from yolo.evaluate.network_run import NetworkRun
 from yolo.factory.evaluator import build_metrics
+from yolo.train.interruption import Interruption
 from yolo.train.precision import Precision
 
 SIZE_PX = 416
@@ -81,7 +82,7 @@ def test_truth_as_predictions_scores_one(real_data, split):
     dataset = coco(real_data, split)
     truth, backends = dataset.ground_truth(), ("hotcoco", "pycocotools")
     metrics = [CocoMetric(ground_truth=truth, backend=backend) for backend in backends]
-    found = evaluator(dataset, metrics).find(oracle(dataset), lambda: False)
+    found = evaluator(dataset, metrics).find(oracle(dataset), Interruption())
     results = [evaluator(dataset, [metric]).score(found) for metric in metrics]
     assert results[0].stats == results[1].stats
     assert results[0].table == results[1].table
@@ -97,7 +98,7 @@ def test_either_metric_on_data_of_either_form(real_data, metric):
     for dataset in (voc, coco(real_data, "val")):
         assert dataset.annotations.ignored.any()
         both = evaluator(dataset, build_metrics(evaluation, dataset))
-        stats = both.score(both.find(oracle(dataset), lambda: False)).stats
+        stats = both.score(both.find(oracle(dataset), Interruption())).stats
         assert next(iter(stats)) == {"coco": "AP", "voc": "mAP"}[metric]
         for name in ("AP50", "AP75", "mAP", "mAP_11", "mAP_fixed"):
             assert stats[name] == pytest.approx(1.0, abs=1e-9)

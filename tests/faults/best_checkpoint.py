@@ -32,11 +32,11 @@ class Remembering(ToyEvaluator):
         self._history = history
         self.training: Trainer | None = None
 
-    def evaluate(self, model: Any, interrupted: Any) -> Any:
+    def evaluate(self, model: Any, interruption: Any) -> Any:
         assert self.training is not None
         self._figures = [self._history[self.training.progress.step - 1]]
         self.seen.clear()
-        return super().evaluate(model, interrupted)
+        return super().evaluate(model, interruption)
 
 
 class Log(Notes):

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, at any moment: a checkpoint, the right exit code, nothing left running."""
+"""Signals that ask to stop, at any moment: a checkpoint, the exit code, nothing left running."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ from tests.faults.tiny import (
     wait_until_it_trains,
 )
 from tests.faults.trial import Property, descendants, wait_for
+from yolo.errors import STOP_SIGNALS
 from yolo.train.checkpoint import load_checkpoint
 
-PROPERTY = "5 SIGTERM and SIGINT"
+PROPERTY = "5 Signals"
 LARGEST_SECONDS = 5.0
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = STOP_SIGNALS
+OF_TORCHRUN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""It passes no others on unless it is told to."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -77,8 +80,8 @@ def _check_end(processes: list[int], allowed: set[int], outputs: list[Path]) -> 
 
 
 def stop_main(seed: int, folder: Path) -> None:
-    """A signal at a random moment, often a second one: code 143 or 130 within 5 s, a whole last.pt,
-    no process or shared memory left; resumed to the bit.
+    """A signal at a random moment, often a second one: code 128 + signal within 5 s, last.pt
+    whole, no process or shared memory left; resumed to the bit.
     """
     generator = random.Random(seed)
     whole, run = reference(folder), folder / "fp32"
@@ -105,7 +108,7 @@ def _logged_steps(output: Path) -> list[int]:
 
 
 def stop_ranks(seed: int, folder: Path) -> None:
-    """Two ranks, a signal to both or one: each ends with 143 or 130 within 5 s, last.pt is of the
+    """Two ranks, a signal to both or one: each ends with 128 + signal within 5 s, last.pt is of the
     last logged step.
     """
     generator = random.Random(seed)
@@ -125,7 +128,7 @@ def stop_ranks(seed: int, folder: Path) -> None:
 def stop_launcher(seed: int, folder: Path) -> None:
     """A signal to a real torchrun, or to main.py --gpu cpu,cpu: the same."""
     generator = random.Random(seed)
-    number = generator.choice(SIGNALS)
+    number = generator.choice(OF_TORCHRUN if seed % 2 else SIGNALS)
     run = folder / "launched"
     before = _shared_memory()
     launcher = launch(run, torchrun=seed % 2 == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import main as training
 from tests.faults.trial import descendants, wait_for, write_output_to
 from tests.train.toys import differences
 from yolo.config import REPOSITORY_ROOT, Config, load_config
+from yolo.errors import STOP_SIGNALS
 from yolo.models.detector import Detector
 from yolo.train import interruption
 from yolo.train.checkpoint import load_checkpoint
@@ -107,8 +109,10 @@ def fork(work: Callable[[], int], output: Path) -> int:
     Returns:
         Its process id.
     """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the child hears them
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return child
     code = 70
     try:
@@ -116,6 +120,7 @@ def fork(work: Callable[[], int], output: Path) -> int:
         write_output_to(output)
         interruption._is_hosted = lambda script: False  # a child stands for a script
         interruption.end_at_once_on_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         code = work()
         interruption.ignore_signals()
     except SystemExit as end:

@@ -41,7 +41,7 @@ from yolo.train.distributed import (
     share_batch_norm,
 )
 from yolo.train.freezing import Freeze
-from yolo.train.interruption import Interrupted
+from yolo.train.interruption import Interrupted, Interruption
 from yolo.train.optimizers import adam, sgd
 from yolo.train.trainer import Trainer
 
@@ -270,7 +270,9 @@ def check_evaluation(ranks: Ranks) -> None:
     result = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), never)
     assert result is not None
     assert ranks.gather(result.figures)[0] == result.figures
-    stopped = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), lambda: ranks.rank == 1)
+    interruption = Interruption()
+    interruption.signal_number = signal.SIGTERM if ranks.rank == 1 else None
+    stopped = evaluator(batches=mine, ranks=ranks).evaluate(NoiseNet(), interruption)
     assert stopped is None  # on both
 
 

@@ -3,11 +3,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from yolo.train.interruption import Interrupted, Interruption
+from yolo.errors import STOP_SIGNALS
+from yolo.train.interruption import Interrupted, Interruption, WaitEnded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,6 +46,58 @@ def test_the_first_signal_is_remembered_and_the_handlers_come_back(number) -> No
             signal.signal(n, handler)
 
 
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_ends_a_wait_and_nothing_else(number: int) -> None:
+    def stalled() -> Iterator[int]:
+        yield 1
+        signal.raise_signal(number)
+        yield 2
+
+    with Interruption() as interruption:
+        batches = interruption.heed(stalled())
+        assert next(batches) == 1
+        with pytest.raises(WaitEnded):
+            next(batches)
+        signal.raise_signal(number)
+        assert interruption.signal_number == number
+        with pytest.raises(WaitEnded):  # also one that begins later
+            next(interruption.heed([3]))
+    assert list(Interruption().heed([1, 2])) == [1, 2]
+
+
+def test_the_patience_of_a_wait_begins_at_the_signal() -> None:
+    def slow() -> Iterator[int]:
+        signal.raise_signal(signal.SIGTERM)
+        yield 1
+        time.sleep(0.01)
+        yield 2
+        time.sleep(60)
+
+    before = signal.getsignal(signal.SIGALRM)
+    with Interruption() as interruption:
+        batches = interruption.heed(slow(), patience_s=0.3)
+        assert [next(batches), next(batches)] == [1, 2]
+        time.sleep(0.5)  # an alarm that nobody waits for
+        began = time.monotonic()
+        with pytest.raises(WaitEnded):
+            next(batches)
+        assert 0.2 < time.monotonic() - began < 10
+        interruption._hurry()
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.parametrize("taken", [signal.SIG_IGN, lambda number, frame: None])
+def test_what_nohup_ignores_or_a_host_uses_stays_so(taken) -> None:
+    before = signal.signal(signal.SIGHUP, taken)
+    try:
+        with Interruption():
+            assert signal.getsignal(signal.SIGHUP) == taken
+            assert signal.getsignal(signal.SIGUSR1) not in (signal.SIG_DFL, taken)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_the_exit_code_is_the_shells() -> None:
     assert Interrupted(signal.SIGTERM, 7, Path("run")).exit_code == 143
     stopped = Interrupted(signal.SIGINT, 7, Path("run"))
@@ -50,7 +105,7 @@ def test_the_exit_code_is_the_shells() -> None:
     assert str(stopped) == "stopped by SIGINT at step 7" and stopped.folder == Path("run")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_before_the_training_a_signal_ends_the_process_at_once(number) -> None:
     """In the middle of an import, without a traceback; after the work it changes nothing."""
     script = """

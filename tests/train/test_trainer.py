@@ -69,9 +69,9 @@ def signal_in_evaluation(number: int) -> Callable[[], None]:
 def stops() -> Iterator[tuple[str, dict[str, Any], int]]:
     """Every place where a signal can come, and the step whose checkpoint it leaves."""
     for step in range(STEPS):
-        for index in (0, 1):  # of two: the first one leaves a step unfinished
+        for index in (0, 1):  # of two: a step that still lacks one is as if not begun
             batches = ToyBatches(before=signal_at(step, index))
-            yield f"{step}, micro-batch {index}", {"batches": batches}, step + index
+            yield f"{step}, micro-batch {index}", {"batches": batches}, step
     for number in (1, 2):
         evaluator = ToyEvaluator(before=signal_in_evaluation(number))
         yield f"evaluation {number}", {"evaluator": evaluator}, number * DEFAULTS["evaluate_every"]
@@ -493,10 +493,10 @@ def test_evaluated_when_due_and_once_at_the_end(tmp_path, every, steps, expected
 
 def test_evaluating_and_counting_change_nothing_in_the_training(tmp_path: Path) -> None:
     class Careless(ToyEvaluator):
-        def evaluate(self, model, interrupted):
+        def evaluate(self, model, interruption):
             torch.rand(100)  # draws from the generator that dropout uses
             model.eval()
-            return super().evaluate(model, interrupted)
+            return super().evaluate(model, interruption)
 
     often = fit(tmp_path / "a", evaluator=Careless(), evaluate_every=1)
     rarely = fit(tmp_path / "b", evaluate_every=100)

@@ -15,6 +15,7 @@ from tests.detectors import ONE_RANK
 from yolo.records import Batch, Targets
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks
+from yolo.train.interruption import Interruption
 from yolo.train.learner import Learner
 from yolo.train.log import RunLog
 from yolo.train.optimizers import adam
@@ -134,9 +135,9 @@ class ToyEvaluator:
         self._figures, self._before = figures, before
         self.seen: list[dict[str, Tensor]] = []
 
-    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
+    def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
         self._before()
-        if interrupted():
+        if interruption():
             return None
         state = {name: value.clone() for name, value in model.state_dict().items()}
         self.seen.append(state)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import sys
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import wait
-from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import cv2
@@ -20,20 +14,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from yolo.data.sampling import StepSampler
 from yolo.data.transforms.augment import Augment, letterbox_sample
-from yolo.errors import UserError
+from yolo.data.workers import (
+    START_METHOD,
+    end_workers,
+    explain_shortage,
+    lost_worker,
+    prepare_worker,
+    shortage,
+    start_workers,
+)
+from yolo.errors import UserError, one_line
 from yolo.records import Batch, Sample
 
 PREFETCHED_BATCHES = 4  # that each worker keeps ready
 POOL_BYTES = 256 * 2**20
 """Most decoded images that a process keeps to mix them: some 280 of COCO's."""
-
-START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-"""Fork where it is safe: it shares the annotations' memory and imports nothing again."""
-
-_SET_PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
-
-_OF_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that come to the whole process group; who answers them still needs its batches."""
 
 
 class ImageData(Protocol):
@@ -159,6 +154,9 @@ class _KeyedBatches(Dataset):
             return Batch.from_samples([self.make(key) for key in keys])
         except UserError as error:
             return str(error)
+        except (OSError, MemoryError) as error:
+            number = shortage(error)
+            return explain_shortage(number) if number else one_line(str(error))
 
 
 def _batches(
@@ -179,73 +177,15 @@ def _batches(
         multiprocessing_context=START_METHOD if workers > 0 else None,
         generator=torch.Generator(),  # leaves the global one, and so a run's dropout, alone
     )
-    batches: Any = _start_workers(loader) if workers > 0 else iter(loader)
+    batches: Any = start_workers(loader) if workers > 0 else iter(loader)
     try:
         for batch in batches:
             if isinstance(batch, str):
-                if workers > 0:  # the traceback of what is raised holds the iterator
-                    batches._shutdown_workers()
                 raise UserError(batch)
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
         # Tensors come over a connection to the worker, and on a GPU's machine through a thread.
         raise lost_worker(error, batches) or error from None
-
-
-def _start_workers(loader: DataLoader) -> Any:
-    """Start the workers, and leave their deaths to be noticed where a batch is waited for.
-
-    PyTorch's handler of SIGCHLD raises wherever the process happens to be, also where it is just
-    ending or writing a checkpoint. Its wait for a batch looks after the workers every 5 seconds.
-
-    SIGINT and SIGTERM wait meanwhile, and for good in the processes started: one that came between
-    a worker's start and ``prepare_worker`` would end it.
-    """
-    handler = signal.getsignal(signal.SIGCHLD)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_MAIN_PROCESS)
-    try:
-        batches: Any = iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
-    # Where something still holds the iterator, a traceback for instance, Python's end sends its
-    # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
-    for worker in batches._workers:
-        Finalize(batches, worker.kill, exitpriority=0)
-    return batches
-
-
-def prepare_worker(worker: int) -> None:
-    """What a worker does first; its number decides nothing."""
-    del worker
-    cv2.setNumThreads(0)  # under spawn nothing is inherited
-    for number in _OF_THE_MAIN_PROCESS:
-        signal.signal(number, signal.SIG_IGN)
-    # A thread of multiprocessing's hands out the tensors' files, and reports by this hook, with a
-    # traceback, a main process that no longer wants them. Errors of samples go another way.
-    sys.excepthook = lambda *error: None
-    if sys.platform == "linux":
-        # The kernel kills this worker with its parent; PyTorch's own look takes 5 seconds. So long
-        # a killed rank's forked workers would keep its connections to the other ranks open.
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-
-
-def lost_worker(error: Exception, batches: Any) -> UserError | None:
-    """What to raise where a worker of PyTorch's iterator died, or None for any other error.
-
-    The error raised where a batch was waited for does not always name the worker.
-    """
-    message, workers = str(error), getattr(batches, "_workers", [])
-    if "DataLoader worker" in message and ("killed by" in message or "exited" in message):
-        reason = message.splitlines()[0].rstrip(". ")
-    else:
-        ended = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
-        pids = [str(worker.pid) for worker in workers if worker.sentinel in ended]
-        if not pids:
-            return None
-        reason = f"process {', '.join(pids)} ended"
-    return UserError(
-        f"a data loading process was lost ({reason}): most often the memory, or the shared memory "
-        "in /dev/shm, was used up; use fewer workers (data.workers), or none."
-    )
+    finally:  # not left to the iterator's own end: the traceback of what is raised holds it
+        if workers > 0:
+            end_workers(batches)

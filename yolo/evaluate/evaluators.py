@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.metrics.metric import DetectedBoxes, Metric, MetricResult
 from yolo.evaluate.network_run import NetworkRun, RunTotals, letterbox_of, truth_without_padding
 from yolo.records import Batch, Detections
+from yolo.train.interruption import Interruption
 from yolo.train.progress import Evaluation, Pictures
 
 PICTURE_CONF = 0.25
@@ -29,7 +30,7 @@ class ClassificationEvaluator:
     pictures: Pictures | None = None  # draws truth and best answer
     picture_count: int = 0  # spread over the data, which may be sorted by class
 
-    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
+    def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
         """Run the network once over all images; None if any rank was interrupted."""
         pictures: list[np.ndarray] = []
 
@@ -41,7 +42,7 @@ class ClassificationEvaluator:
                 left = self.picture_count - len(pictures)
                 pictures.extend(self._draw(self.pictures, batch, scores, left))
 
-        run = self.network.run(model, interrupted, decode=decode, keep=keep)
+        run = self.network.run(model, interruption, decode=decode, keep=keep)
         if run is None:
             return None
         images, hits = self.network.images, {name: int(c[0]) for name, c in run.counts.items()}
@@ -118,9 +119,9 @@ class DetectionEvaluator:
     picture_count: int = 0  # the first images
     per_class: bool = False  # add each class's AP to the table
 
-    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
+    def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
         """Find and score, on all ranks together; None if any of them was interrupted."""
-        found = self.find(model, interrupted)
+        found = self.find(model, interruption)
         if found is None:
             return None
         ranks = self.network.ranks
@@ -161,7 +162,7 @@ class DetectionEvaluator:
                 lines.append(f" {name:<20} {values}")
         return lines
 
-    def find(self, model: nn.Module, interrupted: Callable[[], bool]) -> Found | None:
+    def find(self, model: nn.Module, interruption: Interruption) -> Found | None:
         """Run the network once over all images; None if any rank was interrupted."""
         ranks, own_rows = self.network.ranks, [np.empty((0, 8))]
         pictures: list[np.ndarray] = []
@@ -176,7 +177,7 @@ class DetectionEvaluator:
         def decode(raw: Sequence[Tensor]) -> list[Detections]:  # in the network input's frame
             return [found.to("cpu") for found in self.postprocess(*self.coder(raw))]
 
-        run = self.network.run(model, interrupted, decode=decode, keep=keep)
+        run = self.network.run(model, interruption, decode=decode, keep=keep)
         if run is None:
             return None
         rows = np.concatenate(ranks.gather(np.concatenate(own_rows)))

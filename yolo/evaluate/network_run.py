@@ -17,6 +17,7 @@ from yolo.data.loader import EvaluationBatches
 from yolo.letterbox import Letterbox
 from yolo.records import Batch, Sample
 from yolo.train.distributed import Ranks
+from yolo.train.interruption import Interruption, WaitEnded
 from yolo.train.precision import Precision
 from yolo.train.progress import Accuracy, add_terms
 
@@ -58,7 +59,7 @@ class NetworkRun:
     def run(
         self,
         model: nn.Module,
-        interrupted: Callable[[], bool],
+        interruption: Interruption,
         *,
         decode: Callable[[Any], Decoded],
         keep: Callable[[int, Batch, Decoded], None],
@@ -66,7 +67,7 @@ class NetworkRun:
         """Run a network once, in evaluation mode; it is left in the mode that it has.
 
         Args:
-            interrupted: asked before each batch.
+            interruption: asked before each batch, and ends the wait for it.
             decode: the network's outputs to answers on the host; its time is counted.
             keep: gets index, batch and answers of each of this rank's batches.
 
@@ -79,9 +80,7 @@ class NetworkRun:
         images, seconds, stopped = 0, np.zeros(2), False
         model.eval()
         try:
-            for index, batch in enumerate(self.batches):
-                if stopped := interrupted():
-                    break
+            for index, batch in enumerate(interruption.heed(self.batches)):
                 on_device = batch.to(device)
                 start = time.perf_counter()
                 with self.precision.autocast(device):
@@ -97,6 +96,8 @@ class NetworkRun:
                 if self.accuracy is not None:
                     add_terms(counts, self.accuracy(outputs, on_device.targets))
                 keep(index, batch, decoded)
+        except WaitEnded:
+            stopped = True
         finally:
             model.train(was_training)
         mine = (

@@ -15,6 +15,7 @@ from yolo.evaluate.evaluators import ClassificationEvaluator, DetectionEvaluator
 from yolo.evaluate.metrics.metric import PrecisionRecall
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.train.failures import explain_out_of_memory
+from yolo.train.interruption import Interruption
 
 Log = Callable[[str], None]
 """Prints lines."""
@@ -55,7 +56,7 @@ class ClassifierScorer(ScoredModel):
         device = self.evaluator.network.ranks.device
         self.log_start(log, device)
         with explain_out_of_memory(device, "choose --gpu cpu"):
-            evaluation = self.evaluator.evaluate(self.model, lambda: False)
+            evaluation = self.evaluator.evaluate(self.model, Interruption())
         assert evaluation is not None
         log(evaluation.text)
         report = self.report([{"stats": evaluation.figures}])
@@ -83,7 +84,7 @@ class DetectorScorer(ScoredModel):
         device = self.evaluator.network.ranks.device
         self.log_start(log, device)
         with explain_out_of_memory(device, "choose a smaller --image-size, or --gpu cpu"):
-            found = self.evaluator.find(self.model, lambda: False)
+            found = self.evaluator.find(self.model, Interruption())
         assert found is not None
         results = [self._score_above(conf, found, log) for conf in confs]
         run = found.run

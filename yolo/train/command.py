@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -15,7 +16,7 @@ from torch.distributed.run import get_args_parser, run
 
 from yolo.errors import UserError
 from yolo.train.distributed import Ranks, check_devices, is_rank, join, lost_rank
-from yolo.train.interruption import Interrupted
+from yolo.train.interruption import Interrupted, signals_to_heed
 from yolo.train.trainer import Trainer
 
 SECONDS_TO_STOP = {"cpu": 120, "cuda": 30}
@@ -50,10 +51,12 @@ def train(
         return 0
     except Interrupted as stopped:
         if ranks is not None:
-            ranks.leave()
+            if not stopped.alone:
+                ranks.leave()
             if ranks.is_main:
                 again = _resume_line(script, stopped.folder, devices)
-                print(f"{stopped}; go on with: {again}", file=sys.stderr)
+                with suppress(OSError):  # the terminal may be gone
+                    print(f"{stopped}; go on with: {again}", file=sys.stderr)
         return stopped.exit_code
     except (UserError, OSError) as error:  # a full disk or a lost permission is no bug either
         print(f"error: {error}", file=sys.stderr)
@@ -89,7 +92,14 @@ def launch(script: Path, arguments: Sequence[str], devices: Sequence[str]) -> in
     seconds = SECONDS_TO_STOP["cpu" if "cpu" in devices else "cuda"]
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds))
-    command = ["--standalone", f"--nproc-per-node={len(devices)}", str(script), *arguments]
+    heeded = [n.name for n in signals_to_heed()]
+    command = [
+        "--standalone",
+        f"--nproc-per-node={len(devices)}",
+        f"--signals-to-handle={','.join(heeded)},SIGQUIT",  # and passed on to the ranks
+        str(script),
+        *arguments,
+    ]
     try:
         run(get_args_parser().parse_args(command))
     except SignalException as stopped:

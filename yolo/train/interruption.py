@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: noticed at once, obeyed where nothing is half done. Imports no torch."""
+"""Signals that ask to stop: noted at once, obeyed where nothing is half done. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from yolo.errors import STOP_SIGNALS
+
+T = TypeVar("T")
+
+
+def signals_to_heed() -> list[signal.Signals]:
+    """All but those that nohup has the process ignore, or for which a host has a use of its own."""
+    ours = (signal.SIGTERM, signal.SIGINT)
+    free = (signal.SIG_DFL, _end)
+    return [n for n in STOP_SIGNALS if n in ours or signal.getsignal(n) in free]
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
 
 
 def end_at_once_on_signals() -> None:
@@ -23,18 +39,13 @@ def end_at_once_on_signals() -> None:
     """
     if _is_hosted(sys._getframe(1)):
         return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
-        os._exit(128 + number)
-
-    for number in _SIGNALS:
-        signal.signal(number, end)
+    for number in signals_to_heed():
+        signal.signal(number, _end)
 
 
 def ignore_signals() -> None:
     """Let nothing change the exit code of a process that only has to end."""
-    for number in _SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -69,20 +80,27 @@ def _is_hosted(script: FrameType) -> bool:
 class Interrupted(Exception):
     """Training stopped on a signal at a step, after its checkpoint was written."""
 
-    def __init__(self, signal_number: int, step: int, folder: Path) -> None:
+    def __init__(self, signal_number: int, step: int, folder: Path, *, alone: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name} at step {step}")
         self.exit_code = 128 + signal_number
         self.folder = folder  # the run's
+        self.alone = alone  # without the other ranks, which may be waiting for this one
+
+
+class WaitEnded(BaseException):
+    """A signal came where a batch was waited for; no ``Exception``, as a bad image would be."""
 
 
 class Interruption:
-    """A context that remembers the first SIGTERM or SIGINT; later ones change nothing.
+    """A context that remembers the first signal that asks to stop; later ones change nothing.
 
     In a thread, which receives no signals, it remembers none.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._before: dict[int, Any] = {}
+        self._patience_s: float | None = None  # of a wait that is going on
 
     def __call__(self) -> bool:
         """Whether a signal came."""
@@ -90,14 +108,54 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         is_main = threading.current_thread() is threading.main_thread()
-        signals = _SIGNALS if is_main else ()
+        signals = signals_to_heed() if is_main else ()
         self._before = {number: signal.signal(number, self._note) for number in signals}
         return self
 
     def __exit__(self, *error: object) -> None:
+        if hasattr(signal, "SIGALRM") and signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def heed(self, batches: Iterable[T], *, patience_s: float = 0.0) -> Iterator[T]:
+        """The batches, each after a wait that a signal ends: nothing else is cut short by one.
+
+        A wait may be without end: a worker hangs, a network's disk does not answer.
+
+        Args:
+            patience_s: how long a batch may take to come after a signal.
+
+        Raises:
+            WaitEnded: a signal came, the next batch did not; there will be no further one.
+        """
+        batches = iter(batches)
+        while True:
+            try:
+                self._patience_s = patience_s
+                if self():
+                    self._hurry()
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                self._patience_s = None
+            yield batch
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is None:
             self.signal_number = number
+        self._hurry()
+
+    def _hurry(self) -> None:
+        if not self._patience_s or not hasattr(signal, "setitimer"):
+            self._end_wait()
+            return
+        before = signal.signal(signal.SIGALRM, self._end_wait)
+        self._before.setdefault(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, self._patience_s)
+
+    def _end_wait(self, *signalled: object) -> None:
+        if self._patience_s is not None:
+            self._patience_s = None
+            raise WaitEnded

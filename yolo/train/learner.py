@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
@@ -82,15 +82,12 @@ class Learner:
         step: int,
         micro_batches: Iterator[Batch],
         count: int,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> StepResult | None:
-        """Take an optimizer step; where it is cancelled (None) or raises, nothing has changed.
+    ) -> StepResult:
+        """Take an optimizer step; where it raises, or a micro-batch is not there, nothing changes.
 
         Args:
             step: counted from 0; decides learning rate and random numbers.
             micro_batches, count: of this rank; the ranks' gradients meet in the last one.
-            cancelled: asked before each micro-batch; for a single process only, since a rank that
-                left the others would make them wait for ever.
         """
         self.is_whole = False
         self._reseed(step)
@@ -100,12 +97,9 @@ class Learner:
         counts: dict[str, Tensor] = {}
         try:
             for index in range(count):
-                if cancelled():
-                    self._undo()
-                    return None
                 batch = next(micro_batches)
                 inputs.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
-        except Exception:
+        except BaseException:
             self._undo()
             raise
         factor = self.schedule(step)

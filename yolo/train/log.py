@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -94,7 +95,11 @@ class FolderLog(RunLog):
     def message(self, text: str) -> None:
         if self._bar is not None:
             self._bar.clear()
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise  # a full disk; a terminal that is gone (an ssh connection) ends by a signal
         if self._bar is not None:
             self._bar.refresh()
 

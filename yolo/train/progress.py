@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from yolo.records import Batch, Detections, Sample, Targets
 from yolo.train.distributed import Ranks
+from yolo.train.interruption import Interruption
 
 Number = TypeVar("Number", int, float, np.ndarray, Tensor)
 
@@ -82,7 +83,7 @@ class Evaluator(Protocol):
     def monitor(self) -> str:
         """The name of the monitored figure."""
 
-    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool]) -> Evaluation | None:
+    def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
         """Score the model, on all ranks together; None if it was interrupted on any of them."""
 
 

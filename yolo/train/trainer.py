@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +12,7 @@ from yolo.data.loader import TrainingBatches
 from yolo.errors import UserError
 from yolo.records import Batch
 from yolo.train.checkpoint import link_checkpoint, save_checkpoint
-from yolo.train.distributed import Ranks
+from yolo.train.distributed import Ranks, lost_rank
 from yolo.train.failures import (
     Advice,
     explain_out_of_memory,
@@ -20,11 +20,14 @@ from yolo.train.failures import (
     find_nonfinite,
     shorten,
 )
-from yolo.train.interruption import Interrupted, Interruption
+from yolo.train.interruption import Interrupted, Interruption, WaitEnded
 from yolo.train.learner import Learner, StepResult
 from yolo.train.log import RunLog
 from yolo.train.progress import Evaluator, Plan, Progress, Window
 from yolo.train.run_folder import RunLock
+
+SECONDS_TO_STOP_TOGETHER = 1.0
+"""How long a rank waits for a batch after a signal, to end the step that the others are in too."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -54,7 +57,15 @@ class Trainer:
                 closing.callback(self.lock.release)
             closing.callback(self.log.close)
             closing.callback(self.batches.close)
-            self._fit(interruption)
+            try:
+                self._fit(interruption)
+            except WaitEnded:
+                self._stop(interruption, alone=True)
+            except RuntimeError as error:
+                # another rank may have stopped alone
+                if not interruption() or lost_rank(error, self.ranks) is None:
+                    raise
+                self._stop(interruption, alone=True)
         return self.progress
 
     def _fit(self, interruption: Interruption) -> None:
@@ -71,9 +82,11 @@ class Trainer:
             if self._is_over():
                 break
             if stream is None:
-                stream = self.batches.from_step(progress.step)
+                patience_s = 0.0 if self.ranks.world_size == 1 else SECONDS_TO_STOP_TOGETHER
+                batches = self.batches.from_step(progress.step)
+                stream = interruption.heed(batches, patience_s=patience_s)
                 self._window = Window()
-            self._step(stream, interruption)
+            self._step(stream)
             if self.ranks.any(interruption()):
                 self._stop(interruption)
             if progress.step % self.plan.checkpoint_every == 0:
@@ -88,22 +101,16 @@ class Trainer:
         if line:
             self.log.message(line)
 
-    def _step(self, stream: Iterator[Batch], interruption: Interruption) -> None:
-        """One optimizer step; a single process can be stopped in its middle."""
+    def _step(self, stream: Iterator[Batch]) -> None:
+        """One optimizer step; one that lacks a batch when a signal comes is as if not begun."""
         count = self.batches.micro_batches_per_step
         with (
             explain_out_of_memory(self.ranks.device, self.advice.step_memory),
             explain_single_value(self.advice.single_value),
             self._rescuing(),
         ):
-            result = self.learner.step(
-                self.progress.step,
-                self._window.fetch(stream, count),
-                count,
-                cancelled=interruption if self.ranks.world_size == 1 else lambda: False,
-            )
-        if result is None:
-            self._stop(interruption)
+            micro_batches = self._window.fetch(stream, count)
+            result = self.learner.step(self.progress.step, micro_batches, count)
         self._report_freezing(starting=False)
         self._window.add(result.terms, result.counts, self.learner.images_in_step)
         self.progress.step += 1
@@ -247,9 +254,12 @@ class Trainer:
         if self.ranks.is_main:
             self._name_best()
 
-    def _stop(self, interruption: Interruption) -> NoReturn:
-        """Write a checkpoint of the last whole step and end, on all ranks."""
-        self.save()
+    def _stop(self, interruption: Interruption, *, alone: bool = False) -> NoReturn:
+        """Write a checkpoint of the last whole step and end, on all ranks or without the others."""
+        if alone:
+            self.ranks = replace(self.ranks, world_size=1)  # it exchanges nothing any more
+        if self.learner.is_whole:
+            self.save()
         numbers = self.ranks.gather(interruption.signal_number)
         number = next(number for number in numbers if number is not None)
-        raise Interrupted(number, self.progress.step, self.folder)
+        raise Interrupted(number, self.progress.step, self.folder, alone=alone)

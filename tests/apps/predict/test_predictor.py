@@ -22,6 +22,7 @@ from yolo.factory.scoring import build_scorer
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join
+from yolo.train.interruption import Interruption
 
 each_neck = pytest.mark.parametrize("neck", ["yolov3", "yolov2", "yolov1", "yolov3_tiny"])
 
@@ -68,7 +69,7 @@ def test_it_finds_what_validation_scores(neck, tmp_path):
     content = load_checkpoint(path)
     config = read_config(path, content)
     scorer = build_scorer(path, content, config, join(["cpu"]))
-    found = scorer.evaluator.find(scorer.model, lambda: False)
+    found = scorer.evaluator.find(scorer.model, Interruption())
     predictor = make_predictor(path, conf=CONF)
     paths = [dataset.image_path(i) for i in range(len(build_dataset(config, "val")))]
     assert len(found.scores) > 15

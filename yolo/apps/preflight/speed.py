@@ -25,6 +25,7 @@ from yolo.factory.data import largest_side_px
 from yolo.factory.detector import DetectionLoss
 from yolo.factory.evaluator import build_evaluator
 from yolo.records import Batch
+from yolo.train.interruption import Interruption
 
 LOADER_SECONDS = NETWORK_SECONDS = TOGETHER_SECONDS = 6.0
 EVALUATED_IMAGES = 32
@@ -224,7 +225,7 @@ def _evaluation_speed(preflight: Preflight, trial: TrialRun) -> float:
         config, few, preflight.ranks, coder=loss.coder, precision=precision, loss=loss
     )
     start = time.perf_counter()
-    evaluator.evaluate(trial.learner.evaluated_model(), lambda: False)
+    evaluator.evaluate(trial.learner.evaluated_model(), Interruption())
     return len(few) / (time.perf_counter() - start)
 
 

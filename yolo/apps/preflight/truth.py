@@ -26,6 +26,7 @@ from yolo.factory.detector import build_coder
 from yolo.factory.evaluator import build_evaluator
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
+from yolo.train.interruption import Interruption
 from yolo.train.precision import Precision
 
 MOST_IMAGES = 160  # of a larger validation set so many are drawn, of those with an object first
@@ -113,7 +114,7 @@ def _chosen(preflight: Preflight, val: DetectionDataset) -> np.ndarray:
 
 
 def _score(evaluator: DetectionEvaluator, model: nn.Module) -> dict[str, float]:
-    found = evaluator.find(model, lambda: False)
+    found = evaluator.find(model, Interruption())
     assert found is not None
     return evaluator.score(found).stats
 
