@@ -20,7 +20,8 @@ from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.formats.shapes import CLASS_SHAPES, SHAPES, open_shapes
-from yolo.data.formats.voc import EVERY_XML, VocDataset
+from yolo.data.formats.voc import VocDataset
+from yolo.data.formats.voc_files import EVERY_XML
 from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.data.image_cache import MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches

@@ -20,7 +20,8 @@ from yolo.apps.convert.conversion import FORMATS, convert
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset
-from yolo.data.formats.voc import EVERY_XML, VocDataset
+from yolo.data.formats.voc import VocDataset
+from yolo.data.formats.voc_files import EVERY_XML
 from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.errors import UserError
 

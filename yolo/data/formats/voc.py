@@ -19,8 +19,6 @@ from yolo.data.formats.detection import (
     check_distinct,
     check_plain,
     decimal,
-    first_names,
-    is_inside,
 )
 from yolo.data.formats.truth_files import (
     ImageTruth,
@@ -29,15 +27,16 @@ from yolo.data.formats.truth_files import (
     TruthObject,
     measure,
 )
-from yolo.data.images import IMAGE_SUFFIXES
+from yolo.data.formats.voc_files import IMAGES, VocFiles
 from yolo.errors import UserError
-from yolo.files import atomic_write, read_text
-
-EVERY_XML = "*"
-IMAGES = "JPEGImages"
+from yolo.files import atomic_write
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-DIFFICULT = {"": False, "0": False, "1": True, "Unspecified": False}
+DIFFICULT = {
+    **dict.fromkeys(("", "0", "false", "no", "none", "unspecified"), False),
+    **dict.fromkeys(("1", "true", "yes"), True),
+}
+"""By the text in lower case."""
 
 TOO_LARGE_PX = 2**31
 
@@ -70,9 +69,10 @@ class VocDataset(TruthFilesDataset):
                 f"the folder {root} does not exist: name a VOCdevkit, or a folder with Annotations "
                 "and JPEGImages (scripts/download_voc.py fetches Pascal VOC)."
             )
+        files = VocFiles(root)
         super().__init__(
-            listed=[image for image_set in image_sets for image in _listed(root, image_set)],
-            parse=partial(_parse, root, on_bad_image),
+            listed=[image for image_set in image_sets for image in files.listed(image_set)],
+            parse=partial(_parse, files, on_bad_image),
             source=root,
             image_root=root,
             part=" ".join(image_sets),
@@ -86,48 +86,9 @@ class VocDataset(TruthFilesDataset):
             )
 
 
-def _listed(root: Path, image_set: str) -> list[ListedImage]:
-    """The images of "2007/trainval", "train" or "*"; named as in "VOC2007/JPEGImages/000005"."""
-    year, _, list_name = image_set.rpartition("/")
-    folder = f"VOC{year}" if year else ""
-    annotations = root / folder / "Annotations"
-    if not is_inside(image_set) or not annotations.is_dir():
-        raise UserError(
-            f"{root} has no image set {image_set!r}: there is no folder {annotations}; "
-            f"{_offer(root)}."
-        )
-    path = root / folder / "ImageSets/Main" / f"{list_name}.txt"
-    if list_name == EVERY_XML:
-        names = [("", path.stem) for path in sorted(annotations.glob("*.xml"))]
-    else:
-        lines = read_text("the image set", path, remedy=f"; {_offer(root)}").split("\n")
-        numbered = enumerate(map(str.strip, lines), start=1)
-        names = [(f"{path}, line {number}", name) for number, name in numbered if name]
-    for where, name in names:
-        if not is_inside(name):
-            raise UserError(f"{where}: {name!r} leads out of the data set; name an image in it.")
-    if not names:
-        raise UserError(f"{root}: the image set {image_set!r} lists no image; {_offer(root)}.")
-    images = PurePosixPath(folder, IMAGES)
-    return [
-        ListedImage(str(images / name), truth=annotations / f"{name}.xml", where=where)
-        for where, name in names
-    ]
-
-
-def _offer(root: Path) -> str:
-    """What may be chosen; lists of single classes ("dog_train") only where there are no others."""
-    lists = [*root.glob("ImageSets/Main/*.txt"), *root.glob("VOC*/ImageSets/Main/*.txt")]
-    found = [
-        "/".join([*path.parts[:-3], path.stem]).removeprefix("VOC")
-        for path in sorted(path.relative_to(root) for path in lists)
-    ]
-    plain = [name for name in found if "_" not in name] or found
-    every = f"{EVERY_XML!r} takes every XML of Annotations"
-    return f"it has {first_names(plain, 8)}, and {every}" if plain else every
-
-
-def _parse(root: Path, on_bad_image: OnBadImage, image: ListedImage, content: bytes) -> ImageTruth:
+def _parse(
+    files: VocFiles, on_bad_image: OnBadImage, image: ListedImage, content: bytes
+) -> ImageTruth:
     assert image.truth is not None
     xml = _read_xml(image.truth, content)
     annotated_hw = _size_hw(xml)
@@ -135,38 +96,21 @@ def _parse(root: Path, on_bad_image: OnBadImage, image: ListedImage, content: by
         _object(image.truth, f"object {number}", element)
         for number, element in enumerate(xml.iterfind("object"), start=1)
     ]
-    candidates = _candidates(image, _text(xml, "filename"))
-    file_name = next((name for name in candidates if (root / name).is_file()), None)
+    named = _text(xml, "filename")
+    file_name = files.find_image(image.name, named)
     try:
         if file_name is None:
+            other = f" and no {named!r}" if named else ""
             raise UserError(
-                f"{image.truth} has no image: there is no {first_names(candidates)} in {root}; "
-                "restore it, or take it off the list."
+                f"{image.truth} has no image: {files.root} has no {image.name}.jpg, none with "
+                f"another suffix of images{other}; restore it, or take it off the list."
             )
-        size, note = measure(root / file_name, annotated_hw)
+        size, note = measure(files.root / file_name, annotated_hw)
         return ImageTruth(file_name, size, objects, annotated_hw=annotated_hw, note=note)
     except UserError as error:
         on_bad_image(error)
         size = nominal_hw([found.box_xyxy_px for found in objects], annotated_hw)
-        return ImageTruth(file_name or candidates[0], size, objects, is_bad=True)
-
-
-def _candidates(image: ListedImage, file_name: str) -> list[str]:
-    """What the image's file may be called, relative to the root.
-
-    The devkit goes by the name on the list. The <filename> decides between several suffixes, and
-    finds the image where none has the listed name; files that were renamed often keep a wrong one.
-    """
-    candidates = [f"{image.name}{suffix}" for suffix in IMAGE_SUFFIXES]
-    if file_name:
-        if not is_inside(file_name):
-            raise UserError(
-                f"{image.truth}: <filename> is {file_name!r}, but must stay inside JPEGImages."
-            )
-        named = PurePosixPath(image.name).parent / file_name
-        same_stem = named.stem == PurePosixPath(image.name).name
-        candidates.insert(0 if same_stem else len(candidates), str(named))
-    return candidates
+        return ImageTruth(file_name or f"{image.name}.jpg", size, objects, is_bad=True)
 
 
 def _read_xml(path: Path, content: bytes) -> Element:
@@ -207,7 +151,7 @@ def _object(path: Path, place: str, element: Element) -> TruthObject:
     if not name:
         raise UserError(f"{where} has no <name>; name its class.")
     difficult = _text(element, "difficult")
-    if difficult not in DIFFICULT:
+    if difficult.lower() not in DIFFICULT:
         raise UserError(f"{where} ({name}): <difficult> is {difficult!r}, but must be 0 or 1.")
     corners = []
     for tag in CORNERS:
@@ -220,7 +164,7 @@ def _object(path: Path, place: str, element: Element) -> TruthObject:
                 f"{where} ({name}): <{tag}> in its <bndbox> {problem}, but must be a number."
             ) from None
     xmin, ymin, xmax, ymax = corners
-    return TruthObject(place, name, (xmin - 1, ymin - 1, xmax, ymax), DIFFICULT[difficult])
+    return TruthObject(place, name, (xmin - 1, ymin - 1, xmax, ymax), DIFFICULT[difficult.lower()])
 
 
 def write_voc(
