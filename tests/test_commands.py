@@ -107,7 +107,7 @@ def test_a_resumed_run_keeps_its_categories(shapes, tmp_path, capsys):
     content["class_names"] = [names[1], names[0], *names[2:]]
     save_checkpoint(last, {name: value for name, value in content.items() if name != "version"})
     assert resume(last) == 1
-    assert "they differ from number 1 on" in capsys.readouterr().err
+    assert "are no longer those of" in capsys.readouterr().err
 
 
 def test_a_finished_run_says_so(run, capsys):

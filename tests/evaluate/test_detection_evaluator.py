@@ -35,7 +35,7 @@ ANCHORS = [
 ]
 STRIDES = (8, 16, 32)
 SIZE = 96
-NAMES, CATEGORY_IDS = ("cat", "dog", "tree"), (90, 3, 7)
+NAMES, LABELS = ("cat", "dog", "tree"), (0, 1, 2)
 
 # height, width, then boxes: x1, y1, x2, y2 in pixels of the original, label, crowd
 IMAGES = [
@@ -74,17 +74,17 @@ def batches(size: int = 2) -> list[Batch]:
 
 def ground_truth() -> dict:
     sizes_hw = {100 + i: (height, width) for i, (height, width, _) in enumerate(IMAGES)}
-    rows = [(image_id, CATEGORY_IDS[row[4]], row[:4], row[5]) for image_id, row in ROWS]
-    return coco_truth(sizes_hw, rows, dict(zip(CATEGORY_IDS, NAMES, strict=True)))
+    rows = [(image_id, row[4], row[:4], row[5]) for image_id, row in ROWS]
+    return coco_truth(sizes_hw, rows, dict(enumerate(NAMES)))
 
 
 def voc_metric() -> VocMetric:
     return VocMetric(
         image_ids=np.array([image_id for image_id, _ in ROWS]),
-        category_ids=np.array([CATEGORY_IDS[row[4]] for _, row in ROWS]),
+        category_ids=np.array([row[4] for _, row in ROWS]),
         boxes_xyxy_px=np.array([row[:4] for _, row in ROWS]),
         difficult=np.array([row[5] for _, row in ROWS]),
-        all_category_ids=CATEGORY_IDS,
+        all_category_ids=LABELS,
     )
 
 
@@ -147,7 +147,6 @@ def evaluator(**changes) -> DetectionEvaluator:
         "batches": batches(),
         "images": len(IMAGES),
         "metrics": [CocoMetric(ground_truth=ground_truth())],
-        "category_ids": CATEGORY_IDS,
         "class_names": NAMES,
         "monitor": "AP",
         "coder": coder(),

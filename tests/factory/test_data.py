@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import yaml
 
-from tests import detectors
+from tests import coco_files, detectors
 from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
 from tests.detectors import ONE_RANK
 from yolo.config import REPOSITORY_ROOT, Config
@@ -42,7 +44,8 @@ def test_every_type_of_the_schema_opens_with_its_fields() -> None:
         fields = {field for section in sections for field in section.model_fields}
         accepted = set(inspect.signature(opened).parameters)
         given = accepted - {"cache", "on_bad_image"}
-        by_headers = {"cache", "on_bad_image"} if kind in build.SIZED_BY_HEADERS else set()
+        by_headers = {"cache"} if kind in build.CACHED else set()
+        by_headers |= {"on_bad_image"} if kind in build.SIZED_BY_HEADERS else set()
         assert given == fields - {"type"} | {"class_names"}, kind
         assert accepted - given == by_headers, kind
 
@@ -68,7 +71,7 @@ def test_splits_of_every_file_format(tmp_path: Path, own_cache: Path) -> None:
     assert [len(train), len(val), len(test)] == [1, 1, 2]
     for split, dataset in (("val", val), ("test", test)):
         ids, names = train.category_ids, train.class_names
-        build.check_same_classes(dataset, split, ids, names, owner="data.train")
+        assert build.match_classes(dataset, split, ids, names, owner="data.train") is dataset
         assert dataset.load(0).boxes_xyxy_px.tolist() == [[0, 0, 30, 20]]
     assert train.load(0).labels.tolist() == [1, 0]
     assert len(list(own_cache.glob("*.npz"))) == 3
@@ -108,16 +111,58 @@ def test_broken_headers_are_passed_over_up_to_the_share(
             next(iter(each))
 
 
-def test_classes_that_were_found_and_differ_can_be_named(tmp_path: Path) -> None:
-    write_voc(tmp_path, {"1": voc_xml(voc_object("dog", (1, 1, 30, 20)))}, "train")
-    write_voc(tmp_path, {"2": voc_xml(voc_object("cat", (1, 1, 30, 20)))}, "val")
-    spec = {"type": "voc", "root": str(tmp_path)}
-    data = {"train": {**spec, "image_sets": ["train"]}, "val": {**spec, "image_sets": ["val"]}}
-    config = make_config(**data)
-    train, val = build.build_dataset(config, "train"), build.build_dataset(config, "val")
-    ids, names = train.category_ids, train.class_names
-    with pytest.raises(UserError, match=r"differ from number 1 on; .*; data\.class_names gives"):
-        build.check_same_classes(val, "val", ids, names, owner="data.train")
+@pytest.mark.parametrize(
+    (
+        "val",
+        "labels",
+        "ids",
+    ),  # names by id; train has {1: cat, 2: dog, 3: fox}, val's boxes cat, dog
+    [
+        ({1: "cat", 2: "dog", 3: "fox"}, [0, 1], (1, 2, 3)),
+        ({1: "cat", 2: "dog"}, [0, 1], (1, 2, 3)),
+        ({3: "cat", 1: "dog"}, [0, 1], (3, 1, 4)),  # dog and cat change places, 3 is taken
+        ({5: "cat", 2: "dog", 9: "void", 1: "fox"}, [0, 1], (5, 2, 1)),
+        ({5: "cat", 2: "dog", 9: "void"}, [0, 1], (5, 2, 10)),
+    ],
+)
+def test_names_decide_what_a_label_means(val, labels, ids, tmp_path, caplog) -> None:
+    """And a data set's own ids stay those of its files."""
+    names = {1: "cat", 2: "dog", 3: "fox"}
+    picture = np.zeros((40, 60, 3), np.uint8)
+    config: dict[str, Any] = {}
+    for split, classes in (("train", names), ("val", val)):
+        (tmp_path / split).mkdir()
+        config[split] = coco_files.write_coco(tmp_path / split, {1: picture}, [])
+        path = Path(config[split]["annotations"])
+        data = json.loads(path.read_text())
+        data["categories"] = [{"id": i, "name": name} for i, name in classes.items()]
+        own = {name: i for i, name in classes.items()}
+        data["annotations"] = [
+            {"id": own[name], "image_id": 1, "category_id": own[name], "bbox": [1, 2, 3, 4]}
+            for name in ("cat", "dog")
+        ]
+        path.write_text(json.dumps(data))
+    train, val = (build.build_dataset(make_config(**config), split) for split in ("train", "val"))
+    of_train = train.category_ids, train.class_names
+    matched = build.match_classes(val, "val", *of_train, owner="data.train")
+    assert (matched.class_names, matched.category_ids) == (("cat", "dog", "fox"), ids)
+    assert matched.annotations.labels.tolist() == labels
+    truth = matched.ground_truth()
+    assert [entry["category_id"] for entry in truth["annotations"]] == labels
+    assert [entry["name"] for entry in truth["categories"]] == ["cat", "dog", "fox"]
+    lacks = (
+        f"data.val: {val.source} lacks 'fox' of data.train; what is of these classes is left out"
+    )
+    assert [lacks in message for message in caplog.messages] == [True] * (
+        "fox" not in val.class_names
+    )
+    sentence = rf"data\.val: {val.source} has boxes of .*, which a\.pt lacks \(its classes are fox"
+    with pytest.raises(UserError, match=sentence):
+        build.match_classes(val, "val", [3], ["fox"], owner="a.pt")
+    if (val.category_ids, val.class_names) != of_train:
+        restore = r"data\.train: the classes of .* are no longer those of a\.pt"
+        with pytest.raises(UserError, match=restore):
+            build.match_classes(val, "train", *of_train, owner="a.pt")
 
 
 @pytest.mark.parametrize(

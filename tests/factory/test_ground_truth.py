@@ -59,7 +59,6 @@ def evaluator(dataset: DetectionDataset, metrics) -> DetectionEvaluator:
             ranks=ONE_RANK,
         ),
         metrics=metrics,
-        category_ids=dataset.category_ids,
         class_names=dataset.class_names,
         monitor="AP",
         coder=lambda raw: raw,

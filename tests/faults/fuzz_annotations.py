@@ -423,7 +423,7 @@ def check_scored(dataset: DetectionDataset) -> None:
     found = metric.evaluate(
         DetectedBoxes(
             packed.image_ids[packed.image_index()],
-            np.array(dataset.category_ids, np.int64)[packed.labels],
+            packed.labels,
             packed.boxes_xyxy_px,
             np.ones(len(packed.labels)),
         )

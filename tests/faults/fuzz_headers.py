@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from functools import partial
 from itertools import islice
@@ -89,8 +90,21 @@ def _write(folder: Path) -> dict[str, dict[str, Any]]:
     pairs = "".join(f"{number}.jpg,{number}.txt\n" for number in range(IMAGES))
     (folder / "list.csv").write_text(pairs)
     (folder / "boxes.csv").write_text("".join(f"{name},10,20,40,45,cat\n" for name in images))
+    entries = [{"id": number, "file_name": name} for number, name in enumerate(images)]
+    box = {"category_id": 1, "bbox": [10, 20, 30, 25]}
+    content = {
+        "images": entries,
+        "annotations": [{"image_id": number, **box} for number in range(IMAGES)],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (folder / "boxes.json").write_text(json.dumps(content))
     texts = {"images": str(folder / "JPEGImages"), "labels": str(folder / "labels")}
     return {
+        "coco": {
+            "type": "coco",
+            "annotations": str(folder / "boxes.json"),
+            "images": str(folder / "JPEGImages"),
+        },
         "voc": {"type": "voc", "root": str(folder), "image_sets": ["train"]},
         "yolo_text": {"type": "yolo_text", **texts},
         "csv_list": {"type": "csv_list", "list": str(folder / "list.csv"), **texts},

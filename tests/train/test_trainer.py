@@ -443,6 +443,37 @@ def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("figures", "best"),  # None where there is no truth; best.pt after each evaluation
+    [([None] * 4, [1, 2, 3, 4]), ([None, None, 0.0, None], [1, 2, 3, 3])],
+)
+def test_without_a_truth_the_newest_is_the_best(tmp_path: Path, figures: list, best: list) -> None:
+    """And neither patience nor a target nor a plateau goes by what was not measured."""
+    schedule = Plateau(factor=0.5, patience=0, threshold=0.0, min_factor=0.1)
+    limits = {"patience": 2, "target_figure": -5.0 if None in figures[2:3] else 0.5}
+    settings = {"evaluate_every": 1, "schedule": schedule, **limits}
+    for steps, step in enumerate(best, start=1):
+        evaluator = ToyEvaluator(figures[steps - 1 :])
+        resuming = steps > 1
+        run = fit(tmp_path, evaluator=evaluator, steps=steps, resuming=resuming, **settings)
+        assert run.progress.step == steps
+        assert load_checkpoint(tmp_path / "best.pt")["progress"]["step"] == step
+        assert run.log.trained[-1][1]["learning_rate"] == 0.01
+    assert f"step {steps}: no figure, for toy has no truth" in run.log.messages
+    assert "the best so far" not in " ".join(run.log.messages)
+
+
+def test_older_checkpoints_took_minus_one_for_a_figure() -> None:
+    progress = Progress(step=6, evaluated_step=6, best_figure=-1.0, best_step=2)
+    progress.step = 8
+    progress.note(None, {"AP50": -1.0})
+    assert (progress.best_figure, progress.is_best, progress.evaluations_since_best) == (
+        None,
+        True,
+        0,
+    )
+
+
+@pytest.mark.parametrize(
     ("figures", "limit", "stops_at", "text"),
     [
         ([0.1, 0.3, 0.3, 0.2, 0.9, 0.9], {"patience": 2}, 4, "has not risen for 2 evaluations"),

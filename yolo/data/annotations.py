@@ -7,8 +7,9 @@ mere counting of references).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -181,6 +182,7 @@ def sanitize(
     describe: Callable[[int], str],
     annotated_hw: np.ndarray | None = None,
     bad_images: int = 0,
+    left_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Contents:
     """Clip boxes to their images, drop those without an area or with a number that is not finite.
 
@@ -189,6 +191,7 @@ def sanitize(
         describe: the number of a box, 0..N-1 -> how a finding names it.
         annotated_hw: (I, 2), the sizes that the annotations give where these may differ from those
             of the images; such boxes stay as they are, but are reported.
+        left_out: why -> annotations that are not among the boxes, for the findings.
     """
     annotated_hw = sizes_hw if annotated_hw is None else annotated_hw
     boxes, kept, kinds = _clip(boxes_xyxy_px, sizes_hw[image_index])
@@ -199,7 +202,9 @@ def sanitize(
         for place in np.flatnonzero(found)[:LISTED_PER_KIND].tolist()
         for image in [image_index[place]]
     ]
+    texts += [f"{text}, {kind}" for kind in left_out for text in left_out[kind][:LISTED_PER_KIND]]
     counts = {kind: int(found.sum()) for kind, found in kinds.items() if found.any()}
+    counts |= {kind: len(found) for kind, found in left_out.items() if found}
     annotations = Annotations.pack(
         image_ids=image_ids,
         file_names=file_names,

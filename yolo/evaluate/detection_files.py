@@ -17,9 +17,10 @@ Write = Callable[[Found], object]
 
 def write_coco_results(path: Path, dataset: DetectionDataset, found: Found) -> None:
     """COCO's results format: a list of image_id, category_id, bbox (x, y, w, h), score."""
+    own_ids = dataset.own_image_ids()
     rows = [
         {
-            "image_id": image_id,
+            "image_id": own_ids[image_id],
             "category_id": dataset.category_ids[label],
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": score,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo.detection.postprocess import Postprocess
-from yolo.evaluate.metrics.metric import DetectedBoxes, Metric, MetricResult
+from yolo.evaluate.metrics.metric import NO_TRUTH, DetectedBoxes, Metric, MetricResult
 from yolo.evaluate.network_run import NetworkRun, RunTotals, letterbox_of, truth_without_padding
 from yolo.records import Batch, Detections
 from yolo.train.interruption import Interruption
@@ -92,10 +92,10 @@ class Found:
         """Share of the grid's answers that are right, without those that nothing asked for."""
         return {name: float(hits / of) for name, (hits, of) in self.run.counts.items() if of}
 
-    def with_categories(self, category_ids: Sequence[int]) -> DetectedBoxes:
-        """As metrics take it, labels replaced by a data set's category ids."""
-        categories = np.asarray(category_ids)[self.labels]
-        return DetectedBoxes(self.image_ids, categories, self.boxes_xyxy_px, self.scores)
+    @property
+    def boxes(self) -> DetectedBoxes:
+        """As metrics take it; the truth of a data set has labels for category ids."""
+        return DetectedBoxes(self.image_ids, self.labels, self.boxes_xyxy_px, self.scores)
 
     def above(self, conf: float) -> Found:
         """Only the scores of at least ``conf``: the same as if it had been the threshold."""
@@ -110,7 +110,6 @@ class DetectionEvaluator:
 
     network: NetworkRun
     metrics: Sequence[Metric]  # on rank 0, none elsewhere; no two have a figure of the same name
-    category_ids: Sequence[int]  # by label
     class_names: Sequence[str]
     monitor: str
     coder: nn.Module  # raw maps to boxes and scores
@@ -133,19 +132,26 @@ class DetectionEvaluator:
             **{f"accuracy/{name}": value for name, value in found.accuracy.items()},
             "found_boxes": float(len(found.scores)),
         }
+        figure = result.stats[self.monitor]
         return Evaluation(
-            figure=result.stats[self.monitor],
+            figure=None if figure == NO_TRUTH else figure,
             figures=figures,
             images_per_second=found.run.images_per_second,
             text=result.table,
             pictures=found.pictures,
         )
 
+    def has_truth(self) -> bool:
+        """Whether the monitored figure can be measured on these data; rank 0 alone knows."""
+        nothing = np.zeros(0, np.int64)
+        found = DetectedBoxes(nothing, nothing, np.zeros((0, 4)), np.zeros(0))
+        results = (metric.evaluate(found).stats for metric in self.metrics)
+        return all(stats.get(self.monitor) != NO_TRUTH for stats in results)
+
     def score(self, found: Found) -> MetricResult:
         """The figures of all metrics; on rank 0 alone."""
         assert self.metrics
-        boxes = found.with_categories(self.category_ids)
-        results = [metric.evaluate(boxes) for metric in self.metrics]
+        results = [metric.evaluate(found.boxes) for metric in self.metrics]
         return MetricResult(
             stats={name: value for result in results for name, value in result.stats.items()},
             table="\n".join(line for result in results for line in self._lines(result)),
@@ -155,9 +161,9 @@ class DetectionEvaluator:
     def _lines(self, result: MetricResult) -> list[str]:
         """A metric's own table, and a line for each class on request."""
         lines = [result.table]
-        for name, category in zip(self.class_names, self.category_ids, strict=True):
-            if self.per_class and category in result.per_class:
-                figures = result.per_class[category].items()
+        for label, name in enumerate(self.class_names):
+            if self.per_class and label in result.per_class:
+                figures = result.per_class[label].items()
                 values = "  ".join(f"{key} = {value:.3f}" for key, value in figures)
                 lines.append(f" {name:<20} {values}")
         return lines

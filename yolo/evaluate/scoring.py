@@ -130,7 +130,7 @@ class ModelCurves:
         """Of all that a detector found."""
         dataset = scorer.dataset
         metric = VocMetric.of_dataset(dataset, iou=scorer.voc_iou)
-        curves = metric.curves(found.with_categories(dataset.category_ids))  # in their order
+        curves = metric.curves(found.boxes)  # by label
         return cls(
             checkpoint=scorer.path,
             step=scorer.step,

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import zip_longest
 from typing import Any, Literal
 
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
@@ -18,7 +17,8 @@ from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.class_folder import ClassFolderDataset
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
-from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.detection import DetectionDataset, Key, first_names
+from yolo.data.formats.label_map import unique_names, with_label_map
 from yolo.data.formats.shapes import CLASS_SHAPES, SHAPES, open_shapes
 from yolo.data.formats.voc import VocDataset
 from yolo.data.formats.voc_files import EVERY_XML
@@ -48,8 +48,11 @@ DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "yolo_text": YoloTextDataset,
 }
 
-SIZED_BY_HEADERS = frozenset({"csv_boxes", "csv_list", "voc", "yolo_text"})
-"""They read all images' headers when they open: cached, and able to pass over the broken ones."""
+CACHED = frozenset({"csv_boxes", "csv_list", "voc", "yolo_text"})
+"""They read all images' headers when they open, once."""
+
+SIZED_BY_HEADERS = CACHED | {"coco"}
+"""They may read images' headers when they open, and are able to pass over the broken ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +75,7 @@ def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
 def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> DetectionDataset:
     """The fields of a data set's section are its constructor's arguments."""
     fields = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
-    if spec.type in SIZED_BY_HEADERS:
+    if spec.type in CACHED:
         fields["cache"] = CACHE
     opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
     errors: list[UserError] = []
@@ -96,31 +99,34 @@ def image_set(config: Config, split: Split) -> str:
     return lists.pop() if len(lists) == 1 and lists != {EVERY_XML} else split
 
 
-def check_same_classes(
+def match_classes(
     dataset: DetectionDataset,
     split: Split,
-    category_ids: Sequence[int],
+    category_ids: Sequence[Key],
     class_names: Sequence[str],
     *,
     owner: str,
-) -> None:
-    """A label must mean the same class in a data set as for an owner: another one, a checkpoint."""
-    wanted = list(zip(category_ids, class_names, strict=True))
-    given = list(zip(dataset.category_ids, dataset.class_names, strict=True))
-    if given == wanted:
-        return
-    pairs = enumerate(zip_longest(wanted, given), start=1)
-    place = next(number for number, (one, other) in pairs if one != other)
-    way = "; data.class_names gives them to both"
-    if isinstance(dataset, ClassFolderDataset):
-        way = "; make a folder, empty if need be, for each class in both"
-    elif isinstance(dataset, CocoDataset):
-        way = ""
-    raise UserError(
-        f"{owner} has {len(wanted)} categories, but data.{split} defines {len(given)}, and they "
-        f"differ from number {place} on; both must have the same categories with the same ids"
-        f"{way}"
-    )
+) -> DetectionDataset:
+    """The data set with the labels of an owner: another one, a checkpoint. Names decide.
+
+    A class that only the owner has is left out of the figures, as the metrics do. The training set
+    of a checkpoint must have its classes, in its order and with its ids.
+    """
+    names = unique_names(class_names, category_ids)  # those of older checkpoints may recur
+    if (dataset.category_ids, dataset.class_names) == (tuple(category_ids), tuple(names)):
+        return dataset
+    with naming(f"data.{split}"):
+        matched = with_label_map(dataset, names, owner=owner)
+        if split == "train":
+            raise UserError(
+                f"the classes of {dataset.source} are no longer those of {owner} with their ids "
+                f"({first_names(names)}), in this order; restore them, or train anew"
+            )
+    lacking = [repr(name) for name in names if name not in dataset.class_names]
+    if lacking:
+        message = "data.%s: %s lacks %s of %s; what is of these classes is left out of its figures"
+        _log.warning(message, split, dataset.source, first_names(lacking), owner)
+    return matched
 
 
 def build_training_batches(

@@ -54,7 +54,6 @@ def build_evaluator(
             accuracy=None if loss is None else accuracy_of(loss),
         ),
         metrics=build_metrics(evaluation, dataset) if ranks.is_main else (),
-        category_ids=dataset.category_ids,
         class_names=dataset.class_names,
         monitor=evaluation.monitor or DEFAULT_MONITORS[evaluation.metric],
         coder=coder,

@@ -80,7 +80,7 @@ class Parts:
         normalise = self.model.normalise
         return {
             "class_names": list(self.train.class_names),
-            "category_ids": [int(i) for i in self.train.category_ids],
+            "category_ids": list(self.train.category_ids),
             "preprocessing": {
                 "mean": normalise.mean.flatten().tolist(),
                 "std": normalise.std.flatten().tolist(),

@@ -24,7 +24,7 @@ from yolo.evaluate.detection_files import (
 from yolo.evaluate.evaluators import Found
 from yolo.evaluate.exported import ExportedDetector, ExportedModel, is_exported
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves
-from yolo.factory.data import Split, build_dataset, check_same_classes, image_set
+from yolo.factory.data import Split, build_dataset, image_set, match_classes
 from yolo.factory.detector import (
     DetectionLoss,
     build_classifier,
@@ -206,7 +206,7 @@ def _scored(
     """What scorers of all tasks have; the data are those that training scored."""
     dataset = build_dataset(config, split)
     ids, names = checkpoint["category_ids"], checkpoint["class_names"]
-    check_same_classes(dataset, split, ids, names, owner=str(path))
+    dataset = match_classes(dataset, split, ids, names, owner=str(path))
     if split == "val":
         dataset = dataset.share(config.evaluation.share, seed=config.seed)
     return {

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from yolo.config import Resolved, TaskConfig, resolved_yaml
 from yolo.errors import UserError
+from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.factory.anchors import settle_anchors
-from yolo.factory.data import build_dataset, check_same_classes, naming
+from yolo.factory.data import build_dataset, match_classes, naming
 from yolo.factory.learner import Parts, build_learner, build_parts, micro_batch_size
 from yolo.factory.resume import check_same_config, describe_origin
 from yolo.models.layers import Preprocessing
@@ -37,6 +38,12 @@ SINGLE_VALUE = (
     "learn from in a micro-batch of one image; make data.image_size (or data.multi_scale.min) "
     "larger, or choose training.batch_size and training.micro_batch_size so that no process is "
     "left with a micro-batch of one image"
+)
+
+UNMEASURED = (
+    "warning: data.val has nothing to find that {} could be measured on: best.pt will be the "
+    "newest evaluated model, and training.patience, training.target_figure and a plateau schedule "
+    "do nothing; give data.val boxes, or choose another evaluation.monitor"
 )
 
 
@@ -112,12 +119,12 @@ class _Builder:
                 f"{ranks.world_size} processes; use fewer devices or a larger batch"
             )
         train, val = build_dataset(config, "train"), build_dataset(config, "val")
-        check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
         if origin is None:  # CPUs differ in the last digit
             self.resolved = ranks.broadcast(settle_anchors(self.resolved, train))
         else:
             ids, names = origin.content["category_ids"], origin.content["class_names"]
-            check_same_classes(train, "train", ids, names, owner=str(origin.path))
+            train = match_classes(train, "train", ids, names, owner=str(origin.path))
+        val = match_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
         config, new = self.resolved.config, origin is None
         parts = build_parts(config, train, val, ranks, pretrained=new, pictures=self.pictures)
         if config.training.sync_batch_norm:
@@ -179,7 +186,9 @@ class _Builder:
     def assemble(
         self, parts: Parts, learner: Learner, folder: Path, log: RunLog, lock: RunLock | None
     ) -> Trainer:
-        config = self.resolved.config
+        config, evaluator = self.resolved.config, parts.evaluator(precision=learner.precision)
+        if isinstance(evaluator, DetectionEvaluator) and not evaluator.has_truth():
+            log.message(UNMEASURED.format(evaluator.monitor))
         if config.training.compile:
             learner.model.compile()
         of_training = {"steps", "checkpoint_every", "patience", "max_skipped"}
@@ -194,7 +203,7 @@ class _Builder:
         return Trainer(
             learner=learner,
             batches=parts.batches,
-            evaluator=parts.evaluator(precision=learner.precision),
+            evaluator=evaluator,
             plan=Plan(
                 evaluate_every=config.evaluation.every,
                 log_every=config.logging.every,

@@ -55,10 +55,21 @@ class Progress:
         """Whether the model as it stands is the best evaluated one."""
         return 0 < self.step == self.evaluated_step == self.best_step
 
-    def note(self, figure: float, figures: dict[str, float]) -> None:
-        """Take in an evaluation of the model as it stands; NaN is never the best."""
+    def __post_init__(self) -> None:
+        if self.best_figure == -1:  # older checkpoints: there was no truth
+            self.best_figure = None
+
+    def note(self, figure: float | None, figures: dict[str, float]) -> None:
+        """Take in an evaluation of the model as it stands; NaN is never the best.
+
+        Without a truth the newest model is the best one, as long as no figure is known.
+        """
         self.evaluated_step = self.step
         self.figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+        if figure is None:
+            if self.best_figure is None:
+                self.best_step = self.step
+            return
         self.evaluations_since_best += 1
         if figure > (-math.inf if self.best_figure is None else self.best_figure):
             self.best_figure, self.best_step = figure, self.step
@@ -69,7 +80,7 @@ class Progress:
 class Evaluation:
     """The figures of one evaluation, whatever the task."""
 
-    figure: float  # the monitored one, larger is better
+    figure: float | None  # the monitored one, larger is better; None without a truth to find
     figures: dict[str, float]  # all, the loss terms too; the same names for the same model
     images_per_second: float
     text: str  # a table for people

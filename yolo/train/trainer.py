@@ -162,10 +162,13 @@ class Trainer:
         if evaluation is None:
             self._stop(interruption)
         self.progress.note(evaluation.figure, evaluation.figures)
-        self.learner.note_figure(evaluation.figure)
-        mark = ", the best so far" if self.progress.is_best else ""
         self.log.message(evaluation.text)
-        self.log.message(f"step {step}: {self._monitored(evaluation.figure)}{mark}")
+        if evaluation.figure is None:
+            self.log.message(f"step {step}: no figure, for {self.evaluator.monitor} has no truth")
+        else:
+            self.learner.note_figure(evaluation.figure)
+            mark = ", the best so far" if self.progress.is_best else ""
+            self.log.message(f"step {step}: {self._monitored(evaluation.figure)}{mark}")
         speed = {"images_per_second": evaluation.images_per_second}
         self._check_place()
         self.log.evaluation(step, {**evaluation.figures, **speed}, evaluation.pictures)

@@ -205,7 +205,6 @@ def test_nothing_is_overwritten_and_nothing_half_stays(made, tmp_path: Path, mon
         ("yolo_text", ["b.dib"], ["cat"], r"the image b\.dib: yolo_text takes images by their suf"),
         ("csv_boxes", [" c.jpg"], ["cat"], r"the image ' c\.jpg': csv_boxes cannot hold names"),
         ("voc", ["a.jpg"], ["cat "], "the class 'cat ': voc cannot hold names"),
-        ("csv_boxes", ["a.jpg"], ["cat", "cat"], "the class cat: stands there more than once"),
         ("coco", ["a.jpg", "./a.jpg"], ["cat"], r"the image a\.jpg: stands there more than once"),
     ],
 )

@@ -12,7 +12,8 @@ from yolo.apps import preflight
 CONFIG = "configs/yolov3/mobilenet_v3_small_coco.yaml"
 CASES = {  # how: in which stage, with which sentence
     spoiled.ids_off_by_one: r'files: data\.train: .*train/annotations\.json: "annotations" entry '
-    r'\d+ \(id \d+\): "category_id" is \d+, which "categories" does not define\.',
+    r'\d+ \(id \d+\): "category_id" is \d+, which "categories" does not define '
+    r"\(and \d+ more entries: .*\)\.",
     spoiled.class_missing_from_train: r"classes: data\.train has no box of the class 'person' that "
     r"data\.val asks for: .*",
     spoiled.wrong_unit: r"boxes: data\.train: 100% of its boxes are smaller than 2 px on both "

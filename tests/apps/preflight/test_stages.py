@@ -66,10 +66,36 @@ def test_sound_data_passes_all_stages(root, capsys):
 
 
 def test_a_class_that_val_alone_defines(root, capsys):
-    change(root, "val", lambda data: data["categories"].append({"id": 3, "name": "hot dog"}))
+    def add_class(data):
+        data["categories"].append({"id": 3, "name": "hot dog"})
+        data["annotations"][0]["category_id"] = 3
+
+    change(root, "val", add_class)
     stage, sentence = fault_of(root, capsys)
     assert stage == "files"
     assert sentence.startswith("data.train does not define the class 'hot dog' that data.val asks")
+
+
+@pytest.mark.parametrize(
+    ("edit", "stage", "sentence"),
+    [
+        (
+            lambda data: data.update(annotations=[]),
+            "boxes",
+            "data.val: none of its 8 images has a box.",
+        ),
+        (
+            lambda data: data,
+            "truth",
+            "data.val has nothing to find that APl could be measured on, so that no evaluation",
+        ),
+    ],
+)
+def test_a_validation_set_without_a_figure(root, capsys, edit, stage, sentence):
+    change(root, "val", edit)
+    found, text = fault_of(root, capsys, "evaluation.monitor=APl")
+    assert found == stage
+    assert text.startswith(sentence)
 
 
 def clip_one_and_double_another(data):

@@ -79,7 +79,7 @@ def judged(coco, found):
     what = SimpleNamespace(
         image_ids=image, labels=label, boxes_xyxy_px=boxes.astype(np.float32), scores=scores
     )
-    rows = DetectedBoxes(image, np.asarray(dataset.category_ids)[label], boxes, scores)
+    rows = DetectedBoxes(image, label, boxes, scores)
     return dataset, what, find_errors(dataset.ground_truth(), rows)
 
 

@@ -54,6 +54,12 @@ def test_a_finished_run(tmp_path):
     assert "APs" not in page.text.partition("Average precision by size")[2]  # -1 all along
 
 
+def test_a_run_whose_validation_set_has_no_truth_has_no_best(tmp_path):
+    run = make_run(tmp_path / "a", [training(20), validation(20, -1.0), validation(40, -1.0)])
+    assert RunFolder(run).best is None
+    assert "The best AP50" not in read(run).text
+
+
 def test_a_run_without_an_evaluation_and_with_half_a_line(tmp_path):
     waiting = [training(20, wait=0.9), training(40, wait=0.3, loss=None, skipped_steps=3)]
     run = make_run(tmp_path / "young", waiting)

@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(dataset) -> list[str]:
-    return [str(dataset.image_path(i).relative_to(dataset._source)) for i in range(len(dataset))]
+    return [str(dataset.image_path(i).relative_to(dataset.source)) for i in range(len(dataset))]
 
 
 def test_labels_are_the_folders_by_alphabet_and_images_too(root: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,12 @@ from pycocotools.coco import COCO
 from tests.data.conftest import WriteCoco, coco_json
 from yolo.data.formats.coco import CocoDataset
 from yolo.errors import UserError
+from yolo.evaluate.detection_files import write_coco_results
+from yolo.evaluate.evaluators import Found
+from yolo.evaluate.metrics.coco import CocoMetric
+from yolo.evaluate.metrics.detection_errors import find_errors
+from yolo.evaluate.metrics.metric import DetectedBoxes
+from yolo.evaluate.network_run import RunTotals
 
 
 def open_coco(write_coco: WriteCoco, data: Any = None, **settings: Any) -> CocoDataset:
@@ -19,11 +26,11 @@ def open_coco(write_coco: WriteCoco, data: Any = None, **settings: Any) -> CocoD
     return CocoDataset(annotations=annotations, images=images, **settings)
 
 
-def test_labels_follow_the_category_ids_and_go_both_ways(write_coco: WriteCoco) -> None:
+def test_labels_follow_the_category_ids(write_coco: WriteCoco) -> None:
     dataset = open_coco(write_coco)
     assert dataset.class_names == ("cat", "dog", "tree")
     assert dataset.category_ids == (3, 7, 90)
-    assert dataset.label_of_category == {3: 0, 7: 1, 90: 2}
+    assert dataset.annotations.labels.tolist() == [0, 2, 1]
 
 
 def test_class_names_must_be_those_of_the_json_in_any_order(write_coco: WriteCoco) -> None:
@@ -104,10 +111,13 @@ def test_ground_truth_is_the_jsons_own_for_the_selected_images(write_coco: Write
     data = coco_json()
     data["annotations"][1] |= {"area": 123.5, "segmentation": {"size": [60, 80], "counts": "x"}}
     truth = open_coco(write_coco, data).limit([30]).ground_truth()
-    assert [image["id"] for image in truth["images"]] == [30]
-    assert truth["annotations"][0] == data["annotations"][1]
-    assert truth["annotations"][1] == data["annotations"][2] | {"area": 32}
-    assert truth["categories"] == data["categories"]
+    assert truth["images"] == [{"id": 30, "file_name": "c.jpg", "height": 60, "width": 80}]
+    crowd, other = truth["annotations"]
+    assert crowd["bbox"] == [0, 0, 80, 60]
+    assert (crowd["area"], crowd["iscrowd"], crowd["category_id"]) == (123.5, 1, 0)
+    assert (other["area"], other["iscrowd"], other["category_id"]) == (32, 0, 2)
+    names = [(entry["id"], entry["name"]) for entry in truth["categories"]]
+    assert names == [(0, "cat"), (1, "dog"), (2, "tree")]
 
 
 FAULTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
@@ -122,27 +132,199 @@ FAULTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (lambda d: d["categories"].append({"id": 7}), '"categories" has the id 7 more than once'),
 ]
 FAULTS_OF_FIELDS = [  # of the first entry; a value of ... deletes the field
-    ("images.id", "30", "is a text, but must be a whole number"),
-    ("images.id", 2**70, f"is {2**70}, too large for 64 bits"),
-    ("images.id", 2**53 + 1, f"is {2**53 + 1}; ids must be below 2^53"),
+    ("images.id", 30.5, "is 30.5, but must be a whole number or a text"),
+    ("images.id", None, "is null, but must be a number or a text or a whole number"),
     ("images.file_name", ..., "is missing"),
     ("images.file_name", "../x.jpg", "is '../x.jpg', but must be a path inside the image folder"),
     ("images.file_name", "/etc/x.jpg", "is '/etc/x.jpg', but must be a path inside the image fol"),
     ("images.file_name", "", "is '', but must be a path inside the image folder"),
-    ("images.width", 0, "is 0, but must be a number of pixels > 0"),
+    ("images.width", -1, "is -1, but must be a number of pixels > 0"),
     ("images.height", 1.5, "is 1.5, but must be"),
-    ("images.height", None, "is null, but must be a number or a whole number"),
+    ("images.height", "tall", "is a text, but must be a number or a whole number"),
     ("categories.name", ..., "is missing"),
     ("annotations.category_id", 8, 'is 8, which "categories" does not define'),
     ("annotations.image_id", 11, 'is 11, which "images" does not define'),
-    ("annotations.category_id", True, "is a flag, but must be a whole"),
-    ("annotations.bbox", ..., "is missing"),
+    ("annotations.category_id", True, "is a flag, but must be a number"),
+    ("annotations.category_id", "7a", "is '7a', which \"categories\" does not define"),
     ("annotations.bbox", [1, 2, 3], "has 3 numbers, but must be [x, y, w, h]"),
     ("annotations.bbox", [1, 2, "3", 4], "is [1, 2, '3', 4], but must be four"),
-    ("annotations.bbox", None, "is null, but must be a list"),
+    ("annotations.bbox", "1 2 3 4", "is a text, but must be a list"),
     ("annotations.iscrowd", "no", "is a text, but must be"),
     ("annotations.area", -1, "is -1, but must be a number of at least 0"),
 ]
+
+
+def every(key: str, field: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], Any]:
+    """Change a field of all entries that have it; a ... deletes it."""
+
+    def edit(data: dict[str, Any]) -> None:
+        for entry in data[key]:
+            entry[field] = change(entry.get(field))
+            if entry[field] is ...:
+                del entry[field]
+
+    return edit
+
+
+def all_ids(change: Callable[[Any], Any], what: str = "image") -> Callable[[dict[str, Any]], Any]:
+    def edit(data: dict[str, Any]) -> None:
+        every("images" if what == "image" else "categories", "id", change)(data)
+        every("annotations", f"{what}_id", change)(data)
+
+    return edit
+
+
+LENIENT: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no sizes": lambda d: [every("images", side, lambda _: ...)(d) for side in ("width", "height")],
+    "null sizes": every("images", "height", lambda _: None),
+    "no size is 0": every("images", "width", lambda _: 0),
+    "sizes as text": every("images", "width", str),
+    "area null": every("annotations", "area", lambda _: None),
+    "area as text": lambda d: [
+        a.update(area=str(a["bbox"][2] * a["bbox"][3])) for a in d["annotations"]
+    ],
+    "iscrowd null": lambda d: [a.update(iscrowd=a["iscrowd"] or None) for a in d["annotations"]],
+    "iscrowd 1.0": every("annotations", "iscrowd", float),
+    "iscrowd as text": every("annotations", "iscrowd", str),
+    "references 1.0": every("annotations", "image_id", float),
+    "ids 1.0": all_ids(float),
+    "image ids as text here, numbers there": every("images", "id", str),
+    "category ids with zeros": every("categories", "id", lambda number: f"{number:04}"),
+    "annotation ids anything": every("annotations", "id", lambda number: f"a{number}"),
+    "backslashes": every("images", "file_name", lambda name: name.replace("/", "\\")),
+}
+
+
+@pytest.mark.parametrize("edit", LENIENT.values(), ids=LENIENT)
+def test_what_other_tools_write_means_the_same(write_coco: WriteCoco, edit) -> None:
+    as_before, data = open_coco(write_coco), coco_json()
+    truth = as_before.ground_truth()
+    edit(data)
+    dataset = open_coco(write_coco, data)
+    for name in dataset.annotations.__slots__:
+        mine, wanted = (getattr(one.annotations, name) for one in (dataset, as_before))
+        np.testing.assert_array_equal(mine, wanted)
+    assert dataset.ground_truth() == truth
+    assert dataset.load(1).image_id == 10
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("image", lambda number: -number),
+        ("image", lambda number: f"{number}"),
+        ("image", lambda number: f"{number:012}"),
+        ("image", lambda number: f"img-{number}"),
+        ("image", lambda number: number + 2**53),
+        ("image", lambda number: number + 2**70),
+        ("image", lambda number: -number - 2**64),
+        ("category", lambda number: -number),
+        ("category", lambda number: number - 7),
+        ("category", lambda number: f"c{number}"),
+        ("category", lambda number: 2**64 - number),
+    ],
+)
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_any_ids_are_scored_and_written_as_they_were(
+    write_coco: WriteCoco, tmp_path: Path, what: str, change, backend: str
+) -> None:
+    data = coco_json()
+    data["annotations"][1]["iscrowd"] = 0
+    all_ids(change, what)(data)
+    dataset = open_coco(write_coco, data)
+    packed = dataset.annotations
+    own = sorted(change(c["id"]) for c in coco_json()["categories"])
+    if what == "category":
+        assert sorted(dataset.category_ids) == own
+    truth = packed.image_ids[packed.image_index()], packed.labels, packed.boxes_xyxy_px
+    found = DetectedBoxes(*truth, np.ones(3))
+    result = CocoMetric(ground_truth=dataset.ground_truth(), backend=backend).evaluate(found)
+    assert result.stats["AP50"] == pytest.approx(1)
+    assert find_errors(dataset.ground_truth(), found).stats["AP50"] == pytest.approx(1)
+    run = RunTotals(losses={}, counts={}, images=3, network_seconds=1.0, total_seconds=1.0)
+    rows = Found(
+        image_ids=truth[0], labels=truth[1], boxes_xyxy_px=truth[2], scores=np.ones(3), run=run
+    )
+    write_coco_results(tmp_path / "found.json", dataset, rows)
+    written = json.loads((tmp_path / "found.json").read_text())
+    by_box = {tuple(row["bbox"]): (row["image_id"], row["category_id"]) for row in written}
+    for entry in data["annotations"]:
+        assert by_box[tuple(entry["bbox"])] == (entry["image_id"], entry["category_id"])
+
+
+def test_names_that_recur_are_told_apart_by_their_ids(write_coco: WriteCoco) -> None:
+    data = coco_json()
+    data["categories"][0]["name"] = "dog"
+    dataset = open_coco(write_coco, data)
+    assert dataset.class_names == ("cat", "dog (id 7)", "dog (id 90)")
+    assert open_coco(write_coco, data, class_names=["dog (id 90)", "cat", "dog (id 7)"])
+
+
+@pytest.mark.parametrize("empty", [[], None, ...])
+def test_annotations_without_a_box_are_left_out_and_counted(write_coco, empty) -> None:
+    data = coco_json()
+    data["annotations"][1]["bbox"] = empty
+    if empty is ...:
+        del data["annotations"][1]["bbox"]
+    dataset = open_coco(write_coco, data)
+    assert dataset.annotations.box_counts().tolist() == [1, 1, 0]
+    assert len(dataset.ground_truth()["annotations"]) == 2
+    assert dataset.findings.counts == {"left out, for their bbox is empty": 1}
+    assert dataset.findings.texts == (
+        "annotation 2 of image 30, left out, for their bbox is empty",
+    )
+    every("annotations", "bbox", lambda _: [])(data)
+    assert_refused(write_coco, data, 'none of the "annotations" has a "bbox", but at least one')
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("pictures\\b.jpg", "b.jpg"),
+        ("C:\\data\\b.jpg", "b.jpg"),
+        ("C:/data/b.jpg", "b.jpg"),
+        ("/home/me/b.jpg", "b.jpg"),
+        ("..\\images\\b.jpg", "b.jpg"),
+        ("sub\\a.jpg", "sub/a.jpg"),
+        ("none\\n.jpg", "none/n.jpg"),  # which the loader reports as missing
+    ],
+)
+def test_paths_of_another_machine(write_coco: WriteCoco, written: str, found: str) -> None:
+    data = coco_json()
+    data["images"][2]["file_name"] = written
+    assert open_coco(write_coco, data).annotations.file_name(2) == found
+    data["images"][0]["file_name"] = written  # whose picture is it?
+    if found == "b.jpg" and "/" in written[:3]:
+        assert_refused(write_coco, data, "but must be a path inside the image folder")
+
+
+def test_all_faults_are_told_with_their_numbers(write_coco: WriteCoco) -> None:
+    data = coco_json()
+    every("images", "width", lambda _: 1.5)(data)
+    every("annotations", "bbox", lambda _: [1, 2])(data)
+    data["categories"][1].pop("name")
+    with pytest.raises(UserError) as caught:
+        open_coco(write_coco, data)
+    for sentence in (
+        '"categories" entry 2 (id 3): "name" is missing; ',
+        '"images" entry 1 (id 30): "width" is 1.5, but must be a number of pixels > 0 (and 2 more '
+        "entries: 2, 3); ",
+        '"annotations" entry 1 (id 1): "bbox" has 2 numbers, but must be [x, y, w, h] (and 2 more '
+        "entries: 2, 3).",
+    ):
+        assert sentence in str(caught.value)
+
+
+def test_a_header_that_cannot_be_read_stops_or_is_passed_over(write_coco: WriteCoco) -> None:
+    data, bad = coco_json(), []
+    data["images"][0].pop("width")
+    annotations, images = write_coco(data)
+    (images / "c.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"the size of the image .*c\.jpg cannot be read"):
+        CocoDataset(annotations=annotations, images=images)
+    dataset = CocoDataset(annotations=annotations, images=images, on_bad_image=bad.append)
+    assert len(bad) == 1
+    assert dataset.annotations.box_counts().tolist() == [2, 1, 0]
 
 
 def assert_refused(write_coco: WriteCoco, data: dict[str, Any], sentence: str) -> None:
@@ -213,4 +395,7 @@ def test_coco_mini_is_read_as_pycocotools_reads_it(coco_mini: Path, split: str) 
         assert [dataset.category_ids[k] for k in labels] == [e["category_id"] for e in entries]
         assert ignored.tolist() == [bool(e["iscrowd"]) for e in entries]
         assert dataset.load(index).image.shape[:2] == dataset.annotations.size_hw(index)
-    assert dataset.ground_truth()["annotations"] == reference.dataset["annotations"]
+    truth = dataset.ground_truth()["annotations"]
+    for mine, entry in zip(truth, reference.dataset["annotations"], strict=True):
+        assert dataset.category_ids[mine["category_id"]] == entry["category_id"]
+        assert all(mine[key] == entry[key] for key in ("image_id", "bbox", "area", "iscrowd"))

@@ -35,10 +35,10 @@ def test_the_truth_in_coco_form(dataset: DetectionDataset, tmp_path: Path) -> No
         {"id": 7, "file_name": "one/a.b.jpg", "height": 40, "width": 60},
         {"id": 3, "file_name": "c.jpg", "height": 100, "width": 50},
     ]
-    assert truth["categories"] == [{"id": 5, "name": "cat"}, {"id": 9, "name": "dog"}]
-    one = {"id": 1, "image_id": 7, "category_id": 5, "bbox": [4, 5, 16, 25.5], "area": 408}
-    two = {"id": 2, "image_id": 7, "category_id": 9, "bbox": [1, 1, 1, 1], "area": 1}
-    three = {"id": 3, "image_id": 3, "category_id": 9, "bbox": [0, 0, 50, 100], "area": 5000}
+    assert truth["categories"] == [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
+    one = {"id": 1, "image_id": 7, "category_id": 0, "bbox": [4, 5, 16, 25.5], "area": 408}
+    two = {"id": 2, "image_id": 7, "category_id": 1, "bbox": [1, 1, 1, 1], "area": 1}
+    three = {"id": 3, "image_id": 3, "category_id": 1, "bbox": [0, 0, 50, 100], "area": 5000}
     wanted = [{**one, "iscrowd": 0}, {**two, "iscrowd": 1}, {**three, "iscrowd": 0}]
     assert truth["annotations"] == wanted
     path = tmp_path / "truth.json"

@@ -16,6 +16,7 @@ from yolo.apps.report.page import details, grid, histogram_chart, line_chart, ta
 from yolo.apps.report.plots import Line
 from yolo.data.annotations import box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
+from yolo.evaluate.metrics.coco import BoxTruth
 from yolo.factory.data import Split
 
 KEPT_SHARE = 0.9  # a box of which less of the area lies inside its image leaves it
@@ -111,7 +112,8 @@ def _suspects(
     """The boxes to look at, as many as are listed, and how many there are of each kind."""
     findings, owned = dataset.findings, np.flatnonzero(~dataset.annotations.ignored)
     longer, shorter = sizes_wh_px.max(axis=1), sizes_wh_px.min(axis=1)  # (n,) of the owned ones
-    health = hotcoco.COCO(DetectionDataset.ground_truth(dataset)).healthcheck()
+    truth = BoxTruth(DetectionDataset.ground_truth(dataset))
+    health = hotcoco.COCO(truth.content).healthcheck()
     twins = {w["code"]: w["affected_ids"] for w in health["warnings"]}.get("near_duplicate", [])
     kinds = {
         f"below {FAINT_PX:g} px at {image_size_px} px": owned[longer < FAINT_PX],

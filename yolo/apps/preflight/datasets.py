@@ -15,7 +15,7 @@ from markupsafe import Markup
 from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.apps.report.page import Cell, Filled, details, table
 from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.factory.data import Split, build_dataset, check_same_classes
+from yolo.factory.data import Split, build_dataset, match_classes
 
 FEW_BOXES = 10  # a class with fewer training boxes is hardly learnt
 LISTED_CLASSES = 30  # more than these the terminal cuts; page and json have all
@@ -27,9 +27,12 @@ def check_files(preflight: Preflight) -> Outcome:
     """Open train and val, and compare the classes that they define."""
     preflight.datasets |= {split: build_dataset(preflight.config, split) for split in SPLITS}
     train, val = (preflight.datasets[split] for split in SPLITS)
-    lacking = [repr(name) for name in val.class_names if name not in train.class_names]
+    boxes = zip(val.class_names, count_labels(val)[0].tolist(), strict=True)
+    lacking = [repr(name) for name, count in boxes if count and name not in train.class_names]
     if not lacking:
-        check_same_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
+        of_train = train.category_ids, train.class_names
+        val = match_classes(val, "val", *of_train, owner="data.train")
+        preflight.datasets["val"] = val
     return Outcome(
         summary=f"{len(train):,} training images with {len(train.annotations.labels):,} boxes, "
         f"{len(val):,} for validation with {len(val.annotations.labels):,}; "
@@ -63,7 +66,7 @@ class LabelRow(NamedTuple):
     """A class of the label map, and what there is of it."""
 
     label: int
-    id: int
+    id: int | str
     name: str
     train_boxes: int
     train_images: int
@@ -77,7 +80,7 @@ def check_classes(preflight: Preflight) -> Outcome:
     train, val = (count_labels(preflight.datasets[split]) for split in SPLITS)
     counts = np.stack([*train, *val], axis=1).tolist()  # (K, 4)
     known = zip(dataset.category_ids, dataset.class_names, counts, strict=True)
-    rows = [LabelRow(i, int(number), name, *found) for i, (number, name, found) in enumerate(known)]
+    rows = [LabelRow(i, number, name, *found) for i, (number, name, found) in enumerate(known)]
     most = max(rows, key=lambda row: row.train_boxes)
     never_seen = [repr(row.name) for row in rows if row.val_boxes and not row.train_boxes]
     return Outcome(

@@ -22,6 +22,7 @@ from yolo.detection.assign import assign_best_anchor, assign_first_in_cell
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.postprocess import Postprocess
 from yolo.evaluate.evaluators import DetectionEvaluator
+from yolo.evaluate.metrics.metric import NO_TRUTH
 from yolo.factory.detector import build_coder
 from yolo.factory.evaluator import build_evaluator
 from yolo.records import Batch, Targets
@@ -121,6 +122,11 @@ def _score(evaluator: DetectionEvaluator, model: nn.Module) -> dict[str, float]:
 
 def _fault(figure: float, monitor: str, val: DetectionDataset) -> str | None:
     """Unless an image has more of a class than COCO's metric looks at."""
+    if figure == NO_TRUTH:
+        return (
+            f"data.val has nothing to find that {monitor} could be measured on, so that no "
+            "evaluation would have a figure; add objects, or choose another evaluation.monitor."
+        )
     packed, classes = val.annotations, len(val.class_names)
     of_class = packed.image_index() * classes + packed.labels
     crowded = np.bincount(of_class, minlength=1).max() > MOST_OF_A_CLASS

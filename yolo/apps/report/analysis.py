@@ -49,10 +49,9 @@ def write_analysis(
     path = place or scorer.path.parent
     path = path if path.suffix.lower() in (".html", ".htm") else path / FILE_NAME
     dataset = scorer.dataset
-    errors = find_errors(dataset.ground_truth(), found.with_categories(dataset.category_ids))
+    errors = find_errors(dataset.ground_truth(), found.boxes)
     gallery = Gallery(dataset, found, errors)
-    # in the order of the category ids, as the confusion matrix has it
-    names = [n for _, n in sorted(zip(dataset.category_ids, dataset.class_names, strict=True))]
+    names = list(dataset.class_names)
     page = render(
         "analysis.html",
         scorer=scorer,
@@ -121,9 +120,9 @@ def _classes(scorer: DetectorScorer, found: Found, errors: DetectionErrors) -> l
     labels = found.labels[found.scores >= errors.conf]
     boxes = np.bincount(labels, minlength=len(dataset.class_names)).tolist()
     rows: list[tuple[float, list[Cell]]] = []
-    for name, category, count in zip(dataset.class_names, dataset.category_ids, boxes, strict=True):
-        figures = errors.per_class[category]
-        row: list[Cell] = [name, int((to_find == category).sum()), count]
+    for label, (name, count) in enumerate(zip(dataset.class_names, boxes, strict=True)):
+        figures = errors.per_class[label]
+        row: list[Cell] = [name, int((to_find == label).sum()), count]
         row += [_bar(figures[key]) for key in ("AP", "AP50", "AP75")]
         row += [figures[key] for key in ("APs", "APm", "APl", "calibration_error")]
         rows.append((figures["AP"] if math.isfinite(figures["AP"]) else math.inf, row))

@@ -67,7 +67,7 @@ class Gallery:
         truth, found = self._errors.truth, self._found
         sample, file_name = self._load(int(truth.image_ids[number]))
         box = truth.boxes_xyxy_px[number]
-        label = self._dataset.label_of_category[int(truth.category_ids[number])]
+        label = int(truth.category_ids[number])
         by = int(self._errors.found_by[number])
         if by >= 0:
             why = f"found with confidence {found.scores[by]:.3f} only"

@@ -105,10 +105,9 @@ class RunFolder:
     @cached_property
     def best(self) -> int | None:
         """The number of the best evaluation, of equals the earlier; None without one."""
-        figures = self.validation.figures.get(self.monitor)
-        if figures is None or not np.isfinite(figures).any():
-            return None
-        return int(np.nanargmax(figures))
+        figures = self.validation.figures.get(self.monitor, np.zeros(0))
+        known = np.where(figures == -1, np.nan, figures)  # -1: nothing to find
+        return int(np.nanargmax(known)) if np.isfinite(known).any() else None
 
 
 def newest_run(directory: Path) -> Path:

@@ -23,7 +23,7 @@ from yolo.config.schema.transforms import Transform, default_augment
 
 Side = Annotated[int, Field(ge=32, le=2048, multiple_of=32)]
 ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
-Limit = AtLeastOne | Annotated[tuple[NotNegative, ...], Field(min_length=1)]
+Limit = AtLeastOne | Annotated[tuple[int, ...], Field(min_length=1)]
 """A number of images, or which."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,9 @@ LONGEST_NAME = 255
 DIGITS = 10
 """Decimals to which sums of exact numbers are rounded: far below float32, far above float64."""
 
+Key = int | str
+"""An id as a file has it; the data set's own ids are whole numbers that a double holds."""
+
 _SHARE_STREAM = 1  # sets the draw of a share apart from the other uses of the seed
 
 
@@ -41,7 +45,8 @@ class DetectionDataset:
         source: the file or folder that error messages name.
         image_root: the folder that the file names are relative to.
         contents: what was read; the findings stay those of the whole data set in every selection.
-        category_ids: label -> the category id that the metric reports; None: label + 1.
+        category_ids: label -> the id of the class in files; None: label + 1.
+        own_image_ids: of the images in files; None: those of ``contents``.
         upright: see above.
     """
 
@@ -50,8 +55,9 @@ class DetectionDataset:
         source: Path,
         image_root: Path,
         contents: Contents,
-        category_ids: Sequence[int] | None = None,
+        category_ids: Sequence[Key] | None = None,
         *,
+        own_image_ids: Sequence[Key] | None = None,
         upright: bool = True,
     ) -> None:
         for name in contents.class_names:  # shown on terminals and in files of one name a line
@@ -60,21 +66,28 @@ class DetectionDataset:
                     f"{source}: the class name {reprlib.repr(name)} must be 1 to {LONGEST_NAME} "
                     "printable characters on one line; correct it there or in class_names."
                 )
-        self._source = source
+        self.source = source
         self._image_root = image_root
         self.class_names = contents.class_names
+        self.category_ids: tuple[Key, ...]
         self.category_ids = tuple(category_ids or range(1, len(self.class_names) + 1))
         self.annotations = contents.annotations
         self.findings = contents.findings
         self.upright = upright
+        self._own_ids = None  # as texts in one array, see `Annotations`
+        if own_image_ids is not None:
+            texts = np.array([*map(json.dumps, own_image_ids)])
+            self._own_ids = contents.annotations.image_ids, texts
 
     def __len__(self) -> int:
         return len(self.annotations)
 
-    @property
-    def label_of_category(self) -> dict[int, int]:
-        """Category id -> label."""
-        return {category_id: label for label, category_id in enumerate(self.category_ids)}
+    def own_image_ids(self) -> dict[int, Key]:
+        """The id of each image -> that in files."""
+        if self._own_ids is None:
+            return {number: number for number in self.annotations.image_ids.tolist()}
+        numbers, texts = self._own_ids
+        return dict(zip(numbers.tolist(), map(json.loads, texts.tolist()), strict=True))
 
     def image_path(self, index: int) -> Path:
         """The file of an image."""
@@ -130,7 +143,7 @@ class DetectionDataset:
         indices = np.flatnonzero(np.isin(self.annotations.image_ids, list(limit)))
         if len(indices) == 0:
             raise UserError(
-                f"{self._source} has none of the listed image ids ({first_names(map(str, limit))})."
+                f"{self.source} has none of the listed image ids ({first_names(map(str, limit))})."
             )
         return self.select(indices)
 
@@ -147,19 +160,20 @@ class DetectionDataset:
     def ground_truth(self) -> dict[str, Any]:
         """The truth of the selected images in COCO's form, for the metrics.
 
-        Ignored regions have "iscrowd" 1; "area" is width times height; boxes are [x, y, w, h].
+        Category ids are labels. Ignored regions have "iscrowd" 1; "area" is width times height;
+        boxes are [x, y, w, h].
         """
         packed = self.annotations
         low, high = packed.boxes_xyxy_px[:, :2], packed.boxes_xyxy_px[:, 2:]
-        columns = zip(
-            packed.image_ids[packed.image_index()].tolist(),
-            packed.labels.tolist(),
-            np.concatenate([low, high - low], axis=1, dtype=np.float64).tolist(),  # (N, 4) xywh
-            packed.ignored.tolist(),
-            strict=True,
-        )
+        boxes = np.concatenate([low, high - low], axis=1, dtype=np.float64)  # (N, 4) xywh
+        image_ids, areas = packed.image_ids[packed.image_index()], boxes[:, 2] * boxes[:, 3]
+        return self._coco_form(image_ids, packed.labels, boxes, areas, packed.ignored)
+
+    def _coco_form(self, *columns: np.ndarray) -> dict[str, Any]:
+        """The columns are of boxes: image ids, labels, [x, y, w, h], areas and ignored flags."""
+        packed = self.annotations
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         images = zip(packed.image_ids.tolist(), packed.sizes_hw.tolist(), strict=True)
-        categories = zip(self.category_ids, self.class_names, strict=True)
         return {
             "images": [
                 {"id": number, "file_name": packed.file_name(index), "height": h, "width": w}
@@ -169,14 +183,14 @@ class DetectionDataset:
                 {
                     "id": number,
                     "image_id": image_id,
-                    "category_id": self.category_ids[label],
+                    "category_id": label,
                     "bbox": box,
-                    "area": box[2] * box[3],
+                    "area": area,
                     "iscrowd": int(ignored),
                 }
-                for number, (image_id, label, box, ignored) in enumerate(columns, start=1)
+                for number, (image_id, label, box, area, ignored) in enumerate(rows, start=1)
             ],
-            "categories": [{"id": number, "name": name} for number, name in categories],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(self.class_names)],
         }
 
 

@@ -21,8 +21,8 @@ CLASS_FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 MONITORS = (*CLASS_FIGURES, "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The 12 figures in the order of the table: any of them can be the one that a run monitors."""
 
-SCORE = 5
-"""The column of ``coco_rows`` that has the scores."""
+SCORE, CATEGORY = 5, 6
+"""Columns of the rows of `BoxTruth`."""
 
 _IOU = {"AP50": 0, "AP75": 5}  # places among the IoU thresholds 0.50, 0.55, .. 0.95
 _AREA = {"APs": 1, "APm": 2, "APl": 3}  # places among the size ranges, 0 for all
@@ -44,10 +44,8 @@ class CocoMetric:
     def __init__(self, *, ground_truth: Mapping[str, Any], backend: str = "hotcoco") -> None:
         if backend not in _BACKENDS:
             raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(_BACKENDS)}")
-        truth = box_truth(ground_truth)
-        self._image_ids = np.array([image["id"] for image in truth["images"]], dtype=np.int64)
-        self._category_ids = [category["id"] for category in truth["categories"]]
-        self._score = _BACKENDS[backend](truth)
+        self._truth = BoxTruth(ground_truth)
+        self._score = _BACKENDS[backend](self._truth.content)
 
     def evaluate(self, found: DetectedBoxes) -> MetricResult:
         """Score the detections of all images at once.
@@ -55,57 +53,82 @@ class CocoMetric:
         Those of categories that the ground truth does not define are left out, as COCO has it. A
         box that is not finite is an empty one at the origin, matching nothing; such a score is 0.
         """
-        rows = coco_rows(found)
-        assert np.isin(rows[:, 0], self._image_ids).all(), "detections on images without truth"
-        known = np.array(self._category_ids, dtype=np.int64)
-        figures, precision = self._score(np.ascontiguousarray(rows[np.isin(rows[:, 6], known)]))
+        rows = self._truth.rows(found)
+        figures, precision = self._score(np.ascontiguousarray(rows[rows[:, CATEGORY] > 0]))
         stats = dict(zip(MONITORS, map(float, figures), strict=True))
         return MetricResult(
             stats=stats,
             table=_table(stats),
             per_class={
                 category: {name: class_precision(precision, k, name) for name in ("AP", "AP50")}
-                for k, category in enumerate(self._category_ids if precision.size else ())
+                for k, category in enumerate(
+                    self._truth.category_ids.tolist() if precision.size else ()
+                )
             },
         )
 
 
-def box_truth(ground_truth: Mapping[str, Any]) -> dict[str, Any]:
+class BoxTruth:
     """A copy of a COCO json with what the box metric needs; outlines would cost time and memory.
 
-    ``area`` is taken from the box and ``iscrowd`` as 0 where they are missing. Annotations are
-    numbered from 1, because pycocotools counts one whose id is 0 as never found. Categories are
-    sorted, and called by their ids: two of one name would be one class for hotcoco.
+    ``area`` is taken from the box and ``iscrowd`` as 0 where they are missing. Images and
+    categories are numbered from 1 in the order of their ids, whatever these are: hotcoco takes none
+    below 0. So are annotations, because pycocotools counts one whose id is 0 as never found.
+    Categories are called by their numbers: two of one name would be one class for hotcoco.
+
+    Args:
+        ground_truth: its ids are whole numbers of 64 bits.
     """
-    sizes = ("id", "width", "height")
-    ids = sorted(category["id"] for category in ground_truth["categories"])
-    return {
-        "info": {},
-        "images": [{k: image[k] for k in sizes if k in image} for image in ground_truth["images"]],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": entry["image_id"],
-                "category_id": entry["category_id"],
-                "bbox": [float(value) for value in entry["bbox"]],
-                "area": float(entry.get("area", entry["bbox"][2] * entry["bbox"][3])),
-                "iscrowd": int(entry.get("iscrowd", 0)),
-            }
-            for number, entry in enumerate(ground_truth["annotations"], start=1)
-        ],
-        "categories": [{"id": number, "name": str(number)} for number in ids],
-    }
+
+    def __init__(self, ground_truth: Mapping[str, Any]) -> None:
+        self.image_ids, self.category_ids = (
+            np.array(sorted(entry["id"] for entry in ground_truth[key]), np.int64)
+            for key in ("images", "categories")
+        )
+        image, category = (
+            dict(zip(ids.tolist(), range(1, len(ids) + 1), strict=True))
+            for ids in (self.image_ids, self.category_ids)
+        )
+        sizes = ("width", "height")
+        self.content: dict[str, Any] = {
+            "info": {},
+            "images": [
+                {"id": image[entry["id"]], **{k: entry[k] for k in sizes if k in entry}}
+                for entry in ground_truth["images"]
+            ],
+            "annotations": [
+                {
+                    "id": number,
+                    "image_id": image[entry["image_id"]],
+                    "category_id": category[entry["category_id"]],
+                    "bbox": [float(value) for value in entry["bbox"]],
+                    "area": float(entry.get("area", entry["bbox"][2] * entry["bbox"][3])),
+                    "iscrowd": int(entry.get("iscrowd", 0)),
+                }
+                for number, entry in enumerate(ground_truth["annotations"], start=1)
+            ],
+            "categories": [{"id": k, "name": str(k)} for k in category.values()],
+        }
+
+    def rows(self, found: DetectedBoxes) -> np.ndarray:
+        """float64 (D, 7): image, x, y, width, height, score, category; 0 where not finite.
+
+        Images and categories are the numbers here, a category 0 where the truth has none such.
+        """
+        boxes = np.asarray(found.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)  # (D, 4)
+        corner, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+        images = _numbers(self.image_ids, found.image_ids)
+        assert images.all(), "detections on images without truth"
+        categories = _numbers(self.category_ids, found.category_ids)
+        rows = np.column_stack((images, corner, size, found.scores, categories)).astype(np.float64)
+        rows[~np.isfinite(rows[:, 1:5]).all(axis=1), 1:5] = 0
+        rows[~np.isfinite(rows[:, SCORE]), SCORE] = 0
+        return rows
 
 
-def coco_rows(found: DetectedBoxes) -> np.ndarray:
-    """float64 (D, 7): image id, x, y, width, height, score, category id; 0 where not finite."""
-    boxes = np.asarray(found.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)  # (D, 4)
-    corner, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    columns = (found.image_ids, corner, size, found.scores, found.category_ids)
-    rows = np.column_stack(columns).astype(np.float64)
-    rows[~np.isfinite(rows[:, 1:5]).all(axis=1), 1:5] = 0
-    rows[~np.isfinite(rows[:, SCORE]), SCORE] = 0
-    return rows
+def _numbers(known: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The places from 1 of ids (D,) among the known ones, ascending; 0 of others."""
+    return np.where(np.isin(ids, known), np.searchsorted(known, ids) + 1, 0)
 
 
 def class_precision(precision: np.ndarray, k: int, name: str) -> float:

@@ -7,7 +7,7 @@ would be gained without it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,8 @@ import numpy as np
 from yolo.evaluate.metrics.coco import (
     CLASS_FIGURES,
     SCORE,
-    box_truth,
+    BoxTruth,
     class_precision,
-    coco_rows,
     run_hotcoco,
 )
 from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG, DetectedBoxes
@@ -39,7 +38,7 @@ class TideError:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """N truths, in the order of a COCO json."""
+    """N truths, in the order of a COCO json; the ids are its own."""
 
     image_ids: np.ndarray  # int (N,)
     category_ids: np.ndarray  # int (N,)
@@ -48,14 +47,14 @@ class Truth:
     ignored: np.ndarray  # bool (N,), need not be found
 
     @classmethod
-    def of_coco(cls, annotations: Sequence[Mapping[str, Any]]) -> Truth:
+    def of_coco(cls, truth: BoxTruth) -> Truth:
         def column(key: str, dtype: Any) -> np.ndarray:
-            return np.array([entry[key] for entry in annotations], dtype)
+            return np.array([entry[key] for entry in truth.content["annotations"]], dtype)
 
         boxes = column("bbox", np.float64).reshape(-1, 4)
         return cls(
-            image_ids=column("image_id", np.int64),
-            category_ids=column("category_id", np.int64),
+            image_ids=truth.image_ids[column("image_id", np.int64) - 1],
+            category_ids=truth.category_ids[column("category_id", np.int64) - 1],
             boxes_xyxy_px=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
             areas_px2=column("area", np.float64),
             ignored=column("iscrowd", bool),
@@ -99,10 +98,10 @@ class DetectionErrors:
 
 def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> DetectionErrors:
     """Compare detections with the truth, a COCO json as a dict."""
-    ground_truth = box_truth(ground_truth)
-    truth = Truth.of_coco(ground_truth["annotations"])
-    rows = coco_rows(found)
-    run: Any = run_hotcoco(hotcoco.COCO(ground_truth), rows)
+    numbered = BoxTruth(ground_truth)
+    truth = Truth.of_coco(numbered)
+    rows = numbered.rows(found)
+    run: Any = run_hotcoco(hotcoco.COCO(numbered.content), rows)
     verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
     to_find = int((~truth.ignored).sum())
     conf, precision, recall, f1 = _best_f1(rows[:, SCORE], verdicts, to_find)
@@ -113,11 +112,11 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
     return DetectionErrors(
         stats={name: _known(results[name]) for name in run.metric_keys()},
         per_class={
-            category["id"]: {
+            category: {
                 **{name: _known(class_precision(precision_of, k, name)) for name in CLASS_FIGURES},
-                "calibration_error": class_errors.get(category["name"], float("nan")),
+                "calibration_error": class_errors.get(str(k + 1), float("nan")),
             }
-            for k, category in enumerate(ground_truth["categories"])
+            for k, category in enumerate(numbered.category_ids.tolist())
         },
         tide={
             kind: TideError(tide["counts"].get(kind, 0), tide["delta_ap"][kind])

@@ -18,6 +18,9 @@ from yolo.records import GridMatches, Targets
 RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
 """What a detection is; those of ignored truths are not counted."""
 
+NO_TRUTH = -1.0
+"""In place of a figure that nothing in the ground truth counts for."""
+
 _OBJECT_THRESHOLD = 0.5
 """The objectness above which a box claims an object."""
 

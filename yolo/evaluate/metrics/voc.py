@@ -70,14 +70,14 @@ class VocMetric:
     def of_dataset(
         cls, dataset: DetectionDataset, *, iou: float = 0.5, fixed_conf: float = 0.4
     ) -> VocMetric:
-        """Of a data set; what it ignores is difficult."""
+        """Of a data set, whose labels are the category ids; what it ignores is difficult."""
         packed = dataset.annotations
         return cls(
             image_ids=packed.image_ids[packed.image_index()],
-            category_ids=np.asarray(dataset.category_ids)[packed.labels],
+            category_ids=packed.labels,
             boxes_xyxy_px=packed.boxes_xyxy_px,
             difficult=packed.ignored,
-            all_category_ids=tuple(dataset.category_ids),
+            all_category_ids=tuple(range(len(dataset.class_names))),
             iou=iou,
             fixed_conf=fixed_conf,
         )
