@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = build_dataset(config, split)
         for kind, count in dataset.findings.counts.items():
             print(f"corrected while reading: {count:,} boxes {kind}")
+        print(
+            "".join(f"{x}\n" for x in (*dataset.findings.notes, *dataset.findings.warnings)), end=""
+        )
         names = ("to", "output", "images", "split")
         section, boxes = convert(dataset, **{name: getattr(arguments, name) for name in names})
         print("\n".join(describe(dataset, section, boxes, arguments)))

@@ -100,7 +100,9 @@ def test_class_names_go_with_the_training_set_of_another_type(write):
         ("train: {type: voc, root: other}", ("a", "b")),
     ):
         path = write(f"extends: base.yaml\ndata: {{{changes}}}", "mine.yaml", whole=True)
-        assert load_config(path).config.data.class_names == names
+        resolved = load_config(path)
+        assert resolved.config.data.class_names == names
+        assert any("class_names: ['a', 'b'] of" in n for n in resolved.notes) == (names is None)
         above = write("extends: mine.yaml\ndata: {image_size: 64}", whole=True)
         assert load_config(above).config.data.class_names == names
 

@@ -189,8 +189,8 @@ def merge(base: Tree, changes: Tree, replaced: Replaced, above: Key = ()) -> Tre
                 change = merge(below, change, replaced, (*above, key))
             else:
                 replaced[(*above, key)] = below
-                if key == "train" and "class_names" not in changes:
-                    merged.pop("class_names", None)
+                if key == "train" and "class_names" in merged and "class_names" not in changes:
+                    replaced[(*above, key)] = {**below, "class_names": merged.pop("class_names")}
         merged[key] = change
     return merged
 

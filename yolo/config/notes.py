@@ -18,6 +18,10 @@ def notes_on_types(
         defaults: keys of the values that nobody wrote.
     """
     for section, before in replaced.items():
+        names = before.get("class_names")
+        if isinstance(names, Leaf):  # see `layers.merge`
+            of = f"{show(names.value)} of {names.origin.label}"
+            yield f"data.class_names: {of} do not count for {dotted(section)} of another type"
         values: Any = data
         for part in section:
             values = values.get(part) or {}

@@ -36,6 +36,9 @@ IMAGE_SUFFIXES = (
 )
 """In lower case, all of `FORMATS`: which files of a folder are taken for images."""
 
+UNREAD_SUFFIXES = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".dib")
+"""Pictures, too, but no such file is read."""
+
 PNG_TAIL_BYTES = 1 << 16
 """So far before its end a PNG is searched for an EXIF that stands behind the pixels."""
 
@@ -115,6 +118,11 @@ def decode(
     if expected_hw is not None and expected_hw != image.shape[:2]:
         raise _other_size(path, image.shape[:2], expected_hw)
     return image
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is one that can be read, by its suffix."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def read_header(path: Path) -> Header:

@@ -202,7 +202,7 @@ def test_nothing_is_overwritten_and_nothing_half_stays(made, tmp_path: Path, mon
     [
         ("voc", ["a.jpg", "a.png"], ["cat"], "the image a: stands there more .* one XML for both"),
         ("yolo_text", ["a.jpg", "a.png"], ["cat"], "the image a: .* one text file for both"),
-        ("yolo_text", ["b.dib"], ["cat"], r"the image b\.dib: yolo_text takes images by their suf"),
+        ("yolo_text", ["b.img"], ["cat"], r"the image b\.img: yolo_text takes images by their suf"),
         ("csv_boxes", [" c.jpg"], ["cat"], r"the image ' c\.jpg': csv_boxes cannot hold names"),
         ("voc", ["a.jpg"], ["cat "], "the class 'cat ': voc cannot hold names"),
         ("coco", ["a.jpg", "./a.jpg"], ["cat"], r"the image a\.jpg: stands there more than once"),
@@ -211,7 +211,7 @@ def test_nothing_is_overwritten_and_nothing_half_stays(made, tmp_path: Path, mon
 def test_what_a_format_cannot_hold_is_refused(tmp_path, to, names, classes, sentence) -> None:
     (tmp_path / "images").mkdir()
     for name in names:
-        Image.new("RGB", (60, 40)).save(tmp_path / "images" / name)
+        Image.new("RGB", (60, 40)).save(tmp_path / "images" / name, "PNG")
     dataset = coco_of(tmp_path, [(name, 60, 40) for name in names], [], [*enumerate(classes)])
     with pytest.raises(UserError, match=sentence):
         write(dataset, tmp_path / "out", to)

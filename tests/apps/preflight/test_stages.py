@@ -1,15 +1,20 @@
 """scripts/preflight.py in process on made data: what passes, and faults the slow tests lack."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from scripts import preflight
 from tests.apps.preflight.made_data import change, overrides, write_split
 from tests.apps.report.pages import Page
+from tests.data.test_images import save_turned
 from yolo.apps import preflight as stages
+from yolo.apps.convert.conversion import convert
 from yolo.apps.preflight import images, overfit, speed, truth
 from yolo.config import REPOSITORY_ROOT
+from yolo.data.formats.coco import CocoDataset
 
 
 @pytest.fixture
@@ -210,3 +215,33 @@ def test_the_verdict_is_printed_where_the_report_cannot_be_written(root, capsys,
     fault, error = capsys.readouterr().err.splitlines()
     assert fault.startswith("FAULT in stage files") and fault.count("data.train: ") == 1
     assert error.startswith(f"error: {root / 'file' / 'report.html'}: the ")
+
+
+def test_silent_faults_of_text_labels_are_warnings(root, capsys, monkeypatch):
+    """Labels that were deleted, other names beside the images, and turned images."""
+    monkeypatch.setattr(stages, "STAGES", stages.STAGES[:2])
+    texts = []
+    for split in ("train", "val"):
+        annotations, folder = root / split / "annotations.json", root / "text" / split
+        dataset = CocoDataset(annotations=annotations, images=root / split)
+        convert(dataset, to="yolo_text", output=folder, images="copy", split=split)
+        paths = f"images: {folder}/images, labels: {folder}/labels, names: {folder}/names.yaml"
+        texts.append(f"data.{split}={{type: yolo_text, {paths}}}")
+    folder = root / "text/train"
+    for label in sorted((folder / "labels").iterdir())[:3]:
+        label.unlink()
+    (folder / "data.yaml").write_text("names: [fox, owl]")
+    turned = sorted((folder / "images").iterdir())[0]
+    save_turned(turned, np.zeros((60, 80, 3), np.uint8), 3)
+    assert run(root, *texts) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "warning: " in line]
+    for line, text in zip(
+        warnings,
+        (
+            r"data\.train: 3 images without a text file, which count as background \(",
+            r"data\.train: .*data\.yaml names the classes fox, owl, but here they are cat, dog",
+            r"data\.train: 1 images turned upright by EXIF: the page of --html shows whether",
+        ),
+        strict=True,
+    ):
+        assert re.match(rf"  warning: {text}", line)

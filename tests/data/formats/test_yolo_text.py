@@ -160,6 +160,80 @@ def test_what_other_tools_write(folders, line: str, box, notes, encoding: str) -
     assert (dataset.annotations.labels == 2).all()
 
 
+@pytest.mark.parametrize("name", ["1.jpg.txt", "1.TXT", "1.JPG.txt", "1.Txt"])
+def test_text_files_of_another_spelling_are_found(folders, name: str) -> None:
+    (folders[1] / "1.txt").rename(folders[1] / name)
+    dataset = open_folders(folders)
+    assert dataset.annotations.box_counts().tolist() == [2, 0, 0]
+    assert not any("belong to no image" in text for text in dataset.findings.warnings)
+
+
+def test_each_spelling_has_its_own_file(tmp_path: Path) -> None:
+    for name in ("A.png", "a.png", "a.jpg"):
+        write_image(tmp_path / name)
+    for count, name in enumerate(("a.txt", "A.txt", "a.jpg.txt"), start=1):
+        (tmp_path / name).write_text("0 0.5 0.5 1 1\n" * count)
+    dataset = open_folders((tmp_path, tmp_path))
+    names = [dataset.annotations.file_name(i) for i in range(3)]
+    counts = dict(zip(names, dataset.annotations.box_counts().tolist(), strict=True))
+    assert counts == {"A.png": 2, "a.png": 1, "a.jpg": 1}
+    assert dataset.findings.warnings == (
+        f"1 text files in {tmp_path} that belong to no image (a.jpg.txt)",
+        "2 images that share a text file (a.jpg, a.png)",
+    )
+
+
+def test_what_finds_no_partner_is_named(folders, tmp_path: Path) -> None:
+    images, labels = folders
+    (labels / "sub/gone.txt").write_text("0 0.5 0.5 1 1")
+    (images / "phone.HEIC").write_text("")
+    for name in (".trash/1.jpg", "._1.jpg"):
+        write_image(images / "x.jpg").rename(tmp_path / "x.jpg")
+        (images / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "x.jpg").rename(images / name)
+    (images / ".DS_Store").write_text("")
+    warnings = (
+        "1 images without a text file, which count as background (3.JPEG)",
+        f"1 text files in {labels} that belong to no image (sub/gone.txt)",
+        "1 pictures of a format that is not read (phone.HEIC)",
+        "2 hidden files and folders, which are left out (._1.jpg, .trash)",
+    )
+    assert open_folders(folders).findings.warnings == warnings
+    for number in range(100):  # then it is a small share
+        write_image(images / f"more/{number}.jpg")
+        (labels / "more").mkdir(exist_ok=True)
+        (labels / f"more/{number}.txt").write_text("")
+    findings = open_folders(folders).findings
+    assert (findings.notes, findings.warnings) == (warnings, ())
+
+
+def test_linked_folders_are_followed_but_not_upwards(folders, tmp_path: Path) -> None:
+    images, labels = folders
+    (images / "sub").rename(tmp_path / "elsewhere")
+    (images / "sub").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to(images)
+    (labels / "up").symlink_to(tmp_path)
+    dataset = open_folders(folders)
+    assert [dataset.annotations.file_name(i) for i in range(3)] == ["1.jpg", "3.JPEG", "sub/2.png"]
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "labels/classes.txt", "images/obj.names"])
+def test_other_names_beside_the_files_are_a_warning(folders, tmp_path: Path, name: str) -> None:
+    (folders[1] / "classes.txt").unlink()
+    (tmp_path / "dataset.yaml").write_text("no: [names")  # it could not be meant
+    path = tmp_path / name
+    for names, is_other in ((NAMES, False), (["fox", "owl"], True)):
+        path.write_text(f"names: {names}" if path.suffix == ".yaml" else "\n".join(names))
+        (warning, *more) = [*open_folders(folders).findings.warnings, ""]
+        assert warning.startswith("1 images without") and len(more) == 1 + is_other
+    assert more[0] == (
+        f"{path} names the classes fox, owl, but here they are cat, dog, bird: see which is right "
+        "for these text files"
+    )
+    with pytest.raises(UserError, match=rf"name a file of their names \({path}\) in the data"):
+        open_folders(folders, class_names=None)
+
+
 def test_boxes_are_sanitized_as_in_every_format(folders: tuple[Path, Path]) -> None:
     _, labels = folders
     lines = ["0 0 0.5 0.5 0.5", "1 0.5 0.5 0 0.5", "1 nan 0.5 0.5 0.5", "1 0.5 0.5 1.0001 1"]

@@ -38,6 +38,11 @@ def check_files(preflight: Preflight) -> Outcome:
         f"{len(val):,} for validation with {len(val.annotations.labels):,}; "
         f"{len(train.class_names)} classes",
         fault=_lacking(lacking, "does not define"),
+        warnings=[
+            f"data.{split}: {text}"
+            for split, dataset in preflight.datasets.items()
+            for text in dataset.findings.warnings
+        ],
         figures={"images": {split: len(dataset) for split, dataset in preflight.datasets.items()}},
     )
 

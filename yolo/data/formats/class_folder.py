@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -12,7 +11,8 @@ import numpy as np
 
 from yolo.data.annotations import Annotations, Contents, Findings, encode_name, run_offsets
 from yolo.data.formats.detection import DetectionDataset, check_named_once, first_names
-from yolo.data.images import IMAGE_SUFFIXES, decode
+from yolo.data.formats.folders import list_entries
+from yolo.data.images import IMAGE_SUFFIXES, decode, is_image
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
@@ -33,7 +33,8 @@ class ClassFolderDataset(DetectionDataset):
     """
 
     def __init__(self, *, root: Path, class_names: Sequence[str] | None = None) -> None:
-        names = sorted(e.name for e in _list("folder of classes", root) if e.is_dir())
+        entries = list_entries("folder of classes", root)
+        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
         if not names:
             raise UserError(
                 f"{root} holds no folders; it must hold one folder of images per class."
@@ -88,17 +89,6 @@ class ClassFolderDataset(DetectionDataset):
         return self.select(np.sort(np.argsort(place, kind="stable")[:limit]))
 
 
-def _list(called: str, folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, hidden entries left out."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(
-            f"the {called} {folder} cannot be read ({error.strerror}); check its path."
-        ) from error
-
-
 def _list_files(root: Path, name: str) -> tuple[bytes, np.ndarray, list[str]]:
     """The images of a class by alphabet, and the names of what is no image.
 
@@ -107,9 +97,12 @@ def _list_files(root: Path, name: str) -> tuple[bytes, np.ndarray, list[str]]:
     """
     images: list[str] = []
     others: list[str] = []
-    for entry in _list("folder of images", root / name):
-        is_image = entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
-        (images if is_image else others).append(f"{name}/{entry.name}")
+    for entry in list_entries("folder of images", root / name):
+        if entry.name.startswith("."):
+            continue
+        (images if is_image(entry.name) and entry.is_file() else others).append(
+            f"{name}/{entry.name}"
+        )
     for shown in (name, *others):
         encode_name(shown)
     encoded = [encode_name(image) for image in sorted(images)]

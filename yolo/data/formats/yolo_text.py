@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
-import reprlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
 from yolo.data.formats.csv_boxes import csv_rows
@@ -28,6 +27,8 @@ from yolo.data.formats.detection import (
     first_names,
     is_inside,
 )
+from yolo.data.formats.folders import add_left_over, list_files, match_files
+from yolo.data.formats.names_file import describe_other_names, names_files_near, read_names
 from yolo.data.formats.truth_files import (
     ImageTruth,
     ListedImage,
@@ -35,16 +36,15 @@ from yolo.data.formats.truth_files import (
     TruthObject,
     measure,
 )
-from yolo.data.images import IMAGE_SUFFIXES
+from yolo.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image
 from yolo.errors import UserError
-from yolo.files import atomic_write, decode_text, read_or_refuse, read_text
+from yolo.files import atomic_write, decode_text, read_or_refuse
 
 FARTHEST = 2.0
 """A larger number is no part of an image: the file counts pixels."""
 
-NAME_A_LINE = (".txt", ".names", ".labels")
-
-LARGEST_NAMES_BYTES = 1 << 20
+NO_LABELS = re.compile(r"(^|/)(classes|labels|names|train|valid|val|test|readme.*)\.txt$", re.I)
+"""Text files that tools put beside those of the images."""
 
 
 class YoloTextDataset(TruthFilesDataset):
@@ -55,8 +55,7 @@ class YoloTextDataset(TruthFilesDataset):
         list: csv of lines `image,annotation`, with or without that header; every image needs its
             text file. None: all images of the folder, with the text files of the same names;
             folders within them correspond to each other, and one without a file has no objects.
-        names: YAML file with the class names under `names`: a list, or number: name; or a text with
-            a name a line.
+        names: the file of class names, see `read_names`.
         class_names: None: ``names``; without those also what the numbers mean.
         cache, on_bad_image, upright: see `DetectionDataset`.
     """
@@ -76,14 +75,21 @@ class YoloTextDataset(TruthFilesDataset):
         for what, folder in (("images", images), ("text files", labels)):
             if not folder.is_dir():
                 raise UserError(f"the folder of {what} {folder} does not exist.")
-        meanings = class_names if names is None else _read_names(names)
+        near = names_files_near(labels, images)
+        meanings = class_names if names is None else read_names(names)
         if meanings is None:
-            file = "name a YAML file in the data set's `names`, or " if list is None else ""
+            found = f" ({file})" if (file := next(near, None)) else ""
+            way = f"name a file of their names{found} in the data set's `names`, or "
             raise UserError(
-                f"the text files of {labels} only number their classes: {file}set class_names."
+                f"the text files of {labels} only number their classes: "
+                f"{way if list is None else ''}set class_names."
             )
+        if list is None:
+            listed, left_over = _list_folder(images, labels)
+        else:
+            listed, left_over = _read_list(list, labels), {}
         super().__init__(
-            listed=_list_folder(images, labels) if list is None else _read_list(list, labels),
+            listed=listed,
             parse=partial(_parse, images, tuple(meanings), on_bad_image, upright),
             source=list or images,
             image_root=images,
@@ -92,27 +98,40 @@ class YoloTextDataset(TruthFilesDataset):
             class_names=class_names or meanings,
             cache=cache,
         )
+        self.findings = add_left_over(self.findings, left_over, len(self))
+        if other := describe_other_names(tuple(meanings), near):
+            self.findings = replace(self.findings, warnings=(*self.findings.warnings, other))
 
 
-def _list_folder(images: Path, labels: Path) -> list[ListedImage]:
-    found = sorted(
-        path.relative_to(images).as_posix()
-        for path in images.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+def _list_folder(images: Path, labels: Path) -> tuple[list[ListedImage], dict[str, list[str]]]:
+    """The images with their text files, and what found no partner."""
+    files, hidden = list_files("folder of images", images)
+    found = list(filter(is_image, files))
     if not found:
-        raise UserError(f"the folder {images} holds no image.")
-    texts = {path.relative_to(labels).as_posix(): path for path in labels.rglob("*.txt")}
-    listed = [
-        ListedImage(name, truth=texts.get(str(PurePosixPath(name).with_suffix(".txt"))))
-        for name in found
-    ]
-    if not any(image.truth for image in listed):
+        raise UserError(f"the folder {images} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
+    texts, _ = list_files("folder of text files", labels)
+    texts = [name for name in texts if name.lower().endswith(".txt")]
+    matched = match_files(found, texts)
+    if not matched:
         raise UserError(
             f"none of the {len(found)} images of {images} has a text file in {labels}; these must "
             "have the images' names with the suffix .txt."
         )
-    return listed
+    truths = {image: labels / text for image, text in matched.items()}
+    uses = Counter(matched.values())
+    orphans = [name for name in texts if name not in uses and not NO_LABELS.search(name)]
+    lone = [name for name in found if name not in matched]
+    hidden = [name for name in hidden if is_image(name) or (images / name).is_dir()]
+    others = [name for name in files if name.lower().endswith(UNREAD_SUFFIXES)]
+    return [ListedImage(name, truths.get(name)) for name in found], {
+        "images without a text file, which count as background": lone,
+        f"text files in {labels} that belong to no image": orphans,
+        "images that share a text file": [
+            name for name in found if uses[matched.get(name, "")] > 1
+        ],
+        "pictures of a format that is not read": others,
+        "hidden files and folders, which are left out": hidden,
+    }
 
 
 def _read_list(path: Path, labels: Path) -> list[ListedImage]:
@@ -129,53 +148,6 @@ def _read_list(path: Path, labels: Path) -> list[ListedImage]:
     if not listed:
         raise UserError(f"{path} lists no image; its lines must be `image,annotation`.")
     return listed
-
-
-class _NoAliases(yaml.SafeLoader):
-    """Names need no aliases, of which a few lines can stand for billions of values."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds an alias (*name), which class names do not need")
-        return super().compose_node(parent, index)
-
-
-def _read_names(path: Path) -> tuple[str, ...]:
-    """The class names of a file, by class number."""
-    text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
-    if re.search(r"^\s*names\s*=", text, re.MULTILINE):
-        raise UserError(f"{path} lists Darknet's files; name the one behind its `names =` instead.")
-    names: Any = text
-    if path.suffix.lower() not in NAME_A_LINE:
-        try:
-            names = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
-        except (yaml.YAMLError, RecursionError) as error:
-            problem = " ".join(str(error).split())
-            raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
-    if isinstance(names, dict):
-        names = names.get("names")
-        if isinstance(names, dict):
-            numbered = {str(number): name for number, name in names.items()}  # or in quotes
-            numbers = [str(number) for number in range(len(names))]
-            if set(numbered) != set(numbers):
-                raise UserError(
-                    f"{path}: the keys of `names` must be the class numbers 0, 1, 2, ...."
-                )
-            names = [numbered[number] for number in numbers]
-    elif isinstance(names, str):
-        names = [line.strip() for line in text.strip().splitlines()]
-    if not isinstance(names, list) or not names:
-        raise UserError(
-            f"{path} must have `names`: a list of class names, or number: name; or a name a line."
-        )
-    for name in names:
-        if not isinstance(name, str) or not name:
-            problem = reprlib.repr(name)  # it may be nested without end
-            raise UserError(f"{path}: the class name {problem} is no text; put it in quotes.")
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise UserError(f"{path}: `names` repeats {first_names(repeated)}; names must differ.")
-    return tuple(names)
 
 
 def _parse(
@@ -247,7 +219,7 @@ def write_yolo_text(
     stems = [image.stem for image in images]
     check_distinct("the image", stems, "yolo_text has one text file for both: rename one")
     for path in (PurePosixPath(image.name) for image in images):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+        if not is_image(path.name) or path.name.startswith("."):
             raise UserError(
                 f"the image {path}: yolo_text takes images by their suffix "
                 f"({', '.join(IMAGE_SUFFIXES)}) and no hidden ones; rename it first."

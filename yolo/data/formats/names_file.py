@@ -1,0 +1,91 @@
+"""Files of class names: YAML with `names`, or a text with a name a line."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolo.data.formats.detection import first_names
+from yolo.errors import UserError
+from yolo.files import read_text
+
+USUAL = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
+"""What labelling tools call such a file."""
+
+NAME_A_LINE = (".txt", ".names", ".labels")
+
+LARGEST_NAMES_BYTES = 1 << 20
+
+
+class _NoAliases(yaml.SafeLoader):
+    """Names need no aliases, of which a few lines can stand for billions of values."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias (*name), which class names do not need")
+        return super().compose_node(parent, index)
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """The class names of a file, by class number."""
+    text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
+    if re.search(r"^\s*names\s*=", text, re.MULTILINE):
+        raise UserError(f"{path} lists Darknet's files; name the one behind its `names =` instead.")
+    names: Any = text
+    if path.suffix.lower() not in NAME_A_LINE:
+        try:
+            names = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
+        except (yaml.YAMLError, RecursionError) as error:
+            problem = " ".join(str(error).split())
+            raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
+    if isinstance(names, dict):
+        names = names.get("names")
+        if isinstance(names, dict):
+            numbered = {str(number): name for number, name in names.items()}  # or in quotes
+            numbers = [str(number) for number in range(len(names))]
+            if set(numbered) != set(numbers):
+                raise UserError(
+                    f"{path}: the keys of `names` must be the class numbers 0, 1, 2, ...."
+                )
+            names = [numbered[number] for number in numbers]
+    elif isinstance(names, str):
+        names = [line.strip() for line in text.strip().splitlines()]
+    if not isinstance(names, list) or not names:
+        raise UserError(
+            f"{path} must have `names`: a list of class names, or number: name; or a name a line."
+        )
+    for name in names:
+        if not isinstance(name, str) or not name:
+            problem = reprlib.repr(name)  # it may be nested without end
+            raise UserError(f"{path}: the class name {problem} is no text; put it in quotes.")
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise UserError(f"{path}: `names` repeats {first_names(repeated)}; names must differ.")
+    return tuple(names)
+
+
+def names_files_near(*folders: Path) -> Iterator[Path]:
+    """The usual files in the folders of a data set and the two above each, nearest first."""
+    parents = [folder.parent for folder in folders]
+    for place in dict.fromkeys((*folders, *parents, *(parent.parent for parent in parents))):
+        yield from (file for name in USUAL if (file := place / name).is_file())
+
+
+def describe_other_names(names: tuple[str, ...], files: Iterator[Path]) -> str | None:
+    """The warning about the first file that gives the classes other names."""
+    for file in files:
+        with contextlib.suppress(UserError):  # no file of names, then
+            other = read_names(file)
+            if other != names:
+                return (
+                    f"{file} names the classes {first_names(other)}, but here they are "
+                    f"{first_names(names)}: see which is right for these text files"
+                )
+    return None
