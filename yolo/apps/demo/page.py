@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 
 from yolo.apps.demo import pictures
 from yolo.apps.demo.pictures import Overlay, Row, Views
-from yolo.apps.demo.request_filter import RequestFilter
+from yolo.apps.demo.request_filter import KEEP_SECONDS, RequestFilter
 from yolo.errors import UserError
 
 try:
@@ -25,7 +26,6 @@ except ImportError:
 TITLE = "Object detection"
 LOOPBACK = "127.0.0.1"
 _MOST_WAITING = 64  # requests; one runs at a time, for it uses every core
-_KEEP_FILES_SECONDS = 900
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's system: none is loaded
 _MOST_NAMES = 20
 
@@ -37,7 +37,7 @@ _ONE_AT_A_TIME: dict[str, Any] = {"preprocess": False, "concurrency_id": "networ
 
 def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: float) -> gr.Blocks:
     """Lay out the page: picture files to choose from, and the sliders at `conf` and `iou`."""
-    delete_cache = (_KEEP_FILES_SECONDS // 3, _KEEP_FILES_SECONDS)
+    delete_cache = (KEEP_SECONDS // 3, KEEP_SECONDS)
     names = ", ".join(map(html.escape, views.class_names[:_MOST_NAMES]))
     more = len(views.class_names) - _MOST_NAMES
     rest = f" and {more} more classes" if more > 0 else ""
@@ -108,7 +108,10 @@ def _add_boxes(views: Views, inputs: list[Any]) -> None:
 @contextmanager
 def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -> Iterator[str]:
     """Serve a page while the block runs, at a free port from 7860 on by default; yields where."""
-    hosts = (LOOPBACK, "localhost") if host == LOOPBACK else ()
+    checks = {
+        "hosts": (LOOPBACK, "localhost") if host == LOOPBACK else (),
+        "uploads": Path(os.environ["GRADIO_TEMP_DIR"]),  # see ``own_folder``
+    }
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -127,7 +130,7 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
             show_error=False,
             max_file_size=pictures.LARGEST_UPLOAD_MIB * 2**20,
             theme=gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace")),
-            app_kwargs={"middleware": [Middleware(RequestFilter, hosts=hosts)]},
+            app_kwargs={"middleware": [Middleware(RequestFilter, **checks)]},
         )
     except OSError as error:
         raise UserError(
