@@ -69,6 +69,47 @@ def test_every_depth_and_number_of_channels_becomes_rgb(tmp_path: Path) -> None:
     assert close(decode(tmp_path / "deep.png"), image)
 
 
+def pnm(kind: str, white: int, values: np.ndarray) -> bytes:
+    """One that says which value is white; with a comment, as GIMP writes it."""
+    height, width = values.shape[:2]
+    head = f"{kind}\n# made by hand\n{width} {height}\n{white}\n".encode()
+    return head + values.astype(">u2" if white > 255 else np.uint8).tobytes()
+
+
+@pytest.mark.parametrize("white", [15, 100, 255, 1023, 4095, 65535])
+def test_a_pnm_is_scaled_by_its_own_white(tmp_path: Path, white: int) -> None:
+    path, share = tmp_path / "a.pnm", gradient() / 255
+    for kind, values in (("P6", share), ("P5", share[..., 0])):
+        path.write_bytes(pnm(kind, white, (values * white).round()))
+        expected = gradient() if kind == "P6" else np.dstack([gradient()[..., 0]] * 3)
+        assert np.abs(decode(path).astype(int) - expected).max() <= 255 / white + 1, kind
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_of_16_bits_the_upper_8_are_taken_unless_they_would_be_black(tmp_path, suffix) -> None:
+    path, deep = tmp_path / f"a{suffix}", gradient()[..., 0].astype(np.uint16) * 257
+    for values in (deep, deep // 4, deep * 0):  # 16 bits, 14 bits, a covered lens
+        cv2.imwrite(str(path), values)
+        assert (decode(path) == (values >> 8)[..., None]).all()
+    for values in (deep // 16, deep // 64):
+        cv2.imwrite(str(path), values)
+        with pytest.raises(UserError, match=rf"16 bits per channel, none above {values.max():,}, "):
+            decode(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(".pfm", "float32"), *((".tif", kind) for kind in ("int16", "int32", "float32", "float64"))],
+)
+def test_pixels_without_a_known_white_are_refused(tmp_path, suffix, kind, channels) -> None:
+    path, values = tmp_path / f"a{suffix}", gradient().astype(kind)
+    cv2.imwrite(str(path), values[..., 0] if channels == 1 else values)
+    with pytest.raises(UserError, match=f"pixels of type {kind}.* to 8 bits|without sign") as error:
+        decode(path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".tif"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_every_orientation_is_turned_upright_or_left(tmp_path, suffix, orientation) -> None:

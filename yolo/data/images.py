@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import threading
 import warnings
 import zlib
@@ -50,6 +51,11 @@ TURNED_BACK = {6: 8, 8: 6}
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 TIFF_STARTS = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
+DEEP_STARTS = (*TIFF_STARTS, b"\x89PNG", b"P")
+"""Of the formats whose pixels may be of other types than uint8, PNM as the last."""
+
+DARKEST_16_BIT = 1 << 12
+"""Below it are all values of cameras with 10 or 12 bits, whose files say 16."""
 
 # OpenCV would report damaged files in lines of its own, beside our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -81,7 +87,10 @@ class Header(NamedTuple):
 def decode(
     path: Path, expected_hw: tuple[int, int] | None = None, *, upright: bool = True
 ) -> np.ndarray:
-    """Read an image of any depth and number of channels as uint8 (H, W, 3) RGB, without its alpha.
+    """Read an image of any number of channels as uint8 (H, W, 3) RGB, without its alpha.
+
+    Of 16 bits per channel, or of a PNM's range, the upper 8 are taken. Where those would be black,
+    or the pixels have a sign or a fraction, no rule tells what is white: a ``UserError``.
 
     It is turned upright as its EXIF orientation says, unless only the size of the image as it is
     stored is the expected one (annotations drawn by a tool that knows no EXIF).
@@ -100,14 +109,15 @@ def decode(
     size = header.size_hw(expected_hw, upright=upright)
     if expected_hw is not None and expected_hw != size:
         raise _other_size(path, size, expected_hw)  # before its pixels cost time and memory
-    image = _decode_cv2(content)
+    image = None if _has_own_range(content) else _decode_cv2(path, content)
     if image is None:
         try:
             with _silence():
-                opened = Image.open(io.BytesIO(content), formats=FORMATS)
-                image = np.array(opened.convert("RGB"))
+                image = _decode_pillow(path, content)
+        except UserError:
+            raise
         except Exception:  # what Pillow raises on foreign bytes is anyone's guess
-            raise _undecodable(path) from None
+            raise _undecodable(path, content) from None
     orientation, turns = header.orientation, header.turns(expected_hw, upright=upright)
     if content.startswith(TIFF_STARTS):  # which both libraries have turned already
         orientation, turns = TURNED_BACK.get(orientation, orientation), not turns
@@ -177,24 +187,63 @@ def _checked_header(path: Path, content: bytes) -> Header:
     except Image.DecompressionBombError:
         header = Header((LARGEST_IMAGE_PX, LARGEST_IMAGE_PX), 1)
     except Exception:  # as above
-        raise _undecodable(path) from None
+        raise _undecodable(path, content) from None
     if math.prod(header.stored_hw) > LARGEST_IMAGE_PX:
         raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.")
     return header
 
 
-def _decode_cv2(content: bytes) -> np.ndarray | None:
+def _has_own_range(content: bytes) -> bool:
+    """Whether a PNM names another white than 255 or 65535, which OpenCV overlooks."""
+    if not content.startswith((b"P2", b"P3", b"P5", b"P6")):
+        return False
+    words = re.sub(rb"#[^\n]*", b" ", content[:4096]).split(maxsplit=4)
+    white = int(words[3]) if len(words) > 3 and words[3].isdigit() else 255
+    return white not in (255, 65535) and (white > 255 or content[1:2] in b"56")
+
+
+def _decode_pillow(path: Path, content: bytes) -> np.ndarray:
+    opened = Image.open(io.BytesIO(content), formats=FORMATS)
+    if opened.mode == "I" and opened.format == "PPM":  # by its own range to 65535
+        return np.dstack(3 * [(np.asarray(opened, np.int32) >> 8).astype(np.uint8)])
+    if opened.mode.startswith(("I", "F")):
+        raise _unknown_white(path, f"pixels of type {np.array(opened).dtype}")
+    return np.array(opened.convert("RGB"))
+
+
+def _decode_cv2(path: Path, content: bytes) -> np.ndarray | None:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    if content.startswith(DEEP_STARTS):
+        flags |= cv2.IMREAD_ANYDEPTH
     try:
         with _silence():
             image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
         return None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    if image is None:
+        return None
+    if image.dtype == np.uint16:
+        if 0 < (most := int(image.max())) < DARKEST_16_BIT:
+            raise _unknown_white(path, f"16 bits per channel, none above {most:,}")
+        image = (image >> 8).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        raise _unknown_white(path, f"pixels of type {image.dtype}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def _undecodable(path: Path) -> UserError:
-    return UserError(f"the image {path} cannot be decoded: it is damaged or of an unknown format.")
+def _unknown_white(path: Path, what: str) -> UserError:
+    return UserError(
+        f"the image {path} has {what}, and nothing in it tells which value is white: convert all "
+        "images of the data set in one way to 8 bits, such as value * 255 / white."
+    )
+
+
+def _undecodable(path: Path, content: bytes) -> UserError:
+    also = ", or of other pixels than 8 or 16 bits without sign"
+    also = also if content.startswith((*TIFF_STARTS, b"PF")) else ""
+    return UserError(
+        f"the image {path} cannot be decoded: it is damaged or of an unknown format{also}."
+    )
 
 
 def _other_size(path: Path, found_hw: tuple[int, ...], expected_hw: tuple[int, int]) -> UserError:

@@ -28,6 +28,10 @@ THREADS = 2  # OpenCV lets others run while it decodes
 AT_ONCE = 16
 SHOWN, SHOWN_PX = 12, 400
 LISTED = 5  # images at fault on the terminal; page and json name all
+FLAT_LEVELS = 16
+"""Of 256: an image whose pixels, but for 1 % of the darkest and of the brightest, lie within them
+shows next to nothing."""
+
 LOOK = (
     ": the page of --html shows whether the boxes sit on the objects; where the annotations give "
     "no sizes, the data set's `upright` chooses the other reading"
@@ -77,14 +81,24 @@ def check_headers(preflight: Preflight) -> Outcome:
 def check_decoding(preflight: Preflight) -> Outcome:
     """Decode all images, or as many as the time allows, and show some with their boxes."""
     seen, bad = _look(preflight, Preflight.shuffled, _decode, DECODE_SECONDS)
+    flat = {split: [one for one in seen[split] if isinstance(one, str) and one] for split in seen}
     totals = {split: len(dataset) for split, dataset in preflight.datasets.items()}
     counts = (f"{len(seen[split]):,} of {n:,} of data.{split}" for split, n in totals.items())
     return Outcome(
         summary=f"{', '.join(counts)} decoded",
         fault=_fault(preflight, seen, bad),
-        warnings=_warnings(bad),
+        warnings=[
+            *_warnings(bad),
+            *(
+                f"data.{split}: {len(files):,} of {len(seen[split]):,} images are nearly of one "
+                f"colour, first {first_names(files)}: were they converted to 8 bits as they should?"
+                for split, files in flat.items()
+                if files
+            ),
+        ],
         figures={
             "decoded": {split: len(found) for split, found in seen.items()},
+            "flat": flat,
             "broken": [one._asdict() for one in bad],
         },
         blocks=[_table(bad), _samples(preflight, without={one.file for one in bad})],
@@ -142,18 +156,21 @@ def _read_size(dataset: DetectionDataset, index: int) -> str:
 
 
 def _decode(dataset: DetectionDataset, index: int) -> str:
-    """Read a whole image; of a JPEG cut off before its end OpenCV paints the rest grey."""
-    dataset.load(index)
+    """Read a whole image; of a JPEG cut off before its end OpenCV paints the rest grey.
+
+    Gives the file's name if it is nearly of one colour.
+    """
+    pixels = dataset.load(index).image
     path = dataset.image_path(index)
     content = path.read_bytes()
-    if not content.startswith(JPEG_START) or content.endswith(JPEG_END):
-        return ""
-    try:
-        with Image.open(path) as image:
-            image.load()  # Pillow refuses what is cut off, and only that
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"the image {path} is damaged: {error}; fetch it again.") from None
-    return ""
+    if content.startswith(JPEG_START) and not content.endswith(JPEG_END):
+        try:
+            with Image.open(path) as image:
+                image.load()  # Pillow refuses what is cut off, and only that
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"the image {path} is damaged: {error}; fetch it again.") from None
+    darkest, brightest = np.percentile(pixels[::4, ::4], (1, 99), axis=(0, 1))
+    return str(path) if (brightest - darkest).max() < FLAT_LEVELS else ""
 
 
 def _samples(preflight: Preflight, without: set[str]) -> Markup:
