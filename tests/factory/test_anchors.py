@@ -97,8 +97,27 @@ def test_a_head_knows_how_many_anchors_it_will_have(neck, count):
     settled = settle_anchors(resolved, make_dataset(NINE))
     assert build_coder(settled.config)(raw)[0].shape[0] == 1
     assert len(settled.config.model.head.anchors) == count
-    with pytest.raises(UserError, match=f"{count} anchors cannot be fitted .* has 4 boxes"):
-        settle_anchors(resolved, make_dataset(NINE[:4] * 9))
+    with pytest.raises(UserError, match="has no box to fit anchors to; write them as numbers"):
+        settle_anchors(resolved, make_dataset([]))
+
+
+@pytest.mark.parametrize("neck", ["yolov3", "yolov3_tiny", "yolov2"])
+@pytest.mark.parametrize("sizes", [1, 2, 4])
+def test_fewer_sizes_than_anchors_are_filled_up_with_the_published_ones(neck, sizes):
+    """Points that became boxes of one size, at 100 and more boxes: nothing is a dead end."""
+    own, resolved = [(24.0, 24.0), (8.0, 4.0), (60.0, 60.0), (10.0, 20.0)][:sizes], auto(neck)
+    published = type(resolved.config.model.head).model_fields["anchors"].default
+    dataset = make_dataset(own * 100)
+    anchors = settle_anchors(resolved, dataset).config.model.head.anchors
+    assert len(anchors) == len(published) and set(own) <= set(anchors)
+    assert len(set(published) - set(anchors)) == sizes
+    given = resolved.with_values({"model.head.anchors": [list(one) for one in published]}, "here")
+    assert settle_anchors(given, dataset) is given  # whose empty maps are a warning, too
+
+
+def test_a_size_takes_the_place_of_the_anchor_that_is_most_like_it():
+    anchors = settle_anchors(auto(), make_dataset([(24, 24)] * 160)).config.model.head.anchors
+    assert anchors[:4] == ((10, 13), (16, 30), (24, 24), (30, 61))  # instead of (33, 23)
 
 
 def test_heads_without_anchors_stay_as_they_are():

@@ -17,6 +17,7 @@ from yolo.detection.anchors import (
     count_distinct,
     fit_anchors,
     fit_by_level,
+    shape_iou,
 )
 from yolo.errors import UserError
 from yolo.factory.detector import STRIDES_PX, anchors_px, count_anchors
@@ -32,9 +33,9 @@ FEWEST_BOXES = 100
 def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
     """The config with numbers in place of ``anchors: auto``; any other stays as it is.
 
-    The result depends on the config, its seed and the boxes alone. Fewer different boxes than
-    anchors are a UserError, and so is a raw map that would get no box at all of a data set that is
-    large enough to tell (``FEWEST_BOXES``) and was not cut down by ``data.limit``.
+    The result depends on the config, its seed and the boxes alone. A raw map that would get no box
+    at all of a data set that is large enough to tell (``FEWEST_BOXES``) and was not cut down by
+    ``data.limit`` is a UserError, unless the boxes have fewer sizes than the head has anchors.
     """
     config = resolved.config
     if not isinstance(config, Config) or isinstance(config.model.head, YOLOv1HeadConfig):
@@ -44,7 +45,8 @@ def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
         resolved = resolved.with_values({KEY: fit_to_head(config, sizes_wh_px)}, ORIGIN)
         assert isinstance(resolved.config, Config)
         config = resolved.config
-    if config.data.limit is None and len(sizes_wh_px) >= FEWEST_BOXES:
+    is_enough = count_distinct(sizes_wh_px) >= count_anchors(config.model.head)
+    if config.data.limit is None and is_enough and len(sizes_wh_px) >= FEWEST_BOXES:
         _, levels = levels_of(config, sizes_wh_px)
         if empty := [_describe_empty(level) for level in levels if not sum(level.counts)]:
             raise UserError(
@@ -55,15 +57,27 @@ def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
 
 
 def fit_to_head(config: Config, sizes_wh_px: np.ndarray) -> list[list[float]]:
-    """As many anchors as the head has, fitted to boxes (N, 2) in pixels of the network's input."""
-    count, distinct = count_anchors(config.model.head), count_distinct(sizes_wh_px)
-    if distinct < count:
-        raise UserError(
-            f"{KEY}: {count} anchors cannot be fitted to data.train, which has {distinct} boxes "
-            f"of different size; use more images, or write the anchors as numbers"
-        )
-    anchors: list[list[float]] = fit_anchors(sizes_wh_px, count, seed=config.seed).tolist()
-    return anchors
+    """As many anchors as the head has, fitted to boxes (N, 2) in pixels of the network's input.
+
+    Where the boxes have fewer sizes than that, these are anchors, each in place of the one of the
+    head's published anchors that it is most like; the others of those stay.
+    """
+    head = config.model.head
+    assert not isinstance(head, YOLOv1HeadConfig), "YOLOv1 has no anchors"
+    count, distinct = count_anchors(head), count_distinct(sizes_wh_px)
+    if distinct == 0:
+        raise UserError(f"{KEY}: data.train has no box to fit anchors to; write them as numbers")
+    if distinct >= count:
+        anchors: list[list[float]] = fit_anchors(sizes_wh_px, count, seed=config.seed).tolist()
+        return anchors
+    published = np.array(type(head).model_fields["anchors"].default)
+    own = fit_anchors(sizes_wh_px, distinct, seed=config.seed)
+    likeness = shape_iou(own, published)  # (D, K)
+    for _ in own:
+        size, place = np.unravel_index(likeness.argmax(), likeness.shape)
+        published[place] = own[size]
+        likeness[size], likeness[:, place] = -1, -1
+    return sorted(published.tolist(), key=lambda anchor: (anchor[0] * anchor[1], anchor[0]))
 
 
 def levels_of(config: Config, sizes_wh_px: np.ndarray) -> tuple[AnchorFit, list[Level]]:

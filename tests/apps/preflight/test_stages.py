@@ -3,6 +3,7 @@
 import json
 import re
 
+import cv2
 import numpy as np
 import pytest
 
@@ -136,6 +137,38 @@ def test_what_only_warns(root, only_data, capsys, split, edit, warnings):
     assert run(root) == 0
     printed = capsys.readouterr().out
     assert all(warning in printed for warning in warnings)
+
+
+BAD_ANCHORS = [[6, 40], [40, 6], [8, 50], [50, 8], [24, 24], [12, 60], [60, 12], [16, 64], [64, 16]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        (["training.batch_size=12"], "training.batch_size: 12 is more than the 8 images of"),
+        (["training.steps=2002"], "2,002 steps of 4 images are 1,001 epochs of the 8 images of"),
+        ([f"model.head.anchors={BAD_ANCHORS}"], "and fitted ones have 0.9.*: set model.head.anch"),
+    ],
+)
+def test_settings_that_only_warn(root, only_data, capsys, settings, warning):
+    own = ["training.steps=2000", *settings]
+    assert run(root, *own) == 0
+    (line,) = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("  warning: ") and "belongs to the anchors" not in line
+    ]
+    assert re.search(warning, line)
+
+
+def test_images_of_nearly_one_colour_are_a_warning(root, only_data, capsys):
+    for number in (2, 5):
+        path = root / "train" / f"{number}.png"
+        cv2.imwrite(str(path), cv2.imread(str(path)) // 20)  # as 12 bits taken for 16
+    assert run(root) == 0
+    printed = capsys.readouterr().out
+    assert "data.train: 2 of 8 images are nearly of one colour, first " in printed
+    assert "data.val: " not in printed.partition("decoding")[2]
 
 
 def test_an_annotated_size_that_is_not_the_files(root, capsys):

@@ -16,6 +16,7 @@ from yolo.data.annotations import box_sizes_px
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.anchors import (
     RECALL_IOU,
+    AnchorFit,
     Level,
     count_distinct,
     fit_anchors,
@@ -27,6 +28,10 @@ from yolo.factory.detector import STRIDES_PX, anchors_px
 
 WORST_IOU = 0.35
 """An average IoU below it is no fit: five fitted anchors reach 0.6, a single one for all 0.4."""
+
+
+WORTHWHILE = 0.1
+"""So much more average IoU of fitted anchors is worth a word."""
 
 
 def check_anchors(preflight: Preflight) -> Outcome:
@@ -57,7 +62,8 @@ def check_anchors(preflight: Preflight) -> Outcome:
             f"no training box belongs to the anchors of stride {stride}"
             for stride, total in totals.items()
             if total == 0
-        ],
+        ]
+        + _warn_of_better(preflight.config, sizes_wh_px, fit),
         figures={
             "average_iou": fit.average_iou,
             "recall": fit.recall,
@@ -68,6 +74,19 @@ def check_anchors(preflight: Preflight) -> Outcome:
         },
         blocks=_blocks(levels, sizes_wh_px, size_px),
     )
+
+
+def _warn_of_better(config: Config, sizes_wh_px: np.ndarray, fit: AnchorFit) -> list[str]:
+    """A sentence where fitted anchors would be much better."""
+    if not len(sizes_wh_px):
+        return []
+    best = measure_fit(sizes_wh_px, np.array(fit_to_head(config, sizes_wh_px))).average_iou
+    if best - fit.average_iou < WORTHWHILE:
+        return []
+    return [
+        f"{KEY}: their average IoU is {fit.average_iou:.2f}, and fitted ones have {best:.2f}: set "
+        f"{KEY}: auto, or take those that scripts/fit_anchors.py prints"
+    ]
 
 
 def _blocks(levels: list[Level], sizes_wh_px: np.ndarray, size_px: int) -> list[Markup]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +14,14 @@ from markupsafe import Markup
 
 from yolo.apps.preflight.checks import Outcome, Preflight
 from yolo.apps.report.page import Cell, Filled, details, table
+from yolo.config.schema.training import TrainingConfig
 from yolo.data.formats.detection import DetectionDataset, first_names
 from yolo.factory.data import Split, build_dataset, match_classes
 
 FEW_BOXES = 10  # a class with fewer training boxes is hardly learnt
 LISTED_CLASSES = 30  # more than these the terminal cuts; page and json have all
 END_BYTES = 4096  # two photographs of one size differ in them
+MANY_EPOCHS = 1000  # a few hundred train from random weights
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 
@@ -39,12 +41,30 @@ def check_files(preflight: Preflight) -> Outcome:
         f"{len(train.class_names)} classes",
         fault=_lacking(lacking, "does not define"),
         warnings=[
-            f"data.{split}: {text}"
-            for split, dataset in preflight.datasets.items()
-            for text in dataset.findings.warnings
+            *(
+                f"data.{split}: {text}"
+                for split, dataset in preflight.datasets.items()
+                for text in dataset.findings.warnings
+            ),
+            *_warn_of_repeats(preflight.config.training, len(train)),
         ],
         figures={"images": {split: len(dataset) for split, dataset in preflight.datasets.items()}},
     )
+
+
+def _warn_of_repeats(training: TrainingConfig, images: int) -> Iterator[str]:
+    """What a training does with few images again and again."""
+    batch, epochs = training.batch_size, training.steps * training.batch_size / max(images, 1)
+    if batch > images:
+        yield (
+            f"training.batch_size: {batch:,} is more than the {images:,} images of data.train, so "
+            "each step takes some of them more than once; choose a smaller one"
+        )
+    if epochs > MANY_EPOCHS:
+        yield (
+            f"training.steps: {training.steps:,} steps of {batch:,} images are {epochs:,.0f} "
+            f"epochs of the {images:,} images of data.train, a few hundred are usual; take fewer"
+        )
 
 
 def _lacking(names: Sequence[str], what: str) -> str | None:
