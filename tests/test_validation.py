@@ -183,7 +183,7 @@ def report_and_boxes(folder, file, *options):
     return json.loads(json_path.read_text()), json.loads(boxes_path.read_text())
 
 
-@pytest.mark.parametrize(("form", "option"), [("onnx", "--nms"), ("torchscript", "--dynamic-size")])
+@pytest.mark.parametrize(("form", "option"), [("onnx", "--nms"), ("onnx", "--dynamic-size")])
 def test_an_exported_file_scores_like_its_checkpoint(longer_run, form, option, tmp_path, capsys):
     output = tmp_path / f"detector.{form}"
     argv = [str(longer_run / "last.pt"), "--format", form, "--output", str(output), option]

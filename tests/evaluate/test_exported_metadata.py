@@ -24,6 +24,26 @@ METADATA = ExportMetadata(
 )
 
 
+WRONG = {
+    "class_names": ("[]", "3", "[1, 2, 3]", '"cat"'),
+    "category_ids": ('["1", 2, 3]', "null"),
+    "image_size_px": ("20480", "0", "-32", "100", '"416"', "416.5", "true", "1e9"),
+    "fill_colour_rgb": ("[1, 2]", "[1, 2, 256]", "[-1, 0, 0]"),
+    "conf": ("NaN", "2", '"0.1"', "null"),
+    "iou": ("-0.1", "Infinity"),
+    "max_detections": ("0", "1e30", "100000000000"),
+    "max_candidates": ("-1",),
+    "labels": ('"other"',),
+    "generation": ("3",),
+    "config": ("[]", '"x"'),
+    "step": ('"seven"', "-1", "1.5"),
+    "precision": ('"fp37"',),
+    "dynamic_size": ("1", '"yes"'),
+    "nms": ("null",),
+    "float_input": ("2",),
+}
+
+
 def test_round_trip():
     metadata = METADATA.to_metadata()
     assert metadata["yolo.class_names"] == '["cat", "traffic light", "L\\u00f6we"]'
@@ -38,6 +58,14 @@ def test_round_trip():
         (lambda m: m | {"yolo.version": "2"}, "export version 2; this code reads 1"),
         (lambda m: m | {"yolo.conf": "{"}, "its metadata is damaged"),
         (lambda m: {k: v for k, v in m.items() if k != "yolo.iou"}, "damaged"),
+        *(
+            (lambda m, name=name, value=value: m | {f"yolo.{name}": value}, rf"damaged \({name}")
+            for name, values in WRONG.items()
+            for value in values
+        ),
+        (lambda m: m | {"yolo.category_ids": "[1, 2]"}, "not one category id for each class name"),
+        (lambda m: m | {"yolo.category_ids": "[1, 2, 2]"}, "not one category id"),
+        (lambda m: m | {"yolo.config": "[" * 100_000}, "damaged"),
     ],
 )
 def test_what_is_no_metadata_of_ours(change, text):

@@ -1,5 +1,7 @@
 """What a model starts from: checkpoints, torchvision's and Darknet's files, and their input."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from yolo.factory.initial_weights import (
     load_darknet_detector,
     load_darknet_encoder,
     load_initial_weights,
+    load_trained,
 )
 from yolo.models.detector import Classifier, list_detector, list_encoder
 from yolo.models.encoders import ENCODERS
@@ -409,3 +412,23 @@ def test_sizes_of_darknets_detectors(encoder, neck, classes, size):
     with torch.device("meta"):
         model = make_detector(encoder, neck, classes=classes, neck_width="paper")
     assert HEADER_BYTES + 4 * count_floats(list_detector(model)) == size
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.zeros(2, 2),
+        torch.zeros(()).expand(10**6, 3),  # one number in the file
+        torch.zeros(1, 3).expand(10**6, 3),
+        torch.zeros(10**6, 3, device="meta"),  # none
+        torch.sparse_coo_tensor(size=(10**6, 3)),
+    ],
+)
+def test_a_model_is_built_only_for_tensors_that_are_there(weight):
+    def build():
+        assert torch.get_default_device().type == "meta"
+        return torch.nn.Linear(3, 10**6)
+
+    tensors = {"weight": weight, "bias": torch.zeros(10**6)}
+    with pytest.raises(UserError, match=r"a\.pt: its weights do not fit the model"):
+        load_trained(build, Path("a.pt"), {"model": tensors})

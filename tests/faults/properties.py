@@ -12,8 +12,8 @@ from tests.faults.trial import Property, Trial
 MODULES = (
     *("exact_resume", "order", "equal_gradients", "kill", "signals", "lost_process", "disk"),
     *("bit_rot", "non_finite", "best_checkpoint", "fuzz_headers", "fuzz_images"),
-    *("fuzz_annotations", "hostile", "hostile_archives", "hostile_links", "two_runs", "soak"),
-    *("golden", "waits"),
+    *("fuzz_annotations", "hostile", "hostile_models", "hostile_archives", "hostile_links"),
+    *("two_runs", "soak", "golden", "waits"),
 )
 """In the order of the table. Each has PROPERTY, number and name, and TRIALS."""
 

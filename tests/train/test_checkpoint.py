@@ -122,6 +122,60 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
     assert_refused(path, "checkpoint version 99; this code reads version 1")
 
 
+@pytest.mark.parametrize(
+    ("entries", "what"),
+    [
+        ({"model": []}, "its 'model' is of a wrong kind"),
+        ({"model": {"weight": "text"}}, "its 'model' is of a wrong kind"),
+        ({"ema": {"module.weight": 3}}, "its 'ema' is of a wrong kind"),
+        ({"ema": 3}, "its 'ema' is of a wrong kind"),
+        ({"class_names": "cat"}, "its 'class_names' is of a wrong kind"),
+        ({"class_names": ["cat", 3]}, "its 'class_names' is of a wrong kind"),
+        ({"category_ids": [1, 1]}, "its 'category_ids' is of a wrong kind"),
+        ({"category_ids": [1, True]}, "its 'category_ids' is of a wrong kind"),
+        ({"class_names": ["a"] * 9}, "it has not as many class_names as category_ids"),
+        ({"precision": {"name": "fp37"}}, r"its precision is damaged \(name: "),
+        ({"precision": {"name": "fp32", "reason": 3}}, r"its precision is damaged \(reason: "),
+        ({"precision": {"reason": "why"}}, r"its precision is damaged \(name: "),
+        ({"precision": {"name": "fp32", "more": 3}}, "its precision .* not known: 'more'"),
+        ({"progress": {"step": "seven"}}, r"its progress is damaged \(step: "),
+        ({"progress": {"step": "7"}}, r"its progress is damaged \(step: "),
+        ({"progress": {"step": -7}}, r"its progress is damaged \(step: "),
+        ({"progress": {"step": 10**30}}, r"its progress is damaged \(step: "),
+        ({"progress": {"step": 1.5}}, r"its progress is damaged \(step: "),
+        ({"progress": {"step": True}}, r"its progress is damaged \(step: "),
+        ({"progress": {"step": torch.ones(1)}}, r"its progress is damaged \(TypeError\)"),
+        ({"progress": {"best_figure": "best"}}, r"its progress is damaged \(best_figure: "),
+        ({"progress": {"figures": {"AP": []}}}, r"its progress is damaged \(figures\.AP: "),
+    ],
+)
+def test_entries_of_a_wrong_kind_or_range_are_one_sentence(tmp_path, entries, what) -> None:
+    """Whoever can write a file can seal it."""
+    path = tmp_path / "x.pt"
+    whole = {**content(), "category_ids": [1, 2], "precision": {"name": "bf16", "reason": ""}}
+    save_checkpoint(path, whole)
+    assert load_checkpoint(path)["category_ids"] == [1, 2]
+    save_checkpoint(path, whole | entries)
+    with pytest.raises(UserError, match=f"x.pt: not a checkpoint of this project: {what}") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_records_that_share_their_bytes_are_refused(saved: Path) -> None:
+    """A directory of a thousand entries on one megabyte would be a gigabyte in memory."""
+    with zipfile.ZipFile(saved, "a") as archive:
+        archive.comment = b""
+        first = max(archive.infolist(), key=lambda record: record.file_size)
+        for number in range(200):
+            again = zipfile.ZipInfo(f"{first.filename}{number}")
+            for name in ("CRC", "compress_size", "file_size", "header_offset"):
+                setattr(again, name, getattr(first, name))
+            archive.filelist.append(again)
+        archive._didModify = True  # type: ignore[attr-defined]
+    checkpoint._seal(saved)
+    assert_refused(saved, "its data overlap|not a checkpoint")
+
+
 def test_a_disk_that_is_full_leaves_the_old_checkpoint(saved: Path) -> None:
     """A real one, as far as a process can tell: the kernel refuses to write past a limit."""
     before = saved.read_bytes()

@@ -1,25 +1,24 @@
-"""Exported files: their metadata, and the same interface to run ONNX and TorchScript."""
+"""Exported files: their metadata, and ONNX files run as a detector."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
 from yolo.records import Detections
-
-METADATA_FILE = "card.json"
-"""The metadata's place among the extra files of a TorchScript file."""
+from yolo.train.checkpoint import read_record
+from yolo.train.progress import Count
 
 _VERSION = 1
 _PREFIX = "yolo."
@@ -27,8 +26,19 @@ _PREFIX = "yolo."
 
 _SUFFIXES = (".onnx", ".torchscript")
 _MULTIPLE_PX = 32  # of which height and width of images are multiples
+_LARGEST_PX = 2048  # of --image-size
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Some = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 Package = Literal["onnx", "onnxscript", "onnxruntime"]
+
+Array = tuple[str, str, Sequence[Any]]
+"""Name, type as ONNX Runtime calls it, and lengths."""
+
+Arrays = dict[str, tuple[str, tuple[int | None, ...]]]
+"""Name -> type and lengths, None for any."""
 
 Run = Callable[[Tensor], list[Tensor]]
 """Images on the CPU -> the file's outputs on the CPU."""
@@ -54,18 +64,18 @@ class ExportMetadata:
     part of the graph, otherwise they are what training scored with.
     """
 
-    class_names: tuple[str, ...]
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
     category_ids: tuple[int, ...]  # by label
-    image_size_px: int  # side of the network's input
-    fill_colour_rgb: tuple[int, ...]  # of the letterbox
-    conf: float
-    iou: float
-    max_detections: int
-    max_candidates: int
+    image_size_px: Annotated[int, Field(ge=32, le=_LARGEST_PX, multiple_of=_MULTIPLE_PX)]  # input
+    fill_colour_rgb: tuple[Byte, Byte, Byte]  # of the letterbox
+    conf: Share
+    iou: Share
+    max_detections: Some
+    max_candidates: Some
     labels: Literal["best_class", "all_classes"]
     generation: str  # the head's type
     config: dict[str, Any]  # the training's whole config
-    step: int  # of the checkpoint
+    step: Count  # of the checkpoint
     precision: Literal["fp32", "fp16"]  # of the convolutions
     dynamic_size: bool  # any height and width that are multiples of 32 will do
     nms: bool  # the suppression is inside
@@ -92,12 +102,28 @@ class ExportMetadata:
             names = [field.name for field in fields(cls)]
             content = {name: json.loads(entries[_PREFIX + name]) for name in names}
             version = json.loads(entries[_PREFIX + "version"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, RecursionError) as error:
             raise UserError(f"{owner}: its metadata is damaged ({error})") from error
         if version != _VERSION:
             raise UserError(f"{owner}: export version {version}; this code reads {_VERSION}")
-        lists = ("class_names", "category_ids", "fill_colour_rgb")
-        return cls(**content | {name: tuple(content[name]) for name in lists})
+        metadata = read_record(cls, content, f"{owner}: its metadata")
+        if len(metadata.class_names) != len(set(metadata.category_ids)):
+            raise UserError(f"{owner}: its metadata has not one category id for each class name")
+        return metadata
+
+    def inputs(self) -> Arrays:
+        """What the file takes."""
+        size_px = None if self.dynamic_size else self.image_size_px
+        return {"images": ("float" if self.float_input else "uint8", (None, 3, size_px, size_px))}
+
+    def outputs(self, batch: int | None = None, rows: int | None = None) -> Arrays:
+        """What the file gives."""
+        found = {"boxes": ("float", (batch, rows, 4))}
+        if not self.nms:
+            return {**found, "scores": ("float", (batch, rows, len(self.class_names)))}
+        by_row = (batch, rows)
+        counted = {"labels": ("int64", by_row), "counts": ("int64", (batch,))}
+        return {**found, "scores": ("float", by_row), **counted}
 
 
 def is_exported(path: Path) -> bool:
@@ -110,8 +136,8 @@ class ExportedModel:
     """A detector that export.py wrote.
 
     ONNX files run by ONNX Runtime, on a GPU where its CUDA build is installed, on as many CPU
-    threads as PyTorch uses. TorchScript files run on the CPU, for a traced graph keeps the device
-    that it was traced on.
+    threads as PyTorch uses. A TorchScript file is a program, which could also write files: only
+    the export itself opens the one that it has just written.
     """
 
     path: Path
@@ -120,13 +146,17 @@ class ExportedModel:
 
     @classmethod
     def open(cls, path: Path) -> ExportedModel:
-        """Open a file by its ending."""
+        """Open an ONNX file."""
+        if path.suffix.lower() == ".torchscript":
+            raise UserError(
+                f"{path}: a TorchScript file is a program, which could do anything here; export "
+                "the checkpoint with --format onnx, which does all that it does"
+            )
         if not is_exported(path):
-            raise UserError(f"{path}: must end in {' or '.join(_SUFFIXES)}, as export.py writes it")
+            raise UserError(f"{path}: must end in .onnx, as export.py writes it")
         if not path.is_file():
             raise UserError(f"{path}: there is no such file")
-        opened = _open_onnx if path.suffix.lower() == ".onnx" else _open_torchscript
-        return cls(path, *opened(path))
+        return cls(path, *_open_onnx(path))
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes and scores before any suppression, on the CPU.
@@ -202,30 +232,45 @@ def _open_onnx(path: Path) -> tuple[ExportMetadata, Run]:
         session = runtime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's own classes, one for each status
         raise UserError(f"{path}: ONNX Runtime cannot open it ({_first_line(error)})") from error
+    entries = session.get_modelmeta().custom_metadata_map
+    metadata = ExportMetadata.from_metadata(entries, owner=str(path))
+    given, named = (
+        [(v.name.removeprefix("decoded_"), v.type[len("tensor(") : -1], v.shape) for v in values]
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    _check_arrays(path, given, metadata.inputs())
+    _check_arrays(path, named, metadata.outputs())
 
     def run(images: Tensor) -> list[Tensor]:
-        outputs = session.run(None, {"images": images.numpy()})
+        try:
+            outputs = session.run(None, {"images": images.numpy()})
+        except Exception as error:  # as above
+            raise UserError(f"{path}: ONNX Runtime cannot run it ({_first_line(error)})") from error
+        rows = (*outputs[0].shape, 0, 0)[1]
+        found = [(*one[:2], each.shape) for one, each in zip(named, outputs, strict=True)]
+        _check_arrays(path, found, metadata.outputs(len(images), rows))
+        for labels, count in zip(*outputs[2:], strict=True):
+            if not 0 <= count <= rows or (labels[:count] // len(metadata.class_names)).any():
+                raise UserError(f"{path}: finds classes that it has no name for; export it anew")
         return [torch.from_numpy(output) for output in outputs]
 
-    entries = session.get_modelmeta().custom_metadata_map
-    return ExportMetadata.from_metadata(entries, owner=str(path)), run
+    return metadata, run
 
 
-def _open_torchscript(path: Path) -> tuple[ExportMetadata, Run]:
-    extra = {METADATA_FILE: ""}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch would have torch.export instead
-            module = torch.jit.load(path, map_location="cpu", _extra_files=extra).eval()
-        entries = json.loads(extra[METADATA_FILE] or "{}")
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: not a TorchScript file ({_first_line(error)})") from error
-
-    @torch.inference_mode()
-    def run(images: Tensor) -> list[Tensor]:
-        return list(module(images))
-
-    return ExportMetadata.from_metadata(entries, owner=str(path)), run
+def _check_arrays(path: Path, found: Iterable[Array], wanted: Arrays) -> None:
+    """Refuse other names, types or lengths than the metadata say; a length in words is any."""
+    found, right = list(found), [(name, *array) for name, array in wanted.items()]
+    lengths = [(tuple(a[2]), b[2]) for a, b in zip(found, right, strict=False)]
+    if [one[:2] for one in found] != [one[:2] for one in right] or any(
+        len(shape) != len(own)
+        or any(isinstance(a, int) and b not in (None, a) for a, b in zip(shape, own, strict=True))
+        for shape, own in lengths
+    ):
+        describe = [", ".join(f"{n} {k} {tuple(s)}" for n, k, s in all_) for all_ in (found, right)]
+        raise UserError(
+            f"{path}: its graph has {describe[0][:300]} where its metadata say {describe[1]}; "
+            "export the checkpoint anew"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import nn
 
 from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
@@ -32,6 +34,7 @@ from yolo.models.encoders import Encoder
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
 from yolo.models.torch_weights import (
     LoadReport,
+    are_stored,
     evaluated_tensors,
     fill_encoder,
     fill_matching,
@@ -221,13 +224,20 @@ def _fill_with_fitting(
     return report_filled(model, f"{path} ({fitting.name})", filled)
 
 
-def load_trained(model: Model, path: Path, checkpoint: Mapping[str, Any]) -> Model:
-    """Fill a model as it was scored: averaged weights, if there are any, with trained statistics.
+def load_trained(build: Callable[[], Model], path: Path, checkpoint: Mapping[str, Any]) -> Model:
+    """Build and fill a model as it was scored: averaged weights, if any, with trained statistics.
 
-    ``path`` names the checkpoint in errors.
+    The shapes are compared first, without memory for the model; ``path`` names the checkpoint.
     """
+    tensors = evaluated_tensors(checkpoint)
     try:
-        model.load_state_dict(evaluated_tensors(checkpoint))
+        with torch.device("meta"):
+            expected = build().state_dict()
+        shapes, found = ({n: t.shape for n, t in each.items()} for each in (expected, tensors))
+        if shapes != found or not are_stored(tensors.values()):
+            raise RuntimeError("other names or shapes")
+        model = build()
+        model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(
             f"{path}: its weights do not fit the model that its config describes; "
@@ -238,7 +248,8 @@ def load_trained(model: Model, path: Path, checkpoint: Mapping[str, Any]) -> Mod
 
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
     """The checkpoint's detector."""
-    return load_trained(build_detector(config, checkpoint["class_names"]), path, checkpoint)
+    build = partial(build_detector, config, checkpoint["class_names"])
+    return load_trained(build, path, checkpoint)
 
 
 def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
@@ -246,6 +257,10 @@ def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
     try:
         return config_from_dict(checkpoint["config"])
     except ConfigError as error:
+        first, *more = error.problems
         raise UserError(
-            f"{path}: its config is not one that this version of the code knows: {error}"
+            f"{path}: its config is not one that this version of the code knows: {first}"
+            + (f" ({len(more)} more are wrong)" if more else "")
         ) from error
+    except (TypeError, ValueError, RecursionError) as error:  # tensors, circles, depth without end
+        raise UserError(f"{path}: its config is no plain data; name another file") from error

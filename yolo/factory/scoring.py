@@ -195,8 +195,8 @@ def build_classifier_scorer(
         loss=ClassificationLoss(label_smoothing=config.loss.label_smoothing),
         precision=Precision(**checkpoint["precision"]),
     )
-    classifier = build_classifier(config, checkpoint["class_names"])
-    model = load_trained(classifier, path, checkpoint).to(ranks.device)
+    build = partial(build_classifier, config, checkpoint["class_names"])
+    model = load_trained(build, path, checkpoint).to(ranks.device)
     return ClassifierScorer(**scored, model=model, evaluator=evaluator)
 
 
@@ -237,9 +237,14 @@ def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
             f"{path}: takes images of {metadata.image_size_px} px alone, not of --image-size "
             f"{size_px}; export with --dynamic-size"
         )
+    if (task := metadata.config.get("task", "detect")) != "detect":
+        raise UserError(f"{path}: holds no detector, for its config's task is {str(task)[:100]!r}")
     config = copy.deepcopy(metadata.config)
-    config["data"]["image_size"] = metadata.image_size_px
-    config["evaluation"] |= {"conf": metadata.conf, "iou": metadata.iou}
+    thresholds = {"conf": metadata.conf, "iou": metadata.iou}
+    own = {"data": {"image_size": metadata.image_size_px}, "evaluation": thresholds}
+    for section, settings in own.items():
+        if isinstance(config.get(section), dict):  # else `read_config` says what is wrong
+            config[section] |= settings
     return {
         "config": config,
         "class_names": list(metadata.class_names),

@@ -145,6 +145,8 @@ def load_plain(path: Path) -> Any:
             if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
                 # torch.save never compresses, and a kilobyte could stand for a gigabyte
                 raise ValueError("its data are compressed")
+            if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its data overlap")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of other pickle protocols: it reads or fails
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -179,6 +181,14 @@ def evaluated_tensors(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         name: value if name.endswith(statistics) else averaged.get(f"module.{name}", value)
         for name, value in trained.items()
     }
+
+
+def are_stored(tensors: Collection[Tensor]) -> bool:
+    """Whether all numbers are there: a step of 0 lets one stand for as many as a shape says."""
+    if any(t.layout != torch.strided or t.device.type != "cpu" for t in tensors):
+        return False
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(t.nbytes for t in tensors) <= sum(storages.values())
 
 
 def stored_preprocessing(tensors: Mapping[str, Tensor]) -> Preprocessing | None:

@@ -7,17 +7,23 @@ the zip's comment: one file, still readable by ``torch.load``, in which every fl
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from yolo.errors import UserError
 from yolo.files import atomic_path
 from yolo.models.torch_weights import load_plain
+from yolo.train.precision import Precision
+from yolo.train.progress import Progress
 
 VERSION = 1
 _MARK = b"sha256:"
@@ -25,7 +31,9 @@ _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
 _DICTS = ("model", "config", "precision", "preprocessing", "progress")
-_LISTS = ("class_names", "category_ids")
+_LISTS = {"class_names": str, "category_ids": int}
+
+Kind = TypeVar("Kind")
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -83,11 +91,47 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: checkpoint version {content['version']}; this code reads version {VERSION}"
         )
-    for kind, keys in ((dict, _DICTS), (list, _LISTS)):
-        for key in keys:
-            if not isinstance(content.get(key, kind()), kind):
-                raise UserError(f"{foreign}: its {key!r} is of a wrong kind")
+    _check_kinds(content, foreign)
     return _Content(path, content)
+
+
+def _check_kinds(content: dict[str, Any], foreign: str) -> None:
+    """Whoever can write a file can seal it: each entry has to be of its kind and range too."""
+    wrong = [key for key in _DICTS if not isinstance(content.get(key, {}), dict)]
+    for key, kind in _LISTS.items():
+        items = content.get(key, [])
+        is_list = isinstance(items, list) and all(type(item) is kind for item in items)
+        if not is_list or (kind is int and len(set(items)) < len(items)):
+            wrong.append(key)
+    for key in ("model", "ema"):
+        tensors = content.get(key) or {}
+        is_dict = isinstance(tensors, dict)
+        if not is_dict or not all(isinstance(each, Tensor) for each in tensors.values()):
+            wrong.append(key)
+    if wrong:
+        raise UserError(f"{foreign}: its {wrong[0]!r} is of a wrong kind")
+    if len({len(content[key]) for key in _LISTS if key in content}) > 1:
+        raise UserError(f"{foreign}: it has not as many class_names as category_ids")
+    for key, record in (("precision", Precision), ("progress", Progress)):
+        if content.get(key):
+            read_record(record, content[key], f"{foreign}: its {key}")
+
+
+def read_record(kind: type[Kind], content: dict[str, Any], owner: str) -> Kind:
+    """A dataclass out of a file's plain data, each field of its type and range.
+
+    What is not, or is no field, is a ``UserError`` that begins with ``owner``.
+    """
+    if unknown := sorted(map(str, content.keys() - {each.name for each in fields(kind)})):  # type: ignore[arg-type]
+        raise UserError(f"{owner} has an entry that is not known: {unknown[0][:100]!r}")
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))[:100]
+        raise UserError(f"{owner} is damaged ({place}: {first['msg']})") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{owner} is damaged ({type(error).__name__})") from error
 
 
 class _Content(dict[str, Any]):

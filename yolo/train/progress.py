@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from yolo.records import Batch, Detections, Sample, Targets
@@ -18,6 +19,9 @@ from yolo.train.distributed import Ranks
 from yolo.train.interruption import Interruption
 
 Number = TypeVar("Number", int, float, np.ndarray, Tensor)
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""What a file that is read has to have; nothing checks it elsewhere."""
 
 Accuracy = Callable[[Any, Targets], dict[str, Tensor]]
 """``accuracy(outputs, targets) -> {name: (hits, of)}``, summed over the images of the batch."""
@@ -40,14 +44,14 @@ class Plan:
 class Progress:
     """What a checkpoint carries beside the tensors."""
 
-    step: int = 0  # optimizer steps done
-    evaluated_step: int = 0  # of the last complete evaluation
+    step: Count = 0  # optimizer steps done
+    evaluated_step: Count = 0  # of the last complete evaluation
     best_figure: float | None = None
-    best_step: int = 0  # of equal figures the earlier
-    evaluations_since_best: int = 0
-    skipped_steps: int = 0  # whose loss or gradients were not finite
-    scaler_backoffs: int = 0  # steps that the fp16 scaler gave up to find a smaller scale
-    skipped_in_a_row: int = 0  # older checkpoints lack it
+    best_step: Count = 0  # of equal figures the earlier
+    evaluations_since_best: Count = 0
+    skipped_steps: Count = 0  # whose loss or gradients were not finite
+    scaler_backoffs: Count = 0  # steps that the fp16 scaler gave up to find a smaller scale
+    skipped_in_a_row: Count = 0  # older checkpoints lack it
     figures: dict[str, float] = field(default_factory=dict)  # finite ones, last evaluation
 
     @property

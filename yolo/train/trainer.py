@@ -251,7 +251,12 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the state of ``last.pt``, exactly; a kill may have come before ``best.pt``."""
-        self.learner.load_state_dict(state)
+        try:
+            self.learner.load_state_dict(state)
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise UserError(
+                f"{self.folder / 'last.pt'}: its state is not of this training; begin anew"
+            ) from error
         self.progress = Progress(**state["progress"])
         self._saved_step = self.progress.step
         if self.ranks.is_main:

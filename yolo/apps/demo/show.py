@@ -21,6 +21,7 @@ from yolo.apps.explain import eigencam, scale_names
 from yolo.apps.predict import Predictor
 from yolo.config import REPOSITORY_ROOT
 from yolo.errors import UserError
+from yolo.evaluate.exported import ExportedModel
 from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -170,6 +171,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _read_model(checkpoint: Path) -> Callable[[Path], object]:
+    if checkpoint.suffix.lower() == ".torchscript":
+        ExportedModel.open(checkpoint)  # refuses it, as the Space would
     if checkpoint.suffix != ".pt":
         if not checkpoint.is_file():
             raise UserError(f"{checkpoint}: there is no such file")

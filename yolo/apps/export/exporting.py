@@ -128,9 +128,9 @@ def _write(
     """Write a file of either kind. Returns it opened, before its suppression and as it is."""
     if path.suffix == ".torchscript":
         graphs.write_torchscript(path, graph, metadata)
-    else:
-        model = graphs.trace_onnx(graph, metadata)
-        graphs.write_onnx(path, model, replace(metadata, nms=False))
+        return 2 * (graphs.open_torchscript(path),)
+    model = graphs.trace_onnx(graph, metadata)
+    graphs.write_onnx(path, model, replace(metadata, nms=False))
     before = ExportedModel.open(path)
     if not metadata.nms:
         return before, before

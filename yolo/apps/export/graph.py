@@ -22,7 +22,7 @@ from torch.jit import TracerWarning
 
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
-from yolo.evaluate.exported import METADATA_FILE, ExportMetadata, need
+from yolo.evaluate.exported import ExportedModel, ExportMetadata, need
 from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 
@@ -31,6 +31,9 @@ OPSET = 18
 
 LARGEST_BYTES = 2**31 - 1
 """Of one ONNX file, which is one protocol buffer."""
+
+METADATA_FILE = "card.json"
+"""The metadata's place among the extra files of a TorchScript file."""
 
 NOBODY = -1.0
 """The score of what takes no part in the suppression; a score of 0 does where ``conf`` is 0."""
@@ -83,6 +86,17 @@ def write_torchscript(path: Path, graph: ExportGraph, metadata: ExportMetadata) 
         warnings.simplefilter("ignore", FutureWarning)  # torch would have torch.export instead
         traced = torch.jit.trace(graph, (_example_images(metadata),), check_trace=False)
         torch.jit.save(traced, path, _extra_files=entries)
+
+
+def open_torchscript(path: Path) -> ExportedModel:
+    """What ``write_torchscript`` has just written, on the CPU; another's file could do harm."""
+    extra = {METADATA_FILE: ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as above
+        module = torch.jit.load(path, map_location="cpu", _extra_files=extra).eval()
+    entries = json.loads(extra[METADATA_FILE])
+    run = torch.inference_mode()(lambda images: list(module(images)))
+    return ExportedModel(path, ExportMetadata.from_metadata(entries, owner=str(path)), run)
 
 
 def trace_onnx(graph: ExportGraph, metadata: ExportMetadata) -> Any:

@@ -140,7 +140,7 @@ class Predictor:
         image_size_px: int | None = None,
         precision: Format | Literal["auto"] = "auto",
     ) -> Predictor:
-        """Open a checkpoint, or a file that export.py wrote (.onnx, .torchscript).
+        """Open a checkpoint, or an ONNX file that export.py wrote.
 
         Args:
             path: the file, or a run's folder for its ``best.pt``.

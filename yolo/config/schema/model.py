@@ -54,7 +54,7 @@ class NeckConfig(Section):
         "The neck of YOLOv1 (one map at stride 64), of YOLOv2 (one map at stride 32), of YOLOv3, "
         "of YOLOv3-SPP or of YOLOv3-tiny (strides 16 and 32)."
     )
-    width: Literal["paper", "scaled"] | Positive = key(
+    width: Literal["paper", "scaled"] | Annotated[float, Field(gt=0, le=8)] = key(
         "Channels: as in the paper, scaled to the encoder's, or a factor on the paper's.", "paper"
     )
 
