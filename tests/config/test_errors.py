@@ -46,7 +46,7 @@ def test_all_problems_are_printed_at_once_with_their_files(problems, write):
     file = write("extends: base/base.yaml\nseed: 0.5\n", whole=True)
     assert problems(file, "data.workers=-1") == [
         "test.yaml: seed: 0.5: must be a whole number of at least 0 and below 4294967296",
-        "command line: data.workers: -1: must be a whole number of at least 0 or 'auto'",
+        "command line: data.workers: -1: must be a whole number from 0 to 512 or 'auto'",
         "base/base.yaml: training.steps: 'none': must be a whole number of at least 1",
         "base/base.yaml: logging.evry: 3: unknown key, allowed are every, directory "
         "(did you mean 'every'?)",

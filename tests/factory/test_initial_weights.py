@@ -421,7 +421,7 @@ def test_sizes_of_darknets_detectors(encoder, neck, classes, size):
         torch.zeros(()).expand(10**6, 3),  # one number in the file
         torch.zeros(1, 3).expand(10**6, 3),
         torch.zeros(10**6, 3, device="meta"),  # none
-        torch.sparse_coo_tensor(size=(10**6, 3)),
+        torch.sparse_coo_tensor(size=(10**6, 3), check_invariants=True),
     ],
 )
 def test_a_model_is_built_only_for_tensors_that_are_there(weight):

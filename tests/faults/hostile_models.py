@@ -19,7 +19,7 @@ from tests.exported_files import write_onnx
 from tests.faults.hostile import CANARY, fails, harmless
 from tests.faults.trial import Property
 from yolo.factory.detector import build_detector
-from yolo.train.checkpoint import _seal
+from yolo.train.checkpoint import _seal, load_checkpoint, save_checkpoint
 
 PROPERTY = "12 Hostile files"
 
@@ -87,8 +87,9 @@ def _write(path: Path, *, neck: Any = None, size: int | None = None, **content: 
     plain = config.model_dump(mode="json")
     plain["model"]["neck"] = neck or plain["model"]["neck"]
     plain["data"]["image_size"] = size or plain["data"]["image_size"]
-    whole = {"config": plain, "precision": {"name": "fp32", "reason": "so"}, **content}
-    save_detector(path, build_detector(config, NAMES), config, NAMES, **whole)
+    save_detector(path, build_detector(config, NAMES), config, NAMES)
+    whole = {**load_checkpoint(path), "config": plain, **content}
+    save_checkpoint(path, whole)
 
 
 CHECKPOINTS: list[Callable[[Path], object]] = [

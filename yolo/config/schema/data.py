@@ -1,5 +1,6 @@
 """The section `data`: which images, in which order, transformed how."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,7 +45,7 @@ class DrawnImages(Section):
 
     type: str
     root: FilePath
-    images: AtLeastOne = key("Number of images.")
+    images: Annotated[int, Field(ge=1, le=10**6)] = key("Number of images.")
     split: Literal["train", "val", "test"] = key("Which of the disjoint splits.")
     seed: Seed = key("Another seed draws other images.", 0)
 
@@ -164,7 +165,7 @@ class ImagesConfig(Section):
         "of letterboxing.",
         default_factory=lambda: default_augment("detect"),
     )
-    workers: NotNegative | Literal["auto"] = key(
+    workers: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = key(
         "Loader processes per device; 0 loads in the training process.", "auto"
     )
     cache: Literal["none", "ram", "disk"] = key(
@@ -202,9 +203,9 @@ class ImagesConfig(Section):
     @field_validator("class_names")
     @classmethod
     def _without_repeats(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        repeated = sorted({name for name in names or () if (names or ()).count(name) > 1})
+        repeated = sorted(name for name, times in Counter(names or ()).items() if times > 1)
         if repeated:
-            raise broken_rule(f"must not repeat a class: {', '.join(repeated)}")
+            raise broken_rule(f"must not repeat a class: {', '.join(repeated[:9])}")
         return names
 
 
