@@ -225,7 +225,7 @@ def _decode_cv2(path: Path, content: bytes) -> np.ndarray | None:
     if image.dtype == np.uint16:
         if 0 < (most := int(image.max())) < DARKEST_16_BIT:
             raise _unknown_white(path, f"16 bits per channel, none above {most:,}")
-        image = (image >> 8).astype(np.uint8)
+        image = (image // 256).astype(np.uint8)
     elif image.dtype != np.uint8:
         raise _unknown_white(path, f"pixels of type {image.dtype}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)

@@ -108,10 +108,8 @@ def _add_boxes(views: Views, inputs: list[Any]) -> None:
 @contextmanager
 def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -> Iterator[str]:
     """Serve a page while the block runs, at a free port from 7860 on by default; yields where."""
-    checks = {
-        "hosts": (LOOPBACK, "localhost") if host == LOOPBACK else (),
-        "uploads": Path(os.environ["GRADIO_TEMP_DIR"]),  # see ``own_folder``
-    }
+    hosts = (LOOPBACK, "localhost") if host == LOOPBACK else ()
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])  # see ``own_folder``
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -130,7 +128,7 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
             show_error=False,
             max_file_size=pictures.LARGEST_UPLOAD_MIB * 2**20,
             theme=gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace")),
-            app_kwargs={"middleware": [Middleware(RequestFilter, **checks)]},
+            app_kwargs={"middleware": [Middleware(RequestFilter, uploads, hosts)]},
         )
     except OSError as error:
         raise UserError(
