@@ -13,6 +13,7 @@ if __name__ == "__main__":
     end_at_once_on_signals()  # even the imports below take a moment
 
 from yolo.config.command_line import load_config_or_exit, parse_train_arguments
+from yolo.train.launched import noted_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 a failure, 128 + signal when stopped; bad usage or a bad config exits with 2.
     """
     argv = sys.argv[1:] if argv is None else argv
-    arguments = parse_train_arguments(argv)
+    arguments = parse_train_arguments(argv).going_on_with(noted_run())
     resolved = load_config_or_exit(arguments.config, arguments.overrides)
     # torch takes seconds to import: only now that the config has proved right
     from yolo.apps.report.drawing import EvaluationPictures

@@ -20,6 +20,7 @@ if __name__ == "__main__":
     end_at_once_on_signals()  # even the imports below take a moment
 
 from yolo.config.command_line import load_config_or_exit, parse_train_arguments
+from yolo.train.launched import noted_run
 
 DEFAULT_CONFIG = ROOT / "configs" / "pretrain" / "darknet53_imagenet.yaml"
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default_config=DEFAULT_CONFIG,
         description="Train an encoder as a classifier, for a detector to start from.",
         examples=EXAMPLES,
-    )
+    ).going_on_with(noted_run())
     resolved = load_config_or_exit(
         arguments.config, arguments.overrides, task="classify", advice="; main.py trains detectors"
     )

@@ -14,6 +14,7 @@ MODULES = (
     *("bit_rot", "non_finite", "best_checkpoint", "fuzz_headers", "fuzz_images"),
     *("fuzz_annotations", "hostile", "hostile_models", "hostile_archives", "hostile_links"),
     *("two_runs", "soak", "golden", "waits"),
+    *("several_processes", "changed_data"),
 )
 """In the order of the table. Each has PROPERTY, number and name, and TRIALS."""
 

@@ -71,7 +71,7 @@ def tiny_config(shared: Path, *more: str) -> Config:
     return config
 
 
-def _command(run: Path, shared: Path) -> list[str]:
+def command_of(run: Path, shared: Path) -> list[str]:
     """The arguments of main.py, but for where it runs."""
     own = ["--config", str(QUICKSTART), "--name", run.name]
     return [*own, *overrides(shared), f"logging.directory={run.parent}"]
@@ -80,7 +80,7 @@ def _command(run: Path, shared: Path) -> list[str]:
 def start(run: Path, *more: str, shared: Path | None = None) -> int:
     """Train from the beginning, in this process, in the run's folder. Returns the exit code."""
     shared = shared or run.parent.parent / "shared"
-    return training.main([*_command(run, shared), *more, "--gpu", "cpu"])
+    return training.main([*command_of(run, shared), *more, "--gpu", "cpu"])
 
 
 def resume(run: Path, *more: str) -> int:
@@ -172,7 +172,7 @@ def launch(run: Path, *, torchrun: bool = False) -> subprocess.Popen[bytes]:
         way = ["main.py", "--gpu", "cpu,cpu"]
     with (run.parent / "launched.txt").open("w") as output:
         launcher = subprocess.Popen(
-            [sys.executable, *way, *_command(run, run.parent.parent / "shared"), *LONG],
+            [sys.executable, *way, *command_of(run, run.parent.parent / "shared"), *LONG],
             cwd=REPOSITORY_ROOT,
             stdout=output,
             stderr=output,

@@ -14,9 +14,11 @@ import sys
 import time
 import traceback
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -25,6 +27,7 @@ Trial = Callable[[int, Path], object]
 """``trial(seed, folder)``: raises AssertionError, or SkipTest with the reason."""
 
 _PR_SET_CHILD_SUBREAPER = 36
+_LISTENING = "0A"  # in /proc/net/tcp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,23 @@ def descendants(process: int) -> list[int]:
         below = children.get(queue.pop(), [])
         found += below
         queue += below
+    return found
+
+
+def listening(processes: Iterable[int]) -> list[tuple[IPv4Address | IPv6Address, int]]:
+    """Address and port of every TCP socket on which processes accept connections, from /proc."""
+    sockets = set()
+    for path in chain.from_iterable(Path(f"/proc/{p}/fd").iterdir() for p in processes):
+        with suppress(OSError):  # closed meanwhile
+            sockets.add(str(path.readlink()))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == _LISTENING and f"socket:[{inode}]" in sockets:
+                words, _, port = local.partition(":")
+                parts = [bytes.fromhex(words[n : n + 8])[::-1] for n in range(0, len(words), 8)]
+                found.append((ip_address(b"".join(parts)), int(port, 16)))
     return found
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
-from unittest.mock import patch
 
 import pytest
 import torch
-import torch.distributed.launcher.api as launcher
 
 from yolo.errors import UserError
 from yolo.train import command
@@ -86,22 +86,89 @@ def test_gpus_that_are_not_there_are_named_once(monkeypatch, capsys) -> None:
     )
 
 
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+rank, folder = os.environ["RANK"], Path(sys.argv[1])
+
+def ready():
+    (folder / f"ready {rank}").touch()
+    while len([*folder.glob("ready *")]) < 2:
+        time.sleep(0.01)
+
+"""
+
+
+def launch(tmp_path: Path, text: str) -> int:
+    """Two ranks that run a text, through the launcher."""
+    (script := tmp_path / "rank.py").write_text(RANK + text)
+    return command.launch(script, [str(tmp_path)], ["cpu", "cpu"])
+
+
+HEEDS = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); ready(); time.sleep(60)"
+FAILS = "signal.signal(signal.SIGTERM, lambda *_: sys.exit({})); ready(); time.sleep(60)"
+
+
 @pytest.mark.parametrize(
-    ("devices", "asked", "seconds"),
-    [(["cpu", "cpu"], None, "120"), (["cuda:0", "cuda:1"], None, "30"), (["cpu", "cpu"], "7", "7")],
+    ("text", "code", "told"),
+    [
+        ("", 0, ""),
+        (f"if rank == '1': ready(); sys.exit(7)\n{HEEDS}", 7, "rank 1 ended with exit code 7"),
+        (
+            f"if rank == '0': ready(); os.kill(os.getpid(), signal.SIGKILL)\n{HEEDS}",
+            137,
+            "rank 0 ended with signal 9",
+        ),
+    ],
 )
-def test_the_long_step_of_a_cpu_may_end_before_the_launcher_kills(
-    devices: list[str], asked: str | None, seconds: str, monkeypatch
-) -> None:
-    """It is followed by a checkpoint, which a kill after torch's 30 seconds would lose."""
-    variable, seen = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", []
-    with patch.dict(os.environ, {"OMP_NUM_THREADS": "1", variable: asked or ""}):
-        if asked is None:
-            del os.environ[variable]
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        monkeypatch.setattr(
-            command, "run", lambda given: seen.append((given.nproc_per_node, os.environ[variable]))
-        )
-        assert train(devices) == 0
-    assert seen == [("2", seconds)]
-    assert variable in Path(launcher.__file__).read_text()
+def test_one_rank_that_fails_ends_all_and_is_named(text, code, told, tmp_path, capfd) -> None:
+    before = time.monotonic()
+    assert launch(tmp_path, text) == code
+    assert capfd.readouterr().err == (f"error: {told}\n" if told else "")
+    assert time.monotonic() - before < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        (HEEDS, 143, ""),
+        (FAILS.format("0 if rank == '0' else 143"), 0, ""),  # done just then
+        (FAILS.format("1 if rank == '0' else 143"), 1, "rank 0 ended with exit code 1"),  # no disk
+        (
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)",
+            137,
+            "rank 0 ended with signal 9",
+        ),
+    ],
+)
+def test_a_signal_is_passed_on(text, code, told, tmp_path, monkeypatch, capfd) -> None:
+    """And the rank that writes the checkpoint tells how that went."""
+    monkeypatch.setitem(command.SECONDS_TO_STOP, "cpu", 0.5 if code == 137 else 20)
+
+    def stop_when_ready() -> None:
+        while len([*tmp_path.glob("ready *")]) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_when_ready, daemon=True).start()
+    handler = signal.getsignal(signal.SIGTERM)
+    assert launch(tmp_path, text) == code
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert capfd.readouterr().err == (f"error: {told}\n" if told else "")
+
+
+def test_ranks_meet_in_a_folder_of_their_own(tmp_path, monkeypatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS"):  # left over
+        monkeypatch.setenv(name, "7")
+    text = """
+names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"]
+meeting = Path(os.environ["YOLO_RENDEZVOUS_FILE"]).parent
+parent = os.environ["YOLO_LAUNCHER"] == str(os.getppid())
+values = [os.environ[name] for name in names] + [oct(meeting.stat().st_mode)[-3:], parent]
+(folder / f"seen {rank}").write_text(f"{values} {meeting}")
+"""
+    assert launch(tmp_path, text) == 0
+    for rank in ("0", "1"):
+        values, _, meeting = (tmp_path / f"seen {rank}").read_text().rpartition(" ")
+        assert values == str([rank, rank, "2", "2", "7", "700", True])
+        assert not Path(meeting).exists()

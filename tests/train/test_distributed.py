@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tests.detectors import ONE_RANK
 from tests.evaluate.test_detection_evaluator import NoiseNet, batches, evaluator, never, same
+from tests.faults.trial import listening
 from tests.train.toys import (
     ToyBatches,
     ToyLoss,
@@ -30,11 +31,11 @@ from tests.train.toys import (
     toy_accuracy,
 )
 from yolo.errors import UserError
+from yolo.train import distributed
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.command import launch
 from yolo.train.distributed import (
     Ranks,
-    is_rank,
     join,
     keep_freed_memory,
     lost_rank,
@@ -42,6 +43,7 @@ from yolo.train.distributed import (
 )
 from yolo.train.freezing import Freeze
 from yolo.train.interruption import Interrupted, Interruption
+from yolo.train.launched import is_rank
 from yolo.train.optimizers import adam, sgd
 from yolo.train.trainer import Trainer
 
@@ -52,13 +54,7 @@ CODE_OF_RANK_1 = 7
 def test_two_ranks_are_one_training(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    try:
-        code = launch(Path(__file__).resolve(), [str(tmp_path)], ["cpu", "cpu"])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    code = launch(Path(__file__).resolve(), [str(tmp_path)], ["cpu", "cpu"])
     printed = capfd.readouterr().err
     assert code == CODE_OF_RANK_1, printed
     assert f"error: rank 1 ended with exit code {CODE_OF_RANK_1}" in printed
@@ -75,7 +71,7 @@ def test_with_one_rank_every_exchange_is_nothing() -> None:
     ranks.leave()
 
 
-TWO_RANKS = {"RANK": "1", "WORLD_SIZE": "2"}
+TWO_RANKS = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node", "MASTER_PORT": "29500"}
 BUSY = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel errors ...")
 TAKEN = dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
 
@@ -91,7 +87,12 @@ TAKEN = dist.DistNetworkError("The server socket has failed to listen on port 29
         ),
         (2, {}, "cuda:3", "--gpu 3: this machine has 2 GPU"),
         (1, {}, "cuda:0", r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"),
-        (0, TWO_RANKS, "cpu", r"the 2 processes .* do not meet \(The server .* 29500\); "),
+        (
+            0,
+            TWO_RANKS,
+            "cpu",
+            r"the 2 processes .* do not meet at node:29500 \(The server .* 29500\); ",
+        ),
         (
             2,
             {**TWO_RANKS, "LOCAL_WORLD_SIZE": "2"},
@@ -105,11 +106,47 @@ def test_a_device_or_an_exchange_that_is_not_to_be_had(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", Mock(side_effect=BUSY))
-    monkeypatch.setattr(dist, "init_process_group", Mock(side_effect=TAKEN))
+    monkeypatch.setattr(dist, "rendezvous", Mock(side_effect=TAKEN))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         join([device])
+
+
+@pytest.mark.parametrize(
+    ("present", "message"),
+    [
+        (
+            (),
+            r"do not meet at node:29500 \(within 0.003 minutes\); start all of them, or unset RANK",
+        ),
+        ((0,), None),
+        ((0, 1), "two processes have RANK=1; give each its own, from 0 on"),
+    ],
+)
+def test_ranks_that_do_not_come_are_not_waited_for_in_silence(
+    present, message, monkeypatch, capsys
+) -> None:
+    store = dist.HashStore()
+    for rank in present:
+        dist.PrefixStore("attempt 0", store).add(f"rank {rank}", 1)
+    monkeypatch.setattr(dist, "rendezvous", lambda *_, **__: iter([(store, 1, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", begun := Mock())
+    monkeypatch.setattr(distributed, "_MEETING_MINUTES", 0.003)
+    monkeypatch.setattr(distributed, "_SILENT_SECONDS", 0.01 if not present else 60)
+    for name, value in TWO_RANKS.items():
+        monkeypatch.setenv(name, value)
+    if message is None:
+        monkeypatch.setattr(distributed, "_MEETING_MINUTES", 2)
+        assert join(["cpu"]).rank == 1
+        assert begun.call_args.kwargs["world_size"] == 2
+        return
+    with pytest.raises(UserError, match=message):
+        join(["cpu"])
+    dist.PrefixStore("attempt 0", store).add("rank 0", 1)  # lets the thread that waits end
+    waits = "process 1 of 2 waits for the others at node:29500, at most 0.003 minutes; start all"
+    assert capsys.readouterr().err.startswith("" if present else waits)
+    assert not begun.called
 
 
 def test_after_a_failure_nccl_is_not_waited_for(monkeypatch) -> None:
@@ -132,6 +169,7 @@ def main(folder: Path) -> None:
     assert is_rank() and ranks.world_size == 2
     assert ranks.rank == int(os.environ["RANK"]) and ranks.is_main == (ranks.rank == 0)
     check_exchanges(ranks)
+    check_sockets()
     check_training(ranks, folder)
     check_freezing(ranks, folder)
     check_stopping(ranks, folder)
@@ -157,6 +195,13 @@ def check_exchanges(ranks: Ranks) -> None:
     norm.running_mean.fill_(rank + 5)
     ranks.broadcast_buffers(norm)
     assert norm.running_mean.tolist() == [5, 5]
+
+
+def check_sockets() -> None:
+    """Other machines cannot connect."""
+    if Path("/proc/net/tcp").exists():
+        sockets = listening([os.getpid()])
+        assert sockets and all(address.is_loopback for address, _ in sockets), sockets
 
 
 def assert_same_reports(both: Trainer, single: Trainer) -> None:

@@ -1,11 +1,13 @@
 """The command line of main.py, and what the other commands' share. Imports no torch."""
 
+from __future__ import annotations
+
 import argparse
 import reprlib
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -140,6 +142,12 @@ class TrainArguments:
     resume: Path | None  # the run's folder to go on with
     name: str | None  # of the run's folder under logs/; None for date, time and config name
     overrides: tuple[str, ...]  # `key=value` each, unchecked
+
+    def going_on_with(self, run: Path | None) -> TrainArguments:
+        """The same for a run that began with them and has a checkpoint; else they themselves."""
+        if run is None or not (run / "last.pt").is_file():
+            return self
+        return replace(self, config=run / "config.yaml", resume=run, name=None, overrides=())
 
 
 def parse_train_arguments(

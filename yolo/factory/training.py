@@ -19,6 +19,7 @@ from yolo.factory.resume import check_same_config, describe_origin
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.failures import Advice
+from yolo.train.launched import note_run, noted_run
 from yolo.train.learner import Learner
 from yolo.train.log import FolderLog, RunLog
 from yolo.train.precision import Precision
@@ -137,8 +138,12 @@ class _Builder:
     def create_folder(self, name: str | None) -> Path:
         directory, stem = self.resolved.config.logging.directory, self.resolved.path.stem
         create = partial(create_run_folder, directory, name=name, config_name=stem)
-        folder = self.ranks.broadcast(create() if self.ranks.is_main else None)
+        failed = noted_run()  # without a checkpoint
+        again = name is not None and failed == (directory / name).absolute()
+        new = failed if again or not self.ranks.is_main else create()
+        folder = self.ranks.broadcast(new)
         assert folder is not None
+        note_run(folder)
         return folder
 
     def open_log(self, folder: Path) -> RunLog:

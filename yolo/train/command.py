@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import get_args_parser, run
-
 from yolo.errors import UserError
-from yolo.train.distributed import Ranks, check_devices, is_rank, join, lost_rank
-from yolo.train.interruption import Interrupted, signals_to_heed
+from yolo.train.distributed import Ranks, check_devices, join, lost_rank
+from yolo.train.interruption import Interrupted, Interruption
+from yolo.train.launched import LAUNCHER, RENDEZVOUS_FILE, SECONDS_TO_STOP, is_rank
 from yolo.train.trainer import Trainer
 
-SECONDS_TO_STOP = {"cpu": 120, "cuda": 30}
-"""How long the launcher lets ranks end their step and write a checkpoint before it kills them. On
-a CPU a large batch takes more than torch's 30 s; on GPUs a rank may wait in NCCL for a lost one."""
+_SECONDS_AFTER_FAILURE = 30
+"""How long ranks may take to end that have lost one of them."""
 
 
 def train(
@@ -85,29 +84,54 @@ def _resume_line(script: Path, folder: Path, devices: Sequence[str] | None) -> s
 
 
 def launch(script: Path, arguments: Sequence[str], devices: Sequence[str]) -> int:
-    """Run a script once for each device through torch's own launcher; returns its exit code."""
-    for name in ("agent.server.api", "multiprocessing.api"):  # replaced by a sentence below
-        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
-    cores = len(os.sched_getaffinity(0))
-    seconds = SECONDS_TO_STOP["cpu" if "cpu" in devices else "cuda"]
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(seconds))
-    heeded = [n.name for n in signals_to_heed()]
-    command = [
-        "--standalone",
-        f"--nproc-per-node={len(devices)}",
-        f"--signals-to-handle={','.join(heeded)},SIGQUIT",  # and passed on to the ranks
-        str(script),
-        *arguments,
-    ]
-    try:
-        run(get_args_parser().parse_args(command))
-    except SignalException as stopped:
-        return 128 + int(stopped.sigval)
-    except ChildFailedError as failed:
-        rank, failure = failed.get_first_failure()
-        code = failure.exitcode
+    """Run a script once for each device; returns the exit code.
+
+    torchrun's agent listens on all interfaces and unpickles what it is sent. These ranks meet in a
+    file that only their user can open.
+    """
+    count, cores = len(devices), len(os.sched_getaffinity(0))
+    kind = "cpu" if "cpu" in devices else "cuda"
+    ranks: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(prefix="yolo_") as folder, Interruption() as interruption:
+        environment = {
+            "OMP_NUM_THREADS": str(max(1, cores // count)),
+            **os.environ,
+            **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count)),
+            LAUNCHER: str(os.getpid()),
+            RENDEZVOUS_FILE: str(Path(folder) / "ranks"),
+        }
+        try:
+            for rank in map(str, range(count)):
+                own = {**environment, "RANK": rank, "LOCAL_RANK": rank}
+                command = [sys.executable, "-u", str(script), *arguments]
+                ranks.append(subprocess.Popen(command, env=own, start_new_session=True))
+            return _wait(ranks, interruption, SECONDS_TO_STOP[kind])
+        finally:
+            for process in ranks:
+                process.kill()
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], stop: Interruption, seconds: int) -> int:
+    """Until all ranks have ended, or one has failed or a signal came, which ends the others too."""
+    codes: list[int | None] = [None]
+    while None in codes and not any(codes) and not stop():
+        time.sleep(0.05)
+        codes = [rank.poll() for rank in ranks]
+    if not stop():
+        seconds = min(seconds, _SECONDS_AFTER_FAILURE)
+    end = time.monotonic() + seconds
+    for rank in ranks:
+        rank.send_signal(stop.signal_number or signal.SIGTERM)  # nothing where it has ended
+    for rank in ranks:
+        with suppress(subprocess.TimeoutExpired):
+            rank.wait(max(0.0, end - time.monotonic()))
+        rank.kill()
+        rank.wait()
+    # of ranks that were told to stop, the one that writes the checkpoint tells how it went
+    number = next((n for n, code in enumerate(codes) if code), 0)
+    code = ranks[number].returncode
+    exit_code = code if code >= 0 else 128 - code
+    if exit_code and (stop.signal_number is None or exit_code != 128 + stop.signal_number):
         ending = f"exit code {code}" if code >= 0 else f"signal {-code}"
-        print(f"error: rank {rank} ended with {ending}", file=sys.stderr)
-        return code if code > 0 else 128 - code
-    return 0
+        print(f"error: rank {number} ended with {ending}", file=sys.stderr)
+    return exit_code

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
+import sys
 import time
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import TimeoutError as WaitedTooLong
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -18,6 +22,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from yolo.errors import UserError
+from yolo.train.launched import (
+    ALONE,
+    RENDEZVOUS_FILE,
+    SECONDS_TO_STOP,
+    Place,
+    end_with_launcher,
+    read_place,
+)
 
 T = TypeVar("T")
 
@@ -28,6 +40,15 @@ the interpreter ends aborts the process, and DistributedDataParallel keeps them 
 _EXCHANGE_TIMEOUT = timedelta(minutes=30)
 """How long a rank waits in an exchange. One that died is noticed at once, by its closed connection
 or by the launcher; this is for one that hangs, and longer than rank 0 takes to score or to save."""
+
+_MEETING_MINUTES = 10
+"""How long a rank waits for all others to start; torchrun gives its agents as long."""
+
+_SILENT_SECONDS = 10
+"""How long it does so without a word."""
+
+_LOOPBACK = ("lo", "lo0")
+"""Names of the network interface that only this machine reaches, on Linux and on macOS."""
 
 _BROKEN_EXCHANGE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 """In the messages of errors of the exchange between processes."""
@@ -138,11 +159,6 @@ def in_parallel(model: nn.Module) -> DistributedDataParallel:
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def is_rank() -> bool:
-    """Whether a launcher (torchrun, ``command.launch``) started this process as one of several."""
-    return "WORLD_SIZE" in os.environ and "RANK" in os.environ
-
-
 def join(devices: Sequence[str] | None) -> Ranks:
     """Find this process's device, prepare for it and, under a launcher, meet the other ranks.
 
@@ -150,9 +166,59 @@ def join(devices: Sequence[str] | None) -> Ranks:
         devices: names for ``torch.device``, one for each local rank (or ``["cpu"]`` for all);
             None for the best there is.
     """
-    environment = os.environ if is_rank() else {}
-    local_rank = int(environment.get("LOCAL_RANK", 0))
-    processes = int(environment.get("LOCAL_WORLD_SIZE", 1))
+    place = read_place()
+    device = prepare_device(devices, place)
+    end_with_launcher(SECONDS_TO_STOP["cpu" if device.type == "cpu" else "cuda"])
+    if place.world_size > 1:
+        _meet(place, "nccl" if device.type == "cuda" else "gloo")
+    return Ranks(rank=place.rank, world_size=place.world_size, device=device)
+
+
+def _meet(place: Place, backend: str) -> None:
+    """Begin the exchange, once all ranks are there."""
+    if place.local_world_size == place.world_size:  # whatever this machine is called
+        for name in {name for _, name in socket.if_nameindex()} & {*_LOOPBACK}:
+            os.environ.update(GLOO_SOCKET_IFNAME=name, NCCL_SOCKET_IFNAME=name)
+    at = "" if RENDEZVOUS_FILE in os.environ else " at {MASTER_ADDR}:{MASTER_PORT}"
+    at = at.format_map(os.environ)
+    remedy = "start all of them, or unset RANK and WORLD_SIZE to train with one process"
+    executor = ThreadPoolExecutor(1)  # PyTorch's own wait hears no signals
+    waiting = executor.submit(_open_store, place)
+    executor.shutdown(wait=False)
+    try:
+        if not wait([waiting], _SILENT_SECONDS).done:
+            text = f"process {place.rank} of {place.world_size} waits for the others{at}, at most "
+            print(f"{text}{_MEETING_MINUTES} minutes; {remedy}", file=sys.stderr, flush=True)
+        store = waiting.result(60 * _MEETING_MINUTES - _SILENT_SECONDS)
+        ranks = {"rank": place.rank, "world_size": place.world_size}
+        dist.init_process_group(backend, store=store, timeout=_EXCHANGE_TIMEOUT, **ranks)
+    except (RuntimeError, WaitedTooLong) as error:
+        reason = _reason(error) if str(error) else f"within {_MEETING_MINUTES} minutes"
+        raise UserError(
+            f"the {place.world_size} processes of this training do not meet{at} ({reason}); "
+            f"{remedy}; the port must be free"
+        ) from error
+
+
+def _open_store(place: Place) -> dist.Store:
+    """Through what the ranks find each other, once all are there."""
+    timeout = timedelta(minutes=_MEETING_MINUTES + 1)  # longer than it is waited for
+    store: dist.Store
+    if RENDEZVOUS_FILE in os.environ:
+        store = dist.FileStore(os.environ[RENDEZVOUS_FILE], place.world_size)
+    else:
+        store, *_ = next(dist.rendezvous("env://", timeout=timeout))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    if store.add(f"rank {place.rank}", 1) > 1:
+        raise UserError(f"two processes have RANK={place.rank}; give each its own, from 0 on")
+    store.wait([f"rank {rank}" for rank in range(place.world_size)], timeout)
+    return store
+
+
+def prepare_device(devices: Sequence[str] | None, place: Place = ALONE) -> torch.device:
+    """Find this process's device, see ``join``, and prepare for it."""
+    processes = place.local_world_size
     if devices is None:
         devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
     if processes > len(devices) and devices[0] != "cpu":  # they may share the CPU, but no GPU
@@ -160,33 +226,7 @@ def join(devices: Sequence[str] | None) -> Ranks:
             f"{processes} processes on this machine need as many GPUs, but there are "
             f"{len(devices)} to use; start fewer processes, or name more with --gpu"
         )
-    device = _prepare_device(devices[local_rank % len(devices)])
-    world_size = int(environment.get("WORLD_SIZE", 1))
-    if world_size == 1:
-        return Ranks(rank=0, world_size=1, device=device)
-    try:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_EXCHANGE_TIMEOUT)
-    except dist.DistError as error:
-        raise UserError(
-            f"the {world_size} processes of this training do not meet ({_reason(error)}); start "
-            "all of them, with one MASTER_ADDR and a free MASTER_PORT"
-        ) from error
-    return Ranks(rank=dist.get_rank(), world_size=dist.get_world_size(), device=device)
-
-
-def check_devices(names: Sequence[str]) -> None:
-    """Refuse GPUs that this machine lacks."""
-    count = torch.cuda.device_count() if any(name != "cpu" for name in names) else 0
-    found = f"this machine has {count} GPU(s), numbered from 0; name one of them, or --gpu cpu"
-    if count == 0:
-        found = "this machine has no GPU that PyTorch can use; choose --gpu cpu"
-    for device in map(torch.device, names):
-        if device.type == "cuda" and device.index >= count:
-            raise UserError(f"--gpu {device.index}: {found}")
-
-
-def _prepare_device(name: str) -> torch.device:
+    name = devices[place.local_rank % len(devices)]
     check_devices([name])
     device = torch.device(name)
     if device.type == "cpu":
@@ -201,6 +241,17 @@ def _prepare_device(name: str) -> torch.device:
             "what uses it, or choose another one, or --gpu cpu"
         ) from error
     return device
+
+
+def check_devices(names: Sequence[str]) -> None:
+    """Refuse GPUs that this machine lacks."""
+    count = torch.cuda.device_count() if any(name != "cpu" for name in names) else 0
+    found = f"this machine has {count} GPU(s), numbered from 0; name one of them, or --gpu cpu"
+    if count == 0:
+        found = "this machine has no GPU that PyTorch can use; choose --gpu cpu"
+    for device in map(torch.device, names):
+        if device.type == "cuda" and device.index >= count:
+            raise UserError(f"--gpu {device.index}: {found}")
 
 
 def keep_freed_memory() -> bool:

@@ -27,7 +27,7 @@ from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
-from yolo.train.distributed import join
+from yolo.train.distributed import prepare_device
 from yolo.train.failures import explain_out_of_memory
 from yolo.train.precision import DTYPES, Format, Precision, faster_format, precision_by_rule
 from yolo.train.run_folder import checkpoint_file
@@ -165,7 +165,7 @@ class Predictor:
         network = TrainedNetwork(
             load_detector(path, checkpoint, config),
             build_coder(config),
-            device=join(None if device == "auto" else [device]).device,
+            device=prepare_device(None if device == "auto" else [device]),
             size_px=size_px,
             precision=precision,
         )
