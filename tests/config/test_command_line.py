@@ -160,3 +160,16 @@ def test_a_command_whose_output_is_closed():
     line = f'exec "$0" -c "{code}" >&-'
     done = subprocess.run(["sh", "-c", line, sys.executable], cwd=REPOSITORY_ROOT, check=False)
     assert done.returncode == 0
+
+
+def test_a_restarted_run_has_its_own_config_once_it_has_a_checkpoint(tmp_path):
+    given = parse_train_arguments(["a.b=1", "--gpu", "0,1", "--name", "x", "--config", "x.yaml"])
+    assert given.going_on_with(None) is given and given.going_on_with(tmp_path) is given
+    (tmp_path / "last.pt").touch()
+    assert given.going_on_with(tmp_path) == TrainArguments(
+        config=tmp_path / "config.yaml",
+        devices=["cuda:0", "cuda:1"],
+        resume=tmp_path,
+        name=None,
+        overrides=(),
+    )
