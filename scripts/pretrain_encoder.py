@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=arguments.name,
         resume=arguments.resume,
         pictures=EvaluationPictures(),
+        accept_changed_data=arguments.accept_changed_data,
     )
     script = Path(__file__).resolve()
     return train(build, devices=arguments.devices, argv=argv, script=script)

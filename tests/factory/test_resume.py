@@ -7,7 +7,7 @@ import pytest
 
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.errors import UserError
-from yolo.factory.resume import check_same_config, describe_origin
+from yolo.factory.resume import check_same_config, describe_changed_data, describe_origin
 from yolo.train.run_folder import Origin
 
 RUN = Path("logs/run")
@@ -92,3 +92,31 @@ def test_other_schedules_do_not_depend_on_the_number_of_steps(config):
     assert config["data"]["mosaic"] is None
     (line,) = describe(config, longer.config)
     assert line.endswith("-> 77")
+
+
+FINGERPRINT = {"images": 7000, "boxes": 40, "order": "a", "truth": "b", "files": "c"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"images": 6000, "boxes": 39}, "7,000 images -> 6,000, 40 boxes -> 39"),
+        ({"order": "x"}, "other ids, image sizes or order"),
+        (
+            {"truth": "x", "files": "y"},
+            "other boxes or labels, image files of other sizes in bytes",
+        ),
+    ],
+)
+def test_data_that_changed_is_refused_unless_accepted(changes, told):
+    now = {"train": FINGERPRINT, "val": FINGERPRINT | changes}
+    origin = Origin(RUN / "last.pt", {"data": {"train": FINGERPRINT, "val": FINGERPRINT}}, None)
+    older = Origin(RUN / "last.pt", {}, None)
+    assert list(describe_changed_data(older, now, accepted=False)) == []
+    line = f"data.val is not what {RUN / 'last.pt'} was trained on: {told}"
+    lines = list(describe_changed_data(origin, now, accepted=True))
+    assert lines == ([f"{line}; going on with it, as asked for"] if told else [])
+    if told:
+        with pytest.raises(UserError, match=r"; put the old data back, or add --accept"):
+            list(describe_changed_data(origin, now, accepted=False))

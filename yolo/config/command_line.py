@@ -142,6 +142,7 @@ class TrainArguments:
     resume: Path | None  # the run's folder to go on with
     name: str | None  # of the run's folder under logs/; None for date, time and config name
     overrides: tuple[str, ...]  # `key=value` each, unchecked
+    accept_changed_data: bool = False  # with `resume`, go on with other data
 
     def going_on_with(self, run: Path | None) -> TrainArguments:
         """The same for a run that began with them and has a checkpoint; else they themselves."""
@@ -164,12 +165,15 @@ def parse_train_arguments(
     add("--config", type=Path, metavar="YAML", help=f"what to train ({default})")
     parser.add_gpu_option()
     add("--resume", type=Path, metavar="RUN", help="go on with a run: logs/<name> or its last.pt")
+    add("--accept-changed-data", action="store_true", help="resume though the data sets changed")
     add("--name", type=_run_name, help="name of the run's folder (date, time and config name)")
     parser.add_overrides("set a value of the config, such as training.batch_size=16")
     given = parser.parse(argv)
     for option, value in (("--config", given.config), ("--name", given.name)):
         if given.resume is not None and value is not None:
             parser.error(f"--resume goes on with a run's own folder and config: drop {option}")
+    if given.accept_changed_data and given.resume is None:
+        parser.error("--accept-changed-data is for --resume: name the run to go on with")
     resume = given.resume
     if resume is not None:
         resume = resume.parent if resume.suffix == ".pt" or resume.is_file() else resume
@@ -181,6 +185,7 @@ def parse_train_arguments(
         resume=resume,
         name=given.name,
         overrides=tuple(given.overrides),
+        accept_changed_data=given.accept_changed_data,
     )
 
 

@@ -32,6 +32,15 @@ CHANGEABLE = (
 """The rest decides the weights, or what the best figure so far is compared with."""
 
 
+_COUNTED = ("images", "boxes")
+_PARTS = {
+    "order": "other ids, image sizes or order",
+    "truth": "other boxes or labels",
+    "files": "image files of other sizes in bytes",
+}
+"""Of a data set's fingerprint, in words."""
+
+
 def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with another config; all differences are listed.
 
@@ -49,6 +58,28 @@ def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str,
             f"{folder}: a resumed run keeps its config, but this differs: {'; '.join(changed)}; "
             f"only {', '.join(CHANGEABLE)} may change"
         )
+
+
+def describe_changed_data(
+    origin: Origin, fingerprints: Mapping[str, Mapping[str, Any]], *, accepted: bool
+) -> Iterator[str]:
+    """What of the data sets is not as it was, in lines for people; a UserError unless accepted.
+
+    Older checkpoints hold no fingerprints: nothing is known to have changed.
+    """
+    before = origin.content.get("data", fingerprints)
+    for split, now in fingerprints.items():
+        changed = [
+            f"{before[split][part]:,} {part} -> {count:,}" if part in _COUNTED else _PARTS[part]
+            for part, count in now.items()
+            if count != before[split][part]
+        ]
+        if changed:
+            line = f"data.{split} is not what {origin.path} was trained on: {', '.join(changed)}"
+            if not accepted:
+                advice = "put the old data back, or add --accept-changed-data: that is not exact"
+                raise UserError(f"{line}; {advice}")
+            yield f"{line}; going on with it, as asked for"
 
 
 def _with_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:

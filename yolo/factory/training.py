@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from yolo.config import Resolved, TaskConfig, resolved_yaml
+from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.factory.anchors import settle_anchors
 from yolo.factory.data import build_dataset, match_classes, naming
 from yolo.factory.learner import Parts, build_learner, build_parts, micro_batch_size
-from yolo.factory.resume import check_same_config, describe_origin
+from yolo.factory.resume import check_same_config, describe_changed_data, describe_origin
 from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.failures import Advice
@@ -55,6 +57,7 @@ def build_trainer(
     name: str | None = None,
     resume: Path | None = None,
     pictures: Pictures | None = None,
+    accept_changed_data: bool = False,
 ) -> Trainer:
     """A new training in a new run folder, or that of an old one, to go on with exactly.
 
@@ -65,6 +68,7 @@ def build_trainer(
         resume: the old run's folder; it goes on from its ``last.pt``, or where that is damaged from
             its ``best.pt``.
         pictures: draws what an evaluation shows; None draws nothing.
+        accept_changed_data: go on with an old run though its data sets are not what they were.
 
     Raises:
         UserError: data, weights, device or folder are at fault; another process trains this run,
@@ -76,7 +80,7 @@ def build_trainer(
             lock = _lock(folder, ranks, undone)
             origin = newest_whole_checkpoint(folder)
             check_same_config(folder, origin.content["config"], resolved.data)
-        builder = _Builder(resolved, ranks, origin, pictures)
+        builder = _Builder(resolved, ranks, origin, pictures, accept_changed_data)
         parts = builder.build_parts()
         precision = None if origin is None else Precision(**origin.content["precision"])
         learner = build_learner(builder.resolved.config, parts, ranks, precision=precision)
@@ -111,6 +115,9 @@ class _Builder:
     ranks: Ranks
     origin: Origin | None
     pictures: Pictures | None
+    accept_changed_data: bool
+    fingerprints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    changes: Sequence[str] = ()  # of the data sets since the origin
 
     def build_parts(self) -> Parts:
         config, ranks, origin = self.resolved.config, self.ranks, self.origin
@@ -126,6 +133,7 @@ class _Builder:
             ids, names = origin.content["category_ids"], origin.content["class_names"]
             train = match_classes(train, "train", ids, names, owner=str(origin.path))
         val = match_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
+        self.compare_data({"train": train, "val": val})
         config, new = self.resolved.config, origin is None
         parts = build_parts(config, train, val, ranks, pretrained=new, pictures=self.pictures)
         if config.training.sync_batch_norm:
@@ -134,6 +142,15 @@ class _Builder:
         if origin is not None:  # which files, that are not read again, had decided
             parts.model.normalise.adopt(Preprocessing(**origin.content["preprocessing"]))
         return parts
+
+    def compare_data(self, datasets: Mapping[str, DetectionDataset]) -> None:
+        """With what the origin was trained on; rank 0 looks at the files."""
+        found = {name: each.fingerprint() for name, each in datasets.items() if self.ranks.is_main}
+        self.fingerprints = self.ranks.broadcast(found)
+        if self.origin is not None:
+            accepted = self.accept_changed_data
+            changes = describe_changed_data(self.origin, self.fingerprints, accepted=accepted)
+            self.changes = list(changes)
 
     def create_folder(self, name: str | None) -> Path:
         directory, stem = self.resolved.config.logging.directory, self.resolved.path.stem
@@ -170,6 +187,7 @@ class _Builder:
         config, ranks = self.resolved.config, self.ranks
         if self.origin is not None:
             yield from describe_origin(self.origin, config)
+        yield from self.changes
         yield from (f"note: {note}" for note in self.resolved.notes)
         training, micro_batch = config.training, micro_batch_size(config, ranks)
         parameters = sum(parameter.numel() for parameter in parts.model.parameters())
@@ -203,6 +221,7 @@ class _Builder:
             "image_size_px": config.data.image_size,
             "micro_batch_size": micro_batch_size(config, self.ranks),
             "torch": importlib.metadata.version("torch"),
+            "data": self.fingerprints,
             **parts.metadata,
         }
         return Trainer(

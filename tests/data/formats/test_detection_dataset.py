@@ -57,3 +57,32 @@ def test_a_selection_has_its_own_truth(dataset: DetectionDataset) -> None:
 def test_images_have_names_and_paths(dataset: DetectionDataset) -> None:
     assert [dataset.image_name(i) for i in range(2)] == ["a.b", "c"]
     assert dataset.image_path(0) == Path("root/one/a.b.jpg")
+
+
+def test_a_fingerprint_is_of_the_content_wherever_it_lies(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch
+) -> None:
+    found = []
+    for number in range(2):
+        root = tmp_path / str(number)
+        (root / "one").mkdir(parents=True)
+        (root / "one/a.b.jpg").write_bytes(bytes(9))
+        monkeypatch.setattr(dataset, "_image_root", root)
+        found.append(dataset.fingerprint())
+    first = found[0]
+    assert found[1] == first and (first["images"], first["boxes"]) == (2, 3)
+
+    def changed(view: DetectionDataset) -> set[str]:
+        now = view.fingerprint()
+        return {name for name in now if now[name] != first[name]}
+
+    assert changed(dataset.select([1, 0])) == {"order", "truth", "files"}
+    assert changed(dataset.select([0])) == {"images", "boxes", "order", "truth", "files"}
+    for name, value in (("labels", 1), ("boxes_xyxy_px", 9), ("ignored", True)):
+        array = getattr(dataset.annotations, name)
+        kept = array[0].copy()
+        array[0] = value
+        assert changed(dataset) == {"truth"}
+        array[0] = kept
+    (root / "c.jpg").write_bytes(bytes(1))  # was missing
+    assert changed(dataset) == {"files"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import reprlib
 from collections import Counter
@@ -96,6 +97,21 @@ class DetectionDataset:
     def image_name(self, index: int) -> str:
         """The file name of an image without folder and suffix: how VOC's result files call it."""
         return PurePosixPath(self.annotations.file_name(index)).stem
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What is equal for equal images and truth in one order, wherever their files lie.
+
+        Numbers of images and boxes, and digests. Of the files only the sizes are looked at.
+        """
+        packed = self.annotations
+        sizes = map(_file_size, map(self.image_path, range(len(self))))
+        return {
+            "images": len(self),
+            "boxes": len(packed.labels),
+            "order": _digest(packed.image_ids, packed.sizes_hw),
+            "truth": _digest(packed.offsets, packed.boxes_xyxy_px, packed.labels, packed.ignored),
+            "files": _digest(np.fromiter(sizes, np.int64, len(self))),
+        }
 
     def load(self, index: int) -> Sample:
         """Decode an image at its full size, which must be the annotated one."""
@@ -192,6 +208,20 @@ class DetectionDataset:
             ],
             "categories": [{"id": i, "name": name} for i, name in enumerate(self.class_names)],
         }
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whoever reads it says why
+        return -1
 
 
 def check_named_once(
