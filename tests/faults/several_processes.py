@@ -164,6 +164,7 @@ def environment_of_a_launcher(seed: int, folder: Path) -> None:
             assert code == 1, f"exit code {code}: {last_lines(output)}"
             check_told(output, told)
             return
+        output.touch()
         wait_until(lambda: "waits for the others" in output.read_text(), "it says so", limit_s=15)
         os.kill(process, signal.SIGTERM)
         assert wait_for(process, 5) == 128 + signal.SIGTERM, last_lines(output)

@@ -190,8 +190,13 @@ def _meet(place: Place, backend: str) -> None:
             text = f"process {place.rank} of {place.world_size} waits for the others{at}, at most "
             print(f"{text}{_MEETING_MINUTES} minutes; {remedy}", file=sys.stderr, flush=True)
         store = waiting.result(60 * _MEETING_MINUTES - _SILENT_SECONDS)
-        ranks = {"rank": place.rank, "world_size": place.world_size}
-        dist.init_process_group(backend, store=store, timeout=_EXCHANGE_TIMEOUT, **ranks)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=place.rank,
+            world_size=place.world_size,
+            timeout=_EXCHANGE_TIMEOUT,
+        )
     except (RuntimeError, WaitedTooLong) as error:
         reason = _reason(error) if str(error) else f"within {_MEETING_MINUTES} minutes"
         raise UserError(
