@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   python validation.py logs/first_try/best.pt --metric both --curves curves.png
   python validation.py logs/first_try/best.pt logs/second_try/best.pt --curves compared.png
   python validation.py logs/first_try/best.pt --analyse
+  python validation.py logs/first_try data.val.annotations=/b/val.json data.val.images=/b/images
 
 Boxes in the files of --save-txt and --save-voc are in pixels of the original image as VOC counts
 them: the first one is 1, and right and bottom are inside the box.
@@ -70,13 +72,22 @@ def score(arguments: ScoreArguments) -> None:
 def parse(argv: Sequence[str] | None = None) -> ScoreArguments:
     """Parses the command line; bad usage exits with 2."""
     parser = Parser("Score checkpoints of detectors or classifiers.", EXAMPLES)
+    parser.takes_settings = True
     _add_options(parser)
     _add_files(parser)
     arguments = parser.parse(argv)
     _check_places(parser, arguments)
+    for setting in filter(_is_setting, arguments.checkpoint):
+        if not setting.startswith("data.") or setting.startswith("data.image_size="):
+            parser.error(
+                f"{setting}: behind the checkpoint stand only settings of the data, such as "
+                "data.val.images=DIR; the options set the rest"
+            )
     given = vars(arguments)
     page = given.pop("analyse")
-    given["checkpoints"] = tuple(given.pop("checkpoint"))
+    words = given.pop("checkpoint")
+    given["checkpoints"] = tuple(Path(word) for word in words if not _is_setting(word))
+    given["overrides"] = tuple(word for word in words if _is_setting(word))
     given["devices"] = given.pop("gpu")
     given["confs"] = tuple(given.pop("conf") or ()) or None
     given["image_size_px"] = given.pop("image_size")
@@ -85,14 +96,18 @@ def parse(argv: Sequence[str] | None = None) -> ScoreArguments:
     return ScoreArguments(analyse=page is not None, analysis_place=place, **given)
 
 
+def _is_setting(word: str) -> bool:
+    """Whether a word is `key=value`, and no path."""
+    return re.match(r"[\w.]+=", word) is not None and not Path(word).exists()
+
+
 def _add_options(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "checkpoint",
-        type=Path,
         nargs="*",
         help="one or several checkpoints, runs' folders or files of export.py (the newest run's "
-        "best.pt)",
+        "best.pt); data.key=value names data that moved, or others, in YAML's form",
     )
     add("--conf", type=fraction, nargs="+", help="confidence thresholds (the training's)")
     add("--split", choices=("train", "val", "test"), default="val", help="which images (val)")
@@ -169,10 +184,11 @@ def _check_places(parser: Parser, given: argparse.Namespace) -> None:
     if folder is not None and folder.suffix and not folder.is_dir():
         suffixes = ", ".join(PICTURE_SUFFIXES)
         parser.error(f"--curves {folder}: must be a folder or end in {suffixes}")
+    checkpoints = sum(not _is_setting(word) for word in given.checkpoint)
     for place in (given.save_txt, given.save_voc, folder):
         parser.check_folder(place)
     for name in ("analyse", "detections", "save_txt", "save_voc"):
-        if getattr(given, name) is not None and len(given.checkpoint) > 1:
+        if getattr(given, name) is not None and checkpoints > 1:
             option = "--" + name.replace("_", "-")
             parser.error(f"{option} writes the boxes of one checkpoint, name one")
     page = given.analyse

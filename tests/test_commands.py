@@ -100,6 +100,45 @@ def test_a_resumed_run_writes_down_what_was_changed(shapes, tmp_path):
     assert (folder / "metrics.jsonl").read_text() == records
 
 
+def test_data_may_move(shapes, tmp_path, capsys):
+    """Named anew on the command line they are scored, and trained on to the same bits."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    pictures = {n: np.full((64, 64, 3), 40 * n, np.uint8) for n in range(1, 5)}
+    write_coco(old, pictures, [(n, 0, [8, 8, 30, 30], False) for n in pictures])
+    sets = ("data.train", "data.val")
+    others = [item for item in shapes if not item.startswith((*sets, "data.test"))]
+    here = [
+        f"{name}={{type: coco, annotations: {old}/annotations.json, images: {old}}}"
+        for name in sets
+    ]
+    short = [*others, *here, "data.test=null", "evaluation.pictures=0", "evaluation.every=9"]
+    for name, steps in (("whole", 3), ("moved", 1)):
+        train(short, tmp_path, name, f"training.steps={steps}")
+    old.rename(new)
+    moved, best = tmp_path / "moved", str(tmp_path / "moved" / "best.pt")
+    files = {
+        name: [f"{name}.annotations={new}/annotations.json", f"{name}.images={new}"]
+        for name in sets
+    }
+    capsys.readouterr()
+    assert validation.main([best, "--gpu", "cpu"]) == 1
+    assert capsys.readouterr().err.endswith("; data.val.annotations=PATH names another place.\n")
+    assert validation.main([best, "--gpu", "cpu", *files["data.val"]]) == 0
+    printed = capsys.readouterr().out
+    assert f"data.val.images: {old} -> {new}\ndata.val: the same as in training\n" in printed
+    assert validation.main([best, "--gpu", "cpu", "data.val.root=x"]) == 1
+    assert "data.val.root: 'x': unknown key" in capsys.readouterr().err
+    assert resume(moved, "training.steps=3") == 1
+    assert "; data.train.annotations=PATH names another place.\n" in capsys.readouterr().err
+    assert resume(moved, "training.steps=3", *files["data.train"], *files["data.val"]) == 0
+    printed = capsys.readouterr().out
+    assert f"data.train.images: {old} -> {new}\n" in printed
+    whole, ours = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "moved"))
+    assert differences(whole["model"], ours["model"]) == []
+    assert resume(moved) == 0  # the new place is written down
+
+
 def test_a_resumed_run_keeps_its_categories(shapes, tmp_path, capsys):
     last = train(shapes, tmp_path, "a", "training.steps=1", "evaluation.pictures=0") / "last.pt"
     content = load_checkpoint(last)

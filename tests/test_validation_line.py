@@ -23,6 +23,18 @@ def test_several_checkpoints_among_options():
     assert given.detector_options() == options
 
 
+def test_settings_of_the_data_stand_among_the_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.1.pt").touch()
+    argv = ["a.pt", "data.val.images=b c", "--split", "test", "logs/lr=0.1/b.pt", "data.limit=3"]
+    given = validation.parse([*argv, "lr=0.1.pt"])
+    assert given.checkpoints == (Path("a.pt"), Path("logs/lr=0.1/b.pt"), Path("lr=0.1.pt"))
+    assert given.overrides == ("data.val.images=b c", "data.limit=3")
+    assert validation.parse(["a.pt", "data.limit=3", "--save-txt", "x"]).checkpoints == (
+        Path("a.pt"),
+    )
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
@@ -36,6 +48,10 @@ def test_several_checkpoints_among_options():
         (["--save-txt", "file"], "file: must be a folder, but is a file"),
         (["--curves", "file"], "file: must be a folder, but is a file"),
         (["a.pt", "b.pt", "--save-txt", "x"], "--save-txt writes the boxes of one checkpoint"),
+        (["--data.val.images", "x"], "a setting of the config is written data.val.images=x"),
+        (["--weights", "b.pt"], "unknown option '--weights'; write b.pt without it"),
+        (["evaluation.conf=0.1"], "evaluation.conf=0.1: behind the checkpoint stand only settings"),
+        (["data.image_size=64"], "data.val.images=DIR; the options set the rest"),
         (["--competition", "comp3"], "--competition names the files of --save-voc"),
     ],
 )

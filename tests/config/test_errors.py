@@ -108,6 +108,14 @@ def test_a_setting_in_several_words_is_one_mistake(words, problems, write):
     assert line == f"command line: {words[0]!r}: {usage}"
 
 
+@pytest.mark.parametrize("rest", ["data: x", "data: {train: 3}", "data: null", "x: 1"])
+@pytest.mark.parametrize("batch", ["null", "0", "true", "1" + "0" * 400, "64"])
+def test_epochs_are_explained_in_any_config(rest, batch, problems, write):
+    file = write(f"training: {{epochs: 5, batch_size: {batch}}}\n{rest}", whole=True)
+    (line,) = [line for line in problems(file) if "training.epochs" in line]
+    assert line.endswith("1,000 images at training.batch_size 64 are 79)")
+
+
 def test_a_config_of_another_folder_is_proposed(problems, tmp_path):
     (line,) = problems(tmp_path / "darknet53_coco.yaml")
     proposed = "configs/yolov3/darknet53_coco.yaml"

@@ -265,3 +265,24 @@ def test_the_voc_config_fits_real_images(real_data: Path) -> None:
     train = build.build_dataset(config, "train")
     assert len(train) == 8
     assert list(train.class_names) == base["class_names"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ({"type": "coco", "annotations": "/no/a.json", "images": "/no"}, "annotations"),
+        ({"type": "coco", "annotations": __file__, "images": "/no"}, "annotations"),
+        ({"type": "voc", "root": "/no", "image_sets": ["a"]}, "root"),
+        ({"type": "yolo_text", "images": "/no/images", "labels": "/no/labels"}, "images"),
+        ({"type": "yolo_text", "images": str(REPOSITORY_ROOT), "labels": "/no/labels"}, "labels"),
+        ({"type": "csv_boxes", "boxes": "/no/b.csv", "images": "/no/images"}, "boxes"),
+        ({"type": "shapes", "root": "/proc/no", "images": 1, "split": "val"}, "root"),
+    ],
+)
+def test_an_error_names_the_key_of_the_path_that_it_is_about(spec: dict, key: str) -> None:
+    with pytest.raises(UserError) as error:
+        build.build_dataset(make_config(val=spec, class_names=None), "val")
+    message = str(error.value)
+    assert message.startswith(f"data.val.{key}: ")
+    advice = f"; data.val.{key}=PATH names another place."
+    assert message.endswith(advice) == ("/no" in str(spec[key]))

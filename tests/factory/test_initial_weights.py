@@ -230,7 +230,7 @@ def test_a_checkpoint_that_was_cut_short_is_one_sentence(trained, place):
 @pytest.mark.parametrize("name", ["nowhere.pt", "nowhere.weights"])
 @pytest.mark.parametrize("place", ["encoder", "init"])
 def test_a_missing_file_is_reported_with_its_key(tmp_path, place, name):
-    advice = rf"{name}: no such weights file; check model\.{place}\.weights "
+    advice = rf"^model\.{place}\.weights: .*{name}: no such weights file \("
     with pytest.raises(UserError, match=advice):
         fill(make_detector(), **setting_of(place, tmp_path / name))
 

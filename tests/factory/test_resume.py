@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from yolo.config import REPOSITORY_ROOT, load_config
+from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
 from yolo.errors import UserError
 from yolo.factory.resume import check_same_config, describe_changed_data, describe_origin
 from yolo.train.run_folder import Origin
@@ -45,6 +45,21 @@ def test_what_may_change_and_what_may_not(config, other):
     message = str(error.value)
     assert "training.encoder_learning_rate: None -> 1e-05" in message
     assert "training.freeze.until: None -> encoder" in message and "training.steps:" not in message
+
+
+def test_data_may_stand_elsewhere(config, other):
+    other["data"]["train"]["root"] = "/new"
+    other["data"]["test"] = None
+    check_same_config(RUN, config, other)
+    lines = describe(config, config_from_dict(other))
+    old = config["data"]["train"]["root"]
+    assert f"data.train.root: {old} -> /new" in lines
+    assert lines[-1].endswith("the run goes on exactly if images and boxes are too")
+    other["data"]["val"]["seed"] = 9
+    with pytest.raises(
+        UserError, match=r"data\.val\.seed: 0 -> 9; only .* and the paths of data may"
+    ):
+        check_same_config(RUN, config, other)
 
 
 def test_a_checkpoint_older_than_a_setting_has_its_default(config, other):

@@ -50,6 +50,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.takes_settings = False  # of the config, as `key=value`
         self._user_of_one_device = ""
 
     def error(self, message: str) -> NoReturn:
@@ -74,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             value = behind[0] if behind and not behind[0].startswith("-") else "VALUE"
         options = [name for action in self._actions for name in action.option_strings]
         positions = [action.dest for action in self._actions if not action.option_strings]
-        schema = schema_of(TASKS[DEFAULT_TASK]) if "overrides" in positions else None
+        schema = schema_of(TASKS[DEFAULT_TASK]) if self.takes_settings else None
         return meant_option(option, value, options, positions, schema)
 
     def add_gpu_option(self, one_for: str = "") -> None:
@@ -94,6 +95,7 @@ class Parser(argparse.ArgumentParser):
         self.add_overrides("set a value of the config")
 
     def add_overrides(self, help: str) -> None:
+        self.takes_settings = True
         self.add_argument("overrides", nargs="*", metavar="key=value", help=help)
 
     def add_logs_option(self) -> None:

@@ -31,8 +31,8 @@ NEAR_HERE, NEAR_ELSEWHERE = 0.6, 0.85
 """Likeness, 0 to 1, of a name that is proposed: in the same section, in another."""
 
 MOST_PROPOSED = 3
-USUAL_IMAGES = 1000
-"""Of a data set, in an example."""
+USUAL_IMAGES, USUAL_BATCH = 1000, 64
+"""Of a data set in an example, and the default of `training.batch_size`."""
 
 
 def _places(schema: Schema, above: Key = ()) -> Iterator[tuple[Key, list[Any]]]:
@@ -73,10 +73,11 @@ def _nearest(key: Key, value: object, places: Mapping[Key, None]) -> list[Key]:
         found = max(SequenceMatcher(None, n, str(place[-1]).lower()).ratio() for n in names)
         return found if found >= (NEAR_HERE if place[:-1] == key[:-1] else NEAR_ELSEWHERE) else 0
 
-    best = max(map(likeness, fitting), default=0)
+    scores = {place: likeness(place) for place in fitting}
+    best = max(scores.values(), default=0)
     if not best:  # as in train.batch_size=8
         return _nearest((*key, inner[0]), value[inner[0]], places) if inner else []  # type: ignore[index]
-    near = sorted((place for place in fitting if likeness(place) == best), key=len)
+    near = sorted((place for place in fitting if scores[place] == best), key=len)
     shared = {place: sum(map(operator.eq, place, key)) for place in near}
     return [place for place in near if shared[place] == max(shared.values())][:MOST_PROPOSED]
 
@@ -86,18 +87,21 @@ def _steps_of_epochs(word: str, epochs: object, data: Mapping[str, Any]) -> str:
         number = float(str(epochs)) if "epoch" in word.lower() else 0
     except ValueError:
         number = 0
-    if not 0 < number < math.inf:
+    if not 0 < number < 1e9:
         return ""
-    training, train = data.get("training"), data.get("data", {}).get("train")
-    batch = training.get("batch_size", 64) if isinstance(training, Mapping) else 64
-    images = train.get("images") if isinstance(train, Mapping) else None
-    images = images if isinstance(images, int) else USUAL_IMAGES
-    if not isinstance(batch, int) or batch < 1:
-        return ""
+    batch = _count(data, ("training", "batch_size")) or USUAL_BATCH
+    images = _count(data, ("data", "train", "images")) or USUAL_IMAGES
     return (
         f" it counts optimizer steps: {number:g} epochs of, for example, {images:,} images at "
         f"training.batch_size {batch} are {math.ceil(number * images / batch):,}"
     )
+
+
+def _count(data: object, key: Key) -> int | None:
+    """A number of a config that may be wrong anywhere."""
+    for part in key:
+        data = data.get(part) if isinstance(data, Mapping) else None
+    return data if type(data) is int and 0 < data < 2**31 else None
 
 
 def meant_option(

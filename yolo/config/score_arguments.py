@@ -12,6 +12,7 @@ class ScoreArguments:
     """The command line of validation.py; None is the checkpoint's own, or "no"."""
 
     checkpoints: tuple[Path, ...]  # scored one after the other; none is the newest run's best.pt
+    overrides: tuple[str, ...]  # `data.key=value` each: where the data lie, or others
     logs: Path
     devices: Devices
     split: Literal["train", "val", "test"]

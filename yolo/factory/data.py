@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
@@ -79,7 +80,7 @@ def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> Detec
         fields["cache"] = CACHE
     opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
     errors: list[UserError] = []
-    with naming(place):
+    with _naming_path(spec, place):
         if config.data.on_error == "stop" or spec.type not in SIZED_BY_HEADERS:
             return opened()
         dataset = opened(on_bad_image=errors.append)
@@ -156,6 +157,27 @@ def build_training_batches(
         seed=config.seed,
         pin_memory=ranks.device.type == "cuda",
     )
+
+
+@contextmanager
+def _naming_path(spec: Dataset | ClassDataset, place: str) -> Iterator[None]:
+    """Put the key of the path that a message names first before it, or the section's."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        named = [
+            (message.index(str(path)), -len(str(path)), name, path)
+            for name in type(spec).model_fields
+            if isinstance(path := getattr(spec, name), Path) and str(path) in message
+        ]
+        if not named:
+            raise UserError(f"{place}: {message}") from None
+        *_, name, path = min(named)
+        key = f"{place}.{name}"
+        if not path.exists():
+            message = f"{message.rstrip('.')}; {key}=PATH names another place."
+        raise UserError(f"{key}: {message}") from None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
+from yolo.config.load import with_overrides
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.encoders import Encoder as EncoderConfig
 from yolo.config.schema.model import InitConfig, ModelConfig
@@ -71,9 +72,11 @@ def load_initial_weights(
     assert isinstance(encoder, Encoder) and isinstance(normalise, Normalise)
     loaded: list[Loaded] = []
     if config.encoder.weights is not None:
-        loaded.append(_load_encoder(encoder, config.encoder))
+        with naming("model.encoder.weights"):
+            loaded.append(_load_encoder(encoder, config.encoder))
     if config.init is not None:
-        loaded.append(_load_all(model, config.init))
+        with naming("model.init.weights"):
+            loaded.append(_load_all(model, config.init))
     for _, preprocessing in loaded:
         if config.preprocessing is None and preprocessing is not None:
             normalise.adopt(preprocessing)
@@ -82,36 +85,32 @@ def load_initial_weights(
 
 def _load_encoder(encoder: Encoder, config: EncoderConfig) -> Loaded:
     """Fill the whole encoder; a file that lacks some of it is an error."""
-    key = "model.encoder.weights"
     if config.weights == "imagenet":
         source = f"torchvision's ImageNet weights of {config.type}"
-        with naming(key):
-            fill_encoder(encoder, imagenet_tensors(config.type), source=source)
+        fill_encoder(encoder, imagenet_tensors(config.type), source=source)
         return report_filled(encoder, source, tensors_by_layer(encoder)), IMAGENET
-    path = _existing(Path(str(config.weights)), key)
+    path = _existing(Path(str(config.weights)))
     if is_weights_file(path):
         return load_darknet_encoder(encoder, path), UNIT_RANGE
-    with naming(key):
-        tensors = read_tensors(path)
-        fill_encoder(encoder, tensors, source=str(path))
+    tensors = read_tensors(path)
+    fill_encoder(encoder, tensors, source=str(path))
     report = report_filled(encoder, f"{path}, its encoder", tensors_by_layer(encoder))
     return report, stored_preprocessing(tensors)
 
 
 def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
     """Fill what fits, at least the share that the config asks for."""
-    path = _existing(config.weights, "model.init.weights")
+    path = _existing(config.weights)
     preprocessing: Preprocessing | None = UNIT_RANGE
     if not is_weights_file(path):
-        with naming("model.init.weights"):
-            tensors = evaluated_tensors(load_checkpoint(path))
+        tensors = evaluated_tensors(load_checkpoint(path))
         report = report_filled(model, str(path), fill_matching(model, tensors))
         preprocessing = stored_preprocessing(tensors)
     elif isinstance(model, Detector):
         report = load_darknet_detector(model, path)
     else:
         raise UserError(
-            f"{path}: model.init.weights of a classifier must be a checkpoint of this project; "
+            f"{path}: the weights of a classifier must be a checkpoint of this project; "
             "name a file of Darknet's as model.encoder.weights"
         )
     if report.share < config.min_matched:
@@ -128,13 +127,11 @@ def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
     return report, preprocessing if encoder_too else None
 
 
-def _existing(path: Path, key: str) -> Path:
-    with naming(key):
-        file = checkpoint_file(path)
+def _existing(path: Path) -> Path:
+    file = checkpoint_file(path)
     if not file.is_file():
         raise UserError(
-            f"{path}: no such weights file; check {key} "
-            "(scripts/download_weights.py fetches Darknet's)"
+            f"{path}: no such weights file (scripts/download_weights.py fetches Darknet's)"
         )
     return file
 
@@ -252,10 +249,15 @@ def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> 
     return load_trained(build, path, checkpoint)
 
 
-def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
-    """The config that a checkpoint was trained with; one of another version is a UserError."""
+def read_config(
+    path: Path, checkpoint: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> TaskConfig:
+    """The config that a checkpoint was trained with; one of another version is a UserError.
+
+    The overrides, `key=value` each, are laid over it.
+    """
     try:
-        return config_from_dict(checkpoint["config"])
+        config = config_from_dict(checkpoint["config"])
     except ConfigError as error:
         first, *more = error.problems
         raise UserError(
@@ -264,3 +266,8 @@ def read_config(path: Path, checkpoint: Mapping[str, Any]) -> TaskConfig:
         ) from error
     except (TypeError, ValueError, RecursionError) as error:  # tensors, circles, depth without end
         raise UserError(f"{path}: its config is no plain data; name another file") from error
+    try:
+        values = config.model_dump(mode="json")
+        return config_from_dict(with_overrides(values, overrides, path)) if overrides else config
+    except ConfigError as error:
+        raise UserError("; ".join(error.problems)) from error

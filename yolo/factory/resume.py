@@ -29,7 +29,8 @@ CHANGEABLE = (
     "data.on_error",
     "data.max_bad_share",
 )
-"""The rest decides the weights, or what the best figure so far is compared with."""
+"""And where the data lie. The rest decides the weights, or what the best figure so far is compared
+with."""
 
 
 _COUNTED = ("images", "boxes")
@@ -46,18 +47,26 @@ def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str,
 
     A setting that is younger than the run's config has its default there.
     """
-    configs = (_with_defaults(before), _with_defaults(now))
-    old, new = ({dotted(key): value for key, value in leaf_values(data)} for data in configs)
+    places = _data_places(now)
     changed = [
-        f"{key}: {old.get(key)} -> {new.get(key)}"
-        for key in old | new
-        if old.get(key) != new.get(key) and key not in CHANGEABLE
+        f"{key}: {old} -> {new}"
+        for key, (old, new) in _differences(before, now).items()
+        if key not in CHANGEABLE and key not in places and not f"{key}.".startswith("data.test.")
     ]
     if changed:
         raise UserError(
             f"{folder}: a resumed run keeps its config, but this differs: {'; '.join(changed)}; "
-            f"only {', '.join(CHANGEABLE)} may change"
+            f"only {', '.join(CHANGEABLE)} and the paths of data may change"
         )
+
+
+def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two fingerprints of a data set differ in, in words."""
+    return [
+        f"{before[part]:,} {part} -> {count:,}" if part in _COUNTED else _PARTS[part]
+        for part, count in now.items()
+        if count != before[part]
+    ]
 
 
 def describe_changed_data(
@@ -69,17 +78,33 @@ def describe_changed_data(
     """
     before = origin.content.get("data", fingerprints)
     for split, now in fingerprints.items():
-        changed = [
-            f"{before[split][part]:,} {part} -> {count:,}" if part in _COUNTED else _PARTS[part]
-            for part, count in now.items()
-            if count != before[split][part]
-        ]
-        if changed:
+        if changed := changed_parts(before[split], now):
             line = f"data.{split} is not what {origin.path} was trained on: {', '.join(changed)}"
             if not accepted:
                 advice = "put the old data back, or add --accept-changed-data: that is not exact"
                 raise UserError(f"{line}; {advice}")
             yield f"{line}; going on with it, as asked for"
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> old and new value, of all that differ."""
+    configs = (_with_defaults(before), _with_defaults(now))
+    old, new = ({dotted(key): value for key, value in leaf_values(data)} for data in configs)
+    pairs = {key: (old.get(key), new.get(key)) for key in old | new}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _data_places(config: Mapping[str, Any]) -> set[str]:
+    """The dotted keys of the data sets' paths."""
+    values = leaf_values(config_from_dict(config).model_dump())
+    return {dotted(key) for key, v in values if key[0] == "data" and isinstance(v, Path)}
+
+
+def describe_places(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Which data stand elsewhere than in a checkpoint's config, in lines for people."""
+    for key, (old, new) in _differences(before, now).items():
+        if key.startswith("data.") and key not in CHANGEABLE:
+            yield f"{key}: {old} -> {new}"
 
 
 def _with_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -94,6 +119,10 @@ def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
     if origin.complaint is not None:
         yield origin.complaint
     before = origin.content["config"]
+    moved = list(describe_places(before, config.model_dump(mode="json")))
+    yield from moved
+    if moved and "data" not in origin.content:  # no fingerprints, with which they were compared
+        yield "  the classes are the same; the run goes on exactly if images and boxes are too"
     steps, new_steps = before["training"]["steps"], config.training.steps
     if steps == new_steps:
         return

@@ -34,6 +34,7 @@ from yolo.factory.detector import (
 )
 from yolo.factory.evaluator import build_classification_evaluator, build_evaluator
 from yolo.factory.initial_weights import load_detector, load_trained, read_config
+from yolo.factory.resume import changed_parts, describe_places
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks, join
 from yolo.train.precision import Precision
@@ -85,22 +86,42 @@ def _score(
     checkpoint = _read_exported(path, arguments) if is_exported(path) else load_checkpoint(path)
     if arguments.precision is not None:
         checkpoint["precision"] = {"name": arguments.precision, "reason": "as asked for"}
-    config, split = read_config(path, checkpoint), arguments.split
+    config, split = read_config(path, checkpoint, arguments.overrides), arguments.split
     if isinstance(config, ClassificationConfig):
         if options := arguments.detector_options():
             raise UserError(
                 f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
                 "or name the checkpoint of a detector"
             )
-        return build_classifier_scorer(path, checkpoint, config, ranks, split=split).score(log)
+        classifier = build_classifier_scorer(path, checkpoint, config, ranks, split=split)
+        _log_other_data(checkpoint, config, split, classifier.dataset, log)
+        return classifier.score(log)
     asked, size_px = _as_asked(path, config, arguments), arguments.image_size_px
     scorer = build_scorer(path, checkpoint, asked, ranks, split=split, image_size_px=size_px)
+    _log_other_data(checkpoint, config, split, scorer.dataset, log)
     outputs = _writers(arguments, config, scorer.dataset)
     if arguments.curves is not None:
         outputs.append(lambda found: curves.append(ModelCurves.of_found(scorer, found)))
     if analyse is not None:
         outputs.append(partial(analyse, scorer))
     return scorer.score(arguments.confs or (config.evaluation.conf,), log, outputs)
+
+
+def _log_other_data(
+    checkpoint: Mapping[str, Any],
+    config: TaskConfig,
+    split: Split,
+    dataset: DetectionDataset,
+    log: Log,
+) -> None:
+    """Which data stand elsewhere than in training, and whether they are others."""
+    moved = list(describe_places(checkpoint["config"], config.model_dump(mode="json")))
+    for line in moved:
+        log(line)
+    before = checkpoint.get("data", {}).get(split)
+    if moved and before and (split != "val" or config.evaluation.share == 1):
+        others = changed_parts(before, dataset.fingerprint())
+        log(f"data.{split}: {', '.join(others) or 'the same as in training'}")
 
 
 def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:

@@ -52,6 +52,8 @@ def test_folders_patterns_and_files(tmp_path, monkeypatch):
     assert names("a/**/*.jpg") == [("1.jpg", "1"), ("b/1.jpg", "b/1")]
     assert names("**/*.PNG", "[odd].jpg") == [("2.PNG", "2"), ("[odd].jpg", "[odd]")]
     assert names("a/1.jpg", "a/b/1.jpg") == [("a/1.jpg", "1"), ("a/b/1.jpg", "1_2")]
+    write_image(Path("seen [1]/x.jpg"))  # a name that is no pattern
+    assert names("seen [1]/*.jpg") == names("seen [[]1]/*.jpg") == [("x.jpg", "x")]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,7 @@ def test_folders_patterns_and_files(tmp_path, monkeypatch):
     [
         (["none.jpg"], "none.jpg: there is no such file or folder"),
         (["none/*.jpg"], "no image and no video fits this pattern"),
+        (["none [2]/*.jpg"], r"fits this pattern; \[ begins a choice of characters, and \[\[\]"),
         (["."], "the folder holds no image and no video"),
         (["gopher://somewhere/film"], "gopher: is no protocol of a stream"),
         (["99"], "camera 99: cannot be opened"),

@@ -137,8 +137,12 @@ def _files(text: str) -> list[tuple[Path, str]]:
     if path.is_dir():
         candidates, problem = list(path.iterdir()), "the folder holds no image and no video"
     elif glob.has_magic(text):
+        itself = text.replace("[", "[[]")  # of a folder's own name, such as "photos [1]/*.jpg"
         matches = glob.glob(text, recursive=True)  # noqa: PTH207 - Path's takes no absolute one
+        matches = matches or glob.glob(itself, recursive=True)  # noqa: PTH207
         candidates, problem = list(map(Path, matches)), "no image and no video fits this pattern"
+        if "[" in text:
+            problem += "; [ begins a choice of characters, and [[] stands for a [ itself"
     else:
         raise UserError(f"{text}: there is no such file or folder")
     known = VIDEOS.union(IMAGE_SUFFIXES)
