@@ -109,6 +109,12 @@ def test_a_damaged_pil_image(predictor, image, tmp_path):
         predictor(Image.open(tmp_path / "cut.png"))
 
 
+@pytest.mark.parametrize("kind", ["uint16", "int32", "float32"])
+def test_a_pil_image_without_a_known_white(predictor, kind):
+    with pytest.raises(UserError, match="does not tell which value is white: convert it to 8 bits"):
+        predictor(Image.fromarray(np.full((40, 60), 99, kind)))
+
+
 @pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), 3.5])
 def test_what_is_no_image(predictor, bad):
     with pytest.raises(UserError, match=r"must be a uint8 array \(height, width, 3\) in RGB"):

@@ -246,6 +246,9 @@ def _to_rgb(image: ImageLike) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return decode(Path(image))
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            what = f"a PIL image of mode {image.mode} does not tell which value is white"
+            raise UserError(f"{what}: convert it to 8 bits, such as value * 255 / white")
         try:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:  # PIL decodes only now
