@@ -116,7 +116,7 @@ FINGERPRINT = {"images": 7000, "boxes": 40, "order": "a", "truth": "b", "files":
     ("changes", "told"),
     [
         ({}, ""),
-        ({"images": 6000, "boxes": 39}, "7,000 images -> 6,000, 40 boxes -> 39"),
+        ({"images": 6000, "boxes": 39}, "7000 images -> 6000, 40 boxes -> 39"),
         ({"order": "x"}, "other ids, image sizes or order"),
         (
             {"truth": "x", "files": "y"},
@@ -129,6 +129,9 @@ def test_data_that_changed_is_refused_unless_accepted(changes, told):
     origin = Origin(RUN / "last.pt", {"data": {"train": FINGERPRINT, "val": FINGERPRINT}}, None)
     older = Origin(RUN / "last.pt", {}, None)
     assert list(describe_changed_data(older, now, accepted=False)) == []
+    for hostile in ("x", {"train": 3, "val": None}):
+        strange = Origin(RUN / "last.pt", {"data": hostile}, None)
+        assert list(describe_changed_data(strange, now, accepted=False)) == []
     line = f"data.val is not what {RUN / 'last.pt'} was trained on: {told}"
     lines = list(describe_changed_data(origin, now, accepted=True))
     assert lines == ([f"{line}; going on with it, as asked for"] if told else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,6 @@ CHANGEABLE = (
 """And where the data lie. The rest decides the weights, or what the best figure so far is compared
 with."""
 
-
 _COUNTED = ("images", "boxes")
 _PARTS = {
     "order": "other ids, image sizes or order",
@@ -60,12 +60,16 @@ def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str,
         )
 
 
-def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two fingerprints of a data set differ in, in words."""
+def changed_parts(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """What two fingerprints of a data set differ in, in words; nothing is known of no fingerprint.
+
+    A checkpoint's may be anything.
+    """
+    before = before if isinstance(before, dict) else now
     return [
-        f"{before[part]:,} {part} -> {count:,}" if part in _COUNTED else _PARTS[part]
-        for part, count in now.items()
-        if count != before[part]
+        f"{reprlib.repr(before.get(part))} {part} -> {value}" if part in _COUNTED else _PARTS[part]
+        for part, value in now.items()
+        if value != before.get(part)
     ]
 
 
@@ -76,9 +80,9 @@ def describe_changed_data(
 
     Older checkpoints hold no fingerprints: nothing is known to have changed.
     """
-    before = origin.content.get("data", fingerprints)
+    known = origin.content.get("data")
     for split, now in fingerprints.items():
-        if changed := changed_parts(before[split], now):
+        if changed := changed_parts(known.get(split) if isinstance(known, dict) else None, now):
             line = f"data.{split} is not what {origin.path} was trained on: {', '.join(changed)}"
             if not accepted:
                 advice = "put the old data back, or add --accept-changed-data: that is not exact"
