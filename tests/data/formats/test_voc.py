@@ -290,3 +290,16 @@ def test_real_folders_are_read_whole(real_data: Path, folder, image_sets, images
         assert [*found] == wanted
     image = cv2.imread(str(dataset.image_path(images // 2)))
     assert dataset.load(images // 2).image.shape == image.shape
+
+
+def test_images_without_an_xml_are_named_where_every_xml_is_taken(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path, {name: voc_xml(voc_object("cat", (1, 1, 9, 9))) for name in "123"})
+    (folder / "Annotations/3.xml").unlink()
+    (folder / "ImageSets/Main/train.txt").write_text("1\n2\n")
+    for image_set, warnings in (
+        ("*", ("1 images without an XML, left out (JPEGImages/3.jpg)",)),
+        ("train", ()),
+    ):
+        dataset = VocDataset(root=folder, image_sets=[image_set])
+        assert [dataset.image_name(i) for i in range(len(dataset))] == ["1", "2"]
+        assert dataset.findings.warnings == warnings

@@ -48,6 +48,11 @@ def check_files(preflight: Preflight) -> Outcome:
             ),
             *_warn_of_repeats(preflight.config.training, len(train)),
         ],
+        lines=[
+            f"data.{split}: {text}"
+            for split, dataset in preflight.datasets.items()
+            for text in dataset.findings.notes
+        ],
         figures={"images": {split: len(dataset) for split, dataset in preflight.datasets.items()}},
     )
 

@@ -20,6 +20,7 @@ from yolo.data.formats.detection import (
     check_plain,
     decimal,
 )
+from yolo.data.formats.folders import add_left_over
 from yolo.data.formats.truth_files import (
     ImageTruth,
     ListedImage,
@@ -79,6 +80,9 @@ class VocDataset(TruthFilesDataset):
             class_names=class_names,
             cache=cache,
         )
+        known = map(self.annotations.file_name, range(len(self)))
+        lone = {"images without an XML, left out": files.without_xml(image_sets, known)}
+        self.findings = add_left_over(self.findings, lone, len(self))
         if not self.class_names:
             raise UserError(
                 f"{root}: the annotations of {', '.join(image_sets)} hold no object; choose other "

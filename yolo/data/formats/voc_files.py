@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from yolo.data.formats.detection import first_names, is_inside
 from yolo.data.formats.truth_files import ListedImage
-from yolo.data.images import IMAGE_SUFFIXES
+from yolo.data.images import IMAGE_SUFFIXES, is_image
 from yolo.errors import UserError
 from yolo.files import read_text
 
@@ -84,6 +85,16 @@ class VocFiles:
                 if found := self._find(listed.parent / name, IMAGE_SUFFIXES):
                     return found
         return next(filter(None, (self._find(listed.parent / full, ()) for full in tried)), None)
+
+    def without_xml(self, image_sets: Sequence[str], known: Iterable[str]) -> list[str]:
+        """The images, in folders of which every XML is taken, that are none of the known ones."""
+        parts = (image_set.rpartition("/") for image_set in image_sets)
+        years = [year for year, _, list_name in parts if list_name == EVERY_XML]
+        folders = [PurePosixPath(f"VOC{year}" if year else "", IMAGES) for year in years]
+        names = (
+            str(folder / name) for folder in folders for name in self._files(folder).get("", ())
+        )
+        return sorted(set(filter(is_image, names)).difference(known))
 
     def _find(self, path: PurePosixPath, suffixes: tuple[str, ...]) -> str | None:
         """The file of this name, or one with the first of the suffixes behind it."""
