@@ -185,9 +185,11 @@ def report_and_boxes(folder, file, *options):
 
 @pytest.mark.parametrize(("form", "option"), [("onnx", "--nms"), ("onnx", "--dynamic-size")])
 def test_an_exported_file_scores_like_its_checkpoint(longer_run, form, option, tmp_path, capsys):
-    output = tmp_path / f"detector.{form}"
+    """In the folder of its run: the file itself does not say where its data lie."""
+    output = longer_run / f"detector.{form}"
     argv = [str(longer_run / "last.pt"), "--format", form, "--output", str(output), option]
     assert export.main(argv) == 0
+    assert str(longer_run.parent.parent).encode() not in output.read_bytes()
     expected, boxes = report_and_boxes(tmp_path, longer_run / "last.pt", "--precision", "fp32")
     report, found = report_and_boxes(tmp_path, output)
     assert (report["checkpoint"], report["step"]) == (str(output), 30)
@@ -205,7 +207,7 @@ def test_an_exported_file_scores_like_its_checkpoint(longer_run, form, option, t
 
 
 def test_what_an_exported_file_cannot_do_is_refused(longer_run, tmp_path, capsys):
-    output = tmp_path / "detector.onnx"
+    output = longer_run / "refused.onnx"
     argv = [str(longer_run / "last.pt"), "--format", "onnx", "--output", str(output)]
     assert export.main([*argv, "--nms", "--conf", "0.1"]) == 0
     capsys.readouterr()

@@ -17,7 +17,7 @@ from yolo.config import (
     load_config,
     resolved_yaml,
 )
-from yolo.config.load import with_overrides
+from yolo.config.load import portable, with_overrides
 from yolo.config.read import read_yaml
 from yolo.config.schema import TASKS
 
@@ -28,6 +28,17 @@ def test_every_experiment_loads(path):
     assert isinstance(resolved.config, TASKS[resolved.config.task])
     assert resolved.notes == ()
     assert resolved.config == config_from_dict(resolved.data)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_a_portable_config_holds_no_folder_of_this_machine(path, tmp_path):
+    """And leads to the same files below the repository."""
+    resolved = load_config(path)
+    values = portable(resolved.config.model_dump())
+    assert str(REPOSITORY_ROOT) not in json.dumps(values)
+    assert with_overrides(values, (), path) == resolved.data
+    there = load_config(path, [f"logging.directory={tmp_path / 'there'}"])
+    assert portable(there.config.model_dump())["logging"]["directory"] == "data/there"
 
 
 def test_every_base_is_extended_by_an_experiment():

@@ -114,6 +114,22 @@ def config_from_dict(data: Mapping[str, Any]) -> TaskConfig:
     return _validate(data, lambda key: "config", lambda key: "")
 
 
+def portable(value: Any) -> Any:
+    """The values of a config, as a model dumps them, without the folders of this machine.
+
+    Paths are relative to the repository's root, those elsewhere ``data/<name>``.
+    """
+    if isinstance(value, Mapping):
+        return {name: portable(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(part) for part in value]
+    if not isinstance(value, Path):
+        return value
+    path, root = absolute(value, layers.REPOSITORY_ROOT), layers.REPOSITORY_ROOT
+    under = path.is_relative_to(root)
+    return (path.relative_to(root) if under else Path("data", path.name)).as_posix()
+
+
 def leaf_values(data: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:
     """Yields the key and value of everything that is no mapping, or an empty one."""
     for name, value in data.items():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from yolo.config import ClassificationConfig, Config, TaskConfig
+from yolo.config import ClassificationConfig, Config, ConfigError, TaskConfig, load_config
+from yolo.config.load import with_overrides
 from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.loss import ClassificationLoss
@@ -261,6 +263,10 @@ def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
     if (task := metadata.config.get("task", "detect")) != "detect":
         raise UserError(f"{path}: holds no detector, for its config's task is {str(task)[:100]!r}")
     config = copy.deepcopy(metadata.config)
+    with suppress(ConfigError, KeyError):  # an exported file does not say where its data lie
+        config = with_overrides(config, (), path)  # but below the repository
+        saved = load_config(path.with_name("config.yaml")).data["data"]  # of the run it lies in
+        config["data"] |= {split: saved[split] for split in ("train", "val", "test")}
     thresholds = {"conf": metadata.conf, "iou": metadata.iou}
     own = {"data": {"image_size": metadata.image_size_px}, "evaluation": thresholds}
     for section, settings in own.items():

@@ -12,6 +12,7 @@ from torch import nn
 from yolo.apps.export import graph as graphs
 from yolo.apps.export.check import BOUNDS, Disagreement, check_batches, check_export
 from yolo.config import Config
+from yolo.config.load import portable
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
@@ -73,7 +74,7 @@ def export_model(
         fill_colour_rgb=FILL_COLOUR_RGB,
         **(asdict(build_postprocess(config)) | given),
         generation=config.model.head.type,
-        config=dict(checkpoint["config"]),
+        config=portable(config.model_dump()),
         step=checkpoint["progress"]["step"],
         precision="fp16" if fp16 else "fp32",
         dynamic_size=dynamic_size,

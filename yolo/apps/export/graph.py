@@ -134,6 +134,8 @@ def trace_onnx(graph: ExportGraph, metadata: ExportMetadata) -> Any:
         )
     assert program is not None
     model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # the lines of code that called it, in files of this machine
     if metadata.dynamic_size:
         _name_dimensions(model)
     return model
