@@ -18,7 +18,7 @@ from yolo.errors import STOP_SIGNALS
 T = TypeVar("T")
 
 
-def signals_to_heed() -> list[signal.Signals]:
+def _signals_to_heed() -> list[signal.Signals]:
     """All but those that nohup has the process ignore, or for which a host has a use of its own."""
     ours = (signal.SIGTERM, signal.SIGINT)
     free = (signal.SIG_DFL, _end)
@@ -39,7 +39,7 @@ def end_at_once_on_signals() -> None:
     """
     if _is_hosted(sys._getframe(1)):
         return
-    for number in signals_to_heed():
+    for number in _signals_to_heed():
         signal.signal(number, _end)
 
 
@@ -108,7 +108,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         is_main = threading.current_thread() is threading.main_thread()
-        signals = signals_to_heed() if is_main else ()
+        signals = _signals_to_heed() if is_main else ()
         self._before = {number: signal.signal(number, self._note) for number in signals}
         return self
 
