@@ -129,9 +129,8 @@ def test_data_that_changed_is_refused_unless_accepted(changes, told):
     origin = Origin(RUN / "last.pt", {"data": {"train": FINGERPRINT, "val": FINGERPRINT}}, None)
     older = Origin(RUN / "last.pt", {}, None)
     assert list(describe_changed_data(older, now, accepted=False)) == []
-    for hostile in ("x", {"train": 3, "val": None}):
-        strange = Origin(RUN / "last.pt", {"data": hostile}, None)
-        assert list(describe_changed_data(strange, now, accepted=False)) == []
+    strange = Origin(RUN / "last.pt", {"data": {"train": 3, "val": None}}, None)
+    assert list(describe_changed_data(strange, now, accepted=False)) == []
     line = f"data.val is not what {RUN / 'last.pt'} was trained on: {told}"
     lines = list(describe_changed_data(origin, now, accepted=True))
     assert lines == ([f"{line}; going on with it, as asked for"] if told else [])

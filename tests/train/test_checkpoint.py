@@ -129,6 +129,7 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
         ({"model": {"weight": "text"}}, "its 'model' is of a wrong kind"),
         ({"ema": {"module.weight": 3}}, "its 'ema' is of a wrong kind"),
         ({"ema": 3}, "its 'ema' is of a wrong kind"),
+        ({"data": "x"}, "its 'data' is of a wrong kind"),
         ({"class_names": "cat"}, "its 'class_names' is of a wrong kind"),
         ({"class_names": ["cat", 3]}, "its 'class_names' is of a wrong kind"),
         ({"category_ids": [1, 1]}, "its 'category_ids' is of a wrong kind"),

@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -39,6 +39,7 @@ from yolo.train.distributed import (
     join,
     keep_freed_memory,
     lost_rank,
+    prepare_device,
     share_batch_norm,
 )
 from yolo.train.freezing import Freeze
@@ -65,6 +66,8 @@ def test_with_one_rank_every_exchange_is_nothing() -> None:
     ranks = join(["cpu"])
     assert ranks == ONE_RANK and ranks.is_main
     assert not is_rank()
+    with patch.dict(os.environ, RANK="7", WORLD_SIZE="8"):  # left over
+        assert prepare_device(["cpu"]) == torch.device("cpu")  # all that a prediction asks for
     assert ranks.any(True) and not ranks.any(torch.tensor(False))
     assert ranks.sum(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
     assert ranks.gather("mine") == ["mine"] and ranks.broadcast("mine") == "mine"

@@ -80,9 +80,9 @@ def describe_changed_data(
 
     Older checkpoints hold no fingerprints: nothing is known to have changed.
     """
-    known = origin.content.get("data")
+    known = origin.content.get("data", {})
     for split, now in fingerprints.items():
-        if changed := changed_parts(known.get(split) if isinstance(known, dict) else None, now):
+        if changed := changed_parts(known.get(split), now):
             line = f"data.{split} is not what {origin.path} was trained on: {', '.join(changed)}"
             if not accepted:
                 advice = "put the old data back, or add --accept-changed-data: that is not exact"

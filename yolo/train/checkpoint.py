@@ -30,7 +30,7 @@ _MARK = b"sha256:"
 _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
-_DICTS = ("model", "config", "precision", "preprocessing", "progress")
+_DICTS = ("model", "config", "precision", "preprocessing", "progress", "data")
 _LISTS = {"class_names": str, "category_ids": int}
 
 Kind = TypeVar("Kind")
