@@ -19,8 +19,8 @@ install: $(DEVELOPMENT) ## set up .venv with everything: training, export, tests
 demo: $(RUNTIME) ## train configs/quickstart.yaml on generated images; ends with the COCO table and a picture
 	$(PY) main.py --config configs/quickstart.yaml
 
-test: $(DEVELOPMENT) ## run the test suite
-	$(PY) -m pytest -m "not slow and not browser" tests
+test: $(DEVELOPMENT) ## run the test suite, a file of tests on each core
+	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not browser" tests
 
 test-slow: $(DEVELOPMENT) ## run the tests that take minutes
 	$(PY) -m pytest -m "slow and not browser" tests
