@@ -13,7 +13,8 @@ from tests.checkpoints import write_checkpoint
 from yolo.apps.export import graph as graphs
 from yolo.apps.export.check import check_batches
 from yolo.apps.export.exporting import export_model, load_trained_detector
-from yolo.config import REPOSITORY_ROOT
+from yolo.config import REPOSITORY_ROOT, config_from_dict
+from yolo.config.load import portable
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, need
 from yolo.factory.detector import build_coder, build_postprocess
@@ -101,7 +102,9 @@ def test_onnx_passes_the_gate(neck, options, evaluation, tmp_path):
     exported = ExportedModel.open(file)
     metadata = exported.metadata
     assert (metadata.class_names, metadata.category_ids) == (tuple(NAMES), (1, 2, 90))
-    assert metadata.config == torch.load(path, weights_only=True)["config"]  # no path is absolute
+    config = config_from_dict(torch.load(path, weights_only=True)["config"])
+    assert metadata.config == portable(config.model_dump())
+    assert str(config.data.train.images) == "/nowhere" and b'"/nowhere' not in file.read_bytes()
     assert str(REPOSITORY_ROOT).encode() not in file.read_bytes()
     for option in ("nms", "dynamic_size"):
         assert getattr(metadata, option) == options.get(option, False)

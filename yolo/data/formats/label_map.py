@@ -36,9 +36,9 @@ def with_label_map(
     foreign = [repr(name) for name in used if name not in label_of]
     if foreign:
         raise UserError(
-            f"{dataset.source} has boxes of {first_names(foreign)}, which {owner} lacks (its "
+            f"{dataset.source} has the classes {first_names(foreign)}, which {owner} lacks (its "
             f"classes are {first_names(class_names)}): what is never shown is never found; "
-            "correct the names, or take these boxes out."
+            "correct the names, or take what is of these classes out."
         )
     own = dict(zip(dataset.class_names, dataset.category_ids, strict=True))
     new_ids = count(1 + max((i for i in own.values() if isinstance(i, int)), default=0))
