@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks the network for its newe
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by as many processes
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
 
 
 @pytest.fixture(autouse=True)

@@ -156,7 +156,9 @@ def test_names_decide_what_a_label_means(val, labels, ids, tmp_path, caplog) -> 
     assert [lacks in message for message in caplog.messages] == [True] * (
         "fox" not in val.class_names
     )
-    sentence = rf"data\.val: {val.source} has the classes .*, which a\.pt lacks \(its classes are fox"
+    sentence = (
+        rf"data\.val: {val.source} has the classes .*, which a\.pt lacks \(its classes are fox"
+    )
     with pytest.raises(UserError, match=sentence):
         build.match_classes(val, "val", [3], ["fox"], owner="a.pt")
     if (val.category_ids, val.class_names) != of_train:

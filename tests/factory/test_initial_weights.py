@@ -84,7 +84,10 @@ def test_too_small_a_share_is_an_error_with_both_numbers_and_the_layers(trained)
     with pytest.raises(UserError) as error:
         fill(model, init={"weights": path, "min_matched": 0.3})
     message = str(error.value)
-    assert message.startswith(f"model.init.weights: {path}: fits 0 of the model's ") and "\n" not in message
+    assert (
+        message.startswith(f"model.init.weights: {path}: fits 0 of the model's ")
+        and "\n" not in message
+    )
     count = f"{sum(p.numel() for p in model.parameters()):,}"
     assert f"{count} parameters (0.0%), and model.init.min_matched asks for 30.0%" in message
     assert "what did not fit: encoder.features.0, encoder.features.1.block.0, " in message

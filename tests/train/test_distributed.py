@@ -5,8 +5,8 @@ Each assertion in ``main`` and below runs in the ranks: one that fails ends its 
 
 import os
 import platform
-import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import Mock, patch
@@ -30,6 +30,7 @@ from tests.train.toys import (
     signal_at,
     toy_accuracy,
 )
+from yolo.config import REPOSITORY_ROOT
 from yolo.errors import UserError
 from yolo.train import distributed
 from yolo.train.checkpoint import load_checkpoint
@@ -37,7 +38,6 @@ from yolo.train.command import launch
 from yolo.train.distributed import (
     Ranks,
     join,
-    keep_freed_memory,
     lost_rank,
     prepare_device,
     share_batch_norm,
@@ -361,13 +361,21 @@ def test_a_lost_rank_is_explained() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
 def test_a_freed_tensors_memory_is_used_again():
-    tensor_mb = 64
-    pages = tensor_mb * 2**20 // resource.getpagesize()
-    assert keep_freed_memory()
-    for _ in range(16):  # the heap grows to its size
-        torch.ones(tensor_mb * 2**18)  # float32
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(8):
-        torch.ones(tensor_mb * 2**18)
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert faults < pages / 4  # mapped anew, each of the 8 would cost pages, or pages / 512 if huge
+    """In a process of its own: what other tests left of the heap decides where a tensor lies."""
+    script = """
+import resource
+import torch
+from yolo.train.distributed import keep_freed_memory
+
+tensor_mb = 64
+pages = tensor_mb * 2**20 // resource.getpagesize()
+assert keep_freed_memory()
+for _ in range(16):  # the heap grows to its size
+    torch.ones(tensor_mb * 2**18)  # float32
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    torch.ones(tensor_mb * 2**18)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+assert faults < pages / 4, faults  # mapped anew, each of the 8 would cost pages, or pages / 512
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY_ROOT)

@@ -239,7 +239,7 @@ def test_the_verdict_is_printed_where_the_report_cannot_be_written(root, capsys,
     (root / "train/annotations.json").write_text("")
     assert run(root, option, str(root / "file" / "report.html")) == 1
     fault, error = capsys.readouterr().err.splitlines()
-    assert fault.startswith("FAULT in stage files") and fault.count("data.train: ") == 1
+    assert fault.startswith("FAULT in stage files") and fault.count("data.train.annotations: ") == 1
     assert error.startswith(f"error: {root / 'file' / 'report.html'}: the ")
 
 
