@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from tests.data.batches import Noise, digest, take, training
@@ -20,7 +22,7 @@ from yolo.data import loader
 from yolo.data.loader import DecodedPool, EvaluationBatches
 from yolo.data.sampling import RandomSizes, SampleOrder
 from yolo.data.transforms.mosaic import MixUp, Mosaic
-from yolo.data.workers import prepare_worker
+from yolo.data.workers import prepare_worker, start_workers
 from yolo.errors import STOP_SIGNALS, UserError
 from yolo.records import Sample
 
@@ -135,6 +137,37 @@ def test_a_signal_while_the_workers_start_ends_none_of_them(monkeypatch, number:
     monkeypatch.setattr(loader, "prepare_worker", signalled)
     take(training(workers=2), steps=3)
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])  # the main process hears them again
+
+
+def test_a_handler_runs_only_once_all_workers_have_started() -> None:
+    """Though another thread takes the signal, which this one blocks while they start."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    class Loader(DataLoader):
+        def __iter__(self) -> Any:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.05)
+            made.append(super().__iter__())
+            return made[0]
+
+    made: list[Any] = []
+    done = threading.Event()
+    threading.Thread(target=done.wait, daemon=True).start()
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(Stopped):
+            start_workers(Loader(range(4), num_workers=2, worker_init_fn=prepare_worker))
+        assert signal.getsignal(signal.SIGUSR1) is stop
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        done.set()
+    (batches,) = made
+    assert [worker.is_alive() for worker in batches._workers] == [False, False]
 
 
 def test_close_ends_the_workers() -> None:

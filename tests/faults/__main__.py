@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def main() -> int:
     os.environ.setdefault("MPLBACKEND", "Agg")
     os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
     os.chdir(REPOSITORY_ROOT)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup: trials send it
     from tests.faults.run import run_all, serve  # torch takes seconds to import: after --help
 
     if arguments.serve:

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from multiprocessing.util import Finalize
@@ -77,18 +78,19 @@ def start_workers(loader: DataLoader) -> Any:
     PyTorch's handler of SIGCHLD raises wherever the process happens to be, also where it is just
     ending or writing a checkpoint. Its wait for a batch looks after the workers every 5 seconds.
 
-    Signals wait meanwhile, and for good in the processes started: one that came between a worker's
-    start and ``prepare_worker`` would end it.
-
     Raises:
         UserError: they cannot all be started.
     """
     _allow_open_files()
     handler = signal.getsignal(signal.SIGCHLD)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    batches: Any = None
     try:
-        batches: Any = iter(loader)
-    except (RuntimeError, OSError) as error:
+        with _signals_held_back():
+            batches = iter(loader)
+    except BaseException as error:
+        if batches is not None:  # what came is a signal
+            end_workers(batches)
+            raise
         for frame, _ in traceback.walk_tb(error.__traceback__):
             begun = frame.f_locals.get("self")
             if isinstance(begun, _MultiProcessingDataLoaderIter):
@@ -99,9 +101,8 @@ def start_workers(loader: DataLoader) -> Any:
             raise
         raise UserError(explain_shortage(number)) from None
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
     # Where something still holds the iterator, a traceback for instance, Python's end sends its
     # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
     for worker in batches._workers:
@@ -109,6 +110,32 @@ def start_workers(loader: DataLoader) -> Any:
     if pinning := getattr(batches, "_pin_memory_thread", None):
         pinning._invoke_excepthook = lambda thread: None  # a lost worker is told in a sentence
     return batches
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Signals wait meanwhile, and for good in the processes started.
+
+    One that came between a worker's start and ``prepare_worker`` would end it, and a handler that
+    raises would leave some started whom nobody knows. Blocking alone does not do: a thread of
+    PyTorch's takes the signal, and Python runs its handler here.
+    """
+    came: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS if is_main}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _allow_open_files() -> None:
