@@ -106,6 +106,9 @@ def test_data_may_move(shapes, tmp_path, capsys):
     old.mkdir()
     pictures = {n: np.full((64, 64, 3), 40 * n, np.uint8) for n in range(1, 5)}
     write_coco(old, pictures, [(n, 0, [8, 8, 30, 30], False) for n in pictures])
+    truth = (old / "annotations.json").read_text().replace('"category_id": 1', '"category_id": "k"')
+    truth = truth.replace('{"id": 1, "name": "cat"}', '{"id": "k", "name": "cat"}')
+    (old / "annotations.json").write_text(truth)  # whose ids may be texts
     sets = ("data.train", "data.val")
     others = [item for item in shapes if not item.startswith((*sets, "data.test"))]
     here = [
@@ -127,6 +130,7 @@ def test_data_may_move(shapes, tmp_path, capsys):
     assert validation.main([best, "--gpu", "cpu", *files["data.val"]]) == 0
     printed = capsys.readouterr().out
     assert f"data.val.images: {old} -> {new}\ndata.val: the same as in training\n" in printed
+    assert load_checkpoint(tmp_path / "moved" / "best.pt")["category_ids"] == ["k"]
     assert validation.main([best, "--gpu", "cpu", "data.val.root=x"]) == 1
     assert "data.val.root: 'x': unknown key" in capsys.readouterr().err
     assert resume(moved, "training.steps=3") == 1

@@ -133,6 +133,7 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
         ({"class_names": "cat"}, "its 'class_names' is of a wrong kind"),
         ({"class_names": ["cat", 3]}, "its 'class_names' is of a wrong kind"),
         ({"category_ids": [1, 1]}, "its 'category_ids' is of a wrong kind"),
+        ({"category_ids": [1.5, 2]}, "its 'category_ids' is of a wrong kind"),
         ({"category_ids": [1, True]}, "its 'category_ids' is of a wrong kind"),
         ({"class_names": ["a"] * 9}, "it has not as many class_names as category_ids"),
         ({"precision": {"name": "fp37"}}, r"its precision is damaged \(name: "),
@@ -153,9 +154,9 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
 def test_entries_of_a_wrong_kind_or_range_are_one_sentence(tmp_path, entries, what) -> None:
     """Whoever can write a file can seal it."""
     path = tmp_path / "x.pt"
-    whole = {**content(), "category_ids": [1, 2], "precision": {"name": "bf16", "reason": ""}}
+    whole = {**content(), "category_ids": [1, "2"], "precision": {"name": "bf16", "reason": ""}}
     save_checkpoint(path, whole)
-    assert load_checkpoint(path)["category_ids"] == [1, 2]
+    assert load_checkpoint(path)["category_ids"] == [1, "2"]
     save_checkpoint(path, whole | entries)
     with pytest.raises(UserError, match=f"x.pt: not a checkpoint of this project: {what}") as error:
         load_checkpoint(path)

@@ -31,7 +31,7 @@ _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
 _DICTS = ("model", "config", "precision", "preprocessing", "progress", "data")
-_LISTS = {"class_names": str, "category_ids": int}
+_LISTS = {"class_names": {str}, "category_ids": {int, str}}
 
 Kind = TypeVar("Kind")
 
@@ -98,10 +98,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _check_kinds(content: dict[str, Any], foreign: str) -> None:
     """Whoever can write a file can seal it: each entry has to be of its kind and range too."""
     wrong = [key for key in _DICTS if not isinstance(content.get(key, {}), dict)]
-    for key, kind in _LISTS.items():
+    for key, kinds in _LISTS.items():
         items = content.get(key, [])
-        is_list = isinstance(items, list) and all(type(item) is kind for item in items)
-        if not is_list or (kind is int and len(set(items)) < len(items)):
+        is_list = isinstance(items, list) and {*map(type, items)} <= kinds
+        if not is_list or (key == "category_ids" and len(set(items)) < len(items)):
             wrong.append(key)
     for key in ("model", "ema"):
         tensors = content.get(key) or {}
