@@ -188,7 +188,7 @@ def check_no_link(path: Path) -> None:
 def open_no_link(path: Path, flags: int) -> int:
     """Open as `os.open`, or make, a file that passes `check_no_link`."""
     check_no_link(path)
-    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 @contextlib.contextmanager

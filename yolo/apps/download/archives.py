@@ -13,6 +13,7 @@ from pathlib import Path
 
 from yolo.apps.download.downloads import download, exclusive, readable_size, remote_size
 from yolo.errors import UserError
+from yolo.files import atomic_write
 
 MOST_GROWTH = 100
 """Times its own size may a zip's content be: images hardly grow, text tenfold."""
@@ -62,7 +63,7 @@ def fetch_archives(
             download(urls[archive], path, size=sizes[archive] or None)
             print(f"unpacking {path}", flush=True)
             print(f"{archive.name}: {unpack(path, root)} files")
-            marker.touch()
+            atomic_write(marker, b"")
             if delete:
                 path.unlink()
 

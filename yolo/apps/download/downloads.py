@@ -22,7 +22,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from yolo.errors import UserError
-from yolo.files import locked
+from yolo.files import atomic_write, locked, open_no_link
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0  # the longest silence of the server
@@ -96,15 +96,15 @@ class _Part:
 
     def keep(self, path: Path) -> None:
         """Gives what has arrived its name if it is right; else nothing of it stays."""
-        try:
-            _check_size(f"{self.url} gave a file that", self.size(), self.expected_size)
-        except UserError:
-            self.discard()
-            raise
-        self.path.replace(path)
+        size = self.size()
+        if self.expected_size in (None, size):
+            self.path.replace(path)
         self.discard()
+        _check_size(f"{self.url} gave a file that", size, self.expected_size)
 
     def fetch(self) -> None:
+        if self.path.is_symlink() or self.version_path.is_symlink():
+            self.discard()  # it is somebody else's, and may lead anywhere
         failures = 0
         while True:
             had = self.size()
@@ -134,19 +134,19 @@ class _Part:
             start, total = _extent(response)
             if response.status == 416 and total == offset:
                 return  # nothing behind the end: all of it had arrived
-            version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            known = self.version_path.read_text() if self.version_path.exists() else ""
+            named = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+            version = named.encode("utf-8", "replace")
+            known = self.version_path.read_bytes() if self.version_path.exists() else b""
             if start not in (0, offset) or (start and known != version):
                 self.discard()
                 raise _Interrupted("the file there has changed, beginning anew")
-            self._check_extent(start, total)
-            self.version_path.write_text(version)
+            if total is not None:
+                self._check_extent(start, total)
+            atomic_write(self.version_path, version)
             self._receive(response, start, total)
 
-    def _check_extent(self, start: int, total: int | None) -> None:
+    def _check_extent(self, start: int, total: int) -> None:
         """Refuses before the first byte what cannot end well: another size, too little space."""
-        if total is None:
-            return
         _check_size(self.url, total, self.expected_size, "; nothing was fetched")
         free = shutil.disk_usage(self.path.parent).free
         if total - start > free:
@@ -156,9 +156,10 @@ class _Part:
             )
 
     def _receive(self, response: http.client.HTTPResponse, offset: int, total: int | None) -> None:
+        flags = os.O_WRONLY | (os.O_APPEND if offset else os.O_TRUNC)
         with (
             _progress(self.path.stem, total, offset) as advance,
-            self.path.open("ab" if offset else "wb") as sink,
+            os.fdopen(open_no_link(self.path, flags), "wb") as sink,
         ):
             since, counted_from = time.monotonic(), offset
             while chunk := _read(response):
