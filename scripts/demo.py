@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def demonstrate(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
     # torch takes seconds to import: only now
+    from yolo.apps.demo.show import make_space, show
     from yolo.train.run_folder import find_checkpoint
 
     checkpoint = find_checkpoint(arguments.checkpoint, arguments.logs)
@@ -42,21 +43,8 @@ def demonstrate(arguments: argparse.Namespace) -> None:
             "logs/<name>/best.pt"
         )
     if arguments.make_space is not None:
-        _make_space(checkpoint, arguments.make_space)
-    else:
-        _show(checkpoint, arguments)
-
-
-def _make_space(checkpoint: Path, folder: Path) -> None:
-    from yolo.apps.demo.show import make_space
-
-    for path in make_space(checkpoint, folder):
-        print(path)
-
-
-def _show(checkpoint: Path, arguments: argparse.Namespace) -> None:
-    from yolo.apps.demo.show import show
-
+        print(*make_space(checkpoint, arguments.make_space), sep="\n")
+        return
     show(checkpoint, device=device_name(arguments.gpu), host=arguments.host, port=arguments.port)
 
 

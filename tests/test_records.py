@@ -88,3 +88,5 @@ def test_above_keeps_scores_of_at_least_the_threshold(threshold: float, count: i
     kept = found.above(threshold)
     assert len(kept) == len(kept.boxes_xyxy_px) == count
     assert kept.labels.tolist() == list(range(count))
+    rows = [(box[0], round(score, 6), label) for box, score, label in found.rows()]
+    assert rows == [(0, 0.9, 0), (4, 0.5, 1), (8, 0.1, 2)]

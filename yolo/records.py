@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,6 +140,11 @@ class Detections:
         return Detections(
             self.boxes_xyxy_px.to(device), self.scores.to(device), self.labels.to(device)
         )
+
+    def rows(self) -> Iterator[tuple[list[float], float, int]]:
+        """Box, score and label of each."""
+        columns = (self.boxes_xyxy_px, self.scores, self.labels)
+        return zip(*(column.tolist() for column in columns), strict=True)
 
     def above(self, threshold: float) -> Detections:
         """Keep the scores of at least ``threshold``."""

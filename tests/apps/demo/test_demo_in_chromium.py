@@ -35,8 +35,7 @@ def server(tmp_path_factory):
     if not named:
         write_trained(path)
     command = ["scripts/demo.py", str(path), "--gpu", "cpu"]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with started(command, cwd=REPOSITORY_ROOT, env=environment) as (process, line):
+    with started(command, cwd=REPOSITORY_ROOT) as (process, line):
         address = re.search(r"http://\S+", line)
         assert address, f"the demo did not start: {line!r}"
         yield process, address[0]

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.apps.demo.stand_ins import QuarterFinder, explain
 from tests.data.test_images import png_header
 from yolo.apps.demo import pictures
-from yolo.apps.demo.pictures import Views, read_picture, shrink, write_examples
+from yolo.apps.demo.pictures import Views, read_picture, write_examples
 from yolo.apps.report.drawing import class_colour
 from yolo.errors import UserError
 
@@ -67,13 +67,6 @@ def test_large_files_are_refused_without_reading_them(tmp_path, monkeypatch):
     Image.new("RGB", (700, 700)).save(tmp_path / "a.bmp")
     with pytest.raises(UserError, match="1 MiB, at most 1 are allowed"):
         read_picture(tmp_path / "a.bmp")
-
-
-def test_shown_pictures_are_small():
-    assert shrink(np.zeros((4000, 2000, 3), np.uint8)).shape == (1600, 800, 3)
-    assert shrink(np.zeros((1, 5000, 3), np.uint8)).shape == (1, 1600, 3)
-    small = np.zeros((10, 20, 3), np.uint8)
-    assert shrink(small) is small
 
 
 def test_examples_are_always_the_same_drawings(tmp_path):

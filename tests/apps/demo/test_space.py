@@ -1,15 +1,20 @@
 """The folder of a hosted Space."""
 
+import io
 import os
 import re
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
-from tests.apps.demo.stand_ins import started, write_trained
+from tests.apps.demo.stand_ins import NAMES, started, write_trained
+from yolo.apps.demo import show
 from yolo.apps.demo.show import make_space
+from yolo.apps.predict import Predictor
 from yolo.errors import UserError
 from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint
@@ -35,6 +40,14 @@ def test_layout_and_a_lean_model(averaged, tmp_path):
     wanted, kept = evaluated_tensors(before), evaluated_tensors(after)
     assert all(torch.equal(kept[name], wanted[name]) for name in wanted)
     assert len(kept) == len(wanted)
+    assert before["config"]["data"]["val"]["images"] == "/nowhere"  # a folder of this machine
+    assert after["config"]["data"]["val"]["images"] == "data/nowhere"
+    assert Predictor.from_checkpoint(folder / "model.pt", device="cpu").class_names == list(NAMES)
+
+
+def test_another_suffix_is_lean_too(tmp_path):
+    make_space(write_trained(tmp_path / "best.pth"), tmp_path / "space")
+    assert "optimizer" not in load_checkpoint(tmp_path / "space" / "model.pth")
 
 
 def test_a_space_is_renewed_and_nothing_else_is_overwritten(tmp_path):
@@ -43,7 +56,13 @@ def test_a_space_is_renewed_and_nothing_else_is_overwritten(tmp_path):
     (clone / ".git").mkdir(parents=True)
     make_space(checkpoint, clone)
     (clone / "yolo" / "gone_since.py").touch()
+    (tmp_path / "others").write_text("others")
+    for name in ("README.md", "LICENSE", "model.pt"):
+        (clone / name).unlink()
+        (clone / name).symlink_to(tmp_path / "others")
     make_space(checkpoint, clone)
+    assert (tmp_path / "others").read_text() == "others"
+    assert not any(path.is_symlink() for path in clone.iterdir())
     assert (clone / ".git").is_dir()
     assert not (clone / "yolo" / "gone_since.py").exists()
     with pytest.raises(UserError, match="holds other files"):
@@ -67,6 +86,21 @@ def test_a_damaged_checkpoint_leaves_no_space(tmp_path):
     assert not (tmp_path / "space").exists()
 
 
+def test_the_address_is_written_at_once(tmp_path, monkeypatch):
+    """Also into a file, as under nohup, where lines wait for more of them."""
+    written = io.BytesIO()
+
+    def wait(_):
+        assert b"best.pt: open http://127.0.0.1:" in written.getvalue()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written))
+    monkeypatch.setattr(show, "time", SimpleNamespace(sleep=wait))
+    monkeypatch.setattr(show.signal, "signal", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        show.show(write_trained(tmp_path / "best.pt"), device="cpu")
+
+
 @pytest.mark.slow
 def test_the_app_runs_from_its_folder(tmp_path):
     httpx = pytest.importorskip("httpx")
@@ -74,8 +108,7 @@ def test_the_app_runs_from_its_folder(tmp_path):
     make_space(write_trained(tmp_path / "best.pt"), folder)
     foreign = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     environment = {key: value for key, value in os.environ.items() if key not in foreign}
-    environment |= {"GRADIO_SERVER_PORT": "7899", "PYTHONUNBUFFERED": "1"}
-    environment["TMPDIR"] = str(tmp_path / "temporary")
+    environment |= {"GRADIO_SERVER_PORT": "7899", "TMPDIR": str(tmp_path / "temporary")}
     (tmp_path / "temporary").mkdir()
     with started(["app.py"], cwd=folder, env=environment) as (process, line):
         assert line, "the app did not start"

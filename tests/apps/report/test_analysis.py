@@ -128,7 +128,10 @@ def test_no_image_has_all_pictures(coco):
 
 
 def test_the_page_of_a_checkpoint(checkpoint, capsys):
+    outside = checkpoint.parent.parent / "outside"
+    (checkpoint.parent / "analysis.html").symlink_to(outside)  # a stranger's, who means harm
     assert validation.main([str(checkpoint), "--gpu", "cpu", "--analyse"]) == 0
+    assert not outside.exists()
     page = Page((checkpoint.parent / "analysis.html").read_text())
     assert "analysis.html" in capsys.readouterr().out
     assert "Error analysis of run/best.pt" in page.texts

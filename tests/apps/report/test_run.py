@@ -77,7 +77,10 @@ def test_a_run_without_a_report_yet(tmp_path):
     (run / "metrics.jsonl").unlink()
     assert "step 0 of" in read(run).text
     (run / "config.yaml").write_text("no: [config")
-    (run / "metrics.jsonl").write_text("[]\n{}\n" + json.dumps(training(20)))
+    hostile = '{"phase": "training", "step": 1e999}\n{"phase": "training", "step": 9'
+    hostile += "9" * 400 + "}\n" + "[" * 100_000 + "\n"
+    records = json.dumps(training(20, skipped_steps=float("inf"), images_per_second=10**400))
+    (run / "metrics.jsonl").write_text("[]\n{}\n" + hostile + records)
     assert "step 20" in read(run).text
 
 
@@ -112,6 +115,11 @@ def test_the_script(tmp_path, capsys, usage_error):
     assert "error analysis" not in Page(other.read_text()).text
     assert report.main([str(run)]) == 0
     assert "error analysis" in Page((run / "report.html").read_text()).text
+    before = other.read_text()
+    (run / "report.html").unlink()
+    (run / "report.html").symlink_to(other)  # in the folder of a stranger, who means harm
+    assert report.main([str(run)]) == 0
+    assert other.read_text() == before and not (run / "report.html").is_symlink()
     capsys.readouterr()
     assert report.main([str(tmp_path)]) == 1
     wanted = "not the folder of a run: it has neither config.yaml nor metrics.jsonl"

@@ -14,12 +14,13 @@ import numpy as np
 
 from yolo.apps.demo import pictures
 from yolo.apps.demo.pictures import Overlay, Row, Views
-from yolo.apps.demo.request_filter import KEEP_SECONDS, RequestFilter
 from yolo.errors import UserError
 
 try:
     import gradio as gr
     from starlette.middleware import Middleware
+
+    from yolo.apps.demo.request_filter import KEEP_SECONDS, RequestFilter
 except ImportError:
     raise UserError("the demo page needs Gradio: pip install -e '.[demo,explain]'") from None
 

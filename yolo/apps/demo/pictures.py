@@ -6,14 +6,15 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from yolo.apps.predict import Predictor
-from yolo.apps.report.drawing import draw_boxes, save_image
+from yolo.apps.report.drawing import draw_detections, save_image, shrink
 from yolo.data.formats.shapes_drawing import draw_scene
 from yolo.data.images import decode
 from yolo.errors import UserError
@@ -60,22 +61,18 @@ class Views:
             if not (isinstance(value, int | float) and 0 <= value <= 1):
                 raise UserError(f"{name}: must be a number from 0 to 1.")
         found = self._predictor([image], conf=float(conf), iou=float(iou))[0].detections
-        boxes_xyxy_px = found.boxes_xyxy_px.numpy()
-        labels, scores = found.labels.numpy(), found.scores.numpy()
-        shown, names = shrink(image), self.class_names
-        scale_wh = np.divide(shown.shape[1::-1], image.shape[1::-1])
-        shown_boxes = boxes_xyxy_px * np.tile(scale_wh, 2)
-        drawn = draw_boxes(shown, shown_boxes, labels, names, scores=scores)
+        shown, names = shrink(image, LONGEST_SHOWN_SIDE_PX), self.class_names
+        scale = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
+        scaled = replace(found, boxes_xyxy_px=found.boxes_xyxy_px * torch.from_numpy(scale))
         rows: list[Row] = []
-        found_boxes = zip(labels, scores.tolist(), boxes_xyxy_px.tolist(), strict=True)
-        for label, score, (left, top, right, bottom) in found_boxes:
+        for (left, top, right, bottom), score, label in found.rows():
             size = round(right - left), round(bottom - top)
             rows.append((names[label], round(score, 3), round(left), round(top), *size))
-        return drawn, rows
+        return draw_detections(shown, scaled, names), rows
 
     def maps(self, image: np.ndarray) -> list[Overlay]:
         """What the network looks at, for each scale, on the picture shown at most 1,600 px long."""
-        return list(self._explain(shrink(image)))
+        return list(self._explain(shrink(image, LONGEST_SHOWN_SIDE_PX)))
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -122,16 +119,6 @@ def _check_header(path: Path) -> None:
             f"the picture {path} has more than {LARGEST_PICTURE_PX // 10**6} million pixels: "
             "make it smaller first."
         )
-
-
-def shrink(image: np.ndarray, longest_side_px: int = LONGEST_SHOWN_SIDE_PX) -> np.ndarray:
-    """An image (H, W, 3) made to have sides of at most ``longest_side_px``."""
-    height, width = image.shape[:2]
-    scale = longest_side_px / max(height, width)
-    if scale >= 1:
-        return image
-    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
 
 
 def write_examples(folder: Path, count: int = 6) -> Sequence[Path]:

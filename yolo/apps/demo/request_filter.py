@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yolo.apps.demo.pictures import LARGEST_UPLOAD_MIB
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LARGEST_BODY_BYTES = LARGEST_UPLOAD_MIB * 2**20 + 2**16  # an upload in its multipart wrapping
 
@@ -42,13 +40,13 @@ class RequestFilter:
     the beginning stay.
     """
 
-    def __init__(self, app: App, uploads: Path, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, uploads: Path, hosts: tuple[str, ...] = ()) -> None:
         self.app = app
         self.hosts = hosts
         self._uploads, self._kept = uploads, set(uploads.rglob("*"))
         self._incoming_bytes = 0  # of requests that have not been answered
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 policy = (b"content-security-policy", POLICY.encode())
@@ -58,9 +56,11 @@ class RequestFilter:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {str(name, "latin-1"): str(text, "latin-1") for name, text in scope["headers"]}
+        headers = Headers(scope=scope)
         if refusal := self._refusal(scope, headers):
-            await _answer(send, *refusal)
+            close = {"connection": "close"}  # what was sent is not read
+            status, sentence = refusal
+            await PlainTextResponse(sentence, status, close)(scope, receive, send)
             return
         length = int(headers.get("content-length", "0"))
         self._incoming_bytes += length
@@ -89,7 +89,7 @@ class RequestFilter:
                 if path.parent != self._uploads:
                     path.parent.rmdir()  # unless it has others
 
-    def _refusal(self, scope: Message, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """HTTP status and sentence."""
         # localhost:7860 -> localhost, [::1]:7860 -> [::1]
         host = re.sub(r":\d*$", "", headers.get("host", "")).lower()
@@ -121,14 +121,3 @@ def _is_of_another_page(headers: Mapping[str, str]) -> bool:
     return (
         origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
     )
-
-
-async def _answer(send: Send, status: int, sentence: str) -> None:
-    body = sentence.encode()
-    headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),  # what was sent is not read
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

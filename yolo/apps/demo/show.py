@@ -20,8 +20,11 @@ from yolo.apps.demo.pictures import Overlay, Views, write_examples
 from yolo.apps.explain import eigencam, scale_names
 from yolo.apps.predict import Predictor
 from yolo.config import REPOSITORY_ROOT
+from yolo.config.load import portable
 from yolo.errors import UserError
-from yolo.evaluate.exported import ExportedModel
+from yolo.evaluate.exported import ExportedModel, is_exported
+from yolo.factory.initial_weights import read_config
+from yolo.files import atomic_write, read_or_refuse
 from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -102,7 +105,7 @@ def show(
             iou=predictor.postprocess.iou,
         )
         with serving(page, host=host, port=port) as address:
-            print(f"{checkpoint}: open {address} in a browser; stop with Ctrl+C")
+            print(f"{checkpoint}: open {address} in a browser; stop with Ctrl+C", flush=True)
             while True:
                 time.sleep(3600)
 
@@ -128,8 +131,9 @@ def own_folder() -> Iterator[Path]:
 def make_space(checkpoint: Path, folder: Path) -> list[Path]:
     """Write ``app.py``, ``requirements.txt``, ``README.md``, ``LICENSE``, the model and ``yolo/``.
 
-    A checkpoint's optimizer state is left out, and of averaged weights only those are kept. The
-    folder is empty, new, or a Space written before; hidden files (a clone's ``.git``) stay.
+    A checkpoint's optimizer state is left out, and so are the folders of this machine in its
+    config; of averaged weights only those are kept. The folder is empty, new, or a Space written
+    before; hidden files (a clone's ``.git``) stay.
 
     Returns:
         What was written.
@@ -145,19 +149,19 @@ def make_space(checkpoint: Path, folder: Path) -> list[Path]:
         "app.py": _APP.format(model=model),
         "requirements.txt": _requirements(checkpoint),
         "README.md": _README.format(gradio=gradio),
+        "LICENSE": (REPOSITORY_ROOT / "LICENSE").read_text("utf-8"),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_model(folder / model)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        for name, text in texts.items():  # a clone may hold links there, which lead anywhere
+            atomic_write(folder / name, text.encode())
         shutil.rmtree(folder / "yolo", ignore_errors=True)
         ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(REPOSITORY_ROOT / "yolo", folder / "yolo", ignore=ignore)
-        shutil.copyfile(REPOSITORY_ROOT / "LICENSE", folder / "LICENSE")
     except OSError as error:
         raise UserError(f"{folder}: the Space cannot be written ({error})") from error
-    return [folder / name for name in (*texts, "LICENSE", model, "yolo")]
+    return [folder / name for name in (*texts, model, "yolo")]
 
 
 def _check_folder(folder: Path) -> None:
@@ -173,16 +177,15 @@ def _check_folder(folder: Path) -> None:
 def _read_model(checkpoint: Path) -> Callable[[Path], object]:
     if checkpoint.suffix.lower() == ".torchscript":
         ExportedModel.open(checkpoint)  # refuses it, as the Space would
-    if checkpoint.suffix != ".pt":
-        if not checkpoint.is_file():
-            raise UserError(f"{checkpoint}: there is no such file")
-        return partial(shutil.copyfile, checkpoint)
+    if is_exported(checkpoint):
+        return partial(atomic_write, content=read_or_refuse("the model", checkpoint))
     content = load_checkpoint(checkpoint)
     kept = {key: value for key, value in content.items() if key not in _ONLY_FOR_TRAINING}
+    kept["config"] = portable(read_config(checkpoint, content).model_dump())
     return partial(save_checkpoint, content={**kept, "model": evaluated_tensors(content)})
 
 
 def _requirements(checkpoint: Path) -> str:
     own = (REPOSITORY_ROOT / "requirements.txt").read_text("utf-8")
-    exported = "onnxruntime\n" if checkpoint.suffix == ".onnx" else ""
+    exported = "onnxruntime\n" if is_exported(checkpoint) else ""
     return f"{own}# the page\ngradio\ngrad-cam>=1.5.7\n{exported}"

@@ -74,7 +74,7 @@ def write_analysis(
         false_positives=gallery.false_positives(),
         misses=gallery.misses(),
     )
-    write_page(path, page)
+    write_page(path, page, is_named=path == place)
     log(f"\nanalysis: {path}")
     return path
 

@@ -27,6 +27,7 @@ _GOLDEN_RATIO = 0.618033988749895  # steps of it spread hues evenly, however man
 _BRIGHTNESS = ((0.85, 1.0), (0.95, 0.7), (0.5, 1.0))  # saturation and value, taken in turns
 _GAP_PX = 4  # between images that stand side by side
 _LEAST_BOX_PX = 9  # of a tile: smaller ones are drawn larger, or they would be one dot
+_LONGEST_PX = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # that the format can hold
 
 
 def class_colour(label: int) -> Colour:
@@ -38,22 +39,14 @@ def class_colour(label: int) -> Colour:
 
 def draw_boxes(
     image: np.ndarray,
-    boxes_xyxy_px: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
+    boxes_xyxy_px: np.ndarray,  # (N, 4); drawn in reverse, so that the first is on top
+    labels: np.ndarray,  # int (N,), indices into the names
+    class_names: Sequence[str],  # any Unicode; what the font lacks shows as an empty box
     *,
-    scores: np.ndarray | None = None,
-    ignored: np.ndarray | None = None,
+    scores: np.ndarray | None = None,  # (N,), written behind the name
+    ignored: np.ndarray | None = None,  # bool (N,), regions drawn hatched and dashed instead
 ) -> np.ndarray:
-    """Draw boxes with their class names on a copy of an image.
-
-    Args:
-        boxes_xyxy_px: (N, 4); drawn in reverse, so that the first is on top.
-        labels: int (N,), indices into ``class_names``.
-        class_names: any Unicode; what the font lacks shows as an empty box.
-        scores: (N,), written behind the name.
-        ignored: bool (N,), regions drawn hatched and dashed instead.
-    """
+    """Draw boxes with their class names on a copy of an image."""
     canvas = np.ascontiguousarray(image).copy()
     boxes = _inside(boxes_xyxy_px, image.shape[:2])
     skipped = np.zeros(len(boxes), bool) if ignored is None else np.asarray(ignored, bool)
@@ -91,7 +84,8 @@ class EvaluationPictures:
     def draw(self, truth: Sample, found: Detections, class_names: Sequence[str]) -> np.ndarray:
         boxes, labels = truth.boxes_xyxy_px, truth.labels
         left = draw_boxes(truth.image, boxes, labels, class_names, ignored=truth.ignored)
-        return side_by_side(left, draw_detections(truth.image, found, class_names))
+        right = draw_detections(truth.image, found, class_names)
+        return contact_sheet([_titled(left, "truth"), _titled(right, "prediction")], columns=2)
 
     def save(self, path: Path, pictures: Sequence[np.ndarray]) -> None:
         save_image(path, contact_sheet(pictures, columns=2))
@@ -133,16 +127,20 @@ def draw_tile(
     return _titled(drawn, title)
 
 
+def shrink(image: np.ndarray, longest_px: int) -> np.ndarray:
+    """An image (H, W, 3) made to have sides of at most ``longest_px``."""
+    factor = longest_px / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    size_wh = [max(1, round(side * factor)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+
+
 def count_boxes(ignored: np.ndarray) -> str:
     """How many boxes there are: "5 boxes, 1 ignored" of ignored flags bool (6,)."""
     regions = int(ignored.sum())
     boxes = len(ignored) - regions
     return f"{boxes} box{'' if boxes == 1 else 'es'}" + (f", {regions} ignored" if regions else "")
-
-
-def side_by_side(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """The truth on the left and the prediction on the right, each under its title."""
-    return contact_sheet([_titled(truth, "truth"), _titled(prediction, "prediction")], columns=2)
 
 
 def contact_sheet(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
@@ -176,7 +174,11 @@ def write_sheets(
 
 
 def save_image(path: Path, image: np.ndarray) -> None:
-    """Write an image whole or not at all, in the format that the path's suffix names."""
+    """Write an image whole or not at all, in the format that the path's suffix names.
+
+    One that is too large for the format is shrunk.
+    """
+    image = shrink(image, _LONGEST_PX.get(path.suffix.lower(), max(image.shape)))
     try:
         ok, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:

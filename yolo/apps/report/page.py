@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from yolo.apps.report.drawing import shrink
 from yolo.apps.report.plots import Line
 from yolo.files import write_or_refuse
 
@@ -87,8 +88,10 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
-def write_page(path: Path, content: str) -> None:
-    """Write a page whole or not at all."""
+def write_page(path: Path, content: str, *, is_named: bool = True) -> None:
+    """Write a page whole or not at all; through a link only where a user named just this path."""
+    if not is_named and path.is_symlink():
+        path.unlink()  # in a run's folder, which may be a stranger's
     remedy = "check the folder's permissions and the free space, or name another place"
     write_or_refuse("the page", path, content.encode("utf-8", "replace"), remedy=remedy)
 
@@ -112,10 +115,7 @@ def picture(
     image: np.ndarray, *, caption: str = "", longest_px: int = 1200, quality: int = 80
 ) -> Markup:
     """An image (H, W, 3) above its caption, shrunk to ``longest_px``, as a JPEG in the page."""
-    factor = longest_px / max(image.shape[:2])
-    if factor < 1:
-        size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    image = shrink(image, longest_px)
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     ok, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert ok

@@ -38,6 +38,7 @@ Figures = Mapping[str, Mapping[str, np.ndarray]]
 """Phase -> name -> (R,)."""
 
 KEEPS_UP, SLOWS_DOWN = 0.05, 0.2  # shares of time spent waiting for data: good up to, bad above
+LARGEST = 1e18  # of steps and figures: more is damage
 PICTURE_PX = 1500
 MOST_ROWS = 200  # of the table of evaluations: the last ones
 
@@ -63,7 +64,7 @@ class Records:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    return float(value) if isinstance(value, int | float) and abs(value) < LARGEST else math.nan
 
 
 class RunFolder:
@@ -130,9 +131,10 @@ def _records(lines: str) -> Iterator[dict[str, Any]]:
     for line in lines.splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        step = record.get("step") if isinstance(record, dict) else None
+        if isinstance(step, int) and abs(step) < LARGEST:
             yield record
 
 
@@ -153,7 +155,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         pictures=list(_pictures(run)),
         settings=[[key, yaml_text(s.value), s.origin] for key, s in run.settings.items()],
     )
-    write_page(path, page)
+    write_page(path, page, is_named=path == output)
     return path
 
 
