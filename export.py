@@ -105,7 +105,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_logs_option()
     arguments = parser.parse(argv)
     for name, formats in ONLY_FOR.items():
-        if getattr(arguments, name) not in (None, False) and arguments.format not in formats:
+        value = getattr(arguments, name)
+        if value is not None and value is not False and arguments.format not in formats:
             option = "--" + name.replace("_", "-")
             parser.error(f"{option} is for --format {' or '.join(formats)} only")
     if not arguments.nms and (arguments.conf is not None or arguments.iou is not None):

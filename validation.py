@@ -65,7 +65,9 @@ def score(arguments: ScoreArguments) -> None:
         draw_curves = partial(write_curves, log=print, place=arguments.curves)
     report = score_checkpoints(arguments, log=print, analyse=analyse, draw_curves=draw_curves)
     if arguments.json is not None:
-        content = f"{json.dumps(report, indent=2)}\n".encode()
+        # JSON has no NaN, which the loss of a network that diverged is
+        finite = json.loads(json.dumps(report), parse_constant=lambda _: None)
+        content = f"{json.dumps(finite, indent=2)}\n".encode()
         write_or_refuse("the json", arguments.json, content, remedy="name another --json")
 
 

@@ -54,7 +54,7 @@ def measure_cases(
     Args:
         names: of cases; none for all that can run here.
         settings: how to measure.
-        say: told of each case that is left out.
+        log: gets a line for each case that is left out.
 
     Raises:
         UserError: this machine lacks something for a case that was named, or memory.

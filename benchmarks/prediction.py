@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -95,11 +96,7 @@ def _export(config: Config, detector: Detector, size_px: int, folder: Path) -> E
         category_ids=tuple(range(len(CLASSES))),
         image_size_px=size_px,
         fill_colour_rgb=FILL_COLOUR_RGB,
-        conf=CONF,
-        iou=config.evaluation.iou,
-        max_detections=config.evaluation.max_detections,
-        max_candidates=config.evaluation.max_candidates,
-        labels=config.evaluation.labels,
+        **asdict(build_postprocess(config, conf=CONF)),
         generation=config.model.head.type,
         config={},
         step=0,

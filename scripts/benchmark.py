@@ -19,6 +19,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from yolo.config.command_line import Parser
 from yolo.errors import did_you_mean, exit_code
+from yolo.files import write_or_refuse
 
 CASES = {
     "train-darknet53": "training step of Darknet-53 YOLOv3 at 416 px: precision auto against fp32",
@@ -74,7 +75,8 @@ def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     if arguments.output is not None:
         command = shlex.join(["python", "scripts/benchmark.py", *argv])
         date = time.strftime("%Y-%m-%d")
-        write(arguments.output, markdown(results, command=command, date=date, machine=machine))
+        page = markdown(results, command=command, date=date, machine=machine)
+        write_or_refuse("the page", arguments.output, page.encode(), remedy="name another place")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -96,8 +98,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"there is no case {name!r}{near}; the cases are {', '.join(CASES)}")
     if arguments.rounds < 2:
         parser.error("--rounds must be at least 2, for the first round is dropped")
-    if arguments.output is not None and not arguments.output.absolute().parent.is_dir():
-        parser.error(f"--output {arguments.output}: its folder does not exist")
+    parser.check_file(arguments.output, "--output ")
     return arguments
 
 
@@ -105,16 +106,6 @@ def default_data() -> Path:
     """Where the tests' real images lie, or else COCO as scripts/download_coco.py lays it out."""
     tests = os.environ.get("YOLO_TEST_DATA")
     return Path(tests, "coco-mini") if tests else REPOSITORY / "data" / "coco"
-
-
-def write(path: Path, page: str) -> None:
-    """Write the page."""
-    from yolo.errors import UserError
-
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def predict(arguments: argparse.Namespace) -> int:
     tally = predict_sources(predictor, sources, results, log=partial(print, flush=True))
     tally.skipped += len(broken)
     print(tally.line())
-    if tally.images == 0:
+    if tally.images == 0 and not tally.interrupted:
         print("error: nothing could be read", file=sys.stderr)
         return 1
     print(arguments.output)

@@ -8,16 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config.command_line import DEFAULT_CONFIG, Parser, load_config_or_exit
+from yolo.config.command_line import Parser, load_config_or_exit
 from yolo.errors import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print layers, shapes, parameters, work and memory; needs neither data nor weights."""
     parser = Parser(description="Print a config's network, layer by layer.")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="YAML")
+    parser.add_config_options()
     parser.add_argument("--classes", type=int, default=80, help="number of classes (80)")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse(argv)
     if arguments.classes < 1:
         parser.error(f"--classes {arguments.classes}: must be at least 1")

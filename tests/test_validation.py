@@ -1,6 +1,7 @@
 """What validation.py writes, compares and refuses, in process, on generated images."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import export
 import main as training
 import validation
+from tests.coco_files import write_coco
 from tests.detectors import make_config
 from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT
@@ -74,6 +76,24 @@ def test_the_metric_of_the_training_and_its_losses(run, tmp_path, capsys):
     assert len(averages) == 12 and averages[0].endswith(f"= {logged['AP']:.3f}")
     assert printed[-2].startswith(f"loss {losses['loss']:.4g} (xy ")
     assert " accuracy: class " in printed[-2] and " images/s network" in printed[-1]
+
+
+def test_the_json_has_no_nan(tmp_path, monkeypatch):
+    """A network that diverged has no loss: null, for strict readers take nothing else."""
+    report = {"losses": {"loss": math.nan, "xy": math.inf}, "step": 1}
+    monkeypatch.setattr("yolo.factory.scoring.score_checkpoints", lambda *_, **__: report)
+    score("a.pt", "--json", tmp_path / "a.json")
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"losses": {"loss": None, "xy": None}, "step": 1}
+
+
+def test_what_was_corrected_in_the_data_is_told_as_in_training(run, tmp_path, capsys):
+    boxes = [(1, 0, [-9, 8, 30, 30], False), (1, 0, [8, 8, 0, 0], False)]
+    data = write_coco(tmp_path, {1: np.zeros((64, 64, 3), np.uint8)}, boxes, ["circle"])
+    score(run / "last.pt", f"data.val={json.dumps(data)}")
+    printed = capsys.readouterr().out.splitlines()
+    start = printed.index("data.val: 1 images, 1 boxes")
+    assert printed[start + 1 : start + 3] == ["  1 boxes: clipped", "  1 boxes: no area"]
 
 
 def test_another_metric_and_iou(run, capsys):
@@ -183,11 +203,11 @@ def report_and_boxes(folder, file, *options):
     return json.loads(json_path.read_text()), json.loads(boxes_path.read_text())
 
 
-@pytest.mark.parametrize(("form", "option"), [("onnx", "--nms"), ("onnx", "--dynamic-size")])
-def test_an_exported_file_scores_like_its_checkpoint(longer_run, form, option, tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--nms", "--dynamic-size"])
+def test_an_exported_file_scores_like_its_checkpoint(longer_run, option, tmp_path, capsys):
     """In the folder of its run: the file itself does not say where its data lie."""
-    output = longer_run / f"detector.{form}"
-    argv = [str(longer_run / "last.pt"), "--format", form, "--output", str(output), option]
+    output = longer_run / "detector.onnx"
+    argv = [str(longer_run / "last.pt"), "--format", "onnx", "--output", str(output), option]
     assert export.main(argv) == 0
     assert str(longer_run.parent.parent).encode() not in output.read_bytes()
     expected, boxes = report_and_boxes(tmp_path, longer_run / "last.pt", "--precision", "fp32")

@@ -21,6 +21,7 @@ def test_several_checkpoints_among_options():
     assert given.confs == (0.5, 1e-4) and given.metric == "both" and given.voc_iou == 0.75
     options = ["--conf", "--image-size", "--metric", "--voc-iou", "--curves"]
     assert given.detector_options() == options
+    assert validation.parse(["--voc-iou", "0"]).detector_options() == ["--voc-iou"]
 
 
 def test_settings_of_the_data_stand_among_the_checkpoints(tmp_path, monkeypatch):
@@ -55,11 +56,8 @@ def test_settings_of_the_data_stand_among_the_checkpoints(tmp_path, monkeypatch)
         (["--competition", "comp3"], "--competition names the files of --save-voc"),
     ],
 )
-def test_bad_usage_is_one_sentence(argv, sentence, tmp_path, monkeypatch, capsys):
+def test_bad_usage_is_one_sentence(argv, sentence, tmp_path, monkeypatch, usage_error):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    with pytest.raises(SystemExit) as caught:
-        validation.parse(argv)
-    assert caught.value.code == 2
-    printed = capsys.readouterr().err
+    printed = usage_error(validation.parse, *argv)
     assert sentence in printed and len(printed.splitlines()) == 1

@@ -11,8 +11,8 @@ import pytest
 
 from tests.checkpoints import make_predictor, write_checkpoint
 from yolo.apps.explain import eigencam, layers, scale_names, trained_network
-from yolo.apps.predict.predictor import ExportedNetwork
 from yolo.errors import UserError
+from yolo.evaluate.exported import ExportedModel
 
 pytest.importorskip("pytorch_grad_cam")
 
@@ -93,7 +93,7 @@ def test_layers_that_cannot_be_shown(predictor):
     ):
         with pytest.raises(UserError, match=f"one map, and {name} {problem}; choose one inside it"):
             eigencam(predictor, image, layer_names=["neck.stride8", name])
-    exported = replace(predictor, network=ExportedNetwork.__new__(ExportedNetwork))
+    exported = replace(predictor, network=ExportedModel.__new__(ExportedModel))
     with pytest.raises(UserError, match="EigenCAM needs the checkpoint"):
         eigencam(exported, image)
 

@@ -289,6 +289,9 @@ def test_the_classes_are_listed_on_request() -> None:
     rows = [line.split() for line in result.text.splitlines()[12:]]
     assert [row[0] for row in rows] == list(NAMES)
     assert {row[3] for row in rows} == {row[6] for row in rows} == {"1.000"}
+    names = ("\x1b[2Jcat", *NAMES[1:])  # of a stranger's checkpoint: they command no terminal
+    text = evaluator(per_class=True, class_names=names).evaluate(oracle(), never).text
+    assert "\n \\x1b[2Jcat " in text and "\x1b" not in text
 
 
 def test_an_interruption_ends_it_without_a_result() -> None:

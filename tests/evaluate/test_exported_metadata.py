@@ -1,23 +1,20 @@
 """The metadata in and out of an exported file."""
 
+from dataclasses import replace
+
 import pytest
 
+from tests import exported_files
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportMetadata
 
-METADATA = ExportMetadata(
+METADATA = replace(
+    exported_files.METADATA,
     class_names=("cat", "traffic light", "Löwe"),
-    category_ids=(1, 2, 90),
-    image_size_px=416,
-    fill_colour_rgb=(124, 116, 104),
+    category_ids=(1, "2", 90),
     conf=0.005,
-    iou=0.45,
-    max_detections=300,
-    max_candidates=4096,
     labels="all_classes",
-    generation="yolov3",
     config={"model": {"head": {"anchors": [[1.5, 2.0]]}}, "seed": 0, "nothing": None},
-    step=7,
     precision="fp16",
     dynamic_size=True,
     nms=True,
@@ -26,7 +23,7 @@ METADATA = ExportMetadata(
 
 WRONG = {
     "class_names": ("[]", "3", "[1, 2, 3]", '"cat"'),
-    "category_ids": ('["1", 2, 3]', "null"),
+    "category_ids": ("[true, 2, 3]", "[1.5, 2, 3]", "null"),
     "image_size_px": ("20480", "0", "-32", "100", '"416"', "416.5", "true", "1e9"),
     "fill_colour_rgb": ("[1, 2]", "[1, 2, 256]", "[-1, 0, 0]"),
     "conf": ("NaN", "2", '"0.1"', "null"),

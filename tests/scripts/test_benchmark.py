@@ -79,7 +79,7 @@ def test_the_command_line_knows_the_cases():
         (["lossy"], "there is no case 'lossy' (did you mean 'loss'?)"),
         (["--rounds", "1"], "--rounds must be at least 2"),
         (["--gpu", "cpu,cpu"], "--gpu: measuring uses one device"),
-        (["--output", "/nowhere/results.md"], "/nowhere/results.md: its folder does not exist"),
+        (["--output", "/nowhere/results.md"], "--output /nowhere/results.md: there is no folder"),
     ],
 )
 def test_bad_usage_is_one_sentence(arguments, sentence, usage_error):

@@ -17,7 +17,7 @@ from scripts import predict as predicting
 from tests.apps.predict.test_sources import write_video
 from tests.checkpoints import CONF, NAMES, make_predictor, write_checkpoint
 from yolo.apps.predict.results import JsonFile, Pictures
-from yolo.apps.predict.run import predict_sources
+from yolo.apps.predict.run import Tally, predict_sources
 from yolo.apps.predict.sources import find_sources
 
 
@@ -138,6 +138,13 @@ def test_after_ctrl_c_all_files_are_whole(checkpoint, mixed, tmp_path):
     assert len(json.loads((tmp_path / "a.json").read_text())["images"]) == 4
 
 
+def test_ctrl_c_before_the_first_frame_is_no_failure(checkpoint, mixed, monkeypatch, capsys):
+    stopped = Tally(interrupted=True)
+    monkeypatch.setattr("yolo.apps.predict.run.predict_sources", lambda *_, **__: stopped)
+    assert predict(checkpoint, mixed / "film.avi") == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_a_video_named_like_a_protocol_goes_to_the_working_folder(
     checkpoint, tmp_path, monkeypatch
 ):
@@ -147,6 +154,13 @@ def test_a_video_named_like_a_protocol_goes_to_the_working_folder(
     film = cv2.VideoCapture(str(tmp_path / "12:30:00.mp4"))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 5
     assert {path.name for path in tmp_path.iterdir()} == {"12:30:00.avi", "12:30:00.mp4"}
+
+
+def test_a_folder_whose_name_is_no_utf_8(checkpoint, mixed, tmp_path, capsys):
+    for name, code in (("rgb.png", 0), ("film.avi", 1)):
+        assert predict(checkpoint, mixed / name, "--output", tmp_path / "\udce9") == code
+    assert "no name in UTF-8" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "\udce9").iterdir()] == ["rgb.png"]
 
 
 def test_no_source_is_overwritten_by_the_result_of_another(

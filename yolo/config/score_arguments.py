@@ -40,6 +40,5 @@ class ScoreArguments:
                 *("detections", "curves", "analyse", "save_txt", "save_voc"),
             )
         }
-        return [
-            option for name, option in names.items() if getattr(self, name) not in (None, False)
-        ]
+        values = {option: getattr(self, name) for name, option in names.items()}
+        return [o for o, value in values.items() if value is not None and value is not False]

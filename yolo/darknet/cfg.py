@@ -121,10 +121,8 @@ def cfg_text(
 ) -> str:
     """A whole detector as a cfg.
 
-    Args:
-        image_size_px: side of the network's input.
-        anchors_px: widths and heights of all anchors, from small to large.
-        detection: further options of the detection layers.
+    ``anchors_px`` are the widths and heights of all, from small to large; ``detection`` are further
+    options of the detection layers.
     """
     side = {"width": image_size_px, "height": image_size_px}
     sections = [_section("net", {"batch": 1, "subdivisions": 1, **side, "channels": 3})]

@@ -116,13 +116,7 @@ def tensors(convolution: Convolution) -> list[Tensor]:
 
 
 def count_floats(layers: LayerList, *, classes: int | None = None, up_to: int | None = None) -> int:
-    """How many floats a file of these layers holds.
-
-    Args:
-        layers: of an encoder or a whole detector.
-        classes: for another number of classes than the detector's.
-        up_to: the first layers only, so many.
-    """
+    """Floats in a file of the layers: with another number of ``classes``, of the first ``up_to``."""
     return sum(size for _, size, _ in _places(layers, classes, up_to))
 
 
@@ -141,8 +135,7 @@ def fill(
 ) -> list[Convolution]:
     """Copy a file's ``count_floats`` numbers into the layers. Returns what was filled.
 
-    If the file has another number of classes, the last convolutions before the detection layers
-    stay as they are.
+    With another number of classes, the last convolutions before the detection layers stay.
     """
     assert len(floats) == count_floats(layers, classes=classes, up_to=up_to)
     filled, start = [], 0

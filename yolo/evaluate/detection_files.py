@@ -64,11 +64,8 @@ def prepare_text_files(folder: Path, dataset: DetectionDataset) -> Write:
 def prepare_voc_files(folder: Path, dataset: DetectionDataset, start: str) -> Write:
     """The result files of the VOC server, ``<competition>_det_<image set>_<class>.txt``.
 
-    A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``.
-
-    Args:
-        start: of the files' names, such as ``comp4_det_test_``: comp3 is trained on VOC's own
-            images, comp4 on any.
+    A line is ``<image> <confidence> <xmin> <ymin> <xmax> <ymax>``. The names begin with ``start``,
+    such as ``comp4_det_test_``: comp3 is trained on VOC's own images, comp4 on any.
 
     Returns:
         What writes them. Files of other classes are an error before.
@@ -107,11 +104,16 @@ def _rows(found: Found) -> Iterator[tuple[int, int, list[float], float]]:
     return zip(*(column.tolist() for column in columns), strict=True)
 
 
+def as_word(name: str) -> str:
+    """A name without blanks and slashes, which would divide a line or a path."""
+    return re.sub(r"[\s/\\\0]", "_", name)
+
+
 def _words(names: Sequence[str], kind: str) -> list[str]:
-    """Names without blanks and slashes, which would divide a line or a path."""
+    """The names as words, no two of them the same."""
     name_of: dict[str, str] = {}
     for name in names:
-        word = re.sub(r"[\s/\\\0]", "_", name)
+        word = as_word(name)
         if word in name_of:
             raise UserError(
                 f"the {kind} {name_of[word]!r} and {name!r} would both be called {word!r} in the "
@@ -133,6 +135,11 @@ def _refuse_others(folder: Path, pattern: str, names: Sequence[str]) -> None:
 
 def _write_lines(folder: Path, names: Sequence[str], contents: Iterable[Sequence[str]]) -> None:
     """A file for every name, also where there is no line."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, lines in zip(names, contents, strict=True):
-        (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_lines(folder / name, lines)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text, whole or not at all; folders are made."""
+    content = "".join(f"{line}\n" for line in lines).encode()
+    write_or_refuse("the text", path, content, remedy="make room, or name another place")

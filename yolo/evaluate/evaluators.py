@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo.detection.postprocess import Postprocess
+from yolo.errors import one_line
 from yolo.evaluate.metrics.metric import NO_TRUTH, DetectedBoxes, Metric, MetricResult
 from yolo.evaluate.network_run import NetworkRun, RunTotals, letterbox_of, truth_without_padding
 from yolo.records import Batch, Detections
@@ -165,7 +166,7 @@ class DetectionEvaluator:
             if self.per_class and label in result.per_class:
                 figures = result.per_class[label].items()
                 values = "  ".join(f"{key} = {value:.3f}" for key, value in figures)
-                lines.append(f" {name:<20} {values}")
+                lines.append(f" {one_line(name):<20} {values}")
         return lines
 
     def find(self, model: nn.Module, interruption: Interruption) -> Found | None:

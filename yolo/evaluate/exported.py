@@ -65,7 +65,7 @@ class ExportMetadata:
     """
 
     class_names: Annotated[tuple[str, ...], Field(min_length=1)]
-    category_ids: tuple[int, ...]  # by label
+    category_ids: tuple[int | str, ...]  # by label
     image_size_px: Annotated[int, Field(ge=32, le=_LARGEST_PX, multiple_of=_MULTIPLE_PX)]  # input
     fill_colour_rgb: tuple[Byte, Byte, Byte]  # of the letterbox
     conf: Share
@@ -131,18 +131,20 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES
 
 
-@dataclass(frozen=True)
-class ExportedModel:
-    """A detector that export.py wrote.
+class ExportedModel(nn.Module):
+    """A detector that export.py wrote; an evaluator's network whose output is decoded already.
 
     ONNX files run by ONNX Runtime, on a GPU where its CUDA build is installed, on as many CPU
     threads as PyTorch uses. A TorchScript file is a program, which could also write files: only
     the export itself opens the one that it has just written.
     """
 
-    path: Path
-    metadata: ExportMetadata
-    run: Run
+    batch_size = 1  # worth computing together in prediction
+
+    def __init__(self, path: Path, metadata: ExportMetadata, run: Run) -> None:
+        super().__init__()
+        self.path, self.metadata, self.run = path, metadata, run
+        self.description = f"exported, {metadata.precision}"
 
     @classmethod
     def open(cls, path: Path) -> ExportedModel:
@@ -158,25 +160,43 @@ class ExportedModel:
             raise UserError(f"{path}: there is no such file")
         return cls(path, *_open_onnx(path))
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes and scores before any suppression, on the CPU.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes and scores, on the CPU; of a file with the suppression inside, what that has left.
 
         Images are uint8 (B, 3, H, W), RGB, letterboxed. Boxes are float32 (B, N, 4), xyxy in pixels
         of the images, scores float32 (B, N, K). A size that the file does not take is a UserError.
         """
-        assert not self.metadata.nms, "with the suppression inside, there is only detect()"
-        boxes, scores = self._outputs(images)
+        if not self.metadata.nms:
+            boxes, scores = self._outputs(images)
+            return boxes, scores
+        found = self.detect(images)
+        most = max(map(len, found))
+        boxes = torch.zeros(len(found), most, 4)
+        scores = torch.full((len(found), most, len(self.metadata.class_names)), -1.0)  # below all
+        for i, one in enumerate(found):
+            boxes[i, : len(one)] = one.boxes_xyxy_px
+            scores[i, torch.arange(len(one)), one.labels] = one.scores
         return boxes, scores
 
-    def detect(self, images: Tensor) -> list[Detections]:
-        """Detections of each image, on the CPU, with the metadata's thresholds; as ``__call__``."""
+    def detect(self, images: Tensor, postprocess: Postprocess | None = None) -> list[Detections]:
+        """Detections of each image, on the CPU, by the metadata's thresholds or others.
+
+        Those of a suppression inside are fixed: other ones, but a higher ``conf``, are a UserError.
+        """
+        own = self.metadata.postprocess()
         if not self.metadata.nms:
-            return self.metadata.postprocess()(*self(images))
+            return (postprocess or own)(*self(images))
+        if postprocess and (postprocess.conf < own.conf or postprocess.iou != own.iou):
+            raise UserError(
+                f"{self.path}: contains its suppression, with IoU {own.iou:g} and confidences from "
+                f"{own.conf:g} on; ask for these, or export without --nms"
+            )
         boxes, scores, labels, counts = self._outputs(images)
-        return [
+        found = [
             Detections(boxes_xyxy_px=boxes[i, :n], scores=scores[i, :n], labels=labels[i, :n])
             for i, n in enumerate(counts.tolist())
         ]
+        return [one.above(postprocess.conf) for one in found] if postprocess else found
 
     def _outputs(self, images: Tensor) -> list[Tensor]:
         size_px, (height, width) = self.metadata.image_size_px, images.shape[2:]
@@ -193,32 +213,6 @@ class ExportedModel:
             )
         images = images.cpu().contiguous()
         return self.run(images.float() if self.metadata.float_input else images)
-
-
-class ExportedDetector(nn.Module):
-    """An exported file as an evaluator's network: its output is decoded already.
-
-    With the suppression inside, the evaluator's own finds nothing left to suppress.
-    """
-
-    def __init__(self, model: ExportedModel, device: torch.device) -> None:
-        super().__init__()
-        self._model, self._device = model, device
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K), on the device."""
-        metadata = self._model.metadata
-        if not metadata.nms:
-            boxes, scores = self._model(images)
-            return boxes.to(self._device), scores.to(self._device)
-        found = self._model.detect(images)
-        most = max(map(len, found))
-        boxes = torch.zeros(len(found), most, 4)
-        scores = torch.full((len(found), most, len(metadata.class_names)), -1.0)  # passes nowhere
-        for i, one in enumerate(found):
-            boxes[i, : len(one)] = one.boxes_xyxy_px
-            scores[i, torch.arange(len(one)), one.labels] = one.scores
-        return boxes.to(self._device), scores.to(self._device)
 
 
 def _open_onnx(path: Path) -> tuple[ExportMetadata, Run]:

@@ -66,13 +66,9 @@ class NetworkRun:
     ) -> RunTotals | None:
         """Run a network once, in evaluation mode; it is left in the mode that it has.
 
-        Args:
-            interruption: asked before each batch, and ends the wait for it.
-            decode: the network's outputs to answers on the host; its time is counted.
-            keep: gets index, batch and answers of each of this rank's batches.
-
-        Returns:
-            The same on all ranks; None if any of them was interrupted.
+        ``decode`` turns its outputs into answers on the host, and its time is counted; ``keep``
+        gets index, batch and answers of each of this rank's batches. All ranks return the same:
+        None if any of them was interrupted.
         """
         was_training, device = model.training, self.ranks.device
         losses: dict[str, Tensor] = {}

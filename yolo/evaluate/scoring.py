@@ -71,11 +71,9 @@ class DetectorScorer(ScoredModel):
     def score(
         self, confs: Sequence[float], log: Log, outputs: Sequence[Callable[[Found], object]] = ()
     ) -> dict[str, Any]:
-        """Run the network once and print its figures at each confidence.
+        """Run the network once and print its figures at each confidence; ``outputs`` write boxes.
 
-        Args:
-            confs: none below that of the evaluator's ``postprocess``.
-            outputs: get all that was found, to write it.
+        No confidence is below that of the evaluator's ``postprocess``.
 
         Returns:
             ``{"checkpoint", "step", "split", "results": [{"confidence", "found_boxes", "stats"}],

@@ -106,9 +106,10 @@ def build_parts(
         pictures: draws what an evaluation shows; None draws nothing.
     """
     if isinstance(config, Config):
-        parts, describe = _detection(config, train, ranks), _describe_boxes
+        parts = _detection(config, train, ranks)
     else:
-        parts, describe = _classification(config, train, ranks), _describe_classes
+        parts = _classification(config, train, ranks)
+    describe = partial(describe_data, config)
     scored = val.share(config.evaluation.share, seed=config.seed)
     return replace(
         parts,
@@ -147,8 +148,12 @@ def _classification(config: ClassificationConfig, train: DetectionDataset, ranks
     )
 
 
-def _describe_boxes(name: str, dataset: DetectionDataset) -> Iterator[str]:
-    """Size of a data set, and what was corrected while it was read."""
+def describe_data(config: TaskConfig, name: str, dataset: DetectionDataset) -> Iterator[str]:
+    """Size of a data set, and what was corrected or passed over while it was read."""
+    if not isinstance(config, Config):
+        yield f"data.{name}: {len(dataset):,} images, {len(dataset.class_names):,} classes"
+        yield from (f"  {text}" for text in dataset.findings.texts)
+        return
     boxes = int(dataset.annotations.box_counts().sum())
     findings = dataset.findings
     counts = f"{len(dataset):,} images, {boxes:,} boxes"
@@ -160,12 +165,6 @@ def _describe_boxes(name: str, dataset: DetectionDataset) -> Iterator[str]:
     more = sum(findings.counts.values()) - len(named)
     if more > 0:
         yield f"    and {more:,} more, which scripts/preflight.py lists"
-
-
-def _describe_classes(name: str, dataset: DetectionDataset) -> Iterator[str]:
-    """Size of a data set, and what was passed over while it was listed."""
-    yield f"data.{name}: {len(dataset):,} images, {len(dataset.class_names):,} classes"
-    yield from (f"  {text}" for text in dataset.findings.texts)
 
 
 def build_learner(

@@ -24,7 +24,7 @@ from yolo.evaluate.detection_files import (
     write_coco_results,
 )
 from yolo.evaluate.evaluators import Found
-from yolo.evaluate.exported import ExportedDetector, ExportedModel, is_exported
+from yolo.evaluate.exported import ExportedModel, is_exported
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves
 from yolo.factory.data import Split, build_dataset, image_set, match_classes
 from yolo.factory.detector import (
@@ -36,6 +36,7 @@ from yolo.factory.detector import (
 )
 from yolo.factory.evaluator import build_classification_evaluator, build_evaluator
 from yolo.factory.initial_weights import load_detector, load_trained, read_config
+from yolo.factory.learner import describe_data
 from yolo.factory.resume import changed_parts, describe_places
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import Ranks, join
@@ -96,12 +97,12 @@ def _score(
                 "or name the checkpoint of a detector"
             )
         classifier = build_classifier_scorer(path, checkpoint, config, ranks, split=split)
-        _log_other_data(checkpoint, config, split, classifier.dataset, log)
+        _log_data(checkpoint, config, split, classifier.dataset, log)
         return classifier.score(log)
     asked, size_px = _as_asked(path, config, arguments), arguments.image_size_px
     scorer = build_scorer(path, checkpoint, asked, ranks, split=split, image_size_px=size_px)
-    _log_other_data(checkpoint, config, split, scorer.dataset, log)
     outputs = _writers(arguments, config, scorer.dataset)
+    _log_data(checkpoint, config, split, scorer.dataset, log)
     if arguments.curves is not None:
         outputs.append(lambda found: curves.append(ModelCurves.of_found(scorer, found)))
     if analyse is not None:
@@ -109,14 +110,14 @@ def _score(
     return scorer.score(arguments.confs or (config.evaluation.conf,), log, outputs)
 
 
-def _log_other_data(
+def _log_data(
     checkpoint: Mapping[str, Any],
     config: TaskConfig,
     split: Split,
     dataset: DetectionDataset,
     log: Log,
 ) -> None:
-    """Which data stand elsewhere than in training, and whether they are others."""
+    """Which data stand elsewhere than in training, whether they are others, and what is in them."""
     moved = list(describe_places(checkpoint["config"], config.model_dump(mode="json")))
     for line in moved:
         log(line)
@@ -124,6 +125,8 @@ def _log_other_data(
     if moved and before and (split != "val" or config.evaluation.share == 1):
         others = changed_parts(before, dataset.fingerprint())
         log(f"data.{split}: {', '.join(others) or 'the same as in training'}")
+    for line in describe_data(config, split, dataset):
+        log(line)
 
 
 def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
@@ -183,7 +186,7 @@ def build_scorer(
     coder: nn.Module = nn.Identity()
     loss: DetectionLoss | None = None
     if "exported" in checkpoint:  # it decodes and knows no loss
-        model: nn.Module = ExportedDetector(checkpoint["exported"], ranks.device)
+        model: nn.Module = checkpoint["exported"]
     else:
         coder = built = build_coder(config)
         loss = build_loss(config, built, checkpoint["class_names"]).to(ranks.device)  # coder too

@@ -135,10 +135,9 @@ def _fitting(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict
 
 
 def load_plain(path: Path) -> Any:
-    """Read tensors and plain data that ``torch.save`` wrote to the CPU, without running any code.
+    """Read what ``torch.save`` wrote to the CPU, without running any code.
 
-    Raises:
-        Exception: of any kind, for what the unpickler raises on foreign bytes is anyone's guess.
+    What the unpickler raises on foreign bytes is anyone's guess: an Exception of any kind.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -161,7 +160,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     )
     try:
         content = load_plain(path)
-    except Exception as error:  # what the unpickler raises on foreign bytes is anyone's guess
+    except Exception as error:
         raise not_tensors from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = evaluated_tensors(content)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import torch
 from PIL import Image
 
 from tests.checkpoints import CONF, make_predictor, write_checkpoint
+from tests.exported_files import METADATA
 from yolo.apps.export.exporting import export_model
 from yolo.apps.predict import Predictor
-from yolo.apps.predict.predictor import ExportedNetwork, TrainedNetwork, cast_weights
+from yolo.apps.predict.predictor import TrainedNetwork, cast_weights
 from yolo.data.formats.shapes import SHAPES, open_shapes
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
+from yolo.evaluate.exported import ExportedModel
 from yolo.factory.data import build_dataset
 from yolo.factory.initial_weights import read_config
 from yolo.factory.scoring import build_scorer
@@ -165,20 +168,18 @@ def test_what_cannot_be_opened(checkpoint, tmp_path):
         Predictor.from_checkpoint(tmp_path / "none.onnx")
 
 
-class SuppressedFile:
-    """An exported file with the suppression inside."""
-
-    metadata = SimpleNamespace(nms=True, conf=0.1, iou=0.5, precision="fp32")
-
-    def detect(self, images):
-        boxes = torch.tensor([[0.0, 0, 9, 9], [10, 10, 20, 20]])
-        found = Detections(boxes, torch.tensor([0.9, 0.2]), torch.tensor([1, 0]))
-        return [found for _ in images]
+def suppressed(images):
+    """What a file with the suppression inside gives for each of two images."""
+    boxes = torch.tensor([[0.0, 0, 9, 9], [10, 10, 20, 20]]).expand(2, 2, 4)
+    scores, labels = torch.tensor([0.9, 0.2]).expand(2, 2), torch.tensor([1, 0]).expand(2, 2)
+    return [boxes, scores, labels, torch.tensor([2, 2])]
 
 
 def test_thresholds_inside_a_file_are_not_passed_over():
-    network = ExportedNetwork(SuppressedFile(), "model.onnx")
-    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    metadata = replace(METADATA, nms=True, conf=0.1, iou=0.5)
+    network = ExportedModel(Path("model.onnx"), metadata, suppressed)
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    assert [one.labels.tolist() for one in network.detect(images)] == [[1, 0]] * 2
     found = network.detect(images, Postprocess(conf=0.3, iou=0.5))
     assert [one.labels.tolist() for one in found] == [[1], [1]]
     for thresholds in ({"conf": 0.05, "iou": 0.5}, {"conf": 0.3, "iou": 0.6}):
@@ -196,16 +197,13 @@ def tiny(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("tiny") / "best.pt", neck="yolov3_tiny")
 
 
-@pytest.mark.parametrize(
-    ("suffix", "options"),
-    [(".onnx", {}), (".onnx", {"nms": True, "conf": CONF})],
-)
-def test_an_exported_file_finds_what_its_checkpoint_finds(suffix, options, tiny, tmp_path):
+@pytest.mark.parametrize("options", [{}, {"nms": True, "conf": CONF}])
+def test_an_exported_file_finds_what_its_checkpoint_finds(options, tiny, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     expected = make_predictor(tiny, conf=CONF)(images())
     assert min(len(one.names) for one in expected) > 2
-    output = export_model(tiny, suffix, output=tmp_path / f"model{suffix}", **options)
+    output = export_model(tiny, ".onnx", output=tmp_path / "model.onnx", **options)
     predictor = Predictor.from_checkpoint(output, conf=CONF)
     assert predictor.image_size_px == 96 and predictor.config["model"]["neck"]["type"]
     for one, other in zip(predictor(images()), expected, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import itertools
+import os
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from yolo.apps.predict import sources
 from yolo.apps.predict.run import Prefetch
 from yolo.apps.predict.sources import find_sources
 from yolo.errors import UserError
@@ -65,6 +67,8 @@ def test_folders_patterns_and_files(tmp_path, monkeypatch):
         (["."], "the folder holds no image and no video"),
         (["gopher://somewhere/film"], "gopher: is no protocol of a stream"),
         (["99"], "camera 99: cannot be opened"),
+        (["9" * 50], "there is no such file or folder"),
+        (["rtsp://[::1/live"], "the address of the stream is no address: correct it"),
     ],
 )
 def test_nothing_there(texts, sentence, tmp_path, monkeypatch):
@@ -100,6 +104,17 @@ def test_a_name_that_ffmpeg_would_take_for_a_protocol(name, tmp_path, monkeypatc
         (source,), broken = find_sources([text])
         assert (source.name, source.frames, broken) == (name, 12, [])
         assert len(list(source.read())) == 12
+
+
+def test_a_name_that_is_no_utf_8(tmp_path):
+    """OpenCV would end the process."""
+    write_video(tmp_path / "a.mp4").rename(tmp_path / "\udce9.mp4")
+    write_image(tmp_path / "a.png").rename(tmp_path / "\udce9.png")
+    (source,), (problem,) = find_sources([str(tmp_path)])
+    assert next(source.read()).image is not None
+    assert problem.endswith(r"/\udce9.mp4: no name in UTF-8, as videos must have; rename it")
+    with pytest.raises(UserError, match="no name in UTF-8"):
+        find_sources(["rtsp://127.0.0.1:1/\udce9"])
 
 
 @pytest.mark.parametrize(
@@ -176,6 +191,18 @@ def test_a_file_leads_to_no_network(name, tmp_path):
         assert time.monotonic() - start < 5
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+def test_no_thread_opens_a_file_while_another_ends_the_guard(tmp_path):
+    """A result is looked at while the next source is opened; both have the one environment."""
+    path, opened = write_video(tmp_path / "a.mp4"), []
+    with sources._files_only():
+        thread = threading.Thread(target=lambda: opened.extend(find_sources([str(path)])[0]))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and not opened
+    thread.join(10)
+    assert len(opened) == 1 and "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
 
 
 def test_a_stream_from_the_network_that_the_user_named(tmp_path):

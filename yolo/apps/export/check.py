@@ -53,12 +53,7 @@ class Disagreement(Exception):
 def check_batches(folder: Path | None, sizes_hw: Sequence[tuple[int, int]]) -> list[Tensor]:
     """Batches uint8 (B, 3, H, W) of 1 and of up to 4 images at each size; the first is empty.
 
-    Args:
-        folder: of images; None draws some of the embedded data set's.
-        sizes_hw: in pixels. Images are letterboxed into a square that holds them and cut.
-
-    Raises:
-        UserError: the folder has no images, or one cannot be read.
+    Images of the folder, or drawn ones, are letterboxed into a square that holds the size and cut.
     """
     if folder is None:
         images = [draw_scene(np.random.default_rng(seed)).image for seed in range(BATCH)]
@@ -97,19 +92,12 @@ def check_export(
 ) -> str:
     """Compare an export with PyTorch on batches of images, uint8 (B, 3, H, W) each.
 
-    Before the suppression every box and every score has to be within ``bounds`` of PyTorch's.
-    Behind it, the detections have to be what ``postprocess`` makes of the export's own boxes and
-    scores, see ``check_suppression``.
-
-    Args:
-        reference: PyTorch's.
-        decode, detect: the export's, before and behind the suppression.
+    Before the suppression, every box and every score of ``decode`` has to be within ``bounds`` of
+    the ``reference``, PyTorch's. Behind it, what ``detect`` finds has to be what ``postprocess``
+    makes of the export's own boxes and scores, see ``check_suppression``.
 
     Returns:
         The largest differences, and on how many images, as a sentence's end.
-
-    Raises:
-        Disagreement: they differ by more.
     """
     box_px, score, detections = 0.0, 0.0, 0
     for images in batches:
@@ -181,19 +169,13 @@ def check_suppression(
     postprocess: Postprocess,
     bounds: Bounds,
 ) -> None:
-    """Check that detections are what ``postprocess`` makes of an image's boxes and scores.
+    """Check that detections are what ``postprocess`` makes of boxes (N, 4) and scores (N, K).
 
     Equal scores, a score at the threshold or an overlap at it may be decided either way by a last
     digit, and each decision brings others with it. So the detections are not compared with others,
     but have to be a suppression of the candidates that ``postprocess`` chooses: none overlaps a
-    better one of its class, and each candidate that is left out overlaps one that is there.
-
-    Args:
-        image: its index, for errors.
-        boxes, scores: (N, 4) and (N, K).
-
-    Raises:
-        Disagreement: they are not; the sentence names one that is too much, or one that is missing.
+    better one of its class, and each candidate that is left out overlaps one that is there. A
+    ``Disagreement`` names the image by its index, and one that is too much or missing.
     """
     most = postprocess.max_candidates
     choose = replace(postprocess, iou=1.0, max_detections=most)  # nothing overlaps by more than 1

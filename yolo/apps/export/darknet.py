@@ -75,11 +75,7 @@ def _check_preprocessing(normalise: Normalise) -> None:
 
 
 def _detection_options(config: Config, thresh: float | None) -> Options:
-    """What a detection layer needs beside its anchors; Darknet reads most of it in training only.
-
-    Raises:
-        UserError: the classes are exclusive in YOLOv3.
-    """
+    """What a detection layer needs beside its anchors; Darknet trains by most of it."""
     loss = config.loss
     if isinstance(loss, YOLOv3LossConfig):
         if loss.class_loss == "cross_entropy":

@@ -84,8 +84,6 @@ def export_model(
     path = output or checkpoint_path.with_suffix(suffix)
     if path.suffix != suffix:
         raise UserError(f"--output {path}: must end in {suffix}")
-    if not path.parent.is_dir():
-        raise UserError(f"--output {path}: there is no folder {path.parent}; make it first")
     try:
         agreement = _write_checked(path, detector, build_coder(config).eval(), metadata, images)
     except Disagreement as error:

@@ -104,9 +104,6 @@ def trace_onnx(graph: ExportGraph, metadata: ExportMetadata) -> Any:
 
     Its input is ``images``; its outputs are ``boxes`` and ``scores``, or ``decoded_boxes`` and
     ``decoded_scores`` where a suppression will follow.
-
-    Raises:
-        UserError: a package is missing, or the network is too large for one file.
     """
     for package in ("onnx", "onnxscript"):
         need(package)

@@ -83,28 +83,6 @@ class TrainedNetwork:
         return self.precision.autocast(self.device)
 
 
-class ExportedNetwork:
-    """An exported file; suppression that it contains keeps the file's own thresholds."""
-
-    batch_size = 1
-
-    def __init__(self, model: ExportedModel, name: str) -> None:
-        self._model, self._name = model, name
-        self.description = f"exported, {model.metadata.precision}"
-
-    def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
-        """As ``TrainedNetwork.detect``; refuses other thresholds than those inside the file."""
-        metadata = self._model.metadata
-        if not metadata.nms:
-            return postprocess(*self._model(images))
-        if postprocess.conf < metadata.conf or postprocess.iou != metadata.iou:
-            raise UserError(
-                f"{self._name}: contains its suppression, with IoU {metadata.iou:g} and "
-                f"confidences from {metadata.conf:g} on; ask for these, or export without --nms"
-            )
-        return [found.above(postprocess.conf) for found in self._model.detect(images)]
-
-
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What was found in one image: boxes in pixels of the original, on the host."""
@@ -122,9 +100,9 @@ class Predictor:
     scores. Calls from several threads do not disturb each other.
     """
 
-    network: TrainedNetwork | ExportedNetwork
+    network: TrainedNetwork | ExportedModel
     class_names: Sequence[str]
-    category_ids: Sequence[int]  # by label, as the names are
+    category_ids: Sequence[int | str]  # by label, as the names are
     image_size_px: int  # side of the network's input
     postprocess: Postprocess  # with the thresholds that hold where a call names none
     config: Mapping[str, Any]  # the training's, as plain data
@@ -289,7 +267,7 @@ def _open_exported(
         )
     own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
     return Predictor(
-        network=ExportedNetwork(model, str(path)),
+        network=model,
         class_names=metadata.class_names,
         category_ids=metadata.category_ids,
         image_size_px=size_px,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 
 from yolo.apps.predict.predictor import Prediction, Predictor
-from yolo.apps.predict.sources import USUAL_FPS, Frame, Source, count_frames
+from yolo.apps.predict.sources import USUAL_FPS, Frame, Source, count_frames, opencv_name
 from yolo.apps.report.drawing import (
     contact_sheet,
     count_boxes,
@@ -24,7 +23,7 @@ from yolo.apps.report.drawing import (
 )
 from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
-from yolo.evaluate.detection_files import inclusive
+from yolo.evaluate.detection_files import as_word, inclusive, write_lines
 from yolo.files import output_path, write_or_refuse
 
 KEPT_FORMATS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})  # all others become JPEGs
@@ -97,14 +96,16 @@ class _Video:
             "space"
         )
         self._partial = ExitStack()
+        opencv_name(path)  # before anything is made
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = output_path(path, temporary_name=f"{path.stem}.partial.mp4")
-            self._file = self._partial.enter_context(partial).absolute()  # "a:b" is a protocol
+            self._file = self._partial.enter_context(partial)
         except OSError as error:
             raise self._failure from error
         fourcc, fps = cv2.VideoWriter.fourcc(*"mp4v"), source.fps or USUAL_FPS
-        self._writer = cv2.VideoWriter(str(self._file), cv2.CAP_FFMPEG, fourcc, fps, size_wh)
+        name = opencv_name(self._file)
+        self._writer = cv2.VideoWriter(name, cv2.CAP_FFMPEG, fourcc, fps, size_wh)
         if not self._writer.isOpened():
             with self._partial:
                 raise self._failure
@@ -148,11 +149,7 @@ class JsonFile:
         image_id = len(images) + 1
         entry = {"id": image_id, "file_name": frame.source.name, "width": width, "height": height}
         images.append(entry if frame.source.fps is None else entry | {"frame": frame.number})
-        found = prediction.detections
-        rows = zip(
-            found.boxes_xyxy_px.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        )
-        for (x1, y1, x2, y2), score, label in rows:
+        for (x1, y1, x2, y2), score, label in prediction.detections.rows():
             annotations.append(
                 {
                     "id": len(annotations) + 1,
@@ -183,17 +180,10 @@ class TextFolder:
 
     def add(self, frame: Frame, prediction: Prediction) -> None:
         """Write a file, also where nothing was found."""
-        source, found = frame.source, prediction.detections
-        number = "" if source.fps is None else f"_{frame.number:06d}"
-        path = self._folder / f"{source.stem}{number}.txt"
-        words = [re.sub(r"[\s/\\\0]", "_", name) for name in prediction.names]
-        boxes, scores = found.boxes_xyxy_px.tolist(), found.scores.tolist()
-        lines = [
-            f"{word} {score:.9g} {inclusive(box)}\n"
-            for word, score, box in zip(words, scores, boxes, strict=True)
-        ]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        number = "" if frame.source.fps is None else f"_{frame.number:06d}"
+        named = zip(prediction.names, prediction.detections.rows(), strict=True)
+        lines = [f"{as_word(name)} {score:.9g} {inclusive(box)}" for name, (box, score, _) in named]
+        write_lines(self._folder / f"{frame.source.stem}{number}.txt", lines)
 
     def close(self) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
+import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +30,11 @@ STREAMS = frozenset({"http", "https", "rtmp", "rtsp", "rtsps", "tcp", "udp"})
 USUAL_FPS = 25.0  # where a camera or a file names none
 MAX_FPS = 240.0
 STREAM_TIMEOUT_MS = 10_000
+CAMERA_DIGITS = 5  # at most, of an index that OpenCV takes
 GIVE_UP_AFTER = 3  # tries in a row that give no frame: there is no more
 
 _CAPTURE_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+_opening = threading.Lock()  # one thread reads sources while another looks at a result
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it would report damage beside our sentence
 
@@ -98,7 +101,8 @@ def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
     sources: list[Source] = []
     broken: list[str] = []
     for text in texts:
-        if not Path(text).exists() and (text.isdecimal() or "://" in text):
+        is_camera = text.isdecimal() and len(text) <= CAMERA_DIGITS
+        if not Path(text).exists() and (is_camera or "://" in text):
             sources.append(_live(text))
             continue
         for path, name in _files(text):
@@ -185,10 +189,13 @@ def _video(path: Path, name: str) -> Source:
 def _live(text: str) -> Source:
     """A camera or a stream; opened once here to see that it is there."""
     address: int | str = text
-    if text.isdecimal():
+    if "://" not in text:
         name, address = f"camera_{text}", int(text)
     else:
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:  # what is wrong may be the password
+            raise UserError("the address of the stream is no address: correct it") from None
         if parts.scheme not in STREAMS:
             known = ", ".join(sorted(STREAMS))
             raise UserError(f"{parts.scheme}: is no protocol of a stream; known are {known}")
@@ -204,20 +211,19 @@ def _fps(capture: cv2.VideoCapture) -> float:
 
 @contextmanager
 def _open(address: Path | str | int) -> Generator[cv2.VideoCapture, None, None]:
-    """OpenCV's reader; a file may lead FFmpeg to no other file and into no network."""
+    """OpenCV's reader; a file may lead FFmpeg into no network."""
     if isinstance(address, int):
         capture = cv2.VideoCapture(address)
         failure = f"camera {address}: cannot be opened; see that it is there and not in use"
     elif isinstance(address, str):
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC]
         pairs = [number for limit in limits for number in (limit, STREAM_TIMEOUT_MS)]
-        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, pairs)
+        capture = cv2.VideoCapture(opencv_name(address), cv2.CAP_FFMPEG, pairs)
         host = urlsplit(address).hostname  # the whole address may hold a password
         failure = f"the stream of {host}: cannot be opened; check address, password and network"
     else:
         with _files_only():
-            # absolute, for what stands before a colon would be a protocol
-            capture = cv2.VideoCapture(str(address.absolute()), cv2.CAP_FFMPEG)
+            capture = cv2.VideoCapture(opencv_name(address), cv2.CAP_FFMPEG)
         what = "the video" if address.suffix.lower() in VIDEOS else "as image or video, the file"
         failure = f"{address}: {what} cannot be opened: it is damaged or of an unknown format"
     try:
@@ -228,15 +234,28 @@ def _open(address: Path | str | int) -> Generator[cv2.VideoCapture, None, None]:
         capture.release()
 
 
+def opencv_name(address: Path | str) -> str:
+    """What OpenCV opens: a path is absolute, for what stands before a colon would be a protocol.
+
+    It takes UTF-8 alone: a name of other bytes, which Python keeps as surrogates, ends the process.
+    """
+    name = str(address.absolute()) if isinstance(address, Path) else address
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{address}: no name in UTF-8, as videos must have; rename it") from None
+    return name
+
+
 @contextmanager
 def _files_only() -> Generator[None, None, None]:
     """A playlist disguised as a video must not make FFmpeg ask the network."""
-    before = os.environ.get(_CAPTURE_OPTIONS)
-    os.environ[_CAPTURE_OPTIONS] = "protocol_whitelist;file"
-    try:
-        yield
-    finally:
-        if before is None:
+    with _opening:
+        before = os.environ.get(_CAPTURE_OPTIONS)
+        os.environ[_CAPTURE_OPTIONS] = "protocol_whitelist;file"
+        try:
+            yield
+        finally:
             del os.environ[_CAPTURE_OPTIONS]
-        else:
-            os.environ[_CAPTURE_OPTIONS] = before
+            if before is not None:
+                os.environ[_CAPTURE_OPTIONS] = before

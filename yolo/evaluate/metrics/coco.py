@@ -35,10 +35,8 @@ Score = Callable[[np.ndarray], tuple[Sequence[float], np.ndarray]]
 class CocoMetric:
     """Scores detections against a ground truth that stays the same between evaluations.
 
-    Args:
-        ground_truth: a COCO json as a dict, with ``images`` (all that were looked at, also those
-            without boxes), ``annotations`` and ``categories``. It is not changed.
-        backend: ``hotcoco`` (fast) or ``pycocotools`` (the reference).
+    That is a COCO json as a dict, whose ``images`` are all that were looked at, also those without
+    boxes. The backend is ``hotcoco`` (fast) or ``pycocotools`` (the reference).
     """
 
     def __init__(self, *, ground_truth: Mapping[str, Any], backend: str = "hotcoco") -> None:
@@ -74,10 +72,8 @@ class BoxTruth:
     ``area`` is taken from the box and ``iscrowd`` as 0 where they are missing. Images and
     categories are numbered from 1 in the order of their ids, whatever these are: hotcoco takes none
     below 0. So are annotations, because pycocotools counts one whose id is 0 as never found.
-    Categories are called by their numbers: two of one name would be one class for hotcoco.
-
-    Args:
-        ground_truth: its ids are whole numbers of 64 bits.
+    Categories are called by their numbers: two of one name would be one class for hotcoco. The ids
+    of the json are whole numbers of 64 bits.
     """
 
     def __init__(self, ground_truth: Mapping[str, Any]) -> None:
@@ -134,9 +130,8 @@ def _numbers(known: np.ndarray, ids: np.ndarray) -> np.ndarray:
 def class_precision(precision: np.ndarray, k: int, name: str) -> float:
     """One of ``CLASS_FIGURES`` for the class at place ``k``; -1 where it has no ground truth.
 
-    Args:
-        precision: (T, R, K, A, M): IoU thresholds, recalls, sorted categories, size ranges,
-            limits of detections per image.
+    ``precision`` is (T, R, K, A, M): IoU thresholds, recalls, sorted categories, size ranges,
+    limits of detections per image.
     """
     ious = _IOU.get(name, slice(None))
     return float(precision[ious, :, k, _AREA.get(name, 0), _AT_MOST_100].mean())

@@ -35,26 +35,18 @@ class VocMetric:
     confident one of a truth is right, all further ones are wrong, and those of a difficult truth
     count as nothing. Classes without a truth that has to be found have the figure -1, and the means
     are over the others.
-
-    Args:
-        image_ids, category_ids: int (N,), of each truth.
-        boxes_xyxy_px: float (N, 4), in pixels of the original image.
-        difficult: bool (N,), truths that need not be found.
-        all_category_ids: also of classes without a truth.
-        iou: from which on a box is taken for a truth's.
-        fixed_conf: confidence of the figure ``mAP_fixed``.
     """
 
     def __init__(
         self,
         *,
-        image_ids: np.ndarray,
-        category_ids: np.ndarray,
-        boxes_xyxy_px: np.ndarray,
-        difficult: np.ndarray,
-        all_category_ids: tuple[int, ...],
-        iou: float = 0.5,
-        fixed_conf: float = 0.4,
+        image_ids: np.ndarray,  # int (N,), of each truth
+        category_ids: np.ndarray,  # int (N,)
+        boxes_xyxy_px: np.ndarray,  # float (N, 4), in pixels of the original image
+        difficult: np.ndarray,  # bool (N,), truths that need not be found
+        all_category_ids: tuple[int, ...],  # also of classes without a truth
+        iou: float = 0.5,  # from which on a box is taken for a truth's
+        fixed_conf: float = 0.4,  # of the figure ``mAP_fixed``
     ) -> None:
         self._iou, self._fixed_conf = iou, fixed_conf
         order = np.argsort(image_ids, kind="stable")
