@@ -31,7 +31,7 @@ _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
 _DICTS = ("model", "config", "precision", "preprocessing", "progress", "data")
-_LISTS = {"class_names": {str}, "category_ids": {int, str}}
+_LISTS: dict[str, set[type]] = {"class_names": {str}, "category_ids": {int, str}}
 
 Kind = TypeVar("Kind")
 
