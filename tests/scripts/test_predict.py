@@ -163,14 +163,15 @@ def test_a_folder_whose_name_is_no_utf_8(checkpoint, mixed, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "\udce9").iterdir()] == ["rgb.png"]
 
 
+@pytest.mark.parametrize("other", ["film.mp4", "film.partial.mp4"])
 def test_no_source_is_overwritten_by_the_result_of_another(
-    checkpoint, tmp_path, monkeypatch, capsys
+    checkpoint, tmp_path, monkeypatch, capsys, other
 ):
     monkeypatch.chdir(tmp_path)
-    films = {write_video(tmp_path / name).name for name in ("film.avi", "film.mp4")}
+    films = {write_video(tmp_path / name).name for name in ("film.avi", other)}
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert predict(checkpoint, *sorted(films), "--output", ".") == 1
-    message = "film.mp4: would be overwritten by the result of film.avi; name another --output"
+    message = f"{other}: would be overwritten by the result of film.avi; name another --output"
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 

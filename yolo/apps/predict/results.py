@@ -26,6 +26,7 @@ from yolo.errors import UserError
 from yolo.evaluate.detection_files import as_word, inclusive, write_lines
 from yolo.files import output_path, write_or_refuse
 
+PARTIAL = ".partial.mp4"  # ends the name of a video until it is whole
 KEPT_FORMATS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})  # all others become JPEGs
 
 
@@ -66,9 +67,10 @@ class Pictures:
             suffix = suffix if suffix.lower() in KEPT_FORMATS else ".jpg"
         target = self._folder / f"{source.stem}{suffix}"
         own = Path(str(source.address)).resolve()
-        if target.resolve() in {own, *self._sources}:
-            by = "its own result" if target.resolve() == own else f"the result of {source.name}"
-            raise UserError(f"{target}: would be overwritten by {by}; name another --output")
+        for path in [target] if source.fps is None else [target, target.with_suffix(PARTIAL)]:
+            if path.resolve() in {own, *self._sources}:
+                by = "its own result" if path.resolve() == own else f"the result of {source.name}"
+                raise UserError(f"{path}: would be overwritten by {by}; name another --output")
         picture = draw_detections(frame.image, prediction.detections, self._class_names)
         if self._explain is not None:
             picture = contact_sheet([picture, *self._explain(frame.image)], columns=2)
@@ -99,7 +101,7 @@ class _Video:
         opencv_name(path)  # before anything is made
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = output_path(path, temporary_name=f"{path.stem}.partial.mp4")
+            partial = output_path(path, temporary_name=path.with_suffix(PARTIAL).name)
             self._file = self._partial.enter_context(partial)
         except OSError as error:
             raise self._failure from error
