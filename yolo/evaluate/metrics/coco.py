@@ -60,7 +60,7 @@ class CocoMetric:
             per_class={
                 category: {name: class_precision(precision, k, name) for name in ("AP", "AP50")}
                 for k, category in enumerate(
-                    self._truth.category_ids.tolist() if precision.size else ()
+                    self._truth.known_categories.tolist() if precision.size else ()
                 )
             },
         )
@@ -74,18 +74,29 @@ class BoxTruth:
     below 0. So are annotations, because pycocotools counts one whose id is 0 as never found.
     Categories are called by their numbers: two of one name would be one class for hotcoco. The ids
     of the json are whole numbers of 64 bits.
+
+    The attributes but the known ids, which ascend, are of the N annotations, with the json's ids:
+    ``boxes_xyxy_px`` (N, 4), ``areas_px2`` by which they are small or large, ``ignored`` crowds.
     """
 
     def __init__(self, ground_truth: Mapping[str, Any]) -> None:
-        self.image_ids, self.category_ids = (
+        self.known_images, self.known_categories = (
             np.array(sorted(entry["id"] for entry in ground_truth[key]), np.int64)
             for key in ("images", "categories")
         )
         image, category = (
             dict(zip(ids.tolist(), range(1, len(ids) + 1), strict=True))
-            for ids in (self.image_ids, self.category_ids)
+            for ids in (self.known_images, self.known_categories)
         )
-        sizes = ("width", "height")
+        entries, sizes = ground_truth["annotations"], ("width", "height")
+        xywh = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
+        areas = [entry.get("area", entry["bbox"][2] * entry["bbox"][3]) for entry in entries]
+        self.image_ids = np.array([entry["image_id"] for entry in entries], np.int64)
+        self.category_ids = np.array([entry["category_id"] for entry in entries], np.int64)
+        self.boxes_xyxy_px = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+        self.areas_px2 = np.array(areas, np.float64)
+        self.ignored = np.array([entry.get("iscrowd", 0) for entry in entries], bool)
+        columns = (self.image_ids, self.category_ids, xywh, self.areas_px2, self.ignored)
         self.content: dict[str, Any] = {
             "info": {},
             "images": [
@@ -95,13 +106,15 @@ class BoxTruth:
             "annotations": [
                 {
                     "id": number,
-                    "image_id": image[entry["image_id"]],
-                    "category_id": category[entry["category_id"]],
-                    "bbox": [float(value) for value in entry["bbox"]],
-                    "area": float(entry.get("area", entry["bbox"][2] * entry["bbox"][3])),
-                    "iscrowd": int(entry.get("iscrowd", 0)),
+                    "image_id": image[image_id],
+                    "category_id": category[category_id],
+                    "bbox": bbox,
+                    "area": area,
+                    "iscrowd": int(crowd),
                 }
-                for number, entry in enumerate(ground_truth["annotations"], start=1)
+                for number, (image_id, category_id, bbox, area, crowd) in enumerate(
+                    zip(*(column.tolist() for column in columns), strict=True), start=1
+                )
             ],
             "categories": [{"id": k, "name": str(k)} for k in category.values()],
         }
@@ -113,9 +126,9 @@ class BoxTruth:
         """
         boxes = np.asarray(found.boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)  # (D, 4)
         corner, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-        images = _numbers(self.image_ids, found.image_ids)
+        images = _numbers(self.known_images, found.image_ids)
         assert images.all(), "detections on images without truth"
-        categories = _numbers(self.category_ids, found.category_ids)
+        categories = _numbers(self.known_categories, found.category_ids)
         rows = np.column_stack((images, corner, size, found.scores, categories)).astype(np.float64)
         rows[~np.isfinite(rows[:, 1:5]).all(axis=1), 1:5] = 0
         rows[~np.isfinite(rows[:, SCORE]), SCORE] = 0

@@ -36,31 +36,6 @@ class TideError:
     ap_lost: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """N truths, in the order of a COCO json; the ids are its own."""
-
-    image_ids: np.ndarray  # int (N,)
-    category_ids: np.ndarray  # int (N,)
-    boxes_xyxy_px: np.ndarray  # float64 (N, 4)
-    areas_px2: np.ndarray  # float64 (N,), by which a truth is small or large
-    ignored: np.ndarray  # bool (N,), need not be found
-
-    @classmethod
-    def of_coco(cls, truth: BoxTruth) -> Truth:
-        def column(key: str, dtype: Any) -> np.ndarray:
-            return np.array([entry[key] for entry in truth.content["annotations"]], dtype)
-
-        boxes = column("bbox", np.float64).reshape(-1, 4)
-        return cls(
-            image_ids=truth.image_ids[column("image_id", np.int64) - 1],
-            category_ids=truth.category_ids[column("category_id", np.int64) - 1],
-            boxes_xyxy_px=np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1),
-            areas_px2=column("area", np.float64),
-            ignored=column("iscrowd", bool),
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class CalibrationBin:
     """The boxes of a range of confidences."""
@@ -92,16 +67,15 @@ class DetectionErrors:
     calibration: list[CalibrationBin]  # in equal ranges of the confidence
     calibration_error: float  # the mean gap between confidence and share of right boxes
     verdicts: np.ndarray  # int (D,); ignored truths, or beyond 100 per image, are NOT_COUNTED
-    truth: Truth
+    truth: BoxTruth
     found_by: np.ndarray  # int (N,), the detection that has found a truth; -1 none
 
 
 def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> DetectionErrors:
     """Compare detections with the truth, a COCO json as a dict."""
-    numbered = BoxTruth(ground_truth)
-    truth = Truth.of_coco(numbered)
-    rows = numbered.rows(found)
-    run: Any = run_hotcoco(hotcoco.COCO(numbered.content), rows)
+    truth = BoxTruth(ground_truth)
+    rows = truth.rows(found)
+    run: Any = run_hotcoco(hotcoco.COCO(truth.content), rows)
     verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
     to_find = int((~truth.ignored).sum())
     conf, precision, recall, f1 = _best_f1(rows[:, SCORE], verdicts, to_find)
@@ -116,7 +90,7 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
                 **{name: _known(class_precision(precision_of, k, name)) for name in CLASS_FIGURES},
                 "calibration_error": class_errors.get(str(k + 1), float("nan")),
             }
-            for k, category in enumerate(numbered.category_ids.tolist())
+            for k, category in enumerate(truth.known_categories.tolist())
         },
         tide={
             kind: TideError(tide["counts"].get(kind, 0), tide["delta_ap"][kind])
