@@ -88,6 +88,7 @@ def test_a_nominal_size_holds_the_boxes_that_are_finite() -> None:
 
 def test_the_share_is_judged_by_all_images() -> None:
     check_bad_share(3, 300, 0.01, "2.jpg is broken.")
+    assert check_bad_share(29, 100, 0.29, "2.jpg is broken.") == 29  # 0.29 * 100 < 29 in floats
     with pytest.raises(UserError, match=r"3 of the 299 images .* allows 2; .* one: 2\.jpg"):
         check_bad_share(3, 299, 0.01, "2.jpg is broken.")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from yolo.data import images
 from yolo.data.images import FORMATS, IMAGE_SUFFIXES, Header, decode, read_header
 from yolo.errors import UserError
 
@@ -192,6 +193,16 @@ def test_each_fault_is_one_sentence(tmp_path: Path, content: bytes | None, sente
         path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(sentence.replace("PATH", str(path)))):
         decode(path, expected_hw=(40, 61))
+
+
+def test_too_little_memory_is_no_damaged_image(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    Image.fromarray(gradient()).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "_decode_pixels", refuse)
+    with pytest.raises(MemoryError):
+        decode(tmp_path / "a.png")
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:

@@ -234,7 +234,6 @@ def test_evaluation_sees_every_image_once_in_order(workers: int) -> None:
     ]
     assert taken[0].original_sizes_hw[1].tolist() == [41, 60]
     assert digest(batches) == digest(taken)
-    assert batches.number_of_images == 10
 
 
 def test_ranks_take_whole_batches_in_turn() -> None:
@@ -242,7 +241,6 @@ def test_ranks_take_whole_batches_in_turn() -> None:
     for rank, places in ((0, [0, 2]), (1, [1])):
         batches = evaluation(batch_size=4, rank=rank, world_size=2)
         assert len(batches) == len(places)
-        assert batches.number_of_images == 10
         assert [digest([batch]) for batch in batches] == [digest([single[i]]) for i in places]
     idle = evaluation(batch_size=16, rank=1, world_size=2, workers=2)
     assert list(idle) == []

@@ -10,7 +10,6 @@ import pytest
 
 from yolo.data.annotations import Annotations
 from yolo.data.sampling import RandomSizes, SampleKey, SampleOrder, StepSampler, repeat_factors
-from yolo.errors import UserError
 
 
 def flat(lists: Iterable[list[SampleKey]]) -> list[SampleKey]:
@@ -112,11 +111,6 @@ def test_the_ranks_together_take_what_one_takes(world_size: int) -> None:
 
 def test_resuming_gives_the_tail() -> None:
     assert steps(3, start_step=4) == steps(7)[4:]
-
-
-def test_fewer_images_than_ranks() -> None:
-    with pytest.raises(UserError, match="2 images per step are less than one for each of the 3"):
-        steps(1, batch_size=2, world_size=3)
 
 
 def mixing(count: int = 6, **settings: Any) -> list[SampleKey]:

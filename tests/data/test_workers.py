@@ -75,6 +75,16 @@ def test_an_image_that_is_one_file_too_many_is_not_a_bad_image(workers: int) -> 
         take(training(Full(), workers=workers), steps=1)
 
 
+def test_workers_start_where_signals_cannot_be_held_back(monkeypatch) -> None:
+    """As on Windows."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    try:
+        assert len(take(training(workers=1), steps=1)) == 3
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
 def test_a_killed_worker_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"a data loading process was lost .*fewer workers"):
         take(training(Noise(deadly=4), workers=1), steps=2)

@@ -7,7 +7,8 @@ mere counting of references).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -161,12 +162,13 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Class names by label, the packed truth, what was corrected, and how many images are bad."""
+    """What was read of a data set."""
 
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # by label
     annotations: Annotations
     findings: Findings
-    bad_images: int = 0
+    bad_images: int = 0  # how many cannot be read
+    file_bytes: np.ndarray | None = None  # int64 (I,), of the images' files, where these were seen
 
 
 def sanitize(
@@ -182,6 +184,7 @@ def sanitize(
     describe: Callable[[int], str],
     annotated_hw: np.ndarray | None = None,
     bad_images: int = 0,
+    notes: Iterable[str] = (),
     left_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Contents:
     """Clip boxes to their images, drop those without an area or with a number that is not finite.
@@ -191,6 +194,7 @@ def sanitize(
         describe: the number of a box, 0..N-1 -> how a finding names it.
         annotated_hw: (I, 2), the sizes that the annotations give where these may differ from those
             of the images; such boxes stay as they are, but are reported.
+        notes: what is to be counted of images and boxes, "" for nothing: "images turned".
         left_out: why -> annotations that are not among the boxes, for the findings.
     """
     annotated_hw = sizes_hw if annotated_hw is None else annotated_hw
@@ -214,7 +218,9 @@ def sanitize(
         labels=labels[kept],
         ignored=ignored[kept],
     )
-    findings = Findings(counts, tuple(map(one_line, texts)))
+    noted = Counter(filter(None, notes)).items()
+    counted = tuple(f"{count:,} {note}" for note, count in noted)
+    findings = Findings(counts, tuple(map(one_line, texts)), counted)
     return Contents(tuple(class_names), annotations, findings, bad_images)
 
 

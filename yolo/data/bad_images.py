@@ -57,12 +57,11 @@ def nominal_hw(
 
 
 def check_bad_share(
-    bad: int, images: int, max_bad_share: float, last: object, key_prefix: str = ""
+    bad: int, images: int, max_bad_share: float, last: object, key: str = "max_bad_share"
 ) -> int:
     """How many may be bad; a UserError, which ends with the ``last`` reason, if more are."""
-    allowed = int(max_bad_share * images)
+    allowed = int(round(max_bad_share * images, 6))  # 0.29 * 100 is 28.999999999999996
     if bad > allowed:
-        key = f"{key_prefix}max_bad_share"
         raise UserError(
             f"{bad:,} of the {images:,} images cannot be read, and {key} {max_bad_share:g} allows "
             f"{allowed:,}; repair them or raise {key}. The last one: {last}"
@@ -76,14 +75,15 @@ class _CountedBadImages:
     The workers share one byte for each image: made before they start, it is known to those of all
     epochs and evaluations. Ranks do not share it: each names and counts the images that it meets.
 
-    Above ``max_bad_share`` of them loading fails; ``key_prefix`` stands before it in the message.
+    Above ``max_bad_share`` of them loading fails; ``key`` names that setting in the message.
     """
 
     _substitute: str
 
-    def __init__(self, images: ImageData, *, max_bad_share: float, key_prefix: str = "") -> None:
-        self._images = images
-        self._max_bad_share, self._key_prefix = max_bad_share, key_prefix
+    def __init__(
+        self, images: ImageData, *, max_bad_share: float, key: str = "max_bad_share"
+    ) -> None:
+        self._images, self._max_bad_share, self._key = images, max_bad_share, key
         self._bad = multiprocessing.RawArray("b", len(images))
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class _CountedBadImages:
         except BAD as error:
             known, self._bad[index] = self._bad[index], 1  # another worker may have met it
             bad = bytes(self._bad).count(1)
-            allowed = check_bad_share(bad, len(self), self._max_bad_share, error, self._key_prefix)
+            allowed = check_bad_share(bad, len(self), self._max_bad_share, error, self._key)
             if not known:
                 reason, counts = str(error).rstrip("."), f"{bad:,} of at most {allowed:,}"
                 message = "%s; %s takes its place (bad image %s)"

@@ -41,7 +41,7 @@ class DiskCache(ImageCache):
     writes to the same number, under a lock.
 
     Args:
-        dataset, side_px, limit_bytes, key_prefix: see ``ImageCache``.
+        dataset, side_px, limit_bytes, setting: see ``ImageCache``.
         folder: shared by all data sets and settings, which ``limit_bytes`` counts together.
     """
 
@@ -52,9 +52,9 @@ class DiskCache(ImageCache):
         side_px: int,
         limit_bytes: int,
         folder: Path,
-        key_prefix: str = "",
+        setting: str = "cache",
     ) -> None:
-        super().__init__(dataset, side_px=side_px, limit_bytes=limit_bytes, key_prefix=key_prefix)
+        super().__init__(dataset, side_px=side_px, limit_bytes=limit_bytes, setting=setting)
         self._root = folder
         settings = f"{_MAGIC!r} {side_px} {cv2.__version__} {PIL.__version__}"
         self._folder = folder / hashlib.blake2b(settings.encode(), digest_size=8).hexdigest()

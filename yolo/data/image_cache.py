@@ -46,16 +46,16 @@ class ImageCache(ABC):
         dataset: the images.
         side_px: the longer side that larger images are shrunk to: the most that training asks for.
         limit_bytes: the most space; images beyond it are decoded each time.
-        key_prefix: what stands before "cache" and "cache_limit_gb" in messages.
+        setting: what messages call it, and with "_limit_gb" behind it the limit.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, key_prefix: str = ""
+        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, setting: str = "cache"
     ) -> None:
         self._dataset = dataset
         self._side_px = side_px
         self._limit_bytes = limit_bytes
-        self._setting = f"{key_prefix}cache"
+        self._setting = setting
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -125,9 +125,9 @@ class MemoryCache(ImageCache):
     """
 
     def __init__(
-        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, key_prefix: str = ""
+        self, dataset: DetectionDataset, *, side_px: int, limit_bytes: int, setting: str = "cache"
     ) -> None:
-        super().__init__(dataset, side_px=side_px, limit_bytes=limit_bytes, key_prefix=key_prefix)
+        super().__init__(dataset, side_px=side_px, limit_bytes=limit_bytes, setting=setting)
         shrunk = (shrunk_hw(size_hw, side_px) for size_hw in dataset.annotations.sizes_hw.tolist())
         pixels = (height * width or side_px**2 for height, width in shrunk)  # 0: not known
         # whole words, for the tables behind the pixels

@@ -105,19 +105,26 @@ def decode(
     content = read_or_refuse("the image", path, LARGEST_FILE_BYTES)
     if not content:
         raise UserError(f"the image {path} is an empty file.")
-    header = _checked_header(path, content)
-    size = header.size_hw(expected_hw, upright=upright)
-    if expected_hw is not None and expected_hw != size:
-        raise _other_size(path, size, expected_hw)  # before its pixels cost time and memory
-    image = None if _has_own_range(content) else _decode_cv2(path, content)
-    if image is None:
-        try:
-            with _silence():
-                image = _decode_pillow(path, content)
-        except UserError:
-            raise
-        except Exception:  # what Pillow raises on foreign bytes is anyone's guess
-            raise _undecodable(path, content) from None
+    if content.startswith(JPEG_START) and content.rfind(JPEG_END) < 0:  # OpenCV would paint grey
+        raise UserError(f"the image {path} is cut off: its JPEG data has no end; fetch it again.")
+    try:
+        with _silence():
+            header = _header(io.BytesIO(content))
+            if math.prod(header.stored_hw) > LARGEST_IMAGE_PX:
+                raise Image.DecompressionBombError
+            # before its pixels cost time and memory
+            _check_size(path, header.size_hw(expected_hw, upright=upright), expected_hw)
+            image = _decode_pixels(path, content)
+    except (UserError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.") from None
+    except Exception:  # what Pillow raises on foreign bytes is anyone's guess
+        also = ", or of other pixels than 8 or 16 bits without sign"
+        also = also if content.startswith((*TIFF_STARTS, b"PF")) else ""
+        raise UserError(
+            f"the image {path} cannot be decoded: it is damaged or of an unknown format{also}."
+        ) from None
     orientation, turns = header.orientation, header.turns(expected_hw, upright=upright)
     if content.startswith(TIFF_STARTS):  # which both libraries have turned already
         orientation, turns = TURNED_BACK.get(orientation, orientation), not turns
@@ -125,9 +132,17 @@ def decode(
         image = cv2.transpose(image) if orientation >= 5 else image
         flip = FLIPS[orientation]
         image = image if flip is None else cv2.flip(image, flip)
-    if expected_hw is not None and expected_hw != image.shape[:2]:
-        raise _other_size(path, image.shape[:2], expected_hw)
+    _check_size(path, image.shape[:2], expected_hw)
     return image
+
+
+def _check_size(path: Path, found_hw: tuple[int, ...], expected_hw: tuple[int, int] | None) -> None:
+    if expected_hw is not None and expected_hw != found_hw:
+        raise UserError(
+            f"{path} is {found_hw[1]}x{found_hw[0]} px (width x height), but its annotations are "
+            f"for an image of {expected_hw[1]}x{expected_hw[0]} px (width x height): correct the "
+            "size in the annotations or restore the image."
+        )
 
 
 def is_image(name: str) -> bool:
@@ -147,6 +162,20 @@ def read_header(path: Path) -> Header:
     except Exception as error:  # as above
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"the size of the image {path} cannot be read: {reason}.") from None
+
+
+def measure(
+    path: Path, annotated_hw: tuple[int, int] | None = None, *, upright: bool = True
+) -> tuple[tuple[int, int], str]:
+    """Size in pixels of what `decode` gives, asked for the same, and the note on its EXIF if any.
+
+    A UserError if the image's header cannot be read.
+    """
+    header = read_header(path)
+    turns = header.turns(annotated_hw, upright=upright)
+    note = "turned upright by EXIF" if turns else "left as stored, though EXIF turns them"
+    size_hw = header.size_hw(annotated_hw, upright=upright)
+    return size_hw, f"images {note}" if header.orientation != 1 else ""
 
 
 def _header(file: BinaryIO) -> Header:
@@ -177,22 +206,6 @@ def _late_exif(png: BinaryIO) -> bytes:
     return exif if zlib.crc32(kind + exif) == int.from_bytes(checksum, "big") else b""
 
 
-def _checked_header(path: Path, content: bytes) -> Header:
-    """A JPEG cut off, whose rest OpenCV paints grey, and too many pixels are refused."""
-    if content.startswith(JPEG_START) and content.rfind(JPEG_END) < 0:
-        raise UserError(f"the image {path} is cut off: its JPEG data has no end; fetch it again.")
-    try:
-        with _silence():
-            header = _header(io.BytesIO(content))
-    except Image.DecompressionBombError:
-        header = Header((LARGEST_IMAGE_PX, LARGEST_IMAGE_PX), 1)
-    except Exception:  # as above
-        raise _undecodable(path, content) from None
-    if math.prod(header.stored_hw) > LARGEST_IMAGE_PX:
-        raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.")
-    return header
-
-
 def _has_own_range(content: bytes) -> bool:
     """Whether a PNM names another white than 255 or 65535, which OpenCV overlooks."""
     if not content.startswith((b"P2", b"P3", b"P5", b"P6")):
@@ -200,6 +213,29 @@ def _has_own_range(content: bytes) -> bool:
     words = re.sub(rb"#[^\n]*", b" ", content[:4096]).split(maxsplit=4)
     white = int(words[3]) if len(words) > 3 and words[3].isdigit() else 255
     return white not in (255, 65535) and (white > 255 or content[1:2] in b"56")
+
+
+def _decode_pixels(path: Path, content: bytes) -> np.ndarray:
+    """By OpenCV, which is faster, or where it cannot by Pillow."""
+    image = None if _has_own_range(content) else _decode_cv2(content)
+    if image is None:
+        return _decode_pillow(path, content)
+    if image.dtype == np.uint16:
+        if 0 < (most := int(image.max())) < DARKEST_16_BIT:
+            raise _unknown_white(path, f"16 bits per channel, none above {most:,}")
+        image = (image // 256).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        raise _unknown_white(path, f"pixels of type {image.dtype}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _decode_cv2(content: bytes) -> np.ndarray | None:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    if content.startswith(DEEP_STARTS):
+        flags |= cv2.IMREAD_ANYDEPTH
+    with contextlib.suppress(cv2.error):
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    return None
 
 
 def _decode_pillow(path: Path, content: bytes) -> np.ndarray:
@@ -211,46 +247,10 @@ def _decode_pillow(path: Path, content: bytes) -> np.ndarray:
     return np.array(opened.convert("RGB"))
 
 
-def _decode_cv2(path: Path, content: bytes) -> np.ndarray | None:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    if content.startswith(DEEP_STARTS):
-        flags |= cv2.IMREAD_ANYDEPTH
-    try:
-        with _silence():
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:
-        return None
-    if image is None:
-        return None
-    if image.dtype == np.uint16:
-        if 0 < (most := int(image.max())) < DARKEST_16_BIT:
-            raise _unknown_white(path, f"16 bits per channel, none above {most:,}")
-        image = (image // 256).astype(np.uint8)
-    elif image.dtype != np.uint8:
-        raise _unknown_white(path, f"pixels of type {image.dtype}")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-
-
 def _unknown_white(path: Path, what: str) -> UserError:
     return UserError(
         f"the image {path} has {what}, and nothing in it tells which value is white: convert all "
         "images of the data set in one way to 8 bits, such as value * 255 / white."
-    )
-
-
-def _undecodable(path: Path, content: bytes) -> UserError:
-    also = ", or of other pixels than 8 or 16 bits without sign"
-    also = also if content.startswith((*TIFF_STARTS, b"PF")) else ""
-    return UserError(
-        f"the image {path} cannot be decoded: it is damaged or of an unknown format{also}."
-    )
-
-
-def _other_size(path: Path, found_hw: tuple[int, ...], expected_hw: tuple[int, int]) -> UserError:
-    return UserError(
-        f"{path} is {found_hw[1]}x{found_hw[0]} px (width x height), but its annotations are for "
-        f"an image of {expected_hw[1]}x{expected_hw[0]} px (width x height): correct the size in "
-        "the annotations or restore the image."
     )
 
 

@@ -96,7 +96,6 @@ class EvaluationBatches:
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self.number_of_images = len(dataset)  # over all ranks
         starts = range(0, len(dataset), batch_size)[rank::world_size]
         self._cuts = [list(range(a, min(a + batch_size, len(dataset)))) for a in starts]
         make = partial(_letterboxed, dataset, image_size_px)

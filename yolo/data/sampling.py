@@ -10,7 +10,6 @@ from itertools import count, pairwise
 import numpy as np
 
 from yolo.data.annotations import Annotations
-from yolo.errors import UserError
 
 KEPT_EPOCHS = 3
 """A batch may span two epochs, and a small data set several: this many orders are cached."""
@@ -142,9 +141,6 @@ class StepSampler:
         micro_batch_size: the most images in one micro-batch.
         size_px: optimizer step -> side of the square images.
         mixes_until: the first step whose images are not mixed with others.
-
-    Raises:
-        UserError: fewer images in a batch than ranks.
     """
 
     def __init__(
@@ -158,11 +154,7 @@ class StepSampler:
         size_px: Callable[[int], int],
         mixes_until: int = 0,
     ) -> None:
-        if batch_size < world_size:
-            raise UserError(
-                f"{batch_size} images per step are less than one for each of the {world_size} "
-                "devices: raise the batch size or use fewer devices."
-            )
+        assert batch_size >= world_size
         self._order = order
         self._batch_size = batch_size
         self._size_px = size_px

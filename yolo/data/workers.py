@@ -82,7 +82,8 @@ def start_workers(loader: DataLoader) -> Any:
         UserError: they cannot all be started.
     """
     _allow_open_files()
-    handler = signal.getsignal(signal.SIGCHLD)
+    child = getattr(signal, "SIGCHLD", None)  # Windows has none
+    handler = child and signal.getsignal(child)
     batches: Any = None
     try:
         with _signals_held_back():
@@ -101,8 +102,8 @@ def start_workers(loader: DataLoader) -> Any:
             raise
         raise UserError(explain_shortage(number)) from None
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+        if child is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(child, signal.SIG_DFL if handler is None else handler)
     # Where something still holds the iterator, a traceback for instance, Python's end sends its
     # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
     for worker in batches._workers:
@@ -120,6 +121,9 @@ def _signals_held_back() -> Iterator[None]:
     raises would leave some started whom nobody knows. Blocking alone does not do: a thread of
     PyTorch's takes the signal, and Python runs its handler here.
     """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where no group of processes gets them
+        yield
+        return
     came: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS if is_main}

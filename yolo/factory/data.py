@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from yolo.config import REPOSITORY_ROOT, Config, TaskConfig
 from yolo.config.schema.classification import ClassDataset, ClassificationDataConfig
-from yolo.config.schema.data import DataConfig, Dataset, MultiScaleConfig
+from yolo.config.schema.data import DataConfig, Dataset
 from yolo.data.bad_images import ImagesOrEmpty, TolerantImages, check_bad_share
 from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.class_folder import ClassFolderDataset
@@ -35,8 +35,7 @@ from yolo.train.distributed import Ranks
 CACHE = REPOSITORY_ROOT / "data" / "cache"
 """What was read of many small files; may be deleted at any time."""
 
-KEY_PREFIX = "data."
-"""What stands before the names of settings in messages of yolo/data."""
+MAX_BAD_SHARE = "data.max_bad_share"
 
 DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "class_folder": ClassFolderDataset,
@@ -49,11 +48,8 @@ DATASETS: dict[str, Callable[..., DetectionDataset]] = {
     "yolo_text": YoloTextDataset,
 }
 
-CACHED = frozenset({"csv_boxes", "csv_list", "voc", "yolo_text"})
-"""They read all images' headers when they open, once."""
-
-SIZED_BY_HEADERS = CACHED | {"coco"}
-"""They may read images' headers when they open, and are able to pass over the broken ones."""
+SIZED_BY_HEADERS = frozenset({"coco", "csv_boxes", "csv_list", "voc", "yolo_text"})
+"""They may read images' headers when they open, once, and are able to pass over the broken ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,20 +72,18 @@ def build_dataset(config: TaskConfig, split: Split) -> DetectionDataset:
 def _open(spec: Dataset | ClassDataset, config: TaskConfig, place: str) -> DetectionDataset:
     """The fields of a data set's section are its constructor's arguments."""
     fields = {name: getattr(spec, name) for name in type(spec).model_fields if name != "type"}
-    if spec.type in CACHED:
-        fields["cache"] = CACHE
-    opened = partial(DATASETS[spec.type], **fields, class_names=config.data.class_names)
     errors: list[UserError] = []
+    if spec.type in SIZED_BY_HEADERS:
+        fields["cache"] = CACHE
+        if config.data.on_error == "skip":
+            fields["on_bad_image"] = errors.append
     with _naming_path(spec, place):
-        if config.data.on_error == "stop" or spec.type not in SIZED_BY_HEADERS:
-            return opened()
-        dataset = opened(on_bad_image=errors.append)
+        dataset = DATASETS[spec.type](**fields, class_names=config.data.class_names)
         if errors:
             share = config.data.max_bad_share
-            check_bad_share(len(errors), len(dataset), share, errors[-1], KEY_PREFIX)
-    if errors:
-        counts = f"{len(errors):,} of the {len(dataset):,} images of {place}"
-        _log.warning("%s cannot be read; each is named where it is met", counts)
+            check_bad_share(len(errors), len(dataset), share, errors[-1], MAX_BAD_SHARE)
+            counts = f"{len(errors):,} of the {len(dataset):,} images of {place}"
+            _log.warning("%s cannot be read; each is named where it is met", counts)
     return dataset
 
 
@@ -139,8 +133,10 @@ def build_training_batches(
         factors = repeat_factors(dataset.annotations, data.repeat_factor_threshold)
     with naming("data.augment"):
         augment = _build_augment(config)
-    with naming("training.batch_size"):
-        sampler = StepSampler(
+    return TrainingBatches(
+        dataset=_training_images(data, dataset),
+        augment=augment,
+        sampler=StepSampler(
             order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
             batch_size=config.training.batch_size,
             micro_batch_size=config.training.micro_batch_size,
@@ -148,11 +144,7 @@ def build_training_batches(
             world_size=ranks.world_size,
             size_px=_size_px(config),
             mixes_until=augment.mixes_until,
-        )
-    return TrainingBatches(
-        dataset=_training_images(data, dataset),
-        augment=augment,
-        sampler=sampler,
+        ),
         workers=count_workers(config, ranks),
         seed=config.seed,
         pin_memory=ranks.device.type == "cuda",
@@ -191,7 +183,7 @@ def naming(key: str) -> Iterator[None]:
 
 def _size_px(config: TaskConfig) -> Callable[[int], int]:
     """The side of the images as a function of the optimizer step."""
-    data, given = config.data, _multi_scale(config.data)
+    data, given = config.data, getattr(config.data, "multi_scale", None)  # detectors alone have it
     if given is None:
         return lambda step: data.image_size
     return RandomSizes(
@@ -203,13 +195,9 @@ def _size_px(config: TaskConfig) -> Callable[[int], int]:
     )
 
 
-def _multi_scale(data: DataConfig | ClassificationDataConfig) -> MultiScaleConfig | None:
-    return None if isinstance(data, ClassificationDataConfig) else data.multi_scale
-
-
 def largest_side_px(data: DataConfig | ClassificationDataConfig) -> int:
     """The largest side of the input while training."""
-    given = _multi_scale(data)
+    given = getattr(data, "multi_scale", None)
     return data.image_size if given is None else max(data.image_size, given.max)
 
 
@@ -221,7 +209,7 @@ def _training_images(
     Cached are decoded images at the largest size of the training.
     """
     images: ImageData = dataset
-    settings: dict[str, Any] = {"side_px": largest_side_px(data), "key_prefix": KEY_PREFIX}
+    settings: dict[str, Any] = {"side_px": largest_side_px(data), "setting": "data.cache"}
     limit_bytes = int(data.cache_limit_gb * 1e9)
     if data.cache == "ram":
         own_bytes = limit_bytes // _local_processes()
@@ -230,7 +218,7 @@ def _training_images(
         folder = CACHE / "images"
         images = DiskCache(dataset, folder=folder, limit_bytes=limit_bytes, **settings)
     if data.on_error == "skip":
-        images = TolerantImages(images, max_bad_share=data.max_bad_share, key_prefix=KEY_PREFIX)
+        images = TolerantImages(images, max_bad_share=data.max_bad_share, key=MAX_BAD_SHARE)
     return images
 
 
@@ -260,7 +248,7 @@ def build_evaluation_batches(
     images: ImageData = dataset
     if config.data.on_error == "skip":
         share = config.data.max_bad_share
-        images = ImagesOrEmpty(dataset, max_bad_share=share, key_prefix=KEY_PREFIX)
+        images = ImagesOrEmpty(dataset, max_bad_share=share, key=MAX_BAD_SHARE)
     return EvaluationBatches(
         dataset=images,
         image_size_px=image_size_px or config.data.image_size,
@@ -281,4 +269,6 @@ def count_workers(config: TaskConfig, ranks: Ranks) -> int:
         return config.data.workers
     if ranks.device.type == "cpu":
         return 1
-    return max(1, min(8, len(os.sched_getaffinity(0)) // _local_processes()))
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    return max(1, min(8, cores // _local_processes()))

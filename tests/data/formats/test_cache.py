@@ -14,7 +14,7 @@ import pytest
 
 from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
 from yolo.data.annotations import Annotations
-from yolo.data.formats import voc
+from yolo.data.formats import detection, voc
 from yolo.data.formats.voc import VocDataset
 from yolo.errors import UserError
 
@@ -109,6 +109,14 @@ def test_what_was_read_past_a_broken_image_is_not_kept(folder: Path, parsed) -> 
     for times in (3, 0):
         assert len(read(folder, on_bad_image=errors.append)) == 3
         assert parsed() == times and len(errors) == 2
+
+
+def test_the_sizes_of_the_files_are_looked_at_once(folder: Path, monkeypatch) -> None:
+    plain = read(folder).fingerprint()
+    monkeypatch.setattr(detection, "_file_size", None)
+    dataset = read(folder)
+    assert dataset.fingerprint() == dataset.select([0, 1, 2]).fingerprint() == plain
+    assert dataset.select([2, 0]).fingerprint()["files"] != plain["files"]
 
 
 def test_other_class_names_have_an_entry_of_their_own(folder: Path, parsed) -> None:

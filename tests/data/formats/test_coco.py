@@ -11,6 +11,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from tests.data.conftest import WriteCoco, coco_json
+from yolo.data.formats import coco
 from yolo.data.formats.coco import CocoDataset
 from yolo.errors import UserError
 from yolo.evaluate.detection_files import write_coco_results
@@ -325,6 +326,21 @@ def test_a_header_that_cannot_be_read_stops_or_is_passed_over(write_coco: WriteC
     dataset = CocoDataset(annotations=annotations, images=images, on_bad_image=bad.append)
     assert len(bad) == 1
     assert dataset.annotations.box_counts().tolist() == [2, 1, 0]
+
+
+def test_headers_are_read_once(write_coco: WriteCoco, tmp_path: Path, monkeypatch) -> None:
+    data = coco_json()
+    data["images"][0].pop("width")
+    first = open_coco(write_coco, data, cache=tmp_path / "cache")
+    monkeypatch.setattr(coco, "measure", None)
+    again = open_coco(write_coco, data, cache=tmp_path / "cache")
+    assert again.findings == first.findings and again.category_ids == first.category_ids
+    for name in first.annotations.__slots__:
+        mine, wanted = (getattr(one.annotations, name) for one in (again, first))
+        np.testing.assert_array_equal(mine, wanted)
+    data["annotations"][0]["bbox"] = [1, 2, 3, 4]
+    with pytest.raises(TypeError):  # another json
+        open_coco(write_coco, data, cache=tmp_path / "cache")
 
 
 def assert_refused(write_coco: WriteCoco, data: dict[str, Any], sentence: str) -> None:

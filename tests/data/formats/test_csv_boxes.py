@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.voc_files import write_image
-from yolo.data.formats import csv_boxes
+from yolo.data.formats import truth_files
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.errors import UserError
 
@@ -130,7 +130,7 @@ def test_the_table_is_cached_by_its_content(images: Path, tmp_path, monkeypatch)
     cache = tmp_path / "cache"
     first, changed = open_table(images, cache=cache), LINES.replace("5.5", "6.5")
     assert open_table(images, changed, cache=cache).annotations.boxes_xyxy_px[0, 1] == 6.5
-    monkeypatch.setattr(csv_boxes, "measure", None)  # nothing is measured or parsed again
+    monkeypatch.setattr(truth_files, "measure", None)  # nothing is measured or parsed again
     again = open_table(images, changed, cache=cache)
     assert again.class_names == first.class_names
     assert again.annotations.box_counts().tolist() == [2, 1, 0]

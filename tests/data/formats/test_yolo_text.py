@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.voc_files import write_image
-from yolo.data.formats import yolo_text
+from yolo.data.formats import truth_files
 from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.errors import UserError
 
@@ -52,6 +52,28 @@ def test_folders_are_read(folders: tuple[Path, Path]) -> None:
     assert sample.boxes_xyxy_px.tolist() == [[0, 0, 60, 40], [12, 15, 18, 25]]
     assert sample.labels.tolist() == [2, 0]
     assert not sample.ignored.any()
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "names.yaml"])
+@pytest.mark.parametrize(
+    ("shape", "points"), [([2, 3], "0.5 0.5 2 0 0 0"), ([3, 2], "0.5 0.5 0.3 0.4 0 0")]
+)
+def test_key_points_are_left_out(folders, tmp_path: Path, name: str, shape, points: str) -> None:
+    (tmp_path / name).write_text(f"kpt_shape: {shape}\nnames: {NAMES}")
+    (folders[1] / "1.txt").write_text(
+        f"1 0.5 0.5 0.5 0.5 {points}\n0 0.5 0.1 0.9 0.5 0.1 0.5\n2 0.5 0.5 1 1 0.9"
+    )
+    named = {"names": tmp_path / name} if name == "names.yaml" else {}
+    dataset = open_folders(folders, **named)
+    boxes, labels, _ = dataset.annotations.truth(0)
+    expected = [[15, 10, 45, 30], [6, 4, 54, 20], [0, 0, 60, 40]]
+    np.testing.assert_allclose(boxes, expected, rtol=1e-6)
+    assert labels.tolist() == [1, 0, 2]
+    assert dataset.findings.notes == (
+        "1 boxes with key points, which are left out",
+        "1 boxes around outlines",
+        "1 confidences, which are left out",
+    )
 
 
 def test_names_that_are_no_utf_8(folders: tuple[Path, Path]) -> None:
@@ -105,6 +127,7 @@ def test_names_come_from_a_file_and_their_order_from_the_config(
         ("names: {1: a, 2: b}", "keys of `names` must be the class numbers 0, 1, 2"),
         ("names: [a, yes]", "the class name True is no text; put it in quotes"),
         ("names: [a, null]", "the class name None is no text"),
+        ("names: [2026-13-01]", "names.yaml cannot be read: month must be in 1..12"),
         ("names: [a, b, a]", "`names` repeats a; names must differ"),
     ],
 )
@@ -123,6 +146,7 @@ def test_a_faulty_file_of_names(folders, tmp_path: Path, text, sentence: str) ->
         ("0 0.5 0.5 0.5 0.5 0.9 1 1", r"has 8 values, but must be .* or an outline `class x1 y1"),
         ("0 0.5 0.5 0.5 0.5 1.57", r"ends in 1\.57, but a sixth value must be a confidence"),
         ("0 0.1 0.1 0.9 0.1 0.9 90", "is .*, but cx cy w h must be relative to the image"),
+        ("0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 2", r"is .* relative .*; .* need `kpt_shape` in a"),
         ("1.5 0.5 0.5 0.5 0.5", "is '1.5 .*', but must be a whole number and four numbers"),
         ("cat 0.5 0.5 0.5 0.5", "is 'cat 0.5 0.5 0.5 0.5', but must be a whole number and four"),
         ("0 0.5 0,5 0.5 0.5", "is .*, but must be a whole number and four numbers"),
@@ -292,7 +316,7 @@ def test_text_files_are_cached(folders, tmp_path, monkeypatch: pytest.MonkeyPatc
     first = open_folders(folders, cache=cache)
     (folders[1] / "3.txt").write_text("0 0.5 0.5 1 1\n")
     assert open_folders(folders, cache=cache).annotations.box_counts()[1] == 1
-    monkeypatch.setattr(yolo_text, "measure", None)  # nothing is measured or parsed again
+    monkeypatch.setattr(truth_files, "measure", None)  # nothing is measured or parsed again
     again = open_folders(folders, cache=cache)
     assert again.class_names == first.class_names
     assert again.annotations.box_counts().tolist() == [2, 1, 0]

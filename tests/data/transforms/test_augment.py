@@ -204,14 +204,7 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"type": "Flip"}, r"there is no transform 'Flip'; choose among Resize, RandomResi"),
-        (
-            {"type": "CLAHE", "clip_limits": 4},
-            r"CLAHE has no argument 'clip_limits'; it takes .*clip_limit,",
-        ),
-        ({"type": "CLAHE", "strict": True}, "CLAHE has no argument 'strict'"),
-        ({"type": "Resize", "height": 9}, "Resize has no argument 'height'; it takes"),
-        ({"type": "RandomResizedCrop", "size": 9}, "RandomResizedCrop has no argument 'size'; it"),
+        ({"type": "CLAHE", "clip_limits": 4}, "CLAHE: .*clip_limits"),
         ({"type": "RandomResizedCrop", "ratio": [0, 1]}, r"RandomResizedCrop: ratio \[0, 1\] must"),
         ({"type": "Blur", "p": 2}, r"Blur: p = 2: Input should be less than or equal to 1"),
         ({"type": "Posterize", "num_bits": "few"}, "Posterize: num_bits = 'few': Input should be"),
@@ -226,8 +219,7 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
             {"type": "Posterize", "num_bits": [[1, 2], [3, 8], [1, 1]]},
             r"Posterize: .* must be from 1 to 7",
         ),
-        ({"type": "haze"}, r"no transform 'haze'; choose among .* Haze,"),
-        ({"type": "Haze", "strenght": 1}, r"Haze has no argument 'strenght'; it takes .*strength"),
+        ({"type": "Haze", "strenght": 1}, "Haze: strenght = 1: Extra inputs are not permitted"),
         ({"type": "Haze", "strength": [0.5, 2]}, "Haze: strength = 2: Input should be less than"),
         ({"type": "Haze", "depth": [0.5, 0.2]}, r"depth = \[0.5, 0.2\]: .* in ascending order"),
         ({"type": "HSVJitter", "saturation": 0.5}, "HSVJitter: saturation = 0.5: Input should be"),
@@ -278,13 +270,6 @@ def test_a_cut_of_a_narrow_image_has_a_pixel_at_least(
         result = augment(whole, size_px=32, seed=(seed,))
         assert (result.image == RED).all()
         assert result.boxes_xyxy_px.tolist() == [[0, 0, 32, 32]]
-
-
-def test_a_crop_larger_than_the_image() -> None:
-    crop = always("RandomCrop", height=500, width=400)
-    sentence = r"RandomCrop cuts 400x500 px from an image of 416x416 px; .*pad_if_needed: true"
-    with pytest.raises(UserError, match=sentence):
-        augmented([crop], photo(), size_px=416)
 
 
 def test_importing_the_transforms_asks_no_network() -> None:

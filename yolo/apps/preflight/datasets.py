@@ -35,25 +35,16 @@ def check_files(preflight: Preflight) -> Outcome:
         of_train = train.category_ids, train.class_names
         val = match_classes(val, "val", *of_train, owner="data.train")
         preflight.datasets["val"] = val
+    findings = {"train": train.findings, "val": val.findings}
+    warnings = [f"data.{split}: {text}" for split in findings for text in findings[split].warnings]
     return Outcome(
         summary=f"{len(train):,} training images with {len(train.annotations.labels):,} boxes, "
         f"{len(val):,} for validation with {len(val.annotations.labels):,}; "
         f"{len(train.class_names)} classes",
         fault=_lacking(lacking, "does not define"),
-        warnings=[
-            *(
-                f"data.{split}: {text}"
-                for split, dataset in preflight.datasets.items()
-                for text in dataset.findings.warnings
-            ),
-            *_warn_of_repeats(preflight.config.training, len(train)),
-        ],
-        lines=[
-            f"data.{split}: {text}"
-            for split, dataset in preflight.datasets.items()
-            for text in dataset.findings.notes
-        ],
-        figures={"images": {split: len(dataset) for split, dataset in preflight.datasets.items()}},
+        warnings=[*warnings, *_warn_of_repeats(preflight.config.training, len(train))],
+        lines=[f"data.{split}: {text}" for split in findings for text in findings[split].notes],
+        figures={"images": {"train": len(train), "val": len(val)}},
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import chain, islice
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -18,8 +18,7 @@ from yolo.apps.preflight.datasets import find_copies
 from yolo.apps.report.drawing import contact_sheet, draw_tile
 from yolo.apps.report.page import picture, table
 from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.data.formats.truth_files import measure
-from yolo.data.images import JPEG_END, JPEG_START, LARGEST_IMAGE_PX
+from yolo.data.images import JPEG_END, JPEG_START, measure
 from yolo.errors import UserError
 from yolo.factory.data import Split
 
@@ -46,89 +45,96 @@ class BadImage(NamedTuple):
     reason: str
 
 
-Seen = Mapping[Split, Sequence[BadImage | str]]
-"""What a check found of the images of each data set, as many as there was time for."""
+class Seen(NamedTuple):
+    """What a check found, of as many images as there was time for."""
+
+    counts: Counter[Split]  # images looked at
+    sound: list[tuple[Split, Any]]  # what it gave of each image that can be used
+    bad: list[BadImage]
 
 
 def check_headers(preflight: Preflight) -> Outcome:
     """Sizes from the headers, before anything is decoded; then the contents, by digest."""
-    seen, bad = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
-    texts = [(split, one) for split, found in seen.items() for one in found if isinstance(one, str)]
-    sizes = Counter(text.partition(" ")[0] for _, text in texts)
-    turns = Counter((split, text.partition(" ")[2]) for split, text in texts if text.count(" "))
-    copies = find_copies(preflight, without={one.file for one in bad})
+    seen = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
+    sizes = Counter(size for _, (size, _) in seen.sound)
+    turns = Counter((split, note) for split, (_, note) in seen.sound if note)
+    copies = find_copies(preflight, without={one.file for one in seen.bad})
     total = sum(map(len, preflight.datasets.values()))
     return Outcome(
-        summary=f"{sum(map(len, seen.values())):,} of {total:,} headers read, {len(sizes):,} "
+        summary=f"{seen.counts.total():,} of {total:,} headers read, {len(sizes):,} "
         f"sizes, the most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
-        fault=_fault(preflight, seen, bad) or copies.fault,
+        fault=_fault(preflight, seen) or copies.fault,
         warnings=[
-            *_warnings(bad),
+            *_warnings(seen.bad),
             *copies.warnings,
             *(f"data.{split}: {n:,} {note}{LOOK}" for (split, note), n in turns.items()),
         ],
         figures={
-            "headers": {split: len(found) for split, found in seen.items()},
+            "headers": dict(seen.counts),
             "sizes": dict(sizes.most_common()),
             "exif": {f"data.{split}: {note}": n for (split, note), n in turns.items()},
-            "bad_images": [one._asdict() for one in bad],
+            "bad_images": [one._asdict() for one in seen.bad],
             **copies.figures,
         },
-        blocks=[_table(bad), *copies.blocks],
+        blocks=[_table(seen.bad), *copies.blocks],
     )
 
 
 def check_decoding(preflight: Preflight) -> Outcome:
     """Decode all images, or as many as the time allows, and show some with their boxes."""
-    seen, bad = _look(preflight, Preflight.shuffled, _decode, DECODE_SECONDS)
-    flat = {split: [one for one in seen[split] if isinstance(one, str) and one] for split in seen}
+    seen = _look(preflight, Preflight.shuffled, _decode, DECODE_SECONDS)
+    flat = {
+        split: [path for of, path in seen.sound if of == split and path]
+        for split in preflight.datasets
+    }
     totals = {split: len(dataset) for split, dataset in preflight.datasets.items()}
-    counts = (f"{len(seen[split]):,} of {n:,} of data.{split}" for split, n in totals.items())
+    counts = (f"{seen.counts[split]:,} of {n:,} of data.{split}" for split, n in totals.items())
     return Outcome(
         summary=f"{', '.join(counts)} decoded",
-        fault=_fault(preflight, seen, bad),
+        fault=_fault(preflight, seen),
         warnings=[
-            *_warnings(bad),
+            *_warnings(seen.bad),
             *(
-                f"data.{split}: {len(files):,} of {len(seen[split]):,} images are nearly of one "
+                f"data.{split}: {len(files):,} of {seen.counts[split]:,} images are nearly of one "
                 f"colour, first {first_names(files)}: were they converted to 8 bits as they should?"
                 for split, files in flat.items()
                 if files
             ),
         ],
         figures={
-            "decoded": {split: len(found) for split, found in seen.items()},
+            "decoded": dict(seen.counts),
             "flat": flat,
-            "broken": [one._asdict() for one in bad],
+            "broken": [one._asdict() for one in seen.bad],
         },
-        blocks=[_table(bad), _samples(preflight, without={one.file for one in bad})],
+        blocks=[_table(seen.bad), _samples(preflight, without={one.file for one in seen.bad})],
     )
 
 
 def _look(
     preflight: Preflight,
     ordered: Callable[[Preflight, DetectionDataset], np.ndarray],
-    check: Callable[[DetectionDataset, int], str],
+    check: Callable[[DetectionDataset, int], Any],
     seconds: float,
-) -> tuple[Seen, list[BadImage]]:
-    """Check images in this order until the time is up: what was found, and the bad ones of it."""
+) -> Seen:
+    """Check the images of each data set in this order until the time is up."""
 
-    def look(split: Split, index: int) -> BadImage | str:
+    def look(split: Split, index: int) -> Any:
         dataset = preflight.datasets[split]
         try:
             return check(dataset, index)
         except UserError as error:
             return BadImage(split, str(dataset.image_path(index)), str(error))
 
-    seen = {}
+    counts, sound, bad = Counter[Split](), [], []
     with ThreadPoolExecutor(THREADS) as pool:
         for split, dataset in preflight.datasets.items():
             order = ordered(preflight, dataset)
             parts = within(seconds, np.split(order, range(AT_ONCE, len(order), AT_ONCE)))
-            found = (pool.map(partial(look, split), part.tolist()) for part in parts)
-            seen[split] = list(chain.from_iterable(found))
-    groups = ([one for one in found if isinstance(one, BadImage)] for found in seen.values())
-    return seen, [one for group in groups for one in sorted(group)]
+            found = [one for part in parts for one in pool.map(partial(look, split), part.tolist())]
+            counts[split] = len(found)
+            sound += [(split, one) for one in found if not isinstance(one, BadImage)]
+            bad += sorted(one for one in found if isinstance(one, BadImage))
+    return Seen(counts, sound, bad)
 
 
 def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarray:
@@ -137,22 +143,17 @@ def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarra
     return order[np.argsort(there, kind="stable")]
 
 
-def _read_size(dataset: DetectionDataset, index: int) -> str:
-    """As "640x480" and the note on its EXIF; a ``UserError`` where it is too large or not right."""
+def _read_size(dataset: DetectionDataset, index: int) -> tuple[str, str]:
+    """As "640x480", and the note on its EXIF; a ``UserError`` where it is not as annotated."""
     path, annotated = dataset.image_path(index), dataset.annotations.size_hw(index)
     found, note = measure(path, annotated, upright=dataset.upright)
-    height, width = found
-    if height * width > LARGEST_IMAGE_PX:
-        raise UserError(
-            f"the image {path} is {width}x{height} px large, more than the {LARGEST_IMAGE_PX:,} "
-            "pixels that are decoded; shrink it."
-        )
+    size = f"{found[1]}x{found[0]}"
     if found != annotated:
         raise UserError(
-            f"the image {path} is {width}x{height} px large, but its annotations are for "
+            f"the image {path} is {size} px large, but its annotations are for "
             f"{annotated[1]}x{annotated[0]} px; correct the size or restore the image."
         )
-    return f"{width}x{height} {note}".strip()
+    return size, note
 
 
 def _decode(dataset: DetectionDataset, index: int) -> str:
@@ -195,15 +196,15 @@ def _tile(dataset: DetectionDataset, index: int) -> np.ndarray:
     return draw_tile(sample.image, *truth, side_px=SHOWN_PX, title=title, ignored=sample.ignored)
 
 
-def _fault(preflight: Preflight, seen: Seen, bad: Sequence[BadImage]) -> str | None:
+def _fault(preflight: Preflight, seen: Seen) -> str | None:
     """The sentence on bad images, unless so few are skipped."""
-    data, counts = preflight.config.data, Counter(one.split for one in bad)
-    worst = max(counts[split] / max(len(found), 1) for split, found in seen.items())
-    if not bad or (data.on_error == "skip" and worst <= data.max_bad_share):
+    data, counts = preflight.config.data, Counter(one.split for one in seen.bad)
+    worst = max(counts[split] / max(looked, 1) for split, looked in seen.counts.items())
+    if not seen.bad or (data.on_error == "skip" and worst <= data.max_bad_share):
         return None
-    more = len(bad) - 1
+    first, more = seen.bad[0], len(seen.bad) - 1
     likewise = f" ({more:,} more images are at fault)" if more else ""
-    return f"data.{bad[0].split}: {bad[0].reason.rstrip('.')}{likewise}."
+    return f"data.{first.split}: {first.reason.rstrip('.')}{likewise}."
 
 
 def _warnings(bad: Sequence[BadImage]) -> list[str]:

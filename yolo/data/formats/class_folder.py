@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from yolo.data.annotations import Annotations, Contents, Findings, encode_name, run_offsets
+from yolo.data.annotations import Annotations, Contents, Findings, encode_name
 from yolo.data.formats.detection import DetectionDataset, check_named_once, first_names
 from yolo.data.formats.folders import list_entries
 from yolo.data.images import IMAGE_SUFFIXES, decode, is_image
@@ -44,22 +43,32 @@ class ClassFolderDataset(DetectionDataset):
             unknown, missing = "no such folder", "not named"
             check_named_once(what, names, class_names, unknown=unknown, missing=missing)
             names = list(class_names)
-        packed, lengths, others = zip(*(_list_files(root, name) for name in names), strict=True)
-        counts = list(map(len, lengths))
-        if not any(counts):
+        files = [_list_files(root, name) for name in names]
+        images = [image for found, _ in files for image in found]
+        counts = [len(found) for found, _ in files]
+        if not images:
             raise UserError(
                 f"{root}: its folders hold no images ({', '.join(IMAGE_SUFFIXES)}); the images of "
                 "each class must lie in a folder of their own directly below it."
             )
         found = {
             "classes without images": [n for n, i in zip(names, counts, strict=True) if i == 0],
-            "files that are no images": list(chain.from_iterable(others)),
+            "files that are no images": [other for _, others in files for other in others],
         }
         findings = Findings(
             counts={kind: len(what) for kind, what in found.items() if what},
             texts=tuple(f"{kind}: {first_names(what)}" for kind, what in found.items() if what),
         )
-        annotations = _pack(b"".join(packed), np.concatenate(lengths), counts)
+        total = len(images)
+        annotations = Annotations.pack(
+            image_ids=np.arange(1, total + 1),
+            file_names=images,
+            sizes_hw=np.zeros((total, 2)),
+            image_index=np.arange(total),
+            boxes_xyxy_px=np.zeros((total, 4)),
+            labels=np.repeat(np.arange(len(names)), counts),
+            ignored=np.zeros(total, bool),
+        )
         contents = Contents(tuple(names), annotations, findings)
         super().__init__(root, root, contents, range(len(names)))
 
@@ -89,37 +98,14 @@ class ClassFolderDataset(DetectionDataset):
         return self.select(np.sort(np.argsort(place, kind="stable")[:limit]))
 
 
-def _list_files(root: Path, name: str) -> tuple[bytes, np.ndarray, list[str]]:
-    """The images of a class by alphabet, and the names of what is no image.
-
-    Packed at once, for a million names as objects are 100 MB: their names from the root on, UTF-8,
-    and the bytes of each, int64 (I,).
-    """
+def _list_files(root: Path, name: str) -> tuple[list[str], list[str]]:
+    """The images of a class and what is no image, from the root on and by alphabet."""
     images: list[str] = []
     others: list[str] = []
     for entry in list_entries("folder of images", root / name):
-        if entry.name.startswith("."):
-            continue
-        (images if is_image(entry.name) and entry.is_file() else others).append(
-            f"{name}/{entry.name}"
-        )
+        if not entry.name.startswith("."):
+            kind = images if is_image(entry.name) and entry.is_file() else others
+            kind.append(f"{name}/{entry.name}")
     for shown in (name, *others):
         encode_name(shown)
-    encoded = [encode_name(image) for image in sorted(images)]
-    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    return b"".join(encoded), lengths, sorted(others)
-
-
-def _pack(names: bytes, name_lengths: np.ndarray, counts: Sequence[int]) -> Annotations:
-    """One box per image, its corners and the image's size left at 0; ``counts`` by class."""
-    total = sum(counts)
-    return Annotations(
-        image_ids=np.arange(1, total + 1),
-        name_bytes=np.frombuffer(names, np.uint8),
-        name_offsets=run_offsets(name_lengths),
-        sizes_hw=np.zeros((total, 2), np.int32),
-        offsets=np.arange(total + 1),
-        boxes_xyxy_px=np.zeros((total, 4), np.float32),
-        labels=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
-        ignored=np.zeros(total, bool),
-    )
+    return sorted(images), sorted(others)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from yolo.data.annotations import sanitize
+from yolo.data.annotations import Contents, sanitize
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
+from yolo.data.formats.annotation_cache import read_cached
 from yolo.data.formats.coco_json import CocoJson
 from yolo.data.formats.detection import (
     DIGITS,
@@ -23,7 +22,7 @@ from yolo.data.formats.detection import (
     check_named_once,
 )
 from yolo.data.formats.label_map import unique_names
-from yolo.data.formats.truth_files import measure
+from yolo.data.images import measure
 from yolo.errors import UserError
 
 
@@ -37,7 +36,7 @@ class CocoDataset(DetectionDataset):
         annotations: the json.
         images: the folder that its file names are relative to.
         class_names: the very names of the json; None: by category id.
-        on_bad_image: see `DetectionDataset`.
+        cache, on_bad_image: see `DetectionDataset`; used only where a size is lacking.
     """
 
     def __init__(
@@ -46,6 +45,7 @@ class CocoDataset(DetectionDataset):
         annotations: Path,
         images: Path,
         class_names: Sequence[str] | None = None,
+        cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
     ) -> None:
         path, image_root = Path(annotations), Path(images)
@@ -59,24 +59,15 @@ class CocoDataset(DetectionDataset):
             order = [names.index(name) for name in class_names]
         if not image_root.is_dir():
             raise UserError(f"the image folder {image_root} does not exist.")
-        corners = data.boxes_xywh_px.copy()
-        with np.errstate(invalid="ignore", over="ignore"):
-            corners[:, 2:] += corners[:, :2]
-        sizes_hw, bad_images, notes = _complete_sizes(data, image_root, corners, on_bad_image)
-        contents = sanitize(
-            [names[place] for place in order],
-            image_ids=data.image_numbers,
-            file_names=data.file_names,
-            sizes_hw=sizes_hw,
-            image_index=data.image_index,
-            boxes_xyxy_px=corners,
-            labels=np.argsort(order)[data.category_index],
-            ignored=data.crowds,
-            describe=data.describe,
-            bad_images=bad_images,
-            left_out={"left out, for their bbox is empty": data.without_box},
+        labels = np.argsort(order)[data.category_index]
+        contents = read_cached(
+            None if data.sizes_hw.all() else cache,
+            source=path,
+            image_root=image_root,
+            part=("coco", class_names),
+            files=[data.digest],
+            parse=lambda: _sanitize(data, [names[i] for i in order], labels, on_bad_image),
         )
-        contents = replace(contents, findings=replace(contents.findings, notes=notes))
         super().__init__(
             path,
             image_root,
@@ -95,7 +86,8 @@ class CocoDataset(DetectionDataset):
         labels = np.array([label_of.get(number, -1) for number in data.own_ids()[1]])
         labels, image_ids = labels[data.category_index], data.image_numbers[data.image_index]
         chosen = np.isin(image_ids, self.annotations.image_ids) & (labels >= 0)
-        columns = (image_ids, labels, data.boxes_xywh_px, data.areas_px2, data.crowds)
+        crowds = data.crowds.astype(int)
+        columns = (image_ids, labels, data.boxes_xywh_px, data.areas_px2, crowds)
         return self._coco_form(*(column[chosen] for column in columns))
 
 
@@ -104,21 +96,36 @@ def _by_id(key: Key) -> tuple[bool, Key]:
     return isinstance(key, str), key
 
 
-def _complete_sizes(
-    data: CocoJson, image_root: Path, boxes_xyxy_px: np.ndarray, on_bad_image: OnBadImage
-) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """Sizes (I, 2), those that the json lacks from headers; how many are bad; notes on EXIF."""
-    sizes_hw, bad_images, notes = data.sizes_hw.copy(), 0, Counter[str]()
+def _sanitize(
+    data: CocoJson, class_names: Sequence[str], labels: np.ndarray, on_bad_image: OnBadImage
+) -> Contents:
+    """With the sizes that the json lacks from the images' headers."""
+    corners = data.boxes_xywh_px.copy()
+    with np.errstate(invalid="ignore", over="ignore"):
+        corners[:, 2:] += corners[:, :2]
+    sizes_hw, bad_images, notes = data.sizes_hw.copy(), 0, []
     for place in np.flatnonzero(sizes_hw[:, 0] == 0).tolist():
         try:
-            sizes_hw[place], note = measure(image_root / data.file_names[place])
-            notes[note] += 1
+            sizes_hw[place], note = measure(data.image_root / data.file_names[place])
+            notes.append(note)
         except UserError as error:
             on_bad_image(error)
-            sizes_hw[place] = nominal_hw(boxes_xyxy_px[data.image_index == place])
+            sizes_hw[place] = nominal_hw(corners[data.image_index == place])
             bad_images += 1
-    texts = (f"{count:,} {note}" for note, count in notes.items() if note)
-    return sizes_hw, bad_images, tuple(texts)
+    return sanitize(
+        class_names,
+        image_ids=data.image_numbers,
+        file_names=data.file_names,
+        sizes_hw=sizes_hw,
+        image_index=data.image_index,
+        boxes_xyxy_px=corners,
+        labels=labels,
+        ignored=data.crowds,
+        describe=data.describe,
+        bad_images=bad_images,
+        notes=notes,
+        left_out={"left out, for their bbox is empty": data.without_box},
+    )
 
 
 def write_coco(

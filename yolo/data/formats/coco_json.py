@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -39,8 +40,10 @@ class CocoJson:
     """
 
     def __init__(self, path: Path, image_root: Path) -> None:
-        lists = _read_json(path)
-        self._image_root = image_root
+        content = read_or_refuse("the annotation file", path)
+        lists = _parse_json(path, content)
+        self.digest = hashlib.blake2b(content).digest()
+        self.image_root = image_root
         self._image, box, self._category = (Entries(key, lists[key]) for key in _LISTS)
         _check_all(path, [entries.check_objects for entries in (self._image, box, self._category)])
         self._box, rest = box.with_field("bbox")
@@ -98,7 +101,7 @@ class CocoJson:
 
     def _has(self, name: str) -> bool:
         with suppress(OSError):  # too long a name
-            return (self._image_root / name).is_file()
+            return (self.image_root / name).is_file()
         return False
 
     @cached_property
@@ -173,9 +176,8 @@ def _check_all(path: Path, checks: Sequence[Callable[[], object]]) -> None:
         raise UserError(f"{path}: {'; '.join(faults)}.")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a COCO json and check its outline."""
-    content = read_or_refuse("the annotation file", path)
+def _parse_json(path: Path, content: bytes) -> dict[str, Any]:
+    """A COCO json, whose outline is checked."""
     if not content.strip():
         raise UserError(f"the annotation file {path} is empty.")
     try:

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from yolo.data.annotations import Contents
-from yolo.data.bad_images import OnBadImage, nominal_hw, stop
+from yolo.data.bad_images import OnBadImage, stop
+from yolo.data.formats.annotation_cache import read_cached
 from yolo.data.formats.detection import (
     DetectionDataset,
     WrittenImage,
@@ -22,9 +23,8 @@ from yolo.data.formats.truth_files import (
     ImageTruth,
     ListedImage,
     TruthObject,
-    measure,
+    find_size,
     pack_truths,
-    read_cached,
 )
 from yolo.errors import UserError
 from yolo.files import decode_text, read_or_refuse
@@ -84,17 +84,15 @@ def _parse(
     table = _read_table(path, content)
     if class_names is None and not any(lines[0].class_name for lines in table.values()):
         raise UserError(f"{path} holds no box: name the classes in class_names.")
-    truths = []
+    truths, sizes = [], []
     for name, lines in table.items():
-        objects = [line for line in lines if line.class_name]
-        try:
-            size, note = measure(images / name, upright=upright)
-            truths.append(ImageTruth(name, size, objects, note=note))
-        except UserError as error:
-            on_bad_image(UserError(f"{path}, {lines[0].place}: {error}"))
-            size = nominal_hw([found.box_xyxy_px for found in objects])
-            truths.append(ImageTruth(name, size, objects, is_bad=True))
-    return pack_truths([ListedImage(name, path) for name in table], truths, class_names)
+
+        def report(error: UserError, place: str = lines[0].place) -> None:
+            on_bad_image(UserError(f"{path}, {place}: {error}"))
+
+        truths.append(ImageTruth(name, [line for line in lines if line.class_name]))
+        sizes.append(find_size(images, truths[-1], report, upright=upright))
+    return pack_truths([ListedImage(name, path) for name in table], truths, sizes, class_names)
 
 
 def _read_table(path: Path, content: bytes) -> dict[str, list[TruthObject]]:

@@ -75,6 +75,7 @@ class DetectionDataset:
         self.annotations = contents.annotations
         self.findings = contents.findings
         self.upright = upright
+        self._file_bytes = contents.file_bytes
         self._own_ids = None  # as texts in one array, see `Annotations`
         if own_image_ids is not None:
             texts = np.array([*map(json.dumps, own_image_ids)])
@@ -104,13 +105,15 @@ class DetectionDataset:
         Numbers of images and boxes, and digests. Of the files only the sizes are looked at.
         """
         packed = self.annotations
-        sizes = map(_file_size, map(self.image_path, range(len(self))))
+        sizes = self._file_bytes
+        if sizes is None:
+            sizes = np.array([_file_size(self.image_path(i)) for i in range(len(self))], np.int64)
         return {
             "images": len(self),
             "boxes": len(packed.labels),
             "order": _digest(packed.image_ids, packed.sizes_hw),
             "truth": _digest(packed.offsets, packed.boxes_xyxy_px, packed.labels, packed.ignored),
-            "files": _digest(np.fromiter(sizes, np.int64, len(self))),
+            "files": _digest(sizes),
         }
 
     def load(self, index: int) -> Sample:
@@ -146,6 +149,8 @@ class DetectionDataset:
         """A view with the images at ``indices``, in that order."""
         view = copy.copy(self)
         view.annotations = self.annotations.subset(indices)
+        if self._file_bytes is not None:
+            view._file_bytes = self._file_bytes[np.asarray(indices, np.int64)]
         return view
 
     def limit(self, limit: int | Sequence[int]) -> DetectionDataset:
@@ -183,11 +188,11 @@ class DetectionDataset:
         low, high = packed.boxes_xyxy_px[:, :2], packed.boxes_xyxy_px[:, 2:]
         boxes = np.concatenate([low, high - low], axis=1, dtype=np.float64)  # (N, 4) xywh
         image_ids, areas = packed.image_ids[packed.image_index()], boxes[:, 2] * boxes[:, 3]
-        return self._coco_form(image_ids, packed.labels, boxes, areas, packed.ignored)
+        return self._coco_form(image_ids, packed.labels, boxes, areas, packed.ignored.astype(int))
 
     def _coco_form(self, *columns: np.ndarray) -> dict[str, Any]:
-        """The columns are of boxes: image ids, labels, [x, y, w, h], areas and ignored flags."""
-        packed = self.annotations
+        """The columns are of boxes: image ids, labels, [x, y, w, h], areas and 1 for ignored."""
+        packed, fields = self.annotations, ("image_id", "category_id", "bbox", "area", "iscrowd")
         rows = zip(*(column.tolist() for column in columns), strict=True)
         images = zip(packed.image_ids.tolist(), packed.sizes_hw.tolist(), strict=True)
         return {
@@ -196,15 +201,8 @@ class DetectionDataset:
                 for index, (number, (h, w)) in enumerate(images)
             ],
             "annotations": [
-                {
-                    "id": number,
-                    "image_id": image_id,
-                    "category_id": label,
-                    "bbox": box,
-                    "area": area,
-                    "iscrowd": int(ignored),
-                }
-                for number, (image_id, label, box, area, ignored) in enumerate(rows, start=1)
+                {"id": number, **dict(zip(fields, row, strict=True))}
+                for number, row in enumerate(rows, start=1)
             ],
             "categories": [{"id": i, "name": name} for i, name in enumerate(self.class_names)],
         }

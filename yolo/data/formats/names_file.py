@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,7 @@ class _NoAliases(yaml.SafeLoader):
 
 def read_names(path: Path) -> tuple[str, ...]:
     """The class names of a file, by class number."""
-    text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
-    if re.search(r"^\s*names\s*=", text, re.MULTILINE):
-        raise UserError(f"{path} lists Darknet's files; name the one behind its `names =` instead.")
-    names: Any = text
-    if path.suffix.lower() not in NAME_A_LINE:
-        try:
-            names = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
-        except (yaml.YAMLError, RecursionError) as error:
-            problem = " ".join(str(error).split())
-            raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
+    names = _load(path)
     if isinstance(names, dict):
         names = names.get("names")
         if isinstance(names, dict):
@@ -56,7 +48,7 @@ def read_names(path: Path) -> tuple[str, ...]:
                 )
             names = [numbered[number] for number in numbers]
     elif isinstance(names, str):
-        names = [line.strip() for line in text.strip().splitlines()]
+        names = [line.strip() for line in names.strip().splitlines()]
     if not isinstance(names, list) or not names:
         raise UserError(
             f"{path} must have `names`: a list of class names, or number: name; or a name a line."
@@ -71,6 +63,20 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _load(path: Path) -> Any:
+    """What a YAML holds, or a text."""
+    text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
+    if re.search(r"^\s*names\s*=", text, re.MULTILINE):
+        raise UserError(f"{path} lists Darknet's files; name the one behind its `names =` instead.")
+    if path.suffix.lower() in NAME_A_LINE:
+        return text
+    try:
+        return yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2026-13-01 is no date
+        problem = " ".join(str(error).split())
+        raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
+
+
 def names_files_near(*folders: Path) -> Iterator[Path]:
     """The usual files in the folders of a data set and the two above each, nearest first."""
     parents = [folder.parent for folder in folders]
@@ -78,7 +84,7 @@ def names_files_near(*folders: Path) -> Iterator[Path]:
         yield from (file for name in USUAL if (file := place / name).is_file())
 
 
-def describe_other_names(names: tuple[str, ...], files: Iterator[Path]) -> str | None:
+def describe_other_names(names: tuple[str, ...], files: Iterable[Path]) -> str | None:
     """The warning about the first file that gives the classes other names."""
     for file in files:
         with contextlib.suppress(UserError):  # no file of names, then
@@ -89,3 +95,14 @@ def describe_other_names(names: tuple[str, ...], files: Iterator[Path]) -> str |
                     f"{first_names(names)}: see which is right for these text files"
                 )
     return None
+
+
+def count_keypoint_values(files: Iterable[Path]) -> int:
+    """How many numbers the key points behind each box are, by the first `kpt_shape`; else 0."""
+    for file in files:
+        with contextlib.suppress(UserError):
+            content = _load(file)
+            shape = content.get("kpt_shape") if isinstance(content, dict) else None
+            if isinstance(shape, list) and {*map(type, shape)} == {int}:
+                return math.prod(shape)
+    return 0

@@ -28,6 +28,16 @@ MARKER = "finished.json"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A generated data set."""
+
+    version: int  # raised by whoever changes what is drawn; folders of another one are made anew
+    draw: Callable[[Path, str, int, int], None]  # into a folder: the split, number of images, seed
+    read: Callable[[Path, Sequence[str] | None], DetectionDataset]  # such a folder, class names
+    needed: tuple[str, ...] = ()  # files beside the JPEGs
+
+
 def open_shapes(
     kind: Kind,
     *,
@@ -42,7 +52,7 @@ def open_shapes(
     Args:
         kind: `SHAPES` or `CLASS_SHAPES`.
         root: where data sets are kept; this one gets a folder of its own in it.
-        split: ``train``, ``val`` or ``test``: other images of the same kind.
+        split: of `SPLITS`: other images of the same kind.
         images: their number; the first ones are the same for any number.
         seed: another seed gives other images.
         class_names: the classes in another order.
@@ -50,12 +60,38 @@ def open_shapes(
     return kind.read(generate(kind, root, split, images, seed), class_names)
 
 
-def _read_scenes(folder: Path, names: Sequence[str] | None) -> DetectionDataset:
-    return CocoDataset(annotations=folder / ANNOTATIONS, images=folder, class_names=names)
+def generate(kind: Kind, root: Path, split: str, images: int, seed: int) -> Path:
+    """Generate a data set unless it is there, and give its folder in the root.
+
+    The folder appears whole or not at all; of several processes one generates, others wait.
+    """
+    folder = root / f"{split}-{images}-{seed}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{folder.name}.lock"):
+            if not _is_finished(kind, folder, images):
+                _log.info("Generating %d images in %s", images, folder)
+                name = f".{folder.name}.unfinished"
+                with atomic_folder(folder, temporary_name=name) as temporary:
+                    kind.draw(temporary, split, images, seed)
+                    (temporary / MARKER).write_text(json.dumps({"version": kind.version}))
+                    shutil.rmtree(folder, ignore_errors=True)  # of another version, or damaged
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the data set cannot be written ({error.strerror or error}); "
+            "check the folder's permissions and the free space, or choose another root."
+        ) from error
+    return folder
 
 
-def _read_objects(folder: Path, names: Sequence[str] | None) -> DetectionDataset:
-    return ClassFolderDataset(root=folder, class_names=names)
+def _is_finished(kind: Kind, folder: Path, images: int) -> bool:
+    marker = folder / MARKER
+    return (
+        marker.is_file()
+        and marker.read_bytes() == json.dumps({"version": kind.version}).encode()
+        and sum(1 for _ in folder.rglob("*.jpg")) == images
+        and all((folder / name).exists() for name in kind.needed)
+    )
 
 
 def _draw_scenes(folder: Path, split: str, images: int, seed: int) -> None:
@@ -100,18 +136,15 @@ def _write_jpeg(path: Path, image: np.ndarray) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A generated data set."""
-
-    name: str
-    version: int  # raised by whoever changes what is drawn; folders of another one are made anew
-    draw: Callable[[Path, str, int, int], None]  # into a folder: the split, number of images, seed
-    read: Callable[[Path, Sequence[str] | None], DetectionDataset]  # such a folder, class names
-    needed: tuple[str, ...] = ()  # files beside the JPEGs
+def _read_scenes(folder: Path, names: Sequence[str] | None) -> DetectionDataset:
+    return CocoDataset(annotations=folder / ANNOTATIONS, images=folder, class_names=names)
 
 
-SHAPES = Kind("shapes", 2, _draw_scenes, _read_scenes, needed=(ANNOTATIONS,))
+def _read_objects(folder: Path, names: Sequence[str] | None) -> DetectionDataset:
+    return ClassFolderDataset(root=folder, class_names=names)
+
+
+SHAPES = Kind(2, _draw_scenes, _read_scenes, needed=(ANNOTATIONS,))
 """Shapes of six classes on textured backgrounds, in COCO form.
 
 Objects are from 16 px to most of the image, so that all three scales of a detection head are
@@ -119,46 +152,5 @@ needed; they overlap, but at least half of each can be seen. Some images hold a 
 region, and some hold nothing.
 """
 
-CLASS_SHAPES = Kind("class_shapes", 1, _draw_objects, _read_objects)
+CLASS_SHAPES = Kind(1, _draw_objects, _read_objects)
 """One shape per image, even over the six classes, in a folder for each, for classifiers."""
-
-
-def generate(kind: Kind, root: Path, split: str, images: int, seed: int) -> Path:
-    """Generate a data set unless it is there, and give its folder in the root.
-
-    The folder appears whole or not at all; of several processes one generates, others wait.
-    """
-    if split not in SPLITS:
-        raise UserError(f"{kind.name}: there is no split {split!r}; choose {', '.join(SPLITS)}.")
-    if images < 1 or seed < 0:
-        raise UserError(
-            f"{kind.name}: {images} images with seed {seed} cannot be drawn; "
-            "ask for at least 1 image and a seed of at least 0."
-        )
-    folder = root / f"{split}-{images}-{seed}"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
-            if not _is_finished(kind, folder, images):
-                _log.info("Generating %d images in %s", images, folder)
-                name = f".{folder.name}.unfinished"
-                with atomic_folder(folder, temporary_name=name) as temporary:
-                    kind.draw(temporary, split, images, seed)
-                    (temporary / MARKER).write_text(json.dumps({"version": kind.version}))
-                    shutil.rmtree(folder, ignore_errors=True)  # of another version, or damaged
-    except OSError as error:
-        raise UserError(
-            f"{folder}: the data set cannot be written ({error.strerror or error}); "
-            "check the folder's permissions and the free space, or choose another root."
-        ) from error
-    return folder
-
-
-def _is_finished(kind: Kind, folder: Path, images: int) -> bool:
-    marker = folder / MARKER
-    return (
-        marker.is_file()
-        and marker.read_bytes() == json.dumps({"version": kind.version}).encode()
-        and sum(1 for _ in folder.rglob("*.jpg")) == images
-        and all((folder / name).exists() for name in kind.needed)
-    )

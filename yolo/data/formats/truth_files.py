@@ -1,34 +1,22 @@
-"""Data sets that keep a small file of truth for each image, and one file of what was read of them.
-
-All files are read whole first. Their content is the key of the cache; only what the cache does not
-know is parsed. So a changed file is never missed, whatever its time of change says, and what is
-parsed is what the key was made from.
-"""
+"""Data sets that keep a small file of truth for each image."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
-from yolo.data.annotations import Annotations, Contents, Findings, sanitize
+from yolo.data.annotations import Contents, sanitize
+from yolo.data.bad_images import OnBadImage, nominal_hw
+from yolo.data.formats.annotation_cache import read_cached
 from yolo.data.formats.detection import DetectionDataset, first_names
-from yolo.data.images import read_header
+from yolo.data.images import measure
 from yolo.errors import UserError
-from yolo.files import atomic_path, read_or_refuse
-
-VERSION = 2
-"""Raised by whoever changes what is made of the same files; older cache entries are then void."""
+from yolo.files import read_or_refuse
 
 LARGEST_FILE_BYTES = 64 << 20
 """Larger annotations of one image are refused: a wrong file, or an attack."""
@@ -64,7 +52,7 @@ class TruthObject(NamedTuple):
 
     place: str  # in the file: "object 3", "line 3"
     class_name: str
-    box_xyxy_px: tuple[float, ...]
+    box_xyxy: tuple[float, ...]  # in pixels, or in a data set of relative boxes in sides' lengths
     ignored: bool = False
     note: str = ""  # what to count of it in the data set's notes: "boxes around outlines"
 
@@ -73,11 +61,18 @@ class ImageTruth(NamedTuple):
     """What an annotation file holds."""
 
     file_name: str  # of the image, relative to the data set's image root
-    size_hw: tuple[int, int]  # of the image; where it is bad, the annotated or a nominal one
-    objects: list[TruthObject]  # in the file's order
-    is_bad: bool = False  # the image cannot be read
+    objects: Sequence[TruthObject]  # in the file's order
     annotated_hw: tuple[int, int] | None = None  # in the annotation file where it may differ
-    note: str = ""  # as that of an object: "images turned upright by EXIF"
+    missing: str = ""  # the sentence where it is known that there is no such image
+
+
+class ImageSize(NamedTuple):
+    """Height and width of an image in pixels, of a bad one the annotated or nominal ones."""
+
+    hw: tuple[int, int]
+    annotated_hw: tuple[int, int]  # in the annotation file
+    note: str = ""  # on its EXIF, see `measure`
+    is_bad: bool = False
 
 
 class TruthFilesDataset(DetectionDataset):
@@ -90,8 +85,9 @@ class TruthFilesDataset(DetectionDataset):
         source: the data set, for messages.
         image_root: the folder that the file names of `ImageTruth` are relative to.
         part: which images of it are listed; with the other arguments it names the cache entry.
-        class_names, cache: see `DetectionDataset`; None takes the names found, by alphabet.
-        upright: see `DetectionDataset`; heeded by ``parse``.
+        class_names: None takes the names found, by alphabet.
+        cache, on_bad_image, upright: see `DetectionDataset`.
+        relative: boxes are relative to the images' sides.
     """
 
     def __init__(
@@ -104,7 +100,9 @@ class TruthFilesDataset(DetectionDataset):
         part: str,
         class_names: Sequence[str] | None,
         cache: Path | None,
+        on_bad_image: OnBadImage,
         upright: bool = True,
+        relative: bool = False,
     ) -> None:
         first: dict[str, ListedImage] = {}
         for image in listed:
@@ -116,13 +114,15 @@ class TruthFilesDataset(DetectionDataset):
 
         def parse_all() -> Contents:
             _log.info("Reading %s annotation files of %s", f"{len(listed):,}", source)
-            truths = []
+            truths: list[ImageTruth] = []
+            sizes: list[ImageSize] = []
             for image, content in zip(listed, files, strict=True):
                 try:
                     truths.append(parse(image, content))
+                    sizes.append(find_size(image_root, truths[-1], on_bad_image, upright=upright))
                 except UserError as error:
                     raise UserError(image.message(error)) from None
-            return pack_truths(listed, truths, class_names)
+            return pack_truths(listed, truths, sizes, class_names, relative=relative)
 
         heads = [(*map(str, image), len(file)) for image, file in zip(listed, files, strict=True)]
         contents = read_cached(
@@ -130,34 +130,42 @@ class TruthFilesDataset(DetectionDataset):
             source=source,
             image_root=image_root,
             part=(part, class_names, upright),
-            files=[_to_bytes(heads), *files],
+            files=[repr(heads).encode("utf-8", "surrogateescape"), *files],
             parse=parse_all,
         )
         super().__init__(source, image_root, contents, upright=upright)
 
 
-def measure(
-    path: Path, annotated_hw: tuple[int, int] | None = None, *, upright: bool = True
-) -> tuple[tuple[int, int], str]:
-    """Size in pixels of what `decode` gives, asked for the same, and the note on its EXIF if any.
-
-    A UserError if the image's header cannot be read.
-    """
-    header = read_header(path)
-    turns = header.turns(annotated_hw, upright=upright)
-    note = "turned upright by EXIF" if turns else "left as stored, though EXIF turns them"
-    size_hw = header.size_hw(annotated_hw, upright=upright)
-    return size_hw, f"images {note}" if header.orientation != 1 else ""
+def find_size(
+    image_root: Path, truth: ImageTruth, on_bad_image: OnBadImage, *, upright: bool = True
+) -> ImageSize:
+    """Look at an image's header; see `DetectionDataset` for the other arguments."""
+    try:
+        if truth.missing:
+            raise UserError(truth.missing)
+        size_hw, note = measure(image_root / truth.file_name, truth.annotated_hw, upright=upright)
+        return ImageSize(size_hw, truth.annotated_hw or size_hw, note)
+    except UserError as error:
+        on_bad_image(error)
+        size_hw = nominal_hw([found.box_xyxy for found in truth.objects], truth.annotated_hw)
+        return ImageSize(size_hw, size_hw, is_bad=True)
 
 
 def pack_truths(
     listed: Sequence[ListedImage],
     truths: Sequence[ImageTruth],
+    sizes: Sequence[ImageSize],
     class_names: Sequence[str] | None,
+    *,
+    relative: bool = False,
 ) -> Contents:
     """Sanitize and pack what all images hold; the arguments are those of `TruthFilesDataset`."""
     objects = [found for truth in truths for found in truth.objects]
     image_index = np.repeat(np.arange(len(truths)), [len(truth.objects) for truth in truths])
+    sizes_hw = np.array([size.hw for size in sizes], np.int64).reshape(-1, 2)
+    boxes = np.array([found.box_xyxy for found in objects], np.float64).reshape(-1, 4)
+    if relative:
+        boxes *= np.tile(sizes_hw[image_index, ::-1], 2)
     if class_names is None:
         class_names = sorted({found.class_name for found in objects})
     label_of = {name: label for label, name in enumerate(class_names)}
@@ -167,7 +175,7 @@ def pack_truths(
         return image.message(f"{image.truth}, {objects[number].place}")
 
     def describe(number: int) -> str:
-        box = ", ".join(f"{value:g}" for value in objects[number].box_xyxy_px)
+        box = ", ".join(f"{value:g}" for value in boxes[number].tolist())
         return f"{place(number)} ({objects[number].class_name}), box [{box}]"
 
     for number, found in enumerate(objects):
@@ -177,23 +185,21 @@ def pack_truths(
                 f"({first_names(class_names)}); add it there or correct the file."
             )
     file_names = [truth.file_name for truth in truths]
-    annotated_hw = [truth.annotated_hw or truth.size_hw for truth in truths]
-    contents = sanitize(
+    annotated_hw = [size.annotated_hw for size in sizes]
+    return sanitize(
         class_names,
         image_ids=_image_ids(file_names),
         file_names=file_names,
-        sizes_hw=np.array([truth.size_hw for truth in truths], np.int64).reshape(-1, 2),
+        sizes_hw=sizes_hw,
         image_index=image_index,
-        boxes_xyxy_px=np.array([o.box_xyxy_px for o in objects], np.float64).reshape(-1, 4),
+        boxes_xyxy_px=boxes,
         labels=np.array([label_of[found.class_name] for found in objects], np.int64),
         ignored=np.array([found.ignored for found in objects], bool),
         describe=describe,
         annotated_hw=np.array(annotated_hw, np.int64).reshape(-1, 2),
-        bad_images=sum(truth.is_bad for truth in truths),
+        bad_images=sum(size.is_bad for size in sizes),
+        notes=[one.note for group in (sizes, objects) for one in group],
     )
-    counts = Counter(one.note for group in (truths, objects) for one in group if one.note)
-    notes = tuple(f"{count:,} {note}" for note, count in counts.items())
-    return replace(contents, findings=replace(contents.findings, notes=notes))
 
 
 def _image_ids(file_names: Sequence[str]) -> np.ndarray:
@@ -208,85 +214,3 @@ def _image_ids(file_names: Sequence[str]) -> np.ndarray:
         if len(np.unique(ids)) == len(ids):
             return ids
     return np.arange(1, len(file_names) + 1, dtype=np.int64)
-
-
-def read_cached(
-    folder: Path | None,
-    *,
-    source: Path,
-    image_root: Path,
-    part: tuple[object, ...],
-    files: Sequence[bytes],
-    parse: Callable[[], Contents],
-) -> Contents:
-    """What ``parse`` gives, or gave last time: kept in one file, so that nothing is parsed twice.
-
-    An entry is valid as long as all files behind it have the same content and the images the sizes
-    and times that they had. It holds arrays and json, nothing that could run. Where it cannot be
-    written or read, the files are parsed. Of several processes one parses and the others wait.
-    Contents with bad images are not kept: these are tried, and reported, whenever the set opens.
-
-    Args:
-        folder: of the entries; None parses always.
-        source, image_root: the data set, and the folder that its file names are relative to.
-        part: what tells the entry from others of the same data set.
-        files: everything that ``parse`` reads, but for the images.
-    """
-    if folder is None:
-        return parse()
-    identity = (VERSION, source.resolve(), image_root.resolve(), *part)
-    digest = hashlib.sha256(_to_bytes(identity))
-    path = folder / f"{source.stem}-{digest.hexdigest()[:16]}.npz"
-    for content in files:
-        digest.update(content)
-    key = digest.hexdigest()
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, NotImplementedError):  # else it goes on without a lock
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(path.with_suffix(".lock")))
-        contents = _read_entry(path, key, image_root)
-        if contents is None:
-            contents = parse()
-            if not contents.bad_images:
-                _write_entry(path, key, image_root, contents)
-    return contents
-
-
-def _to_bytes(values: Sequence[object]) -> bytes:
-    return repr(values).encode("utf-8", "surrogateescape")
-
-
-def _read_entry(path: Path, key: str, image_root: Path) -> Contents | None:
-    """The entry, or None if there is none, or one of other files, or a damaged one."""
-    try:
-        with np.load(path, allow_pickle=False) as entry:
-            arrays = {name: entry[name] for name in entry.files}
-        meta = json.loads(arrays.pop("meta").tobytes())
-        stamps = arrays.pop("image_stamps")
-        annotations = Annotations(**arrays)
-        if meta["key"] != key or not np.array_equal(stamps, _stamps(image_root, annotations)):
-            return None
-        findings = Findings(meta["counts"], tuple(meta["texts"]), tuple(meta["notes"]))
-        return Contents(tuple(meta["class_names"]), annotations, findings)
-    except Exception:  # whatever is wrong with an entry: the files themselves are there
-        return None
-
-
-def _write_entry(path: Path, key: str, image_root: Path, contents: Contents) -> None:
-    annotations, findings = contents.annotations, contents.findings
-    arrays: dict[str, Any] = {name: getattr(annotations, name) for name in annotations.__slots__}
-    meta = {"key": key, "class_names": contents.class_names, **asdict(findings)}
-    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    try:
-        arrays["image_stamps"] = _stamps(image_root, annotations)
-        with atomic_path(path) as temporary:
-            np.savez(temporary, **arrays)
-    except OSError as problem:
-        _log.info("annotations are not cached in %s: %s", path.parent, problem.strerror or problem)
-
-
-def _stamps(image_root: Path, annotations: Annotations) -> np.ndarray:
-    """Bytes and time of change of each image, int64 (I, 2): their headers gave the sizes."""
-    images = (image_root / annotations.file_name(i) for i in range(len(annotations)))
-    stamps = [(status.st_size, status.st_mtime_ns) for status in map(Path.stat, images)]
-    return np.array(stamps, np.int64).reshape(-1, 2)

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from yolo.data.bad_images import OnBadImage, nominal_hw, stop
+from yolo.data.bad_images import OnBadImage, stop
 from yolo.data.formats.detection import (
     DetectionDataset,
     WrittenImage,
@@ -21,13 +21,7 @@ from yolo.data.formats.detection import (
     decimal,
 )
 from yolo.data.formats.folders import add_left_over
-from yolo.data.formats.truth_files import (
-    ImageTruth,
-    ListedImage,
-    TruthFilesDataset,
-    TruthObject,
-    measure,
-)
+from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.formats.voc_files import IMAGES, VocFiles
 from yolo.errors import UserError
 from yolo.files import atomic_write
@@ -73,12 +67,13 @@ class VocDataset(TruthFilesDataset):
         files = VocFiles(root)
         super().__init__(
             listed=[image for image_set in image_sets for image in files.listed(image_set)],
-            parse=partial(_parse, files, on_bad_image),
+            parse=partial(_parse, files),
             source=root,
             image_root=root,
             part=" ".join(image_sets),
             class_names=class_names,
             cache=cache,
+            on_bad_image=on_bad_image,
         )
         known = map(self.annotations.file_name, range(len(self)))
         lone = {"images without an XML, left out": files.without_xml(image_sets, known)}
@@ -90,31 +85,22 @@ class VocDataset(TruthFilesDataset):
             )
 
 
-def _parse(
-    files: VocFiles, on_bad_image: OnBadImage, image: ListedImage, content: bytes
-) -> ImageTruth:
+def _parse(files: VocFiles, image: ListedImage, content: bytes) -> ImageTruth:
     assert image.truth is not None
     xml = _read_xml(image.truth, content)
-    annotated_hw = _size_hw(xml)
     objects = [
         _object(image.truth, f"object {number}", element)
         for number, element in enumerate(xml.iterfind("object"), start=1)
     ]
-    named = _text(xml, "filename")
+    named, missing = _text(xml, "filename"), ""
     file_name = files.find_image(image.name, named)
-    try:
-        if file_name is None:
-            other = f" and no {named!r}" if named else ""
-            raise UserError(
-                f"{image.truth} has no image: {files.root} has no {image.name}.jpg, none with "
-                f"another suffix of images{other}; restore it, or take it off the list."
-            )
-        size, note = measure(files.root / file_name, annotated_hw)
-        return ImageTruth(file_name, size, objects, annotated_hw=annotated_hw, note=note)
-    except UserError as error:
-        on_bad_image(error)
-        size = nominal_hw([found.box_xyxy_px for found in objects], annotated_hw)
-        return ImageTruth(file_name or f"{image.name}.jpg", size, objects, is_bad=True)
+    if file_name is None:
+        file_name, other = f"{image.name}.jpg", f" and no {named!r}" if named else ""
+        missing = (
+            f"{image.truth} has no image: {files.root} has no {file_name}, none with another "
+            f"suffix of images{other}; restore it, or take it off the list."
+        )
+    return ImageTruth(file_name, objects, _size_hw(xml), missing)
 
 
 def _read_xml(path: Path, content: bytes) -> Element:

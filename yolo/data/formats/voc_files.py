@@ -77,9 +77,9 @@ class VocFiles:
         """
         listed, turned = PurePosixPath(listed_name), file_name.replace("\\", "/")
         last = PurePosixPath(turned).name
-        tried = [*[turned] * (last != "" and is_inside(turned)), *[last] * (last != "")]
-        of_list_first = _without_suffix(last, IMAGE_SUFFIXES) != listed.name
-        tried.insert(0 if of_list_first else len(tried), listed.name)
+        tried = [name for name in (turned, last) if last and is_inside(name)]
+        xml_decides = _without_suffix(last, IMAGE_SUFFIXES) == listed.name
+        tried = [*tried, listed.name] if xml_decides else [listed.name, *tried]
         for full in tried:
             for name in (full, _without_suffix(full, IMAGE_SUFFIXES)):
                 if found := self._find(listed.parent / name, IMAGE_SUFFIXES):

@@ -1,7 +1,8 @@
 """Darknet's data sets: for each image a text file with a line `class cx cy w h` for each object.
 
 The class is its number from 0; the box' centre and size are relative to the image. Of an outline,
-`class x1 y1 x2 y2 x3 y3 ...`, the enclosing box is taken; a confidence behind a box is left out.
+`class x1 y1 x2 y2 x3 y3 ...`, the enclosing box is taken. Left out are a confidence behind a box,
+and key points where a data.yaml tells their number (`kpt_shape`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo.data.bad_images import OnBadImage, nominal_hw, stop
+from yolo.data.bad_images import OnBadImage, stop
 from yolo.data.formats.csv_boxes import csv_rows
 from yolo.data.formats.detection import (
     DetectionDataset,
@@ -28,20 +29,21 @@ from yolo.data.formats.detection import (
     is_inside,
 )
 from yolo.data.formats.folders import add_left_over, list_files, match_files
-from yolo.data.formats.names_file import describe_other_names, names_files_near, read_names
-from yolo.data.formats.truth_files import (
-    ImageTruth,
-    ListedImage,
-    TruthFilesDataset,
-    TruthObject,
-    measure,
+from yolo.data.formats.names_file import (
+    count_keypoint_values,
+    describe_other_names,
+    names_files_near,
+    read_names,
 )
+from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image
 from yolo.errors import UserError
 from yolo.files import atomic_write, decode_text, read_or_refuse
 
-FARTHEST = 2.0
-"""A larger number is no part of an image: the file counts pixels."""
+TOO_FAR = 2.0
+"""Not part of an image any more: the file counts pixels, or a 2 marks a key point as visible."""
+
+KEY_POINTS = "; boxes with key points need `kpt_shape` in a data.yaml beside the files"
 
 NO_LABELS = re.compile(r"(^|/)(classes|labels|names|train|valid|val|test|readme.*)\.txt$", re.I)
 """Text files that tools put beside those of the images."""
@@ -75,10 +77,10 @@ class YoloTextDataset(TruthFilesDataset):
         for what, folder in (("images", images), ("text files", labels)):
             if not folder.is_dir():
                 raise UserError(f"the folder of {what} {folder} does not exist.")
-        near = names_files_near(labels, images)
+        near = [*names_files_near(labels, images)]
         meanings = class_names if names is None else read_names(names)
         if meanings is None:
-            found = f" ({file})" if (file := next(near, None)) else ""
+            found = f" ({near[0]})" if near else ""
             way = f"name a file of their names{found} in the data set's `names`, or "
             raise UserError(
                 f"the text files of {labels} only number their classes: "
@@ -88,15 +90,18 @@ class YoloTextDataset(TruthFilesDataset):
             listed, left_over = _list_folder(images, labels)
         else:
             listed, left_over = _read_list(list, labels), {}
+        keypoint_values = count_keypoint_values(near if names is None else [names, *near])
         super().__init__(
             listed=listed,
-            parse=partial(_parse, images, tuple(meanings), on_bad_image, upright),
+            parse=partial(_parse, tuple(meanings), keypoint_values),
             source=list or images,
             image_root=images,
-            part=repr(tuple(meanings)),
-            upright=upright,
+            part=repr((*meanings, keypoint_values)),
             class_names=class_names or meanings,
             cache=cache,
+            on_bad_image=on_bad_image,
+            upright=upright,
+            relative=True,
         )
         self.findings = add_left_over(self.findings, left_over, len(self))
         if other := describe_other_names(tuple(meanings), near):
@@ -151,27 +156,17 @@ def _read_list(path: Path, labels: Path) -> list[ListedImage]:
 
 
 def _parse(
-    images: Path,
-    names: tuple[str, ...],
-    on_bad_image: OnBadImage,
-    upright: bool,
-    image: ListedImage,
-    content: bytes,
+    names: tuple[str, ...], keypoint_values: int, image: ListedImage, content: bytes
 ) -> ImageTruth:
-    is_bad, exif, objects = False, "", []
-    try:
-        (height, width), exif = measure(images / image.name, upright=upright)
-    except UserError as error:
-        on_bad_image(error)
-        is_bad, (height, width) = True, nominal_hw()
+    objects = []
     for number, line in enumerate(decode_text(str(image.truth), content).splitlines(), start=1):
-        if line.strip():
-            place = f"line {number}"
-            name, edges, note = _parse_line(f"{image.truth}, {place}", line.split(), names)
-            left, top, right, bottom = edges
-            box = left * width, top * height, right * width, bottom * height
-            objects.append(TruthObject(place, name, box, note=note))
-    return ImageTruth(image.name, (height, width), objects, is_bad, note=exif)
+        if words := line.split():
+            place, note = f"line {number}", ""
+            if keypoint_values and len(words) == 5 + keypoint_values:
+                words, note = words[:5], "boxes with key points, which are left out"
+            name, box, found = _parse_line(f"{image.truth}, {place}", words, names)
+            objects.append(TruthObject(place, name, box, note=note or found))
+    return ImageTruth(image.name, objects)
 
 
 def _parse_line(
@@ -181,7 +176,7 @@ def _parse_line(
     if len(words) < 5 or (len(words) > 6 and len(words) % 2 == 0):
         raise UserError(
             f"{where} has {len(words)} values, but must be `class cx cy w h`, perhaps with a "
-            "confidence behind it, or an outline `class x1 y1 x2 y2 x3 y3 ...`."
+            f"confidence behind it, or an outline `class x1 y1 x2 y2 x3 y3 ...`{KEY_POINTS}."
         )
     try:
         label, *values = map(float, words)
@@ -196,9 +191,10 @@ def _parse_line(
             f"{where} has the class {label:g}, but there are the classes 0 to {len(names) - 1} "
             f"({first_names(names)})."
         )
-    if max(map(abs, values)) > FARTHEST:
+    if max(map(abs, values)) >= TOO_FAR:
         raise UserError(
-            f"{where} is {' '.join(words)!r}, but cx cy w h must be relative to the image (0 to 1)."
+            f"{where} is {' '.join(words)!r}, but cx cy w h must be relative to the image (0 to 1)"
+            f"{KEY_POINTS if len(words) > 6 else ''}."
         )
     name = names[int(label)]
     if len(values) > 5:

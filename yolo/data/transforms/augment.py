@@ -55,7 +55,7 @@ class Augment:
         mosaic, mixup: make samples of several images; None does not.
 
     Raises:
-        UserError: an unknown transform or argument, or a value that it does not take.
+        UserError: an argument has a value that its transform does not take.
     """
 
     def __init__(
