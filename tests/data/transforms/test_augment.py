@@ -208,7 +208,6 @@ def test_without_transforms_it_is_the_letterbox_of_validation() -> None:
         ({"type": "RandomResizedCrop", "ratio": [0, 1]}, r"RandomResizedCrop: ratio \[0, 1\] must"),
         ({"type": "Blur", "p": 2}, r"Blur: p = 2: Input should be less than or equal to 1"),
         ({"type": "Posterize", "num_bits": "few"}, "Posterize: num_bits = 'few': Input should be"),
-        ({"type": "Rotate", "border_mode": 4}, "Rotate: border_mode 4 repeats objects without"),
         ({"type": "RandomCrop", "height": 5}, "RandomCrop: .*width"),
         (
             {"type": "Affine", "translate_px": 1, "translate_percent": 0.1},

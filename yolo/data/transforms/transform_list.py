@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import albumentations
-import cv2
 import numpy as np
 from pydantic import ValidationError
 
@@ -47,14 +46,14 @@ SIZE_OF: dict[str, dict[str, Any]] = {
     CROP_AND_STRETCH: {"size": (1, 1)},
 }
 """Arguments that stand for the network's size until an image comes."""
-MIRRORED_BORDERS = (cv2.BORDER_REFLECT, cv2.BORDER_REFLECT_101, cv2.BORDER_WRAP)
 
 
 def build_transform(settings: Mapping[str, Any]) -> Any:
     """The transform that {"type", "p", arguments} describes; the config knows the arguments."""
     name = settings["type"]
     arguments = {key: value for key, value in settings.items() if key != "type"}
-    _check_arguments(name, arguments)
+    if name == CROP_AND_STRETCH and min(arguments.get("ratio", (1.0, 1.0))) <= 0:
+        raise UserError(f"{name}: ratio {arguments['ratio']} must be above 0.")
     try:
         if name in OWN_TRANSFORMS:
             return OWN_TRANSFORMS[name](**arguments)
@@ -70,16 +69,6 @@ def build_transform(settings: Mapping[str, Any]) -> Any:
         raise UserError(f"{name}: {_reason(error)}") from None
     _check_values(name, built)
     return built
-
-
-def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
-    if name == CROP_AND_STRETCH and min(arguments.get("ratio", (1.0, 1.0))) <= 0:
-        raise UserError(f"{name}: ratio {arguments['ratio']} must be above 0.")
-    if name in GEOMETRIC and arguments.get("border_mode") in MIRRORED_BORDERS:
-        raise UserError(
-            f"{name}: border_mode {arguments['border_mode']} repeats objects without their boxes; "
-            "use 0 (one colour) or 1 (the edge's colours)."
-        )
 
 
 def _check_values(name: str, transform: Any) -> None:
