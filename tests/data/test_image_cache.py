@@ -142,9 +142,7 @@ def test_shape_scales_and_small_images(dataset: CocoDataset, disk_cache: ImageCa
         assert (sample.boxes_xyxy_px <= [width, height, width, height]).all()
 
 
-def test_cold_and_warm_are_the_same(
-    place: Path | None, dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cold_and_warm_are_the_same(place: Path | None, dataset: CocoDataset, monkeypatch) -> None:
     wanted, cache = shrunk(dataset), open_cache(dataset, place)
     assert_all_same(load_all(cache), wanted)
     forbid_decoding(dataset, monkeypatch)
@@ -153,9 +151,7 @@ def test_cold_and_warm_are_the_same(
     assert_same(cache.load(0), wanted[0])
 
 
-def test_a_later_run_finds_the_files(
-    dataset: CocoDataset, folder: Path, disk_cache: ImageCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_run_finds_the_files(dataset, folder: Path, disk_cache, monkeypatch) -> None:
     first = load_all(disk_cache)
     later = dataset.select([3, 0, 1])
     forbid_decoding(later, monkeypatch)
@@ -165,9 +161,7 @@ def test_a_later_run_finds_the_files(
 
 
 @pytest.mark.parametrize("annotated_hw", [(60, 40), (40, 60)])
-def test_the_rotation_is_the_one_that_the_annotations_need(
-    annotated_hw: tuple[int, int], tmp_path: Path, place: Path | None
-) -> None:
+def test_the_rotation_is_the_one_that_the_annotations_need(annotated_hw, tmp_path, place) -> None:
     """Two data sets of one file, whose EXIF data turn it: one counts with that, one does not."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
@@ -186,9 +180,7 @@ def test_the_rotation_is_the_one_that_the_annotations_need(
         assert sample.original_size_hw == annotated_hw
 
 
-def test_images_of_unknown_size(
-    tmp_path: Path, place: Path | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_of_unknown_size(tmp_path: Path, place: Path | None, monkeypatch) -> None:
     """A folder of classes does not say how large its images are."""
     for number, size in enumerate([(60, 80), (200, 10)]):
         path = tmp_path / "classes" / f"class{number}" / "image.png"
@@ -222,9 +214,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_made_anew(
-    damage: str, dataset: CocoDataset, folder: Path, disk_cache: ImageCache
-) -> None:
+def test_a_damaged_file_is_made_anew(damage: str, dataset, folder: Path, disk_cache) -> None:
     wanted = disk_cache.load(0)
     (path,) = kept_files(folder)
     good = path.read_bytes()
@@ -243,9 +233,7 @@ def test_the_file_of_another_image_is_not_taken(folder: Path, disk_cache: ImageC
     assert_same(disk_cache.load(0), first)
 
 
-def test_a_changed_image_gives_its_new_pixels(
-    dataset: CocoDataset, folder: Path, disk_cache: ImageCache
-) -> None:
+def test_a_changed_image_gives_its_new_pixels(dataset, folder: Path, disk_cache) -> None:
     old = disk_cache.load(0)
     path = dataset.image_path(0)
     status = path.stat()
@@ -276,18 +264,14 @@ def test_an_image_that_changes_while_it_is_read_is_not_kept(
     assert_same(disk_cache.load(0), old)
 
 
-def test_a_missing_image_is_an_error_though_it_is_kept(
-    dataset: CocoDataset, disk_cache: ImageCache
-) -> None:
+def test_a_missing_image_is_an_error_though_it_is_kept(dataset: CocoDataset, disk_cache) -> None:
     disk_cache.load(0)
     dataset.image_path(0).unlink()
     with pytest.raises(UserError, match=r"10\.bmp does not exist"):
         disk_cache.load(0)
 
 
-def test_memory_is_bounded(
-    dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_memory_is_bounded(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     """30 x 40 and 40 x 27 pixels fit, of three bytes each and in steps of 16; the next do not."""
     cache = open_cache(dataset, None, limit_bytes=3600 + 3248 + 1799)
     assert "2 of 5 images fit" in caplog.text
@@ -304,9 +288,7 @@ def test_memory_is_not_copied_to_processes_that_are_started_afresh(dataset: Coco
         copy.deepcopy(open_cache(dataset, None))
 
 
-def test_the_folder_is_bounded(
-    dataset: CocoDataset, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_folder_is_bounded(dataset: CocoDataset, folder: Path, caplog) -> None:
     """What lies there of other settings counts too."""
     foreign = folder / "other" / "x.pixels"
     foreign.parent.mkdir(parents=True)
@@ -320,18 +302,14 @@ def test_the_folder_is_bounded(
     assert kept_bytes(folder) <= 2000 + TWO_FILES
 
 
-def test_what_another_process_adds_counts_towards_the_limit(
-    dataset: CocoDataset, folder: Path
-) -> None:
+def test_what_another_process_adds_counts_towards_the_limit(dataset, folder: Path) -> None:
     caches = [open_cache(dataset, folder, limit_bytes=TWO_FILES) for _ in range(2)]
     for index in range(5):
         caches[index % 2].load(index)
     assert kept_bytes(folder) <= TWO_FILES
 
 
-def test_abandoned_files_are_removed(
-    dataset: CocoDataset, folder: Path, disk_cache: ImageCache
-) -> None:
+def test_abandoned_files_are_removed(dataset: CocoDataset, folder: Path, disk_cache) -> None:
     disk_cache.load(0)
     (path,) = kept_files(folder)
     old, fresh = path.with_name(".old"), path.with_name(".fresh")
@@ -356,9 +334,7 @@ def small_files_only() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_ends_the_writing_and_not_the_training(
-    dataset: CocoDataset, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_ends_the_writing_and_not_the_training(dataset, folder: Path, caplog) -> None:
     cache = open_cache(dataset, folder)
     with small_files_only():
         found = load_all(cache)
@@ -367,9 +343,7 @@ def test_a_full_disk_ends_the_writing_and_not_the_training(
     assert kept_files(folder) == []
 
 
-def test_a_folder_that_cannot_be_had(
-    dataset: CocoDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_that_cannot_be_had(dataset: CocoDataset, tmp_path: Path, caplog) -> None:
     (tmp_path / "file").write_text("")
     cache = open_cache(dataset, tmp_path / "file" / "cache")
     assert_all_same(load_all(cache), shrunk(dataset))
@@ -398,9 +372,7 @@ def run_four(work: Callable[[], object]) -> list[int | None]:
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_processes_at_the_same_time(
-    dataset: CocoDataset, place: Path | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_at_the_same_time(dataset: CocoDataset, place: Path | None, monkeypatch) -> None:
     """Four fill one cache at once, over and over; every sample that any of them sees is right."""
     wanted = shrunk(dataset)
     start = multiprocessing.get_context("fork").Barrier(4)
@@ -421,9 +393,7 @@ def test_processes_at_the_same_time(
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-def test_a_limit_holds_for_all_processes_and_is_logged_once(
-    dataset: CocoDataset, folder: Path, tmp_path: Path
-) -> None:
+def test_a_limit_holds_for_all_processes_and_is_logged_once(dataset, folder, tmp_path) -> None:
     cache = open_cache(dataset, folder, limit_bytes=TWO_FILES)
     log = tmp_path / "log"
     handler = logging.FileHandler(log)
@@ -435,9 +405,7 @@ def test_a_limit_holds_for_all_processes_and_is_logged_once(
     assert log.read_text().count("no more images are kept") == 1
 
 
-def test_a_stream_is_the_same_from_a_cold_and_a_warm_cache(
-    dataset: CocoDataset, place: Path | None
-) -> None:
+def test_a_stream_is_the_same_from_a_cold_and_a_warm_cache(dataset, place: Path | None) -> None:
     def stream(images: ImageCache, *, workers: int = 0, start: int = 0) -> list[str]:
         batches = training(images, workers=workers, batch_size=3, size_px=lambda step: 32)
         return digest(take(batches, steps=6 - start, start=start))

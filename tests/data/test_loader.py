@@ -251,9 +251,7 @@ def test_ranks_take_whole_batches_in_turn() -> None:
     [(600, [1, 2, 1, 3, 1, 2], [1, 2, 3, 2]), (299, [1, 1], [1, 1])],
     ids=["not wanted for longest", "does not fit"],
 )
-def test_an_image_that_is_not_kept_is_loaded_again(
-    limit_bytes: int, wanted: list[int], expected: list[int]
-) -> None:
+def test_an_image_that_is_not_kept_is_loaded_again(limit_bytes: int, wanted, expected) -> None:
     loaded: list[int] = []
 
     def load(index: int) -> Sample:

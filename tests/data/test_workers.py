@@ -52,9 +52,7 @@ def _cannot_send(error: Exception) -> Callable[[], None]:
         (lambda: os.kill(os.getpid(), signal.SIGBUS), "shared memory in /dev/shm .* --shm-size"),
     ],
 )
-def test_a_worker_that_cannot_send_a_batch_is_one_sentence(
-    monkeypatch, act: Callable[[], None], words: str
-) -> None:
+def test_a_worker_that_cannot_send_a_batch_is_one_sentence(monkeypatch, act, words: str) -> None:
     def prepare(worker: int) -> None:
         prepare_worker(worker)
         act()

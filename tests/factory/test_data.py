@@ -76,9 +76,7 @@ def test_splits_of_every_file_format(tmp_path: Path, own_cache: Path) -> None:
     assert len(list(own_cache.glob("*.npz"))) == 3
 
 
-def test_broken_headers_are_passed_over_up_to_the_share(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_broken_headers_are_passed_over_up_to_the_share(tmp_path: Path, caplog) -> None:
     """Two of ten images; the run goes on without them, and names each when it meets it."""
     write_voc(tmp_path, {f"{n}": voc_xml(voc_object("dog", (1, 1, 30, 20))) for n in range(10)})
     (tmp_path / "JPEGImages/3.jpg").write_bytes(b"no image")

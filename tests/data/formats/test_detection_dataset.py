@@ -59,9 +59,7 @@ def test_images_have_names_and_paths(dataset: DetectionDataset) -> None:
     assert dataset.image_path(0) == Path("root/one/a.b.jpg")
 
 
-def test_a_fingerprint_is_of_the_content_wherever_it_lies(
-    dataset: DetectionDataset, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_fingerprint_is_of_the_content_wherever_it_lies(dataset, tmp_path, monkeypatch) -> None:
     found = []
     for number in range(2):
         root = tmp_path / str(number)

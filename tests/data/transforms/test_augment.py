@@ -258,9 +258,7 @@ def test_what_is_not_refused_can_be_applied(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("size_hw", [(1, 300), (300, 1), (70, 50), (50, 70)], ids=str)
 @pytest.mark.parametrize("ratio", [[2.0, 3.0], [0.1, 0.2], [300.0, 400.0], [0.001, 0.002]])
-def test_a_cut_of_a_narrow_image_has_a_pixel_at_least(
-    size_hw: tuple[int, int], ratio: list[float]
-) -> None:
+def test_a_cut_of_a_narrow_image_has_a_pixel_at_least(size_hw, ratio: list[float]) -> None:
     height, width = size_hw
     cut = always("RandomResizedCrop", ratio=ratio)
     augment = Augment(transforms=[cut], min_visibility=0)

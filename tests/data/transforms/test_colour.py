@@ -50,9 +50,7 @@ def applied(transform: ColourTransform, seed: int, image: np.ndarray | None = No
     ("shift", "saturation", "exposure"),
     [(0.1, 1, 1), (-0.1, 1, 1), (0, 1.5, 1), (0, 0.6, 1), (0, 1, 1.5), (0.05, 0.8, 0.7)],
 )
-def test_hsv_against_the_formula_of_the_standard_library(
-    shift: float, saturation: float, exposure: float
-) -> None:
+def test_hsv_against_the_formula_of_the_standard_library(shift, saturation, exposure) -> None:
     image = photo()
     result = change_hsv(image, shift=shift, saturation=saturation, exposure=exposure)
     differences = []
