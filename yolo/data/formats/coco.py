@@ -50,7 +50,7 @@ class CocoDataset(DetectionDataset):
     ) -> None:
         path, image_root = Path(annotations), Path(images)
         data = CocoJson(path, image_root)
-        own_image_ids, own_category_ids = data.own_ids()
+        _, own_category_ids = data.own_ids()
         names = unique_names(data.names, own_category_ids)
         order = sorted(range(len(names)), key=lambda place: _by_id(data.category_ids[place]))
         if class_names is not None:
@@ -68,20 +68,20 @@ class CocoDataset(DetectionDataset):
             files=[data.digest],
             parse=lambda: _sanitize(data, [names[i] for i in order], labels, on_bad_image),
         )
-        super().__init__(
-            path,
-            image_root,
-            contents,
-            [own_category_ids[place] for place in order],
-            own_image_ids=None if own_image_ids == data.image_numbers.tolist() else own_image_ids,
-        )
+        super().__init__(path, image_root, contents, [own_category_ids[place] for place in order])
+
+    def _read_again(self) -> CocoJson:
+        """Neither this process nor its workers hold the json."""
+        return CocoJson(self.source, self._image_root)
+
+    def own_image_ids(self) -> dict[int, Key]:
+        """The id of each image -> that in the json."""
+        data = self._read_again()
+        return dict(zip(data.image_numbers.tolist(), data.own_ids()[0], strict=True))
 
     def ground_truth(self) -> dict[str, Any]:
-        """The json's own boxes and areas of the selected images, for the metric.
-
-        Read anew, so that neither this process nor its workers hold the json.
-        """
-        data = CocoJson(self.source, self._image_root)
+        """The json's own boxes and areas of the selected images, for the metric."""
+        data = self._read_again()
         label_of = {number: label for label, number in enumerate(self.category_ids)}
         labels = np.array([label_of.get(number, -1) for number in data.own_ids()[1]])
         labels, image_ids = labels[data.category_index], data.image_numbers[data.image_index]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,7 +46,6 @@ class DetectionDataset:
         image_root: the folder that the file names are relative to.
         contents: what was read; the findings stay those of the whole data set in every selection.
         category_ids: label -> the id of the class in files; None: label + 1.
-        own_image_ids: of the images in files; None: those of ``contents``.
         upright: see above.
     """
 
@@ -58,7 +56,6 @@ class DetectionDataset:
         contents: Contents,
         category_ids: Sequence[Key] | None = None,
         *,
-        own_image_ids: Sequence[Key] | None = None,
         upright: bool = True,
     ) -> None:
         for name in contents.class_names:  # shown on terminals and in files of one name a line
@@ -76,20 +73,13 @@ class DetectionDataset:
         self.findings = contents.findings
         self.upright = upright
         self._file_bytes = contents.file_bytes
-        self._own_ids = None  # as texts in one array, see `Annotations`
-        if own_image_ids is not None:
-            texts = np.array([*map(json.dumps, own_image_ids)])
-            self._own_ids = contents.annotations.image_ids, texts
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def own_image_ids(self) -> dict[int, Key]:
         """The id of each image -> that in files."""
-        if self._own_ids is None:
-            return {number: number for number in self.annotations.image_ids.tolist()}
-        numbers, texts = self._own_ids
-        return dict(zip(numbers.tolist(), map(json.loads, texts.tolist()), strict=True))
+        return {number: number for number in self.annotations.image_ids.tolist()}
 
     def image_path(self, index: int) -> Path:
         """The file of an image."""
