@@ -2,9 +2,8 @@
 
 A format that takes its sizes from the images' headers stops at the first bad one, unless it may go
 on: then the image stays with a nominal size, and whoever loads it finds it bad. In training the
-next readable image takes its place, so that a batch is never short; which one depends on the place
-alone, not on workers, ranks and orders. In evaluation every image counts: an empty one takes the
-place, and its objects are missed.
+next readable image takes its place, which depends on the place alone, not on workers, ranks and
+orders. In evaluation every image counts: an empty one takes the place, and its objects are missed.
 """
 
 from __future__ import annotations
@@ -70,10 +69,7 @@ def check_bad_share(
 
 
 class _CountedBadImages:
-    """Images of which each bad one is named once, by any worker of this process.
-
-    The workers share one byte for each image: made before they start, it is known to those of all
-    epochs and evaluations. Ranks do not share it: each names and counts the images that it meets.
+    """Images of which each bad one is named once by all workers of a rank, who share a byte for it.
 
     Above ``max_bad_share`` of them loading fails; ``key`` names that setting in the message.
     """

@@ -50,10 +50,9 @@ def convert(
     """Write a data set in a format of `FORMATS`; the folder appears whole or not at all.
 
     Args:
-        dataset: all that is written.
+        dataset, split: all that is written, and what the lists of VOC are called.
         output: the folder, which must not exist or be empty.
         images: hard links in it, copies, or none: they stay where they are.
-        split: train, val or test.
 
     Returns:
         The section of a config that reads it, with absolute paths, and the number of boxes: all

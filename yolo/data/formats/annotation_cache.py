@@ -1,9 +1,4 @@
-"""One file of what was read of a data set, so that nothing is parsed or measured twice.
-
-All annotation files are read whole first. Their content is the key of the cache; only what the
-cache does not know is parsed. So a changed file is never missed, whatever its time of change says,
-and what is parsed is what the key was made from.
-"""
+"""One file of what was read of a data set, so that nothing is parsed or measured twice."""
 
 from __future__ import annotations
 
@@ -37,12 +32,12 @@ def read_cached(
     files: Sequence[bytes],
     parse: Callable[[], Contents],
 ) -> Contents:
-    """What ``parse`` gives, or gave last time: kept in one file, so that nothing is parsed twice.
+    """What ``parse`` gives, or gave last time.
 
-    An entry is valid as long as all files behind it have the same content and the images the sizes
-    and times that they had. It holds arrays and json, nothing that could run. Where it cannot be
-    written or read, the files are parsed. Of several processes one parses and the others wait.
-    Contents with bad images are not kept: these are tried, and reported, whenever the set opens.
+    An entry is valid as long as all ``files`` have the same content, whatever their times say, and
+    the images the sizes and times that they had. It holds arrays and json, nothing that could run.
+    Where it cannot be written or read, the files are parsed. Of several processes one parses and
+    the others wait. Contents with bad images are not kept: these are tried, and reported, each time.
 
     Args:
         folder: of the entries; None parses always.

@@ -20,11 +20,10 @@ from yolo.records import Sample
 class ClassFolderDataset(DetectionDataset):
     """``root/<class>/<image>``: the label of an image is the folder that it lies in.
 
-    To everything that handles data sets an image has one box, over all of it. Its size is known
-    only when it is decoded: listing a folder opens no file, so that ImageNet's 1.3 million take
-    seconds, and ``annotations`` holds neither sizes nor boxes but zeros. Files whose names start
-    with a dot are passed over, and so are those that are no images by their suffix; the findings
-    count the latter, and the classes without images. The ``category_ids`` are the labels.
+    An image has one box, over all of it. Its size is known only when it is decoded: no file is
+    opened, so that ImageNet's 1.3 million take seconds, and ``annotations`` holds zeros for sizes
+    and boxes. Hidden files are passed over, and so are those that are no images by their suffix,
+    which the findings count as they do classes without images. ``category_ids`` are the labels.
 
     Args:
         root: the folder of the class folders.

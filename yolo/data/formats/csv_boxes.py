@@ -36,10 +36,8 @@ FORM = f"`{','.join(HEADER)}`"
 class CsvBoxesDataset(DetectionDataset):
     """The images of a csv file, with a line for each box.
 
-    Lines are `image,xmin,ymin,xmax,ymax,class`: the image's name within ``images``, the box' edges
-    in pixels of the image, counted from its left upper corner, so that a box over all of an image
-    of 60x40 px is 0,0,60,40; then the name of the class. Fractions of
-    pixels are allowed. The first line may be those six words. The lines of an image need not stand
+    Edges are pixels, or fractions of them, from the left upper corner: a box over all of an image
+    of 60x40 px is 0,0,60,40. The first line may be the header. The lines of an image need not stand
     together. An image without boxes has one line, whose other five fields are empty.
 
     Args:

@@ -47,15 +47,10 @@ def open_shapes(
     seed: int = 0,
     class_names: Sequence[str] | None = None,
 ) -> DetectionDataset:
-    """Open a data set of shapes, which is generated unless it is there.
+    """Open a data set of shapes, which is generated in a folder of ``root`` unless it is there.
 
-    Args:
-        kind: `SHAPES` or `CLASS_SHAPES`.
-        root: where data sets are kept; this one gets a folder of its own in it.
-        split: of `SPLITS`: other images of the same kind.
-        images: their number; the first ones are the same for any number.
-        seed: another seed gives other images.
-        class_names: the classes in another order.
+    Each of the ``SPLITS`` and each seed has other images; the first ones are the same for any
+    number of them. ``class_names`` is another order of the classes.
     """
     return kind.read(generate(kind, root, split, images, seed), class_names)
 

@@ -82,11 +82,9 @@ class TruthFilesDataset(DetectionDataset):
         listed: the images, at least one.
         parse: what an annotation file with this content (b"" where there is none) holds; raises
             UserError without the place in the list.
-        source: the data set, for messages.
-        image_root: the folder that the file names of `ImageTruth` are relative to.
+        source, image_root, cache, on_bad_image, upright: see `DetectionDataset`.
         part: which images of it are listed; with the other arguments it names the cache entry.
         class_names: None takes the names found, by alphabet.
-        cache, on_bad_image, upright: see `DetectionDataset`.
         relative: boxes are relative to the images' sides.
     """
 

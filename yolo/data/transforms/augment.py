@@ -44,9 +44,8 @@ class Augment:
     ``RandomResizedCrop`` cuts a part of it and stretches that (the first one listed that fires), or
     a mosaic is made of it; then come the geometric transforms, then MixUp with another image that
     came the same way, then the transforms of colour. All that geometry is one map, and the image is
-    painted through it once. Empty areas get the mean colour. A box that the geometry cuts keeps the
-    share of its area that is still visible; a box of which too little is left becomes an ignored
-    region, and one without a visible pixel is dropped.
+    painted through it once. A box of which too little stays visible becomes an ignored region, and
+    one without a visible pixel is dropped.
 
     Args:
         transforms: of each its "type" (one of `transform_list.TRANSFORMS`), "p" and its arguments;
