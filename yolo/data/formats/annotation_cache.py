@@ -37,7 +37,7 @@ def read_cached(
     An entry is valid as long as all ``files`` have the same content, whatever their times say, and
     the images the sizes and times that they had. It holds arrays and json, nothing that could run.
     Where it cannot be written or read, the files are parsed. Of several processes one parses and
-    the others wait. Contents with bad images are not kept: these are tried, and reported, each time.
+    the others wait. Contents with bad images are not kept: they are tried, and reported, each time.
 
     Args:
         folder: of the entries; None parses always.
