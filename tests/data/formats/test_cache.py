@@ -7,10 +7,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tests.data.voc_files import voc_object, voc_xml, write_image, write_voc
 from yolo.data.annotations import Annotations
@@ -155,6 +157,16 @@ def test_a_moved_data_set_is_read_anew(folder: Path, parsed) -> None:
     moved = folder.rename(folder.with_name("moved"))
     assert str(moved) in read(moved).findings.texts[0]
     assert parsed() == 6
+
+
+def test_processes_that_find_an_entry_do_not_wait_for_each_other(folder: Path) -> None:
+    read(folder)
+    (entry,) = entries(folder)
+    thread = Thread(target=read, args=(folder,), daemon=True)
+    with FileLock(entry.with_suffix(".lock")):
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 def test_of_several_processes_one_parses(folder: Path, tmp_path: Path, monkeypatch) -> None:

@@ -53,15 +53,17 @@ def read_cached(
     for content in files:
         digest.update(content)
     key = digest.hexdigest()
+    if (known := _read_entry(path, key, image_root)) is not None:
+        return known
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, NotImplementedError):  # else it goes on without a lock
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(path.with_suffix(".lock")))
-        contents = _read_entry(path, key, image_root)
-        if contents is None:
-            contents = parse()
-            if not contents.bad_images:
-                _write_entry(path, key, image_root, contents)
+        if (known := _read_entry(path, key, image_root)) is not None:  # of another process
+            return known
+        contents = parse()
+        if not contents.bad_images:
+            _write_entry(path, key, image_root, contents)
     return contents
 
 
