@@ -71,11 +71,11 @@ def _read_entry(path: Path, key: str, image_root: Path) -> Contents | None:
     """The entry, or None if there is none, or one of other files, or a damaged one."""
     try:
         with np.load(path, allow_pickle=False) as entry:
-            arrays = {name: entry[name] for name in entry.files}
-        meta = json.loads(arrays.pop("meta").tobytes())
-        stamps = arrays.pop("image_stamps")
-        annotations = Annotations(**arrays)
-        if meta["key"] != key or not np.array_equal(stamps, _stamps(image_root, annotations)):
+            meta, stamps = json.loads(entry["meta"].tobytes()), entry["image_stamps"]
+            if meta["key"] != key:
+                return None
+            annotations = Annotations(**{name: entry[name] for name in Annotations.__slots__})
+        if not np.array_equal(stamps, _stamps(image_root, annotations)):
             return None
         findings = Findings(meta["counts"], tuple(meta["texts"]), tuple(meta["notes"]))
         names = tuple(meta["class_names"])
