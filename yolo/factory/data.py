@@ -19,7 +19,7 @@ from yolo.data.formats.class_folder import ClassFolderDataset
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset, Key, first_names
-from yolo.data.formats.label_map import unique_names, with_label_map
+from yolo.data.formats.class_names import unique_names, with_label_map
 from yolo.data.formats.shapes import CLASS_SHAPES, SHAPES, open_shapes
 from yolo.data.formats.voc import VocDataset
 from yolo.data.formats.voc_files import EVERY_XML

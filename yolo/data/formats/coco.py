@@ -21,7 +21,7 @@ from yolo.data.formats.detection import (
     WrittenImage,
     check_named_once,
 )
-from yolo.data.formats.label_map import unique_names
+from yolo.data.formats.class_names import unique_names
 from yolo.data.images import measure
 from yolo.errors import UserError
 

@@ -29,7 +29,7 @@ from yolo.data.formats.detection import (
     is_inside,
 )
 from yolo.data.formats.folders import add_left_over, list_files, match_files
-from yolo.data.formats.names_file import (
+from yolo.data.formats.class_names import (
     count_keypoint_values,
     describe_other_names,
     names_files_near,
