@@ -16,10 +16,10 @@ from yolo.config.schema.data import DataConfig, Dataset
 from yolo.data.bad_images import ImagesOrEmpty, TolerantImages, check_bad_share
 from yolo.data.disk_cache import DiskCache
 from yolo.data.formats.class_folder import ClassFolderDataset
+from yolo.data.formats.class_names import unique_names, with_label_map
 from yolo.data.formats.coco import CocoDataset
 from yolo.data.formats.csv_boxes import CsvBoxesDataset
 from yolo.data.formats.detection import DetectionDataset, Key, first_names
-from yolo.data.formats.class_names import unique_names, with_label_map
 from yolo.data.formats.shapes import CLASS_SHAPES, SHAPES, open_shapes
 from yolo.data.formats.voc import VocDataset
 from yolo.data.formats.voc_files import EVERY_XML

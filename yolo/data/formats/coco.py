@@ -13,6 +13,7 @@ import numpy as np
 from yolo.data.annotations import Contents, sanitize
 from yolo.data.bad_images import OnBadImage, nominal_hw, stop
 from yolo.data.formats.annotation_cache import read_cached
+from yolo.data.formats.class_names import unique_names
 from yolo.data.formats.coco_json import CocoJson
 from yolo.data.formats.detection import (
     DIGITS,
@@ -21,7 +22,6 @@ from yolo.data.formats.detection import (
     WrittenImage,
     check_named_once,
 )
-from yolo.data.formats.class_names import unique_names
 from yolo.data.images import measure
 from yolo.errors import UserError
 

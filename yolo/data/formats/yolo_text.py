@@ -20,6 +20,12 @@ from typing import Any
 import numpy as np
 
 from yolo.data.bad_images import OnBadImage, stop
+from yolo.data.formats.class_names import (
+    count_keypoint_values,
+    describe_other_names,
+    names_files_near,
+    read_names,
+)
 from yolo.data.formats.csv_boxes import csv_rows
 from yolo.data.formats.detection import (
     DetectionDataset,
@@ -29,12 +35,6 @@ from yolo.data.formats.detection import (
     is_inside,
 )
 from yolo.data.formats.folders import add_left_over, list_files, match_files
-from yolo.data.formats.class_names import (
-    count_keypoint_values,
-    describe_other_names,
-    names_files_near,
-    read_names,
-)
 from yolo.data.formats.truth_files import ImageTruth, ListedImage, TruthFilesDataset, TruthObject
 from yolo.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image
 from yolo.errors import UserError
