@@ -50,9 +50,9 @@ class CocoDataset(DetectionDataset):
     ) -> None:
         path, image_root = Path(annotations), Path(images)
         data = CocoJson(path, image_root)
-        _, own_category_ids = data.own_ids()
+        own_category_ids, ids = data.categories.own_ids(), data.categories.ids
         names = unique_names(data.names, own_category_ids)
-        order = sorted(range(len(names)), key=lambda place: _by_id(data.category_ids[place]))
+        order = sorted(range(len(names)), key=lambda place: _by_id(ids[place]))
         if class_names is not None:
             unknown, missing, what = "not in the json", "missing", f"category of {path}"
             check_named_once(what, names, class_names, unknown=unknown, missing=missing)
@@ -77,13 +77,13 @@ class CocoDataset(DetectionDataset):
     def own_image_ids(self) -> dict[int, Key]:
         """The id of each image -> that in the json."""
         data = self._read_again()
-        return dict(zip(data.image_numbers.tolist(), data.own_ids()[0], strict=True))
+        return dict(zip(data.image_numbers.tolist(), data.images.own_ids(), strict=True))
 
     def ground_truth(self) -> dict[str, Any]:
         """The json's own boxes and areas of the selected images, for the metric."""
         data = self._read_again()
         label_of = {number: label for label, number in enumerate(self.category_ids)}
-        labels = np.array([label_of.get(number, -1) for number in data.own_ids()[1]])
+        labels = np.array([label_of.get(number, -1) for number in data.categories.own_ids()])
         labels, image_ids = labels[data.category_index], data.image_numbers[data.image_index]
         chosen = np.isin(image_ids, self.annotations.image_ids) & (labels >= 0)
         crowds = data.crowds.astype(int)
