@@ -24,7 +24,7 @@ from yolo.data.images import decode
 from yolo.data.loader import ImageData, TrainingBatches
 from yolo.data.sampling import SampleOrder, StepSampler
 from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.mosaic import Mosaic
+from yolo.data.transforms.augment import Mosaic
 from yolo.data.transforms.transform_list import COLOUR, build_transform
 from yolo.records import Batch, Sample
 

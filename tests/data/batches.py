@@ -13,8 +13,7 @@ import numpy as np
 
 from yolo.data.loader import POOL_BYTES, ImageData, TrainingBatches
 from yolo.data.sampling import SampleOrder, StepSampler
-from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.mosaic import MixUp, Mosaic
+from yolo.data.transforms.augment import Augment, MixUp, Mosaic
 from yolo.errors import UserError
 from yolo.records import Batch, Sample
 

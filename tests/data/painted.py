@@ -7,8 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.mosaic import UNMIXED, Mix
+from yolo.data.transforms.augment import UNMIXED, Augment, Mix
 from yolo.records import Sample
 
 RED = (255, 0, 0)

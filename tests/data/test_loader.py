@@ -21,7 +21,7 @@ from tests.data.batches import Noise, digest, take, training
 from yolo.data import loader
 from yolo.data.loader import DecodedPool, EvaluationBatches
 from yolo.data.sampling import RandomSizes, SampleOrder
-from yolo.data.transforms.mosaic import MixUp, Mosaic
+from yolo.data.transforms.augment import MixUp, Mosaic
 from yolo.data.workers import prepare_worker, start_workers
 from yolo.errors import STOP_SIGNALS, UserError
 from yolo.records import Sample

@@ -20,7 +20,7 @@ from yolo.config import REPOSITORY_ROOT, Config
 from yolo.config.schema.classification import ClassDataset
 from yolo.config.schema.data import Dataset
 from yolo.data.sampling import RandomSizes
-from yolo.data.transforms.mosaic import MixUp, Mosaic
+from yolo.data.transforms.augment import MixUp, Mosaic
 from yolo.errors import UserError
 from yolo.factory import data as build
 

@@ -27,8 +27,7 @@ from yolo.data.formats.yolo_text import YoloTextDataset
 from yolo.data.image_cache import MemoryCache
 from yolo.data.loader import EvaluationBatches, ImageData, TrainingBatches
 from yolo.data.sampling import RandomSizes, SampleOrder, StepSampler, repeat_factors
-from yolo.data.transforms.augment import Augment, WholeImageAugment
-from yolo.data.transforms.mosaic import MixUp, Mosaic
+from yolo.data.transforms.augment import Augment, MixUp, Mosaic, WholeImageAugment
 from yolo.errors import UserError
 from yolo.train.distributed import Ranks
 

@@ -11,8 +11,7 @@ import pytest
 
 from tests.data.painted import always, augmented, found_box, painted_sample
 from yolo.data.sampling import SampleKey
-from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.mosaic import UNMIXED, Mix, MixUp, Mosaic
+from yolo.data.transforms.augment import UNMIXED, Augment, Mix, MixUp, Mosaic
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 
 from yolo.data.sampling import SampleKey, seeded_generator
 from yolo.data.transforms.geometry import MEAN_COLOUR, LabelledImage, Layout, concatenate
-from yolo.data.transforms.mosaic import UNMIXED, Mix, MixUp, Mosaic, mosaic_layout
 from yolo.data.transforms.transform_list import (
     COLOUR,
     CROP_AND_STRETCH,
@@ -35,6 +34,40 @@ SMALLEST_SIDE_PX = 1.0
 """A box of which less is left is dropped."""
 MIX_STREAM = 1
 """Sets the draws of mosaic and MixUp apart from those of the transforms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """Four images around a random point (YOLOv4, Bochkovskiy et al. 2020)."""
+
+    p: float
+    until_step: int  # the first optimizer step without it
+
+
+@dataclass(frozen=True, slots=True)
+class MixUp:
+    """Two images blended (Zhang et al. 2018; with the boxes of both as objects of full weight)."""
+
+    p: float
+    alpha: float  # the first image's share is drawn from Beta(alpha, alpha)
+    until_step: int  # the first optimizer step without it
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The other images of a training sample: four in a mosaic, its own among them, one to blend in.
+
+    The centre of the mosaic, in shares 0..1 of the square's side, lies anywhere from 1/4 to 3/4 on
+    the canvas of twice the side of which the square is the middle.
+    """
+
+    tiles: tuple[Sample, ...] = ()  # top left, top right, bottom left, bottom right; () for none
+    centre: tuple[float, float] = (0.5, 0.5)  # x and y where they meet
+    other: Sample | None = None
+    share: float = 1.0  # of the pixels that stay its own, 0..1
+
+
+UNMIXED = Mix()
 
 
 class Augment:
@@ -113,7 +146,8 @@ class Augment:
         py_random = random.Random(int(generator.integers(2**63)))
         for transform in self._transforms:
             transform.set_random_state(generator, py_random)
-        layout = mosaic_layout(mix, size_px) if mix.tiles else self._fit(sample, size_px)
+        tiles = tuple(map(LabelledImage.of, mix.tiles))
+        layout = Layout.mosaic(tiles, mix.centre, size_px) if tiles else self._fit(sample, size_px)
         square = self._moved(layout).painted()
         if mix.other is not None:
             other = self._moved(self._fit(mix.other, size_px)).painted()

@@ -98,6 +98,24 @@ class Layout:
         matrix = upright_map(0, 0, scale_x=size_px / width, scale_y=size_px / height)
         return cls((image,), matrix[None], (size_px, size_px), resize=resize)
 
+    @classmethod
+    def mosaic(
+        cls, images: tuple[LabelledImage, ...], centre: tuple[float, float], size_px: int
+    ) -> Layout:
+        """Four images, each letterboxed in size, that meet with a corner in a square.
+
+        ``centre`` is where, x and y in shares of the square's side.
+        """
+        x, y = (round(share * size_px) for share in centre)
+        matrices = []
+        for place, image in enumerate(images):
+            fit, matrix = letterbox_map(image.size_hw, size_px)
+            height, width = fit.scaled_hw
+            left = x if place % 2 else x - width
+            top = y if place >= 2 else y - height
+            matrices.append(upright_map(left - fit.pad_left, top - fit.pad_top) @ matrix)
+        return cls(images, np.stack(matrices), (size_px, size_px))
+
     def moved(self, matrix: np.ndarray, size_hw: tuple[int, int]) -> Layout:
         """All of it under a further map (3, 3), into a frame of another size perhaps."""
         return replace(self, matrices=matrix @ self.matrices, size_hw=size_hw, resize=None)
