@@ -287,6 +287,7 @@ def test_annotations_without_a_box_are_left_out_and_counted(write_coco, empty) -
         ("/home/me/b.jpg", "b.jpg"),
         ("..\\images\\b.jpg", "b.jpg"),
         ("sub\\a.jpg", "sub/a.jpg"),
+        ("a:30.jpg", "a:30.jpg"),
         ("none\\n.jpg", "none/n.jpg"),  # which the loader reports as missing
     ],
 )

@@ -29,6 +29,7 @@ IDS = frozenset({int, float, str})
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
 TYPE_NAMES |= {bool: "a flag", type(None): "null"}
 _Values = Sequence[Any] | np.ndarray
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 _WHOLE = re.compile("-?[0-9]{1,300}")
 
 
@@ -190,7 +191,7 @@ def _parse_json(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _is_relative(name: str) -> bool:
-    return is_inside(name) and name[1:2] != ":"
+    return is_inside(name) and not _DRIVE.match(name)
 
 
 class _Entries:
@@ -296,5 +297,4 @@ def _floats(values: list[int | float]) -> np.ndarray:
 
 
 def _type_name(value: Any) -> str:
-    """What a value of a json is, for messages."""
     return TYPE_NAMES.get(type(value), "an object")
