@@ -56,6 +56,7 @@ def test_a_sample_has_its_boxes_crowds_and_ids(write_coco: WriteCoco) -> None:
     assert (sample.boxes_xyxy_px.dtype, sample.labels.dtype) == (np.float32, np.int64)
     assert sample.ignored.tolist() == [True, False]
     assert dataset.load(2).boxes_xyxy_px.shape == (0, 4)
+    assert dataset.select([1]).load(0).image_id == 10
 
 
 def test_boxes_are_clipped_or_dropped_counted_and_reported(write_coco: WriteCoco) -> None:
@@ -82,16 +83,6 @@ def test_boxes_are_clipped_or_dropped_counted_and_reported(write_coco: WriteCoco
         "b.jpg: annotation 100, bbox [-5, 10, 20, 20], clipped to the image of 64x64 px"
     )
     assert "annotation 107, bbox [nan, 1, 1, 1], dropped (not finite)" in dataset.findings.texts[6]
-
-
-def test_selections(write_coco: WriteCoco) -> None:
-    dataset = open_coco(write_coco)
-    assert dataset.limit(2).annotations.image_ids.tolist() == [30, 10]
-    assert len(dataset.limit(100)) == 3
-    assert dataset.limit([20, 30, 555]).annotations.image_ids.tolist() == [30, 20]
-    assert dataset.select([1]).load(0).image_id == 10
-    with pytest.raises(UserError, match=r"has none of the listed image ids \(1, 2\)"):
-        dataset.limit([1, 2])
 
 
 def test_shares_are_drawn_by_seed_and_nested(write_coco: WriteCoco) -> None:

@@ -47,11 +47,14 @@ def test_the_truth_in_coco_form(dataset: DetectionDataset, tmp_path: Path) -> No
 
 
 def test_a_selection_has_its_own_truth(dataset: DetectionDataset) -> None:
+    assert dataset.limit(1).annotations.image_ids.tolist() == [7]
+    assert len(dataset.limit(100)) == 2
+    assert dataset.limit([3, 7, 555]).annotations.image_ids.tolist() == [7, 3]
     view = dataset.limit([3, 1000])
     assert [entry["image_id"] for entry in view.ground_truth()["annotations"]] == [3]
     assert len(dataset.select([]).ground_truth()["annotations"]) == 0
-    with pytest.raises(UserError, match=r"^source has none of the listed image ids \(8\)"):
-        dataset.limit([8])
+    with pytest.raises(UserError, match=r"^source has none of the listed image ids \(8, 9\)"):
+        dataset.limit([8, 9])
 
 
 def test_images_have_names_and_paths(dataset: DetectionDataset) -> None:
