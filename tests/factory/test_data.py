@@ -109,11 +109,7 @@ def test_broken_headers_are_passed_over_up_to_the_share(tmp_path: Path, caplog) 
 
 
 @pytest.mark.parametrize(
-    (
-        "val",
-        "labels",
-        "ids",
-    ),  # names by id; train has {1: cat, 2: dog, 3: fox}, val's boxes cat, dog
+    ("val", "labels", "ids"),  # names by id; train has 1: cat, 2: dog, 3: fox; val's boxes cat, dog
     [
         ({1: "cat", 2: "dog", 3: "fox"}, [0, 1], (1, 2, 3)),
         ({1: "cat", 2: "dog"}, [0, 1], (1, 2, 3)),
@@ -147,15 +143,10 @@ def test_names_decide_what_a_label_means(val, labels, ids, tmp_path, caplog) -> 
     truth = matched.ground_truth()
     assert [entry["category_id"] for entry in truth["annotations"]] == labels
     assert [entry["name"] for entry in truth["categories"]] == ["cat", "dog", "fox"]
-    lacks = (
-        f"data.val: {val.source} lacks 'fox' of data.train; what is of these classes is left out"
-    )
-    assert [lacks in message for message in caplog.messages] == [True] * (
-        "fox" not in val.class_names
-    )
-    sentence = (
-        rf"data\.val: {val.source} has the classes .*, which a\.pt lacks \(its classes are fox"
-    )
+    lacks = f"data.val: {val.source} lacks 'fox' of data.train; what is of these classes is left"
+    told = [lacks in message for message in caplog.messages]
+    assert told == [True] * ("fox" not in val.class_names)
+    sentence = rf"data\.val: {val.source} has the classes .*, which a\.pt lacks \(its classes are f"
     with pytest.raises(UserError, match=sentence):
         build.match_classes(val, "val", [3], ["fox"], owner="a.pt")
     if (val.category_ids, val.class_names) != of_train:
@@ -181,22 +172,15 @@ def test_the_image_set_that_voc_names_a_file_after(image_sets: list[str], name: 
     assert build.image_set(config, "train") == "train"
 
 
-@pytest.mark.parametrize(
-    ("kind", "warning"),
-    [
-        ("none", None),
-        ("ram", "data.cache: 0 of 4 images fit into memory of data.cache_limit_gb; the others"),
-        ("disk", "it has reached data.cache_limit_gb (1e-09 GB); those missing"),
-    ],
-)
-def test_training_keeps_images_of_its_largest_size(
-    kind: str,
-    warning: str | None,
-    tmp_path: Path,
-    own_cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+FULL_CACHE = {
+    "none": None,
+    "ram": "data.cache: 0 of 4 images fit into memory of data.cache_limit_gb; the others",
+    "disk": "it has reached data.cache_limit_gb (1e-09 GB); those missing",
+}
+
+
+@pytest.mark.parametrize("kind", FULL_CACHE)
+def test_training_keeps_images_of_its_largest_size(kind, tmp_path, own_cache, monkeypatch, caplog):
     """128 px are the largest of the sizes; the drawn images are larger."""
     monkeypatch.setattr(build, "TrainingBatches", lambda dataset, **others: dataset)
     shapes = {"type": "shapes", "root": str(tmp_path), "images": 4, "split": "train"}
@@ -221,6 +205,7 @@ def test_training_keeps_images_of_its_largest_size(
     config = make_config(**data, cache_limit_gb=1e-9)
     images = build.build_training_batches(config, dataset, ONE_RANK)
     images.load(0)
+    warning = FULL_CACHE[kind]
     assert [str(warning) in message for message in caplog.messages] == [True] * bool(warning)
 
 
