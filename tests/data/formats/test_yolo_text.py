@@ -119,10 +119,7 @@ def test_names_come_from_a_file_and_their_order_from_the_config(
         (None, "names.yaml does not exist"),
         ("names: [a", "names.yaml cannot be read: .*expected"),
         ("nc: 3", "must have `names`: a list of class names, or number: name; or a name a line"),
-        (
-            "classes= 2\nnames = obj.names",
-            "lists Darknet's files; name the one behind its `names =`",
-        ),
+        ("nc= 2\nnames = a.names", "lists Darknet's files; name the one behind its `names =`"),
         ("names: []", "must have `names`"),
         ("names: {1: a, 2: b}", "keys of `names` must be the class numbers 0, 1, 2"),
         ("names: [a, yes]", "the class name True is no text; put it in quotes"),
