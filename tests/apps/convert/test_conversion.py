@@ -241,10 +241,18 @@ def test_boxes_drawn_on_stored_images_stay_there(tmp_path: Path) -> None:
     (tmp_path / "images/a.txt").write_text("0 0.1 0.1 0.2 0.2\n")
     folders = {"images": tmp_path / "images", "labels": tmp_path / "images"}
     dataset = YoloTextDataset(**folders, class_names=["red"], upright=False)
-    for to in ("csv_boxes", "yolo_text"):
+    for to in FORMATS:
         section, _ = write(dataset, tmp_path / to, to)
         assert section["upright"] is False
         assert read(section, ["red"]).load(0).boxes_xyxy_px.tolist() == [[0, 0, 12, 8]]
-    for to in ("coco", "voc"):  # the size cannot tell that nothing is to be turned
+
+
+def test_a_mixture_of_both_needs_sizes(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        save_turned(tmp_path / f"images/{name}.png", np.zeros((40, 60, 3), np.uint8), 6)
+    dataset = coco_of(tmp_path, [("a.png", 60, 40), ("b.png", 40, 60)], [], [(1, "red")])
+    assert read(write(dataset, tmp_path / "voc", "voc")[0], ["red"]).load(0).image.shape[0] == 40
+    for to in ("csv_boxes", "yolo_text"):
         with pytest.raises(UserError, match=f"{to} cannot say which of the images were turned"):
             write(dataset, tmp_path / to, to)

@@ -67,7 +67,7 @@ def convert(
     folder = Path(os.path.commonpath([path.parent for path in sources]))
     names = [path.relative_to(folder).as_posix() for path in sources]
     check_distinct("the image", names, "each image must be listed once")
-    upright = (form.sized and dataset.upright) or _is_upright(sources, dataset, to)
+    upright = dataset.upright if form.sized else _is_upright(sources, dataset, to)
     written = _images_to_write(dataset.annotations, names, ignored=form.ignored)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -86,21 +86,16 @@ def convert(
 
 
 def _is_upright(sources: Sequence[Path], dataset: DetectionDataset, to: str) -> bool:
-    """Which value of `upright` turns the images by their EXIF there as it does here."""
-    form = FORMATS[to]
+    """Which value of `upright` turns the images by their EXIF without a size as it does here."""
     sizes = map(dataset.annotations.size_hw, range(len(dataset)))
     found = list(zip(map(read_header, sources), sizes, strict=True))
-    for upright in (True,) if form.sized else (True, False):
-        if all(
-            header.turns(size if form.sized else None, upright=upright)
-            == header.turns(size, upright=dataset.upright)
-            for header, size in found
-        ):
+    turns = [header.turns(size, upright=dataset.upright) for header, size in found]
+    for upright in (True, False):
+        if turns == [header.turns(None, upright=upright) for header, _ in found]:
             return upright
     raise UserError(
         f"{to} cannot say which of the images were turned by their EXIF when their boxes were "
-        f"drawn: choose {'yolo_text or csv_boxes' if form.sized else 'coco or voc'}, or turn their "
-        "pixels."
+        "drawn: choose coco or voc, or turn their pixels."
     )
 
 

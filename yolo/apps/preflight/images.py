@@ -32,8 +32,8 @@ FLAT_LEVELS = 16
 shows next to nothing."""
 
 LOOK = (
-    ": the page of --html shows whether the boxes sit on the objects; where the annotations give "
-    "no sizes, the data set's `upright` chooses the other reading"
+    ": the page of --html shows whether the boxes sit on the objects; the data set's `upright` "
+    "chooses the other reading"
 )
 
 

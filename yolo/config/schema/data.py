@@ -29,8 +29,9 @@ Limit = AtLeastOne | Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 UPRIGHT = (
-    "Boxes were drawn on the images as their EXIF turns them upright, which annotation tools show; "
-    "false: on the pixels as they are stored, which are then never turned."
+    "Boxes were drawn on the images as their EXIF turns them upright, which annotation tools show, "
+    "unless an annotated size tells that it was not so; false: on the pixels as they are stored, "
+    "which are then never turned."
 )
 
 
@@ -38,6 +39,7 @@ class CocoDatasetConfig(Section):
     type: Literal["coco"] = key("COCO's format: a json and a folder of images.")
     annotations: FilePath = key("The json with images, annotations, categories.")
     images: FilePath = key("The folder that the json's file names start from.")
+    upright: bool = key(UPRIGHT, True)
 
 
 class DrawnImages(Section):
@@ -62,6 +64,7 @@ class VocDatasetConfig(Section):
         "Lists of ImageSets/Main: '2007/trainval' in a VOCdevkit, 'train' in a folder; '*' takes "
         "every XML of Annotations."
     )
+    upright: bool = key(UPRIGHT, True)
 
 
 class YoloTextDatasetConfig(Section):

@@ -37,6 +37,7 @@ class CocoDataset(DetectionDataset):
         images: the folder that its file names are relative to.
         class_names: the very names of the json; None: by category id.
         cache, on_bad_image: see `DetectionDataset`; used only where a size is lacking.
+        upright: see `DetectionDataset`.
     """
 
     def __init__(
@@ -47,12 +48,13 @@ class CocoDataset(DetectionDataset):
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
+        upright: bool = True,
     ) -> None:
         path, image_root = Path(annotations), Path(images)
         data = CocoJson(path, image_root)
-        own_category_ids, ids = data.categories.own_ids(), data.categories.ids
+        own_category_ids, numbers = data.categories.own_ids(), data.categories.ids
         names = unique_names(data.names, own_category_ids)
-        order = sorted(range(len(names)), key=lambda place: _by_id(ids[place]))
+        order = sorted(range(len(names)), key=lambda place: _by_id(numbers[place]))
         if class_names is not None:
             unknown, missing, what = "not in the json", "missing", f"category of {path}"
             check_named_once(what, names, class_names, unknown=unknown, missing=missing)
@@ -60,15 +62,17 @@ class CocoDataset(DetectionDataset):
         if not image_root.is_dir():
             raise UserError(f"the image folder {image_root} does not exist.")
         labels = np.argsort(order)[data.category_index]
+        names = [names[place] for place in order]
         contents = read_cached(
             None if data.sizes_hw.all() else cache,
             source=path,
             image_root=image_root,
-            part=("coco", class_names),
+            part=("coco", class_names, upright),
             files=[data.digest],
-            parse=lambda: _sanitize(data, [names[i] for i in order], labels, on_bad_image),
+            parse=lambda: _sanitize(data, names, labels, on_bad_image, upright),
         )
-        super().__init__(path, image_root, contents, [own_category_ids[place] for place in order])
+        ids = [own_category_ids[place] for place in order]
+        super().__init__(path, image_root, contents, ids, upright=upright)
 
     def _read_again(self) -> CocoJson:
         """Neither this process nor its workers hold the json."""
@@ -97,7 +101,11 @@ def _by_id(key: Key) -> tuple[bool, Key]:
 
 
 def _sanitize(
-    data: CocoJson, class_names: Sequence[str], labels: np.ndarray, on_bad_image: OnBadImage
+    data: CocoJson,
+    class_names: Sequence[str],
+    labels: np.ndarray,
+    on_bad_image: OnBadImage,
+    upright: bool,
 ) -> Contents:
     """With the sizes that the json lacks from the images' headers."""
     corners = data.boxes_xywh_px.copy()
@@ -106,7 +114,8 @@ def _sanitize(
     sizes_hw, bad_images, notes = data.sizes_hw.copy(), 0, []
     for place in np.flatnonzero(sizes_hw[:, 0] == 0).tolist():
         try:
-            sizes_hw[place], note = measure(data.image_root / data.file_names[place])
+            path = data.image_root / data.file_names[place]
+            sizes_hw[place], note = measure(path, upright=upright)
             notes.append(note)
         except UserError as error:
             on_bad_image(error)

@@ -38,8 +38,8 @@ class DetectionDataset:
     are dropped. Images without boxes stay. Arguments that the formats' constructors share:
     ``class_names``, the order of the labels; ``cache``, a folder to keep what was read in, or None;
     ``on_bad_image``, called for each image whose size cannot be read, returns to go on;
-    ``upright``, whether boxes were drawn on the images as their EXIF turns them, where no size in
-    the annotations tells, or on their pixels as stored.
+    ``upright``, whether boxes were drawn on the images as their EXIF turns them, unless a size in
+    the annotations tells that it was not so, or on their pixels as stored.
 
     Args:
         source: the file or folder that error messages name.

@@ -47,7 +47,7 @@ class VocDataset(TruthFilesDataset):
         root: a folder with VOC2007, VOC2012, ..., or one with Annotations, JPEGImages, ImageSets.
         image_sets: lists of ImageSets/Main: "2007/trainval" or "train"; the name "*" is every XML.
         class_names: None: those of the files, by alphabet; there may be more than the files have.
-        cache, on_bad_image: see `DetectionDataset`.
+        cache, on_bad_image, upright: see `DetectionDataset`.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class VocDataset(TruthFilesDataset):
         class_names: Sequence[str] | None = None,
         cache: Path | None = None,
         on_bad_image: OnBadImage = stop,
+        upright: bool = True,
     ) -> None:
         if not root.is_dir():
             raise UserError(
@@ -74,6 +75,7 @@ class VocDataset(TruthFilesDataset):
             class_names=class_names,
             cache=cache,
             on_bad_image=on_bad_image,
+            upright=upright,
         )
         known = map(self.annotations.file_name, range(len(self)))
         lone = {"images without an XML, left out": files.without_xml(image_sets, known)}
