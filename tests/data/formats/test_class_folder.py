@@ -23,6 +23,8 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "dog" / "sub.jpg").mkdir()
     (tmp_path / "cat" / "notes.txt").touch()
     (tmp_path / "cat" / ".hidden.jpg").touch()
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "cat/round.jpg").symlink_to(tmp_path / "cat/round.jpg")
     (tmp_path / ".cache").mkdir()
     (tmp_path / "list.txt").touch()
     return tmp_path
@@ -39,10 +41,10 @@ def test_labels_are_the_folders_by_alphabet_and_images_too(root: Path) -> None:
     expected = ["cat/1.jpg", "cat/2.bmp", "cat/3.jpeg", "cat/4.jpg", "dog/a.PNG", "dog/b.jpg"]
     assert names(dataset) == expected
     assert [dataset.load(i).labels.tolist() for i in range(6)] == [[0]] * 4 + [[1]] * 2
-    assert dataset.findings.counts == {"classes without images": 1, "files that are no images": 2}
+    assert dataset.findings.counts == {"classes without images": 1, "files that are no images": 3}
     assert dataset.findings.texts == (
         "classes without images: tree",
-        "files that are no images: cat/notes.txt, dog/sub.jpg",
+        "files that are no images: cat/notes.txt, cat/round.jpg, dog/sub.jpg",
     )
 
 

@@ -125,6 +125,7 @@ def test_names_come_from_a_file_and_their_order_from_the_config(
         ("names: [a, yes]", "the class name True is no text; put it in quotes"),
         ("names: [a, null]", "the class name None is no text"),
         ("names: [2026-13-01]", "names.yaml cannot be read: month must be in 1..12"),
+        ("names: [!!timestamp a]", "names.yaml cannot be read: 'NoneType'"),
         ("names: [a, b, a]", "`names` repeats a; names must differ"),
     ],
 )
@@ -234,6 +235,7 @@ def test_linked_folders_are_followed_but_not_upwards(folders, tmp_path: Path) ->
     (images / "sub").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/up").symlink_to(images)
     (labels / "up").symlink_to(tmp_path)
+    (images / "circle").symlink_to(images / "circle")
     dataset = open_folders(folders)
     assert [dataset.annotations.file_name(i) for i in range(3)] == ["1.jpg", "3.JPEG", "sub/2.png"]
 

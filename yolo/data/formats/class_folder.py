@@ -10,7 +10,7 @@ import numpy as np
 
 from yolo.data.annotations import Annotations, Contents, Findings, encode_name
 from yolo.data.formats.detection import DetectionDataset, check_named_once, first_names
-from yolo.data.formats.folders import list_entries
+from yolo.data.formats.folders import leads_to, list_entries
 from yolo.data.images import IMAGE_SUFFIXES, decode, is_image
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
@@ -32,7 +32,7 @@ class ClassFolderDataset(DetectionDataset):
 
     def __init__(self, *, root: Path, class_names: Sequence[str] | None = None) -> None:
         entries = list_entries("folder of classes", root)
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        names = sorted(e.name for e in entries if leads_to(e.is_dir) and not e.name.startswith("."))
         if not names:
             raise UserError(
                 f"{root} holds no folders; it must hold one folder of images per class."
@@ -103,7 +103,7 @@ def _list_files(root: Path, name: str) -> tuple[list[str], list[str]]:
     others: list[str] = []
     for entry in list_entries("folder of images", root / name):
         if not entry.name.startswith("."):
-            kind = images if is_image(entry.name) and entry.is_file() else others
+            kind = images if is_image(entry.name) and leads_to(entry.is_file) else others
             kind.append(f"{name}/{entry.name}")
     for shown in (name, *others):
         encode_name(shown)

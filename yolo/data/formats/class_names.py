@@ -68,15 +68,16 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def _load(path: Path) -> Any:
-    """What a YAML holds, or a text."""
+    """What a YAML holds, or a text, which is YAML for a single name over several lines."""
     text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
     if re.search(r"^\s*names\s*=", text, re.MULTILINE):
         raise UserError(f"{path} lists Darknet's files; name the one behind its `names =` instead.")
     if path.suffix.lower() in NAME_A_LINE:
         return text
     try:
-        return yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2026-13-01 is no date
+        content = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader
+        return text if isinstance(content, str) else content
+    except Exception as error:  # what PyYAML raises on 2026-13-01 or !!timestamp is anyone's guess
         problem = " ".join(str(error).split())
         raise UserError(f"the file of class names {path} cannot be read: {problem}.") from None
 

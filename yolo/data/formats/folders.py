@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,13 @@ def list_entries(called: str, folder: Path | str) -> list[os.DirEntry[str]]:
         ) from error
 
 
+def leads_to(kind: Callable[[], bool]) -> bool:
+    """What an entry says, as ``entry.is_dir``; a link that leads in circles is neither."""
+    with suppress(OSError):
+        return kind()
+    return False
+
+
 def list_files(called: str, root: Path) -> tuple[list[str], list[str]]:
     """The files below a folder, by alphabet, and files and folders that are hidden (".name").
 
@@ -41,7 +49,7 @@ def list_files(called: str, root: Path) -> tuple[list[str], list[str]]:
             name = f"{prefix}{entry.name}"
             if entry.name.startswith("."):
                 hidden.append(name)
-            elif not entry.is_dir():
+            elif not leads_to(entry.is_dir):
                 files.append(name)
             elif (real := os.path.realpath(entry.path)) not in above:
                 pending.append((entry.path, f"{name}/", (*above, real)))
