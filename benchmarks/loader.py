@@ -23,8 +23,7 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.data.images import decode
 from yolo.data.loader import ImageData, TrainingBatches
 from yolo.data.sampling import SampleOrder, StepSampler
-from yolo.data.transforms.augment import Augment
-from yolo.data.transforms.augment import Mosaic
+from yolo.data.transforms.augment import Augment, Mosaic
 from yolo.data.transforms.transform_list import COLOUR, build_transform
 from yolo.records import Batch, Sample
 
