@@ -76,13 +76,17 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class GridMatches:
-    """Raw outputs at the places with and without a truth; M boxes of all maps, T truths."""
+    """Raw outputs at the places with and without a truth; M boxes of all maps, T truths.
+
+    P pairs of a truth and a box that may learn it: as many as truths where each has one place.
+    """
 
     objectness: Tensor  # float32 (M,), the confidence that there is an object, of every box
     owned: Tensor  # bool (M,), whether a truth owns the box
-    class_logits: Tensor  # float32 (T, K), the classes' raw numbers at each truth's place
-    labels: Tensor  # int64 (T,)
-    counted: Tensor  # bool (T,), the truths that own their place
+    class_logits: Tensor  # float32 (P, K), the classes' raw numbers at each pair's place
+    labels: Tensor  # int64 (P,)
+    counted: Tensor  # bool (P,), the pairs that own their place
+    placed: Tensor  # bool (T,), the truths that own a place
     dropped: Tensor  # bool (T,), the truths that own none though they are not ignored
 
 

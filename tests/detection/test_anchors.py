@@ -44,8 +44,7 @@ def test_boxes_go_where_the_loss_puts_them():
         make_targets([(0, *box, 0) for box in (boxes / 64).tolist()]),
         boxes,
         AnchorCoder(anchors_px=anchors.reshape(3, 2, 2).tolist(), stride_px=(8, 16, 32)),
-        grids_hw=[(8, 8), (4, 4), (2, 2)],
-        images=1,
+        [torch.zeros(1, 2, side, side, 6) for side in (8, 4, 2)],
     )
     expected = np.bincount(assignment.level * 2 + assignment.anchor, minlength=6)
     assert expected[5] == 0 and expected[4] > 0

@@ -20,8 +20,9 @@ def assign(by, rows: list[tuple], coder: AnchorCoder, images: int) -> Assignment
     """rows: (image, cx, cy, w, h in pixels, ignored), sorted by image."""
     boxes_px = torch.tensor([row[1:5] for row in rows], dtype=torch.float32).reshape(-1, 4)
     targets = make_targets([(i, *(v / SIZE for v in box), 0, skip) for i, *box, skip in rows])
-    grids = [(SIZE // stride, SIZE // stride) for stride in coder.stride_px]
-    return by(targets, boxes_px, coder, grids_hw=grids, images=images)
+    anchors = coder.anchors_px.shape[1]
+    raw = [torch.zeros(images, anchors, SIZE // s, SIZE // s, 6) for s in coder.stride_px]
+    return by(targets, boxes_px, coder, raw)
 
 
 def best(rows: list[tuple], coder: AnchorCoder = TWO_MAPS, images: int = 2) -> Assignment:

@@ -93,8 +93,7 @@ def true_raw(batch: Batch) -> list[Tensor]:
     raw = [torch.full((len(batch), 3, SIZE // s, SIZE // s, 5 + 3), -12.0) for s in STRIDES]
     targets = batch.targets
     boxes_px = targets.boxes_cxcywh_norm * SIZE
-    grids = [(SIZE // s, SIZE // s) for s in STRIDES]
-    at = assign_best_anchor(targets, boxes_px, coder(), grids_hw=grids, images=len(batch))
+    at = assign_best_anchor(targets, boxes_px, coder(), raw)
     within, log_size = coder().encode(
         boxes_px, level=at.level, anchor=at.anchor, row=at.row, column=at.column
     )

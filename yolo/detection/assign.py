@@ -5,7 +5,7 @@ No loop over images or boxes, and no shape depends on a value: nothing waits for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -17,22 +17,27 @@ from yolo.boxes import pairwise_shape_iou
 from yolo.detection.coders import AnchorCoder
 from yolo.records import Targets
 
-GridsHW = Sequence[tuple[int, int]]
-
 TAKEN = -1.0  # the fit of a pair whose truth or anchor is taken
+
+Place = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Level, anchor, row and column of a box of the maps, int64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The anchors that T truths chose, as int64 (T,)."""
+    """P pairs of one of T truths with an anchor of a cell, as int64 (P,), truth after truth.
 
+    A rule makes the same number of pairs for every truth; those that it excludes own nothing.
+    """
+
+    truth: Tensor  # index of the truth
     level: Tensor  # index of the raw map
     anchor: Tensor  # index of the anchor within it
-    row: Tensor  # of the cell that holds the truth's centre
+    row: Tensor
     column: Tensor
-    owns: Tensor  # bool (T,): not ignored, not left over, and no later truth took the same anchor
-    owner: Tensor  # the truth that finally holds this one's anchor; T if ignored or left over
-    dropped: Tensor  # bool (T,): owns nothing though it is not ignored
+    owns: Tensor  # bool (P,): not excluded, and no later pair has the same place
+    owner: Tensor  # the pair that finally holds this one's place; P if this one is excluded
+    dropped: Tensor  # bool (T,): the truths that own nothing though they are not ignored
     owned: list[Tensor]  # per level bool (B, A, H, W), the anchors that some truth owns
 
 
@@ -46,31 +51,30 @@ class CellAssignment:
     owns: Tensor  # bool (T,): neither ignored nor is an earlier truth in the cell
 
 
+Assign = Callable[[Targets, Tensor, AnchorCoder, Sequence[Tensor]], Assignment]
+"""A rule: from the truth of a batch, the same T boxes float32 (T, 4) as cxcywh in pixels of the
+network's input, a coder with anchors (L, A, 2), and the L raw maps (B, A, H, W, 5 + K)."""
+
+
 @torch.no_grad()
 def assign_best_anchor(
-    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, *, grids_hw: GridsHW, images: int
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Sequence[Tensor]
 ) -> Assignment:
     """Give every truth the best of all anchors by shape IoU; the later truth wins a shared one.
 
     Darknet's ``yolo_layer.c`` and ``region_layer.c``, forward passes; YOLOv3 section 2.1.
-
-    Args:
-        targets: the truth of a batch of B = ``images`` images, T boxes in all.
-        boxes_cxcywh_px: float32 (T, 4), the same boxes in pixels of the network's input.
-        coder: knows the anchors (L, A, 2) and strides.
-        grids_hw: height and width of each of the L raw maps.
     """
     anchors_px, anchors = coder.anchors_px.flatten(0, 1), coder.anchors_px.shape[1]
     best = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], anchors_px).argmax(dim=1)  # (T,)
     level, anchor = best // anchors, best % anchors
-    row, column = _cells_of(boxes_cxcywh_px, level, grids_hw, coder.stride_px)
-    shapes = [(images, anchors, *grid_hw) for grid_hw in grids_hw]
-    return _find_owners(targets, (level, anchor, row, column), targets.ignored, shapes)
+    place = (level, anchor, *_cells_of(boxes_cxcywh_px, level, coder, raw))
+    truth = torch.arange(len(targets), device=best.device)
+    return _find_owners(targets, truth, place, targets.ignored, raw)
 
 
 @torch.no_grad()
 def assign_greedily(
-    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, *, grids_hw: GridsHW, images: int
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Sequence[Tensor]
 ) -> Assignment:
     """Pair truths with the anchors of their cell by descending shape IoU, each anchor once.
 
@@ -78,19 +82,20 @@ def assign_greedily(
     takes its next best one; a truth is left over only where its cell has more truths than anchors.
     Of equal fits the earlier truth, then the earlier anchor, counts. For one raw map (L = 1).
     """
-    ((height, width),) = grids_hw
+    images, anchors, height, width = raw[0].shape[:4]
     (anchors_px,) = coder.anchors_px  # (A, 2)
     level = torch.zeros_like(targets.labels)
-    row, column = _cells_of(boxes_cxcywh_px, level, grids_hw, coder.stride_px)
+    row, column = _cells_of(boxes_cxcywh_px, level, coder, raw)
     fits = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], anchors_px)  # (T, A)
     anchor = _pair_off(
         fits.masked_fill(targets.ignored[:, None], TAKEN),
         (targets.image_index * height + row) * width + column,  # (T,)
         cells=images * height * width,
-        rounds=min(len(anchors_px), targets.max_per_image),
+        rounds=min(anchors, targets.max_per_image),
     )
     place = (level, anchor.clamp(min=0), row, column)
-    return _find_owners(targets, place, anchor < 0, [(images, len(anchors_px), height, width)])
+    truth = torch.arange(len(targets), device=anchor.device)
+    return _find_owners(targets, truth, place, anchor < 0, raw)
 
 
 @torch.no_grad()
@@ -109,18 +114,27 @@ def assign_first_in_cell(targets: Targets, *, cells: int, images: int) -> CellAs
 
 
 def _cells_of(
-    boxes_cxcywh_px: Tensor, level: Tensor, grids_hw: GridsHW, stride_px: Sequence[int]
+    boxes_cxcywh_px: Tensor, level: Tensor, coder: AnchorCoder, raw: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Row and column of each truth's centre, int64 (T,); on the far border the last cell's."""
-    stride = _of_level(level, stride_px)  # (T,)
-    heights, widths = zip(*grids_hw, strict=True)
-    column, row = (boxes_cxcywh_px[:, :2] / stride[:, None]).long().clamp(min=0).unbind(1)
-    row = torch.minimum(row, _of_level(level, heights) - 1)
-    return row, torch.minimum(column, _of_level(level, widths) - 1)
+    """Row and column of each box's centre, int64 (T,); on the far border the last cell's."""
+    stride = _of_level(level, coder.stride_px)  # (T,)
+    column, row = (boxes_cxcywh_px[:, :2] / stride[:, None]).long().unbind(1)
+    return _into_maps(level, row, column, raw)
+
+
+def _into_maps(
+    level: Tensor, row: Tensor, column: Tensor, raw: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The nearest row and column that the map of each level has, int64 of the same shape."""
+    last_row, last_column = (
+        _of_level(level, [values.shape[axis] - 1 for values in raw]) for axis in (2, 3)
+    )
+    row = torch.minimum(row.clamp(min=0), last_row)
+    return row, torch.minimum(column.clamp(min=0), last_column)
 
 
 def _of_level(level: Tensor, values: Sequence[int]) -> Tensor:
-    """``values[level]`` without a table on the device, whose making would wait for it. (T,)."""
+    """``values[level]`` without a table on the device, whose making would wait for it."""
     result = torch.zeros_like(level)
     for index, value in enumerate(values):
         result += (level == index) * value
@@ -128,14 +142,14 @@ def _of_level(level: Tensor, values: Sequence[int]) -> Tensor:
 
 
 def _owners(place: Tensor, excluded: Tensor, places: int, which: Literal["amin", "amax"]) -> Tensor:
-    """The first (``amin``) or last truth of each place: int64 (places,), -1 where there is none.
+    """The first (``amin``) or last of those at each place: int64 (places,), -1 where none is.
 
-    ``place`` int64 (T,) is where truths want to be; those ``excluded`` take no place.
+    ``place`` int64 (P,) is where they want to be; those ``excluded`` take no place.
     """
     place = torch.where(excluded, places, place)  # one place more is theirs
     owners = torch.full((places + 1,), -1, device=place.device, dtype=torch.int64)
-    truth = torch.arange(len(place), device=place.device)
-    return owners.scatter_reduce(0, place, truth, reduce=which, include_self=False)[:-1]
+    number = torch.arange(len(place), device=place.device)
+    return owners.scatter_reduce(0, place, number, reduce=which, include_self=False)[:-1]
 
 
 def _pair_off(fits: Tensor, cell: Tensor, *, cells: int, rounds: int) -> Tensor:
@@ -159,24 +173,32 @@ def _pair_off(fits: Tensor, cell: Tensor, *, cells: int, rounds: int) -> Tensor:
 
 
 def _find_owners(
-    targets: Targets,
-    place: tuple[Tensor, Tensor, Tensor, Tensor],
-    excluded: Tensor,
-    shapes: Sequence[tuple[int, int, int, int]],
+    targets: Targets, truth: Tensor, place: Place, excluded: Tensor, raw: Sequence[Tensor]
 ) -> Assignment:
-    """Of the truths that chose the same place (level, anchor, row, column), the last one owns it.
+    """Of the pairs with the same place in the same image, the last one owns it.
 
-    Those ``excluded`` take no place; ``shapes`` are (B, A, H, W) of each level.
+    All are of shape (P,); those ``excluded`` take no place.
     """
-    level, anchor, row, column = place
-    sizes = [prod(shape) for shape in shapes]
-    start = _of_level(level, [sum(sizes[:i]) for i in range(len(sizes))])  # (T,)
-    height, width = (_of_level(level, [shape[axis] for shape in shapes]) for axis in (2, 3))
-    flat = ((targets.image_index * shapes[0][1] + anchor) * height + row) * width + column
-    owners = _owners(start + flat, excluded, sum(sizes), "amax")
-    owner = torch.where(excluded, len(targets), owners[start + flat])
-    owns = owner == torch.arange(len(targets), device=owner.device)
-    dropped = ~(owns | targets.ignored)
+    index, sizes = _flat_index(targets.image_index[truth], place, raw), _sizes(raw)
+    owners = _owners(index, excluded, sum(sizes), "amax")
+    owner = torch.where(excluded, len(truth), owners[index])
+    owns = owner == torch.arange(len(truth), device=owner.device)
+    has_place = _owners(truth, ~owns, len(targets), "amax") >= 0  # (T,)
     maps = (owners >= 0).split(sizes)
-    owned = [flags.view(shape) for flags, shape in zip(maps, shapes, strict=True)]
-    return Assignment(*place, owns=owns, owner=owner, dropped=dropped, owned=owned)
+    owned = [flags.view(values.shape[:4]) for flags, values in zip(maps, raw, strict=True)]
+    dropped = ~(has_place | targets.ignored)
+    return Assignment(truth, *place, owns=owns, owner=owner, dropped=dropped, owned=owned)
+
+
+def _sizes(raw: Sequence[Tensor]) -> list[int]:
+    """How many boxes each map has: B * A * H * W."""
+    return [prod(values.shape[:4]) for values in raw]
+
+
+def _flat_index(image: Tensor, place: Place, raw: Sequence[Tensor]) -> Tensor:
+    """Places (P,) as indices into the boxes of all maps, one map after the other: int64 (P,)."""
+    level, anchor, row, column = place
+    sizes = _sizes(raw)
+    start = _of_level(level, [sum(sizes[:i]) for i in range(len(sizes))])
+    height, width = (_of_level(level, [values.shape[axis] for values in raw]) for axis in (2, 3))
+    return start + ((image * raw[0].shape[1] + anchor) * height + row) * width + column

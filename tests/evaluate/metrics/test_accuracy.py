@@ -27,11 +27,12 @@ def test_grid_accuracy_by_hand() -> None:
         owned=torch.tensor([True, True, False, False, False]),
         class_logits=torch.tensor([[0.0, 1, 2], [0, 5, 1], [9, 0, 0]]),
         labels=torch.tensor([2, 0, 0]),
-        counted=torch.tensor([True, True, False]),
-        dropped=torch.tensor([False, False, True]),
+        counted=torch.tensor([True, True, False]),  # the first truth has two places
+        placed=torch.tensor([True, False]),
+        dropped=torch.tensor([False, True]),
     )
     counts = {name: pair.tolist() for name, pair in grid_accuracy(matches).items()}
-    assert counts == expected([1, 2], [1, 2], [2, 3], [2, 3])
+    assert counts == expected([1, 2], [1, 2], [2, 3], [1, 2])
 
 
 def test_no_truth() -> None:
@@ -42,6 +43,7 @@ def test_no_truth() -> None:
         class_logits=torch.zeros(0, 3),
         labels=nothing,
         counted=nothing > 0,
+        placed=nothing > 0,
         dropped=nothing > 0,
     )
     counts = {name: pair.tolist() for name, pair in grid_accuracy(matches).items()}

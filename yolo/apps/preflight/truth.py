@@ -197,7 +197,7 @@ def _on_anchors(
     grids = [(size_px // stride, size_px // stride) for stride in coder.stride_px]
     raw = [torch.full((images, anchors, *grid, 5 + classes), -CERTAIN) for grid in grids]
     boxes_px = targets.boxes_cxcywh_norm * size_px
-    places = assign_best_anchor(targets, boxes_px, coder, grids_hw=grids, images=images)
+    places = assign_best_anchor(targets, boxes_px, coder, raw)
     at: dict[str, Tensor] = {n: getattr(places, n) for n in ("level", "anchor", "row", "column")}
     centres, sizes = coder.encode(boxes_px, **at)
     for t in torch.flatten(places.owns.nonzero()).tolist():

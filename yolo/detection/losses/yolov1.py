@@ -94,6 +94,7 @@ class YOLOv1Loss(Loss):
             class_logits=placed.logits,
             labels=targets.labels,
             counted=placed.owns,
+            placed=placed.owns,
             dropped=~(placed.owns | targets.ignored),
         )
 

@@ -19,7 +19,6 @@ from yolo.detection.assign import assign_best_anchor, assign_greedily
 from yolo.detection.coders import AnchorCoder, full_precision
 from yolo.detection.losses.anchor import AnchorLoss, PlacedTruths
 from yolo.detection.losses.loss import half_square
-from yolo.records import Targets
 
 ASSIGNMENTS = {"darknet": assign_best_anchor, "global": assign_greedily}
 
@@ -83,14 +82,14 @@ class YOLOv2Loss(AnchorLoss):
     def no_object_loss(self, logits: Tensor) -> Tensor:
         return half_square(logits.sigmoid())
 
-    def class_loss(self, logits: Tensor, targets: Targets, placed: PlacedTruths) -> Tensor:
-        return F.cross_entropy(logits, targets.labels, reduction="none")
+    def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
+        return F.cross_entropy(logits, placed.labels, reduction="none")
 
     @torch.no_grad()
     def _overlaps(self, placed: PlacedTruths) -> Tensor:
-        """The IoU of each truth with the box predicted for it, seen from its cell: (T,)."""
+        """The IoU of each truth with the box predicted for it, seen from its cell: (P,)."""
         (stride_px,) = self.coder.stride_px
         level, anchor = placed.assignment.level, placed.assignment.anchor
         boxes = self.coder.boxes_in_cells(placed.raw, level=level, anchor=anchor)
         truths = torch.cat((placed.xy * stride_px, placed.boxes_cxcywh_px[:, 2:]), dim=1)
-        return pairwise_iou(boxes[:, None], cxcywh_to_xyxy(truths)[:, None])[:, 0, 0]  # (T, 1, 1)
+        return pairwise_iou(boxes[:, None], cxcywh_to_xyxy(truths)[:, None])[:, 0, 0]  # (P, 1, 1)

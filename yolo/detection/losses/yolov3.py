@@ -14,7 +14,6 @@ from torch import Tensor
 
 from yolo.detection.coders import AnchorCoder
 from yolo.detection.losses.anchor import AnchorLoss, PlacedTruths
-from yolo.records import Targets
 
 
 class YOLOv3Loss(AnchorLoss):
@@ -60,14 +59,14 @@ class YOLOv3Loss(AnchorLoss):
     def no_object_loss(self, logits: Tensor) -> Tensor:
         return F.softplus(logits)  # BCE with target 0
 
-    def class_loss(self, logits: Tensor, targets: Targets, placed: PlacedTruths) -> Tensor:
+    def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
         weight = self.class_weights
         if self.exclusive_classes:
-            return F.cross_entropy(logits, targets.labels, weight=weight, reduction="none")
-        truths, classes = logits.shape
-        labels = logits.new_zeros(truths + 1, classes)  # the last row takes what is ignored
+            return F.cross_entropy(logits, placed.labels, weight=weight, reduction="none")
+        pairs, classes = logits.shape
+        labels = logits.new_zeros(pairs + 1, classes)  # the last row takes what is excluded
         # A number of Python's would be copied to the device, which older PyTorch waits for.
-        labels.index_put_((placed.assignment.owner, targets.labels), labels.new_ones(()))
+        labels.index_put_((placed.assignment.owner, placed.labels), labels.new_ones(()))
         loss = F.binary_cross_entropy_with_logits(
             logits, labels[:-1], weight=weight, reduction="none"
         )

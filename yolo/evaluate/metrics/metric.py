@@ -99,19 +99,19 @@ def average_precision_11(curve: PrecisionRecall) -> float:
 def grid_accuracy(matches: GridMatches) -> dict[str, Tensor]:
     """What raw maps get right in one batch: float64 (2,) by name.
 
-    - ``class``: truths whose place gives their class the largest number
+    - ``class``: places of truths that give their class the largest number
     - ``object``: boxes that own a truth and claim an object
     - ``no_object``: boxes that own none and claim none
     - ``placed``: truths that own a place, of all but the ignored ones; the others lost it to a
       truth in the same cell and are not learnt
     """
     positive = matches.objectness > _OBJECT_THRESHOLD  # (M,)
-    right = matches.class_logits.argmax(dim=1) == matches.labels  # (T,)
+    right = matches.class_logits.argmax(dim=1) == matches.labels  # (P,)
     counts = {
         "class": (right & matches.counted, matches.counted),
         "object": (positive & matches.owned, matches.owned),
         "no_object": (~positive & ~matches.owned, ~matches.owned),
-        "placed": (matches.counted, matches.dropped | matches.counted),
+        "placed": (matches.placed, matches.dropped | matches.placed),
     }
     return {name: torch.stack([c.sum() for c in pair]).double() for name, pair in counts.items()}
 
