@@ -5,6 +5,7 @@ import torch
 
 from tests.detection.losses.cases import make_targets
 from tests.detectors import make_config, make_detector
+from yolo.config import config_from_dict
 from yolo.factory.detector import build_coder, build_loss
 from yolo.models.detector import Classifier
 from yolo.models.encoders import ENCODERS
@@ -48,6 +49,36 @@ def test_every_encoder_and_every_neck_learns(encoder, neck, width):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+
+
+SWITCHES = [
+    ("yolov3", {}, {"box": "ciou", "rescore": True, "coord_scale": 3.0}),
+    ("yolov2", {}, {"assignment": "global", "class_scale": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("neck", "head", "loss"), SWITCHES)
+def test_the_switches_of_a_config_reach_the_loss(neck, head, loss):
+    """A step learns something, and each setting of the loss changes what."""
+    config = make_config("darknet_tiny", neck, head=head, image_size=SIZE_PX)
+    model = make_detector("darknet_tiny", neck, classes=CLASSES, head=head, image_size=SIZE_PX)
+    raw = model(torch.randint(0, 256, (2, 3, SIZE_PX, SIZE_PX), dtype=torch.uint8))
+    assert [tuple(r.shape) for r in raw] == RAW_SHAPES[neck]
+    truths = [(0, 0.5, 0.5, 0.4, 0.3, 0), (0, 0.51, 0.5, 0.4, 0.3, 1), (1, 0.2, 0.7, 0.1, 0.2, 2)]
+
+    def totals(settings):
+        plain = config.model_dump(mode="json")
+        switched = config_from_dict(plain | {"loss": plain["loss"] | settings})
+        coder = build_coder(switched)
+        terms = build_loss(switched, coder, ["a", "b", "c"])(raw, make_targets(truths), 2)
+        return torch.stack(list(terms.values())).sum()
+
+    total = totals(loss)
+    for name in loss:
+        assert totals({k: v for k, v in loss.items() if k != name}) != total, name
+    total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
 @pytest.mark.parametrize("neck", NECKS)

@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from yolo.boxes import pairwise_shape_iou
-from yolo.detection.coders import AnchorCoder
+from yolo.detection.coders import AnchorCoder, full_precision
 from yolo.records import Targets
 
 TAKEN = -1.0  # the fit of a pair whose truth or anchor is taken
 
+Maps = Sequence[Tensor]
+"""Raw maps (B, A, H, W, 5 + K), one for each level."""
+
 Place = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Level, anchor, row and column of a box of the maps, int64."""
+"""Level, anchor, row and column of boxes of the maps, int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,14 @@ class CellAssignment:
     owns: Tensor  # bool (T,): neither ignored nor is an earlier truth in the cell
 
 
-Assign = Callable[[Targets, Tensor, AnchorCoder, Sequence[Tensor]], Assignment]
+Assign = Callable[[Targets, Tensor, AnchorCoder, Maps], Assignment]
 """A rule: from the truth of a batch, the same T boxes float32 (T, 4) as cxcywh in pixels of the
-network's input, a coder with anchors (L, A, 2), and the L raw maps (B, A, H, W, 5 + K)."""
+network's input, a coder with anchors (L, A, 2), and L raw maps."""
 
 
 @torch.no_grad()
 def assign_best_anchor(
-    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Sequence[Tensor]
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Maps
 ) -> Assignment:
     """Give every truth the best of all anchors by shape IoU; the later truth wins a shared one.
 
@@ -67,14 +70,14 @@ def assign_best_anchor(
     anchors_px, anchors = coder.anchors_px.flatten(0, 1), coder.anchors_px.shape[1]
     best = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], anchors_px).argmax(dim=1)  # (T,)
     level, anchor = best // anchors, best % anchors
-    place = (level, anchor, *_cells_of(boxes_cxcywh_px, level, coder, raw))
+    place = (level, anchor, *cells_of(boxes_cxcywh_px, level, coder, raw))
     truth = torch.arange(len(targets), device=best.device)
-    return _find_owners(targets, truth, place, targets.ignored, raw)
+    return find_owners(targets, truth, place, targets.ignored, raw)
 
 
 @torch.no_grad()
 def assign_greedily(
-    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Sequence[Tensor]
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Maps
 ) -> Assignment:
     """Pair truths with the anchors of their cell by descending shape IoU, each anchor once.
 
@@ -85,7 +88,7 @@ def assign_greedily(
     images, anchors, height, width = raw[0].shape[:4]
     (anchors_px,) = coder.anchors_px  # (A, 2)
     level = torch.zeros_like(targets.labels)
-    row, column = _cells_of(boxes_cxcywh_px, level, coder, raw)
+    row, column = cells_of(boxes_cxcywh_px, level, coder, raw)
     fits = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], anchors_px)  # (T, A)
     anchor = _pair_off(
         fits.masked_fill(targets.ignored[:, None], TAKEN),
@@ -95,7 +98,7 @@ def assign_greedily(
     )
     place = (level, anchor.clamp(min=0), row, column)
     truth = torch.arange(len(targets), device=anchor.device)
-    return _find_owners(targets, truth, place, anchor < 0, raw)
+    return find_owners(targets, truth, place, anchor < 0, raw)
 
 
 @torch.no_grad()
@@ -113,18 +116,16 @@ def assign_first_in_cell(targets: Targets, *, cells: int, images: int) -> CellAs
     return CellAssignment(row=row, column=column, cell=cell, owns=owns)
 
 
-def _cells_of(
-    boxes_cxcywh_px: Tensor, level: Tensor, coder: AnchorCoder, raw: Sequence[Tensor]
+def cells_of(
+    boxes_cxcywh_px: Tensor, level: Tensor, coder: AnchorCoder, raw: Maps
 ) -> tuple[Tensor, Tensor]:
     """Row and column of each box's centre, int64 (T,); on the far border the last cell's."""
     stride = _of_level(level, coder.stride_px)  # (T,)
     column, row = (boxes_cxcywh_px[:, :2] / stride[:, None]).long().unbind(1)
-    return _into_maps(level, row, column, raw)
+    return into_maps(level, row, column, raw)
 
 
-def _into_maps(
-    level: Tensor, row: Tensor, column: Tensor, raw: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
+def into_maps(level: Tensor, row: Tensor, column: Tensor, raw: Maps) -> tuple[Tensor, Tensor]:
     """The nearest row and column that the map of each level has, int64 of the same shape."""
     last_row, last_column = (
         _of_level(level, [values.shape[axis] - 1 for values in raw]) for axis in (2, 3)
@@ -172,14 +173,14 @@ def _pair_off(fits: Tensor, cell: Tensor, *, cells: int, rounds: int) -> Tensor:
     return anchor
 
 
-def _find_owners(
-    targets: Targets, truth: Tensor, place: Place, excluded: Tensor, raw: Sequence[Tensor]
+def find_owners(
+    targets: Targets, truth: Tensor, place: Place, excluded: Tensor, raw: Maps
 ) -> Assignment:
     """Of the pairs with the same place in the same image, the last one owns it.
 
     All are of shape (P,); those ``excluded`` take no place.
     """
-    index, sizes = _flat_index(targets.image_index[truth], place, raw), _sizes(raw)
+    index, sizes = flat_index(targets.image_index[truth], place, raw), count_boxes(raw)
     owners = _owners(index, excluded, sum(sizes), "amax")
     owner = torch.where(excluded, len(truth), owners[index])
     owns = owner == torch.arange(len(truth), device=owner.device)
@@ -190,15 +191,29 @@ def _find_owners(
     return Assignment(truth, *place, owns=owns, owner=owner, dropped=dropped, owned=owned)
 
 
-def _sizes(raw: Sequence[Tensor]) -> list[int]:
+def count_boxes(raw: Maps) -> list[int]:
     """How many boxes each map has: B * A * H * W."""
     return [prod(values.shape[:4]) for values in raw]
 
 
-def _flat_index(image: Tensor, place: Place, raw: Sequence[Tensor]) -> Tensor:
+def flat_index(image: Tensor, place: Place, raw: Maps) -> Tensor:
     """Places (P,) as indices into the boxes of all maps, one map after the other: int64 (P,)."""
     level, anchor, row, column = place
-    sizes = _sizes(raw)
+    sizes = count_boxes(raw)
     start = _of_level(level, [sum(sizes[:i]) for i in range(len(sizes))])
     height, width = (_of_level(level, [values.shape[axis] for values in raw]) for axis in (2, 3))
     return start + ((image * raw[0].shape[1] + anchor) * height + row) * width + column
+
+
+def raw_at(raw: Maps, image: Tensor, place: Place) -> Tensor:
+    """What the maps hold at places (P,): float32 (P, 5 + K).
+
+    Every level is read at P places, its own or place 0, so that no shape depends on how the places
+    spread over the levels.
+    """
+    rows = []
+    for level, values in enumerate(raw):
+        here = place[0] == level
+        found = values[tuple(torch.where(here, index, 0) for index in (image, *place[1:]))]
+        rows.append(full_precision(found).where(here[:, None], 0.0))  # (P, 5 + K)
+    return torch.stack(rows).sum(dim=0)  # (L, P, 5 + K) -> (P, 5 + K)

@@ -93,6 +93,14 @@ class AnchorCoder(nn.Module):
         centre = values[:, :2].sigmoid() * self.strides[level][:, None]  # (T, 2)
         return _corners(centre, values[:, 2:], self.anchors_px[level, anchor])
 
+    def corners_in_cells(
+        self, boxes_cxcywh_px: Tensor, *, level: Tensor, row: Tensor, column: Tensor
+    ) -> Tensor:
+        """Boxes (T, 4) as ``boxes_in_cells`` gives those of the places int64 (T,): (T, 4)."""
+        corner = torch.stack((column, row), dim=1) * self.strides[level][:, None]  # (T, 2)
+        centre = boxes_cxcywh_px[:, :2] - corner
+        return cxcywh_to_xyxy(torch.cat((centre, boxes_cxcywh_px[:, 2:]), dim=1))
+
     def encode(
         self, boxes_cxcywh_px: Tensor, *, level: Tensor, anchor: Tensor, row: Tensor, column: Tensor
     ) -> tuple[Tensor, Tensor]:

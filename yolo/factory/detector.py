@@ -16,7 +16,13 @@ from yolo.config.schema.model import (
     ModelConfig,
     YOLOv1HeadConfig,
     YOLOv2HeadConfig,
+    YOLOv2LossConfig,
     YOLOv3LossConfig,
+)
+from yolo.detection.assign import (
+    Assign,
+    assign_best_anchor,
+    assign_greedily,
 )
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
@@ -41,6 +47,7 @@ FITTED_ANCHORS = {"yolov3": 9, "yolov3_tiny": 6, "yolov2": 5}
 
 Coder = AnchorCoder | GridCoder
 DetectionLoss = YOLOv1Loss | YOLOv2Loss | YOLOv3Loss
+ASSIGNMENTS: dict[str, Assign] = {"darknet": assign_best_anchor, "global": assign_greedily}
 LOSSES = {"yolov1": YOLOv1Loss, "yolov2": YOLOv2Loss, "yolov3": YOLOv3Loss}
 
 
@@ -132,7 +139,9 @@ def build_coder(config: Config) -> Coder:
 
 def build_loss(config: Config, coder: Coder, class_names: Sequence[str]) -> DetectionLoss:
     """The loss of the head's generation; a weight for a class that is not there is a UserError."""
-    settings = config.loss.model_dump(exclude={"type"})
+    settings = config.loss.model_dump(exclude={"type", "assignment"})
+    if isinstance(config.loss, YOLOv2LossConfig):
+        settings["assign"] = ASSIGNMENTS[config.loss.assignment]
     if (weights := settings.get("class_weights")) is not None:
         unknown = sorted(set(weights) - set(class_names))
         if unknown:

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from yolo.detection.assign import (
+    assign_greedily,
+)
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.loss import Loss
 from yolo.detection.losses.yolov1 import YOLOv1Loss
@@ -106,10 +110,29 @@ V2 = Generation(
     (*V1.terms, "prior"),
 )
 V3 = Generation(make_v3, [(3, V3_SIZE // s, V3_SIZE // s, 5 + CLASSES) for s in V3_STRIDES])
+BOX = ("box", "object", "class", "no_object")
+
+
+def switched(generation: Generation, **settings) -> Generation:
+    make = make_v2 if generation is V2 else make_v3
+    terms = generation.terms
+    if "box" in settings:
+        terms = (*BOX, "prior") if generation is V2 else BOX
+    return generation._replace(make_loss=partial(make, **settings), terms=terms)
+
+
+SWITCHES = {
+    **{f"v3 {kind}": switched(V3, box=kind) for kind in ("iou", "giou", "diou", "ciou")},
+    "v2 giou": switched(V2, box="giou", rescore=False),
+    "v3 rescore": switched(V3, rescore=True),
+}
+"""Each switch of the newer recipes, alone or with what it needs."""
+
 GENERATIONS = {
     "v1": V1,
     "v2": V2,
-    "v2 global": V2._replace(make_loss=lambda: make_v2(assignment="global")),
+    "v2 global": V2._replace(make_loss=lambda: make_v2(assign=assign_greedily)),
     "v3": V3,
     "v3 cross entropy": V3._replace(make_loss=lambda: make_v3(class_loss="cross_entropy")),
+    **SWITCHES,
 }

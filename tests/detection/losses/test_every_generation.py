@@ -66,3 +66,16 @@ def test_never_waits_for_the_device(generation):
         assert matches.owned.device.type == "cuda"
         with pytest.raises(Exception, match="nonzero"):
             raw[0][raw[0] > 0].sum()
+
+
+@each_generation
+def test_nor_does_its_backward_pass(generation):
+    """On tensors without numbers, of which none can be read."""
+    loss = generation.make_loss().to("meta")
+    raw = [torch.randn((2, *s), device="meta", requires_grad=True) for s in generation.shapes]
+    zeros = torch.zeros(6, dtype=torch.int64, device="meta")
+    targets = Targets(torch.rand(6, 4, device="meta"), zeros, zeros, zeros.bool(), 6, True)
+    with NoHostData():
+        terms = loss.terms(raw, targets, images_seen=0)
+        torch.stack(list(terms.values())).sum().backward()
+    assert all(values.grad.shape == values.shape for values in raw)

@@ -7,21 +7,24 @@ import torch
 from tests.detection.losses import cases
 from tests.detection.losses.cases import CASES, CLASSES, V2, V2_ANCHORS, make_targets, make_v2
 from tests.reference import yolov2 as reference
+from yolo.detection.assign import assign_best_anchor, assign_greedily
 from yolo.detection.coders import AnchorCoder
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 
+ASSIGN = {"darknet": assign_best_anchor, "global": assign_greedily}
 EARLY, LATE = 12_736, 12_800  # batches of 64: the last one that is drawn to the anchors, the next
 
 
-def assert_gradient_is_darknets(raw, targets, *, seen, **settings):
+def assert_gradient_is_darknets(raw, targets, *, seen, assignment="darknet", **settings):
     """To 1e-5 relative; ``settings`` go to both sides. Returns the number of truths left over."""
-    loss = make_v2(**settings)
+    loss = make_v2(assign=ASSIGN[assignment], **settings)
     sum(loss([raw], targets, images_in_step=12, images_seen=seen).values()).backward()
     expected, dropped = reference.gradient(
         raw.detach(),
         targets,
         anchors_px=V2_ANCHORS,
         size_px=cases.V2_SIZE,
+        assignment=assignment,
         early=seen is not None and seen < settings.get("prior_images", LATE),
         **{name: value for name, value in settings.items() if name != "prior_images"},
     )
@@ -72,7 +75,7 @@ def test_matches_are_what_the_loss_trains():
     """Of the crowd of nine in one cell the last owns its anchor, or the five best fits own one."""
     raw, targets = V2.random_raw(3)[0], CASES["a crowd in one cell"]
     for assignment, owners in (("darknet", 1), ("global", 5)):
-        found = make_v2(assignment=assignment).matches([raw], targets)
+        found = make_v2(assign=ASSIGN[assignment]).matches([raw], targets)
         assert found.owned.sum() == found.counted.sum() == owners
         assert torch.equal(found.objectness, raw[..., 4].detach().sigmoid().flatten())
         assert found.class_logits.shape == (9, CLASSES) and not found.class_logits.requires_grad

@@ -159,8 +159,25 @@ IgnoreThreshold = Annotated[
 ]
 
 
-class YOLOv3LossConfig(Section):
+class _AnchorLoss(Section):
+    type: str
+    box: Literal["darknet", "iou", "giou", "diou", "ciou"] = key(
+        "Loss of position and size: 'darknet' of each number; the others one of the IoU (GIoU: "
+        "arXiv 1902.09630; DIoU and CIoU: arXiv 1911.08287).",
+        "darknet",
+    )
+    coord_scale: Positive = key("Factor on the loss of position and size.", 1.0)
+    no_object_scale: Positive = key("Factor on the objectness of the others.", 1.0)
+    class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
+
+
+RESCORE = "The target of objectness is the box's IoU with its truth, not 1."
+
+
+class YOLOv3LossConfig(_AnchorLoss):
     type: Literal["yolov3"] = key("Darknet's loss for YOLOv3.")
+    object_scale: Positive = key("Factor on the objectness of boxes with truth.", 1.0)
+    rescore: bool = key(RESCORE, False)
     class_loss: Literal["bce", "cross_entropy"] = key(
         "'bce' lets a box have several classes (the paper), 'cross_entropy' only one.", "bce"
     )
@@ -170,7 +187,7 @@ class YOLOv3LossConfig(Section):
     )
 
 
-class YOLOv2LossConfig(Section):
+class YOLOv2LossConfig(_AnchorLoss):
     type: Literal["yolov2"] = key("Darknet's region loss for YOLOv2.")
     assignment: Literal["darknet", "global"] = key(
         "Several truths in one cell: 'darknet' gives each its best anchor and the last one wins, "
@@ -178,11 +195,8 @@ class YOLOv2LossConfig(Section):
         "darknet",
     )
     ignore_threshold: IgnoreThreshold = 0.6
-    coord_scale: Positive = key("Factor on the loss of position and size.", 1.0)
     object_scale: Positive = key("Factor on the objectness of boxes with truth.", 5.0)
-    no_object_scale: Positive = key("Factor on the objectness of the others.", 1.0)
-    class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
-    rescore: bool = key("The target of objectness is the box's IoU with its truth, not 1.", True)
+    rescore: bool = key(RESCORE, True)
     prior_images: NotNegative = key(
         "Number of first images whose boxes without a truth are pulled to their anchor.", 12_800
     )
@@ -194,7 +208,7 @@ class YOLOv1LossConfig(Section):
     object_scale: Positive = key("Factor on the objectness of boxes with truth.", 1.0)
     no_object_scale: Positive = key("Factor on the objectness of the others.", 0.5)
     class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
-    rescore: bool = key("The target of objectness is the box's IoU with its truth, not 1.", True)
+    rescore: bool = key(RESCORE, True)
 
 
 # A new component joins the union as one more member.

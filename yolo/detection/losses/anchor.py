@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from yolo.detection.assign import Assign, Assignment, assign_best_anchor
+from yolo.boxes import IouKind, iou_loss, pairwise_iou
+from yolo.detection.assign import Assign, Assignment, raw_at
 from yolo.detection.coders import AnchorCoder, full_precision
 from yolo.detection.losses.loss import Loss, half_square, ignore_mask, pad_truths
 from yolo.records import GridMatches, Targets
+
+BoxLoss = Literal["darknet"] | IouKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,7 @@ class PlacedTruths:
 
     assignment: Assignment
     truths_cxcywh_px: Tensor  # float32 (T, 4), all truths in pixels of the network's input
-    boxes_cxcywh_px: Tensor  # float32 (P, 4), the truth of each pair
+    corners_px: Tensor  # float32 (P, 4), each pair's truth as xyxy from the corner of its cell
     labels: Tensor  # int64 (P,)
     raw: Tensor  # float32 (P, 5 + K), the output at the anchors
     xy: Tensor  # (P, 2), what sigmoid(tx, ty) should be
@@ -30,13 +34,19 @@ class PlacedTruths:
 class AnchorLoss(Loss):
     """A loss of maps of anchors; a generation defines the losses of single numbers.
 
-    An anchor that owns no truth gets no loss where its IoU with one is above ``ignore_threshold``.
+    Args:
+        ignore_threshold: an anchor that owns no truth gets no loss where its IoU with one is more.
+        assign: which anchors learn which truth.
+        box: Darknet's terms ``xy`` and ``wh``, in which small boxes count up to twice, or one term
+            ``box`` in their place, ``iou_loss``, in which they do not (as in AlexeyAB's Darknet,
+            ``delta_yolo_box``).
+        scales: factors on the terms of boxes, objectness with and without a truth, and classes
+            (AlexeyAB's ``iou_normalizer``, then ``obj_normalizer`` for both).
+        rescore: the target of objectness is the IoU of the predicted box with its truth, not 1.
     """
 
-    coord_scale = object_scale = no_object_scale = class_scale = 1.0  # factors on the terms
-
     xy_loss: Callable[[Tensor, Tensor], Tensor]  # of sigmoid(logits) against a target, (P, 2) all
-    object_loss: Callable[[Tensor, PlacedTruths], Tensor]  # of objectness at truths, (P,) -> (P,)
+    object_loss: Callable[[Tensor, Tensor], Tensor]  # of objectness against a target, (P,) all
     no_object_loss: Callable[[Tensor], Tensor]  # of objectness where no truth is, any shape
     class_loss: Callable[[Tensor, PlacedTruths], Tensor]  # at truths, (P, K) -> (P,)
 
@@ -45,10 +55,15 @@ class AnchorLoss(Loss):
         *,
         coder: AnchorCoder,
         ignore_threshold: float,
-        assign: Assign = assign_best_anchor,
+        assign: Assign,
+        box: BoxLoss,
+        scales: tuple[float, float, float, float],
+        rescore: bool,
     ) -> None:
         super().__init__()
         self.coder, self.ignore_threshold, self.assign = coder, ignore_threshold, assign
+        self.box, self.rescore = box, rescore
+        self.coord_scale, self.object_scale, self.no_object_scale, self.class_scale = scales
 
     def place(self, raw: Sequence[Tensor], targets: Targets) -> PlacedTruths:
         """Assign T truths to the anchors of maps (B, A, H, W, 5 + K), and encode them there."""
@@ -57,28 +72,24 @@ class AnchorLoss(Loss):
         size_px[1::2] = raw[0].shape[2] * self.coder.stride_px[0]  # height
         truths_px = targets.boxes_cxcywh_norm * size_px
         a = self.assign(targets, truths_px, self.coder, raw)
-        boxes_px = truths_px[a.truth]
-        xy, wh = self.coder.encode(
-            boxes_px, level=a.level, anchor=a.anchor, row=a.row, column=a.column
-        )
-        found = _raw_of_pairs(raw, targets.image_index[a.truth], a)
-        return PlacedTruths(a, truths_px, boxes_px, targets.labels[a.truth], found, xy, wh)
+        boxes_px, cell = truths_px[a.truth], {"level": a.level, "row": a.row, "column": a.column}
+        corners_px = self.coder.corners_in_cells(boxes_px, **cell)
+        xy, wh = self.coder.encode(boxes_px, anchor=a.anchor, **cell)
+        place = (a.level, a.anchor, a.row, a.column)
+        found = raw_at(raw, targets.image_index[a.truth], place)
+        return PlacedTruths(a, truths_px, corners_px, targets.labels[a.truth], found, xy, wh)
 
     def terms(
         self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
     ) -> dict[str, Tensor]:
-        """Of L maps (B, A, H, W, 5 + K); small boxes count up to twice."""
+        """Of L maps (B, A, H, W, 5 + K)."""
         placed = self.place(raw, targets)
         t, owns = placed.raw, placed.assignment.owns.float()  # (P, 5 + K), (P,)
-        small = 2 - targets.boxes_cxcywh_norm[:, 2:].prod(dim=1)  # (T,)
-        box_scale = owns * self.coord_scale * small[placed.assignment.truth]
-        xy = self.xy_loss(t[:, :2], placed.xy).sum(dim=1)  # (P,)
-        wh = half_square(t[:, 2:4] - placed.wh).sum(dim=1)  # (P,)
-        objectness = self.object_loss(t[:, 4], placed)  # (P,)
+        target = self._overlaps(placed) if self.rescore else torch.ones_like(t[:, 4])  # (P,)
+        objectness = self.object_loss(t[:, 4], target)  # (P,)
         classes = self.class_loss(t[:, 5:], placed)  # (P,)
         return {
-            "xy": (xy * box_scale).sum(),
-            "wh": (wh * box_scale).sum(),
+            **self._box_terms(targets, placed, owns * self.coord_scale),
             "object": self.object_scale * (objectness * owns).sum(),
             "class": self.class_scale * (classes * owns).sum(),
             "no_object": self.no_object_scale * self._no_object(raw, targets, placed),
@@ -90,6 +101,30 @@ class AnchorLoss(Loss):
     ) -> dict[str, Tensor]:
         """What a generation adds to the terms that both have."""
         return {}
+
+    def _box_terms(
+        self, targets: Targets, placed: PlacedTruths, scale: Tensor
+    ) -> dict[str, Tensor]:
+        """Of position and size, times the factors (P,)."""
+        if self.box != "darknet":
+            loss = iou_loss(self.box, self._found(placed), placed.corners_px)  # (P,)
+            return {"box": (loss * scale).sum()}
+        small = 2 - targets.boxes_cxcywh_norm[:, 2:].prod(dim=1)  # (T,)
+        scale = scale * small[placed.assignment.truth]
+        xy = self.xy_loss(placed.raw[:, :2], placed.xy).sum(dim=1)  # (P,)
+        wh = half_square(placed.raw[:, 2:4] - placed.wh).sum(dim=1)  # (P,)
+        return {"xy": (xy * scale).sum(), "wh": (wh * scale).sum()}
+
+    def _found(self, placed: PlacedTruths) -> Tensor:
+        """The boxes predicted for the truths, as ``placed.corners_px``."""
+        a = placed.assignment
+        return self.coder.boxes_in_cells(placed.raw, level=a.level, anchor=a.anchor)
+
+    @torch.no_grad()
+    def _overlaps(self, placed: PlacedTruths) -> Tensor:
+        """The IoU of each truth with the box predicted for it: (P,)."""
+        found, truths = self._found(placed)[:, None], placed.corners_px[:, None]  # (P, 1, 4)
+        return pairwise_iou(found, truths)[:, 0, 0]  # (P, 1, 1) -> (P,)
 
     @torch.no_grad()
     def matches(self, raw: Sequence[Tensor], targets: Targets) -> GridMatches:
@@ -117,18 +152,3 @@ class AnchorLoss(Loss):
             loss = self.no_object_loss(full_precision(values[..., 4]))  # (B, A, H, W)
             total = total + loss.masked_fill(without_loss, 0.0).sum()
         return total
-
-
-def _raw_of_pairs(raw: Sequence[Tensor], image: Tensor, assignment: Assignment) -> Tensor:
-    """The raw output at the anchor of each pair: float32 (P, 5 + K).
-
-    Every level is read at P places, its own pairs' or place 0, so that no shape depends on how
-    the pairs spread over the levels.
-    """
-    places = (image, assignment.anchor, assignment.row, assignment.column)
-    rows = []
-    for level, values in enumerate(raw):
-        here = assignment.level == level
-        found = values[tuple(torch.where(here, index, 0) for index in places)]  # (P, 5 + K)
-        rows.append(full_precision(found).where(here[:, None], 0.0))
-    return torch.stack(rows).sum(dim=0)  # (L, P, 5 + K) -> (P, 5 + K)

@@ -8,19 +8,15 @@ sigmoid; its backward pass multiplies it by the sigmoid's slope. So here
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolo.boxes import cxcywh_to_xyxy, pairwise_iou
-from yolo.detection.assign import assign_best_anchor, assign_greedily
+from yolo.detection.assign import Assign, assign_best_anchor
 from yolo.detection.coders import AnchorCoder, full_precision
-from yolo.detection.losses.anchor import AnchorLoss, PlacedTruths
+from yolo.detection.losses.anchor import AnchorLoss, BoxLoss, PlacedTruths
 from yolo.detection.losses.loss import half_square
-
-ASSIGNMENTS = {"darknet": assign_best_anchor, "global": assign_greedily}
 
 PRIOR_SCALE = 0.01  # Darknet's
 
@@ -29,7 +25,7 @@ class YOLOv2Loss(AnchorLoss):
     """The six terms of YOLOv2, each times its scale. All but ``class`` are half squared errors.
 
     - ``xy``: of the centre within its cell, times (2 - w * h) of the truth
-    - ``wh``: of (tw, th), times the same
+    - ``wh``: of (tw, th), times the same; another ``box`` loss has one term ``box`` for both
     - ``object``: of objectness where a truth owns the anchor; the target is the IoU of the
       predicted box with that truth (1 without ``rescore``)
     - ``no_object``: of objectness elsewhere, except where the predicted box overlaps a truth by
@@ -46,8 +42,9 @@ class YOLOv2Loss(AnchorLoss):
         self,
         *,
         coder: AnchorCoder,
-        assignment: Literal["darknet", "global"] = "darknet",
+        assign: Assign = assign_best_anchor,
         ignore_threshold: float = 0.6,
+        box: BoxLoss = "darknet",
         coord_scale: float = 1.0,
         object_scale: float = 5.0,
         no_object_scale: float = 1.0,
@@ -55,11 +52,15 @@ class YOLOv2Loss(AnchorLoss):
         rescore: bool = True,
         prior_images: int = 12_800,
     ) -> None:
-        assign = ASSIGNMENTS[assignment]
-        super().__init__(coder=coder, ignore_threshold=ignore_threshold, assign=assign)
-        self.coord_scale, self.object_scale = coord_scale, object_scale
-        self.no_object_scale, self.class_scale = no_object_scale, class_scale
-        self.rescore, self.prior_images = rescore, prior_images
+        super().__init__(
+            coder=coder,
+            ignore_threshold=ignore_threshold,
+            assign=assign,
+            box=box,
+            scales=(coord_scale, object_scale, no_object_scale, class_scale),
+            rescore=rescore,
+        )
+        self.prior_images = prior_images
 
     def own_terms(
         self, raw: Sequence[Tensor], placed: PlacedTruths, images_seen: int | None
@@ -75,8 +76,7 @@ class YOLOv2Loss(AnchorLoss):
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return half_square(logits.sigmoid() - target)
 
-    def object_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
-        target = self._overlaps(placed) if self.rescore else torch.ones_like(logits)
+    def object_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return half_square(logits.sigmoid() - target)
 
     def no_object_loss(self, logits: Tensor) -> Tensor:
@@ -84,12 +84,3 @@ class YOLOv2Loss(AnchorLoss):
 
     def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
         return F.cross_entropy(logits, placed.labels, reduction="none")
-
-    @torch.no_grad()
-    def _overlaps(self, placed: PlacedTruths) -> Tensor:
-        """The IoU of each truth with the box predicted for it, seen from its cell: (P,)."""
-        (stride_px,) = self.coder.stride_px
-        level, anchor = placed.assignment.level, placed.assignment.anchor
-        boxes = self.coder.boxes_in_cells(placed.raw, level=level, anchor=anchor)
-        truths = torch.cat((placed.xy * stride_px, placed.boxes_cxcywh_px[:, 2:]), dim=1)
-        return pairwise_iou(boxes[:, None], cxcywh_to_xyxy(truths)[:, None])[:, 0, 0]  # (P, 1, 1)

@@ -12,16 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from yolo.detection.assign import Assign, assign_best_anchor
 from yolo.detection.coders import AnchorCoder
-from yolo.detection.losses.anchor import AnchorLoss, PlacedTruths
+from yolo.detection.losses.anchor import AnchorLoss, BoxLoss, PlacedTruths
 
 
 class YOLOv3Loss(AnchorLoss):
-    """The five terms of YOLOv3.
+    """The five terms of YOLOv3, each times its scale.
 
     - ``xy``: BCE of the centre within its cell, times (2 - w * h) of the truth
-    - ``wh``: half squared error of (tw, th), times (2 - w * h)
-    - ``object``: BCE of objectness where a truth owns the anchor
+    - ``wh``: half squared error of (tw, th), times (2 - w * h); another ``box`` loss has one term
+      ``box`` for both
+    - ``object``: BCE of objectness where a truth owns the anchor; the target is 1, with ``rescore``
+      the IoU of the predicted box with that truth
     - ``no_object``: BCE of objectness elsewhere, except where the predicted box overlaps a truth
       by more than ``ignore_threshold`` or lies mainly in an ignored region
     - ``class``: BCE over all classes, or cross entropy
@@ -42,10 +45,24 @@ class YOLOv3Loss(AnchorLoss):
         *,
         coder: AnchorCoder,
         class_loss: Literal["bce", "cross_entropy"] = "bce",
+        assign: Assign = assign_best_anchor,
         ignore_threshold: float = 0.7,
+        box: BoxLoss = "darknet",
+        coord_scale: float = 1.0,
+        object_scale: float = 1.0,
+        no_object_scale: float = 1.0,
+        class_scale: float = 1.0,
+        rescore: bool = False,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(coder=coder, ignore_threshold=ignore_threshold)
+        super().__init__(
+            coder=coder,
+            ignore_threshold=ignore_threshold,
+            assign=assign,
+            box=box,
+            scales=(coord_scale, object_scale, no_object_scale, class_scale),
+            rescore=rescore,
+        )
         self.exclusive_classes = class_loss == "cross_entropy"
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -53,8 +70,8 @@ class YOLOv3Loss(AnchorLoss):
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
 
-    def object_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
-        return F.softplus(-logits)  # BCE with target 1
+    def object_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        return F.softplus(-logits) + (1 - target) * logits  # BCE
 
     def no_object_loss(self, logits: Tensor) -> Tensor:
         return F.softplus(logits)  # BCE with target 0
