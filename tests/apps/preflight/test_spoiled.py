@@ -11,8 +11,8 @@ from yolo.apps import preflight
 
 CONFIG = "configs/yolov3/mobilenet_v3_small_coco.yaml"
 CASES = {  # how: in which stage, with which sentence
-    spoiled.ids_off_by_one: r'files: data\.train: .*train/annotations\.json: "annotations" entry '
-    r'\d+ \(id \d+\): "category_id" is \d+, which "categories" does not define '
+    spoiled.ids_off_by_one: r'files: data\.train\.annotations: .*json: "annotations" entry \d+ '
+    r'\(id \d+\): "category_id" is \d+, which "categories" does not define '
     r"\(and \d+ more entries: .*\)\.",
     spoiled.class_missing_from_train: r"classes: data\.train has no box of the class 'person' that "
     r"data\.val asks for: .*",
@@ -21,17 +21,18 @@ CASES = {  # how: in which stage, with which sentence
     spoiled.swapped: r"boxes: data\.train: 3\d% of its boxes leave their images, but only 0% if "
     r"their numbers are read as \[y, x, height, width\]; .*",
     spoiled.truncated_jpeg: r"decoding: data\.val: the image .*/val/\d+\.jpg is cut off: .*",
-    spoiled.duplicate_image_ids: r'files: data\.train: .*train/annotations\.json: "images" has the '
-    r"id \d+ more than once; ids must differ\.",
+    spoiled.duplicate_image_ids: r"files: data\.train\.annotations: .*train/annotations\.json: "
+    r'"images" has the id \d+ more than once; ids must differ\.',
     spoiled.leaked_image: r"headers: the validation image .*/val/\d+\.jpg is in data\.train too, "
     r"as .*/train/leaked\.jpg: .*",
     spoiled.anchors_too_big: r"anchors: model\.head\.anchors: their average IoU with the boxes of "
     r"data\.train is 0\.\d\d at 416 px, below 0\.35: .*",
-    spoiled.empty_json: r"files: data\.train: the annotation file "
+    spoiled.empty_json: r"files: data\.train\.annotations: the annotation file "
     r".*/train/annotations\.json is empty\.",
     spoiled.all_crowd: r"boxes: data\.train: all 739 boxes are ignored regions \(crowd or "
     r"difficult\), .*",
-    spoiled.wrong_root: r"files: data\.val: the image folder /nowhere/val2017 does not exist\.",
+    spoiled.wrong_root: r"files: data\.val\.images: the image folder /nowhere/val2017 does not "
+    r"exist; data\.val\.images=PATH names another place\.",
     spoiled.huge_image: r"headers: data\.train: .*/train/\d+\.jpg .*900000000 pixels.*",
 }
 
