@@ -111,7 +111,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"{option} is for --format {' or '.join(formats)} only")
     if not arguments.nms and (arguments.conf is not None or arguments.iou is not None):
         parser.error("--conf and --iou are for the suppression inside: give --nms too")
-    parser.check_file(arguments.output, "--output ")
+    output = arguments.output
+    is_stem = output is not None and arguments.format == "darknet"
+    parser.check_file(Path(f"{output}.cfg") if is_stem else output, "--output ")
     return arguments
 
 

@@ -57,7 +57,7 @@ def check_opencv(path, cfg, weights):
 def test_output_size_and_averaged_weights(write, tmp_path):
     path = write(neck="yolov3_tiny", averaged=True)
     stem = tmp_path / "other" / "my.net"
-    stem.parent.mkdir()
+    stem.mkdir(parents=True)  # a folder of this name is in nobody's way
     argv = [str(path), "--format", "darknet", "--output", str(stem), "--image-size", "160"]
     assert export.main(argv) == 0
     cfg = (stem.parent / "my.net.cfg").read_text()
@@ -117,7 +117,7 @@ def test_nothing_is_left_of_a_failure(write, tmp_path, capsys, monkeypatch):
 BAD_FORMATS = (
     *("coreml", "darknet --image-size 100", "darknet --thresh 2", "darknet --nms"),
     *("darknet --output /nowhere/at/all", "torchscript --nms", "onnx --thresh 0.5"),
-    "onnx --thresh 0",
+    *("onnx --thresh 0", "onnx --output .", "torchscript --output /"),
     *("onnx --conf 0.5", "onnx --image-size 100"),
 )
 

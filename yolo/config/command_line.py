@@ -125,14 +125,18 @@ class Parser(argparse.ArgumentParser):
         arguments.checkpoint = found[0] if found else None
 
     def check_file(self, path: Path | None, option: str = "") -> None:
-        """Refuses a file to write whose folder does not exist."""
+        """Refuses a file to write that is a folder, or whose folder does not exist."""
         if path is not None and not path.absolute().parent.is_dir():
             self.error(f"{option}{path}: there is no folder {path.parent}; make it first")
+        if path is not None and path.is_dir():
+            self.error(f"{option}{path}: must be a file, but is a folder")
 
     def check_folder(self, path: Path | None) -> None:
-        """Refuses a folder to write to that is a file."""
-        if path is not None and path.exists() and not path.is_dir():
-            self.error(f"{path}: must be a folder, but is a file")
+        """Refuses a folder to write to that is a file, or below one."""
+        above = [] if path is None else [path, *path.absolute().parents]
+        there = next((place for place in above if place.exists()), None)
+        if there is not None and not there.is_dir():
+            self.error(f"{there}: must be a folder, but is a file")
 
 
 @dataclass(frozen=True, kw_only=True)
