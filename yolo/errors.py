@@ -50,6 +50,19 @@ def print_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def stop_printing() -> None:
+    """Drop what is printed from now on, and what waits to be: nobody reads standard output.
+
+    Errors are dropped too where they went to the same place. Else a later flush, such as that
+    before a process is forked or at Python's end, would fail.
+    """
+    nowhere, place = os.open(os.devnull, os.O_WRONLY), os.fstat(sys.stdout.fileno())
+    for stream in (sys.stderr, sys.stdout):
+        if os.path.samestat(os.fstat(stream.fileno()), place):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """' (did you mean 'x'?)' where a known name is near, in upper or lower case, else nothing."""
     lower = {name.lower(): name for name in known if isinstance(name, str)}
@@ -72,8 +85,7 @@ def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
         print(end="", flush=True)
         return code
     except BrokenPipeError:
-        # Whoever read the lines, such as `head`, has stopped; at its end Python would flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stop_printing()  # whoever read the lines, such as `head`, has stopped
         return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,8 @@
 import io
 import json
+import os
 import resource
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -227,3 +229,30 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written"):
         log.training(1, figures(1.0), seconds_left=1.0)
     log.close()
+
+
+def test_a_terminal_that_is_gone_is_written_to_no_more() -> None:
+    """As after nohup: what was not printed must not fail a later flush."""
+    program = """
+import errno, sys
+from yolo.errors import stop_printing
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    print("lost" * 99, flush=True)
+except OSError as error:
+    assert error.errno == errno.EIO
+    stop_printing()
+    sys.stdout.flush()
+    print("dropped", file=sys.stderr, flush=True)
+    sys.exit(7)
+"""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    while b"\n" not in os.read(ours, 99):
+        continue
+    os.close(ours)
+    process.communicate(b"go on\n")
+    assert process.returncode == 7

@@ -23,7 +23,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image as image_summary
 from tqdm import tqdm
 
-from yolo.errors import UserError
+from yolo.errors import UserError, stop_printing
 from yolo.files import atomic_write, check_no_link, open_no_link
 
 _EVENTS = "events.out.tfevents."
@@ -99,7 +99,8 @@ class FolderLog(RunLog):
             print(text, flush=True)
         except OSError as error:
             if error.errno != errno.EIO:
-                raise  # a full disk; a terminal that is gone (an ssh connection) ends by a signal
+                raise  # a full disk
+            stop_printing()  # a terminal that is gone, as after nohup; else a signal ends the run
         if self._bar is not None:
             self._bar.refresh()
 
