@@ -18,6 +18,7 @@ from yolo.config.command_line import (
     image_size,
     is_picture,
 )
+from yolo.config.read import exists, is_folder
 from yolo.config.score_arguments import ScoreArguments
 from yolo.errors import exit_code
 from yolo.files import write_or_refuse
@@ -100,7 +101,7 @@ def parse(argv: Sequence[str] | None = None) -> ScoreArguments:
 
 def _is_setting(word: str) -> bool:
     """Whether a word is `key=value`, and no path."""
-    return re.match(r"[\w.]+=", word) is not None and not Path(word).exists()
+    return re.match(r"[\w.]+=", word) is not None and not exists(word)
 
 
 def _add_options(parser: Parser) -> None:
@@ -183,7 +184,7 @@ def _check_places(parser: Parser, given: argparse.Namespace) -> None:
     folder = given.curves if picture is None else None
     for file in (given.json, given.detections, picture):
         parser.check_file(file)
-    if folder is not None and folder.suffix and not folder.is_dir():
+    if folder is not None and folder.suffix and not is_folder(folder):
         suffixes = ", ".join(PICTURE_SUFFIXES)
         parser.error(f"--curves {folder}: must be a folder or end in {suffixes}")
     checkpoints = sum(not _is_setting(word) for word in given.checkpoint)
@@ -194,8 +195,8 @@ def _check_places(parser: Parser, given: argparse.Namespace) -> None:
             option = "--" + name.replace("_", "-")
             parser.error(f"{option} writes the boxes of one checkpoint, name one")
     page = given.analyse
-    is_page = page is None or page.suffix.lower() in PAGE_SUFFIXES or page.is_dir()
-    if not is_page and (page.suffix or page.exists()):
+    is_page = page is None or page.suffix.lower() in PAGE_SUFFIXES or is_folder(page)
+    if not is_page and (page.suffix or exists(page)):
         advice = "name the checkpoint before --analyse"
         parser.error(f"--analyse {page}: must be a folder or end in .html; {advice}")
     if given.competition is not None and given.save_voc is None:

@@ -57,11 +57,11 @@ def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
     from benchmarks.cases import measure_cases
     from benchmarks.figures import Settings, line, markdown
     from benchmarks.machine import describe
-    from yolo.train.distributed import join
+    from yolo.train.distributed import one_process
 
     settings = Settings(
         rounds=arguments.rounds,
-        device=join(arguments.gpu).device,
+        device=one_process(arguments.gpu).device,
         data=arguments.data,
         slow=arguments.slow,
         tiny=arguments.tiny,

@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     resolved = load_detector_config(arguments.config, arguments.overrides)
     from yolo.apps.preflight.overfit import overfit
-    from yolo.train.distributed import join
+    from yolo.train.distributed import one_process
     from yolo.train.interruption import Interrupted
 
     def work() -> int:
-        ranks = join(arguments.gpu)
+        ranks = one_process(arguments.gpu)
         result = overfit(resolved, ranks, images=arguments.n, steps=arguments.steps, log=print)
         print(describe(result, arguments))
         return 0 if result.is_reached else 1

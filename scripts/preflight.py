@@ -50,9 +50,9 @@ def check(arguments: argparse.Namespace, resolved: Resolved) -> int:
         UserError: there is no such device, or a report cannot be written.
     """
     from yolo.apps import preflight
-    from yolo.train.distributed import join
+    from yolo.train.distributed import one_process
 
-    context = preflight.Preflight(resolved=resolved, ranks=join(arguments.gpu))
+    context = preflight.Preflight(resolved=resolved, ranks=one_process(arguments.gpu))
     results = []
     for result in preflight.run_stages(context):
         print(*result.lines(), sep="\n", flush=True)

@@ -27,10 +27,11 @@ def test_several_checkpoints_among_options():
 def test_settings_of_the_data_stand_among_the_checkpoints(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("lr=0.1.pt").touch()
+    long = f"data.val.images={'b' * 300}"  # no file can be called so
     argv = ["a.pt", "data.val.images=b c", "--split", "test", "logs/lr=0.1/b.pt", "data.limit=3"]
-    given = validation.parse([*argv, "lr=0.1.pt"])
+    given = validation.parse([*argv, "lr=0.1.pt", long])
     assert given.checkpoints == (Path("a.pt"), Path("logs/lr=0.1/b.pt"), Path("lr=0.1.pt"))
-    assert given.overrides == ("data.val.images=b c", "data.limit=3")
+    assert given.overrides == ("data.val.images=b c", "data.limit=3", long)
     assert validation.parse(["a.pt", "data.limit=3", "--save-txt", "x"]).checkpoints == (
         Path("a.pt"),
     )

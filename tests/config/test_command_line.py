@@ -1,5 +1,6 @@
 """The command line of main.py."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 from yolo.config import REPOSITORY_ROOT
 from yolo.config.command_line import (
     DEFAULT_CONFIG,
+    Parser,
     TrainArguments,
+    is_picture,
     load_detector_config,
     parse_train_arguments,
 )
@@ -59,6 +62,7 @@ def test_devices(text):
     assert parse_train_arguments(["--gpu", text]).devices == DEVICES[text]
 
 
+LONG = "x" * 300  # file systems take 255
 GPU = "must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, or auto"
 OWN = "--resume goes on with a run's own folder and config: drop"
 WRITTEN = "a setting of the config is written"
@@ -85,6 +89,7 @@ BAD_USAGE = {
     "steps: 100 epochs of, for example, 1,000 images at training.batch_size 64 are 1,563",
     "--foo 1": "unknown option '--foo'",
     "--resume no/run": "--resume no/run: not the folder of a run: it has no config.yaml",
+    f"--resume {LONG}": f"--resume {LONG}: not the folder of a run: it has no config.yaml",
     "--resume logs/a --name b": f"{OWN} --name",
     "--resume logs/a --config b": f"{OWN} --config",
 }
@@ -97,6 +102,17 @@ def test_bad_usage_is_one_sentence_and_exit_code_2(line, capsys, monkeypatch):
         parse_train_arguments(line.split())
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"main.py: {BAD_USAGE[line]} (see --help)\n"
+
+
+def test_a_name_that_no_file_can_have(capsys):
+    parser, given = Parser(""), argparse.Namespace(source=[LONG], checkpoint=None)
+    parser.take_checkpoint(given, "source")
+    assert (given.source, given.checkpoint) == ([LONG], None)
+    parser.check_folder(Path(LONG))
+    with pytest.raises(SystemExit, match="2"):
+        parser.check_file(Path(LONG) / "a.json")
+    assert f"there is no folder {LONG}; make it first" in capsys.readouterr().err
+    assert not is_picture(Path(LONG)) and is_picture(Path(f"{LONG}.png"))
 
 
 def test_help_shows_examples(capsys):

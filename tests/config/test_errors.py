@@ -108,6 +108,13 @@ def test_a_setting_in_several_words_is_one_mistake(words, problems, write):
     assert line == f"command line: {words[0]!r}: {usage}"
 
 
+def test_a_word_that_no_file_can_be_called(problems, write):
+    (line,) = problems(write(""), "x" * 300)
+    assert line.endswith(
+        "...: an override is written key=value, for example training.batch_size=16"
+    )
+
+
 @pytest.mark.parametrize("rest", ["data: x", "data: {train: 3}", "data: null", "x: 1"])
 @pytest.mark.parametrize("batch", ["null", "0", "true", "1" + "0" * 400, "64"])
 def test_epochs_are_explained_in_any_config(rest, batch, problems, write):

@@ -36,7 +36,7 @@ def test_a_portable_config_holds_no_folder_of_this_machine(path, tmp_path):
     resolved = load_config(path)
     values = portable(resolved.config.model_dump())
     assert str(REPOSITORY_ROOT) not in json.dumps(values)
-    assert with_overrides(values, (), path) == resolved.data
+    assert with_overrides(values, (), path) == resolved.config
     there = load_config(path, [f"logging.directory={tmp_path / 'there'}"])
     assert portable(there.config.model_dump())["logging"]["directory"] == "data/there"
 
@@ -116,6 +116,26 @@ def test_class_names_go_with_the_training_set_of_another_type(write):
         assert any("class_names: ['a', 'b'] of" in n for n in resolved.notes) == (names is None)
         above = write("extends: mine.yaml\ndata: {image_size: 64}", whole=True)
         assert load_config(above).config.data.class_names == names
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_noted"),
+    [
+        ("train: {labels: other}", True),
+        ("train: {images: other}", False),
+        ("train: {labels: other}, class_names: [c, d]", False),
+        ("val: {labels: other}", False),
+    ],
+)
+def test_class_names_that_number_the_classes_of_other_labels_are_noted(write, changes, is_noted):
+    text = "{type: yolo_text, images: i, labels: l}"
+    write(f"data: {{train: {text}, val: {text}, class_names: [a, b]}}", "base.yaml")
+    path = write(f"extends: base.yaml\ndata: {{{changes}}}", "mine.yaml", whole=True)
+    note = (
+        f"data.class_names: ['a', 'b'] of {path.with_name('base.yaml')} name the classes of "
+        f"data.train.labels of {path} too: set them, if they differ"
+    )
+    assert load_config(path).notes == ((note,) if is_noted else ())
 
 
 def test_relative_paths_start_from_where_they_are_written(write):
@@ -285,7 +305,8 @@ def test_settings_that_went_with_their_type_are_noted(write):
 
 def test_overrides_of_a_saved_config():
     saved = load_config(QUICKSTART).data
-    changed = with_overrides(saved, ["data.val.images=7", "data.train.root=here"], Path("best.pt"))
+    overrides = ["data.val.images=7", "data.train.root=here"]
+    changed = with_overrides(saved, overrides, Path("best.pt")).model_dump(mode="json")
     assert changed["data"]["val"] == {**saved["data"]["val"], "images": 7}
     assert changed["data"]["train"]["root"] == str(REPOSITORY_ROOT / "here")
     assert {**changed, "data": None} == {**saved, "data": None}

@@ -11,10 +11,10 @@ from yolo.config.schema.model import ModelConfig
 from yolo.darknet.weights import count_floats, write_weights
 from yolo.errors import UserError
 from yolo.factory.initial_weights import (
+    check_weights,
     load_darknet_detector,
     load_darknet_encoder,
     load_initial_weights,
-    load_trained,
 )
 from yolo.models.detector import Classifier, list_detector, list_encoder
 from yolo.models.encoders import ENCODERS
@@ -434,4 +434,4 @@ def test_a_model_is_built_only_for_tensors_that_are_there(weight):
 
     tensors = {"weight": weight, "bias": torch.zeros(10**6)}
     with pytest.raises(UserError, match=r"a\.pt: its weights do not fit the model"):
-        load_trained(build, Path("a.pt"), {"model": tensors})
+        check_weights(build, Path("a.pt"), tensors)

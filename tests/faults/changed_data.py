@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 import main as training
-from tests.faults.tiny import check_told, command_of, fork, last_lines, reference, resume
-from tests.faults.trial import Property, wait_for
+from tests.faults.tiny import check_told, command_of, last_lines, reference, resume, run_to_end
+from tests.faults.trial import Property
 
 PROPERTY = "17 Changed data"
 
@@ -73,9 +73,7 @@ def changed_before_a_resume(seed: int, folder: Path) -> None:
         sections.append(f"data.{split}={{type: coco, {places}}}")
 
     def check_end(code: int, name: str, work: Callable[[], int]) -> Path:
-        output = folder / f"{name}.txt"
-        found = wait_for(fork(work, output), 60)
-        assert found == code, f"{name}: exit code {found}, not {code}: {last_lines(output)}"
+        run_to_end(work, output := folder / f"{name}.txt", code, what=name)
         return output
 
     drawn = ("data.train.", "data.val.")

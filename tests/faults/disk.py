@@ -9,7 +9,7 @@ import random
 import shutil
 import stat
 import subprocess
-import unittest
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +23,19 @@ from tests.faults.tiny import (
     check_same_run,
     check_told,
     check_whole,
-    fork,
-    last_lines,
     reference,
     resume,
+    run_to_end,
     start,
 )
-from tests.faults.trial import Property, wait_for
+from tests.faults.trial import Property, mount_small
 from yolo.apps.predict.sources import find_sources
 
 PROPERTY = "7 Disk"
 
-_CLONE_NEWNS = 0x20000
 _CAPABILITIES_V3 = 0x20080522
 _IGNORE_PERMISSIONS = 0b110
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root pass over permissions."""
-
-
-def _mount(folder: Path, kibibytes: int) -> None:
-    """A small file system, seen by this process and its children only, and gone with them."""
-    if os.geteuid() != 0 or ctypes.CDLL(None).unshare(_CLONE_NEWNS) != 0:
-        raise unittest.SkipTest("mounting a small file system needs root")
-    folder.mkdir()
-    private = ["mount", "--make-rprivate", "/"]
-    tmpfs = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "faults", str(folder)]
-    for command in (private, tmpfs):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise unittest.SkipTest(f"{command[0]}: {done.stderr.strip()}")
 
 
 def full_disk(seed: int, folder: Path) -> None:
@@ -61,17 +46,15 @@ def full_disk(seed: int, folder: Path) -> None:
     checkpoint = (whole / "last.pt").stat().st_size // 1024
     size = random.Random(seed).randrange(8, int(3.3 * checkpoint))
     disk, output = folder / "disk", folder / "run.txt"
-    _mount(disk, size)
-    run = disk / "fp32"
-    code = wait_for(fork(lambda: start(run, shared=folder.parent / "shared"), output), 60)
-    assert code in (0, 1), f"{size} KiB: exit code {code}: {last_lines(output)}"
-    if code:
+    disk.mkdir()
+    mount_small(disk, size)
+    run, shared = disk / "fp32", folder.parent / "shared"
+    if run_to_end(lambda: start(run, shared=shared), output, 0, 1, what=f"{size} KiB"):
         check_told(output)
     check_whole(run)
     subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
     if (run / "last.pt").exists():
-        again = folder / "again.txt"
-        assert wait_for(fork(lambda: resume(run), again), 60) == 0, last_lines(again)
+        run_to_end(lambda: resume(run), folder / "again.txt", 0)
         check_same_run(whole, run)
 
 
@@ -100,8 +83,7 @@ def lost_permission(seed: int, folder: Path) -> None:
         with at_forward(moment, lambda: target.chmod(mode)):
             return start(run)
 
-    code = wait_for(fork(work, output), 60)
-    assert code == 1, f"{name} at forward pass {moment}: exit code {code}: {last_lines(output)}"
+    run_to_end(work, output, 1, what=f"{name} at forward pass {moment}")
     check_told(output, str(run))
     target.chmod(0o755)
     check_whole(run)
@@ -121,8 +103,8 @@ def never_a_permission(seed: int, folder: Path) -> None:
         _obey_permissions()
         return start(logs / "run", shared=folder.parent / "shared")
 
-    assert wait_for(fork(work, output), 60) == 1, last_lines(output)
-    check_told(output, str(logs))
+    run_to_end(work, output, 1)
+    check_told(output, f"logging.directory: {logs}")
     shutil.rmtree(logs, ignore_errors=True)
 
 
@@ -148,10 +130,9 @@ def no_folder_sync(seed: int, folder: Path) -> None:
         setattr(os, call, refuse)
         return start(run)
 
-    exit_code = wait_for(fork(work, output), 60)
-    assert exit_code == int(name == "EIO"), f"{name}: exit code {exit_code}: {last_lines(output)}"
+    is_loud = run_to_end(work, output, int(name == "EIO"), what=name)
     check_whole(run)
-    if exit_code:
+    if is_loud:
         check_told(output, "the checkpoint cannot be written", os.strerror(code))
     else:
         check_same_run(whole, run)
@@ -187,8 +168,7 @@ def replaced_folder(seed: int, folder: Path) -> None:
         return code
 
     output = folder / "run.txt"
-    code = wait_for(fork(work, output), 60)
-    assert code == 1, f"{kind} at forward pass {moment}: exit code {code}: {last_lines(output)}"
+    run_to_end(work, output, 1, what=f"{kind} at forward pass {moment}")
     check_told(output, f"{run}: is no longer the folder of this run")
     shutil.rmtree(run, ignore_errors=True)
     (folder / "content" if kind == "emptied" else aside).rename(run)
@@ -202,11 +182,11 @@ def video_on_a_full_disk(seed: int, folder: Path) -> None:
     checkpoint, output = reference(folder) / "best.pt", folder / "run.txt"
     film, disk = write_video(folder / "film.avi", frames=60), folder / "disk"
     size = random.Random(seed).randrange(4, 160)
-    _mount(disk, size)
+    disk.mkdir()
+    mount_small(disk, size)
     argv = [film, "--checkpoint", checkpoint, "--gpu", "cpu", "--output", disk]
-    code = wait_for(fork(lambda: predict.main(list(map(str, argv))), output), 60)
-    assert code in (0, 1), f"{size} KiB: exit code {code}: {last_lines(output)}"
-    if code:
+    predicting = partial(predict.main, list(map(str, argv)))
+    if run_to_end(predicting, output, 0, 1, what=f"{size} KiB"):
         check_told(output, "film.mp4: the video cannot be written")
         assert not list(disk.iterdir()), f"{size} KiB: something was left"
         return

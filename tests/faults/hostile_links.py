@@ -10,6 +10,7 @@ import shutil
 import stat
 import unittest
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import validation
 from scripts import predict, report
 from tests.apps.predict.test_sources import write_video
 from tests.faults.fuzz_trials import snapshot
-from tests.faults.tiny import check_told, fork, last_lines, reference, resume
-from tests.faults.trial import Property, wait_for
+from tests.faults.tiny import check_told, reference, resume, run_to_end
+from tests.faults.trial import Property
 
 PROPERTY = "12 Hostile files"
 
@@ -47,9 +48,7 @@ def linked_run_folder(seed: int, folder: Path) -> None:
             target.write_text("a stranger's")
         place.symlink_to(target)
     before = snapshot(outside)
-    code = wait_for(fork(lambda: resume(run, "training.steps=10"), output), 60)
-    assert code in (0, 1), f"{chosen}: exit code {code}: {last_lines(output)}"
-    if code:
+    if run_to_end(lambda: resume(run, "training.steps=10"), output, 0, 1, what=chosen):
         check_told(output, "it is a link")
     assert snapshot(outside) == before, f"{chosen}: something outside was written"
 
@@ -93,8 +92,8 @@ def output_elsewhere(seed: int, folder: Path) -> None:
         target.write_text("old")
     (main, argv), output = commands[name], folder / "run.txt"
     last = place_folder if name == "film.mp4" else place
-    code = wait_for(fork(lambda: main([*map(str, argv), str(last)]), output), 100)
-    assert code == 0, f"{name}, {kind}: exit code {code}: {last_lines(output)}"
+    work = partial(main, [*map(str, argv), str(last)])
+    run_to_end(work, output, 0, what=f"{name}, {kind}", limit_s=100)
     is_kept = stat.S_ISCHR(place.lstat().st_mode) if kind == "device" else place.is_symlink()
     assert is_kept, f"{name}: the {kind} was replaced"
     assert stat.S_ISCHR(Path("/dev/null").lstat().st_mode), "/dev/null was replaced"

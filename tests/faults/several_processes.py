@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -122,10 +123,12 @@ def nobody_else_is_listened_to(seed: int, folder: Path) -> None:
 
 
 def lose_the_launcher(seed: int, folder: Path) -> None:
-    """Kill -9 of main.py --gpu cpu,cpu: its ranks end within 30 s, the run's lock is free and every
-    checkpoint whole.
+    """Kill -9 of main.py --gpu cpu,cpu: its ranks end within 30 s and leave no temporary file, the
+    run's lock is free and every checkpoint whole.
     """
-    run = folder / "launched"
+    run, temporary = folder / "launched", folder / "temporary"
+    temporary.mkdir()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
     launcher = _launch(run, seed)
     time.sleep(random.Random(seed).uniform(0, 1))
     os.kill(launcher, signal.SIGKILL)
@@ -133,6 +136,7 @@ def lose_the_launcher(seed: int, folder: Path) -> None:
     RunLock(run).release()
     check_whole(run)
     assert (run / "last.pt").exists()
+    assert not (left := [*temporary.iterdir()]), f"left behind: {left}"
 
 
 _OF_TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}

@@ -12,6 +12,8 @@ from pathlib import Path
 from tests.faults.kill import seconds_of_a_run
 from tests.faults.tiny import (
     check_goes_on,
+    check_saved_as_logged,
+    check_stopped,
     fork,
     fork_ranks,
     is_training,
@@ -22,7 +24,7 @@ from tests.faults.tiny import (
     wait_until_all_have_ended,
     wait_until_it_trains,
 )
-from tests.faults.trial import Property, descendants, wait_for
+from tests.faults.trial import Property, descendants
 from yolo.errors import STOP_SIGNALS
 from yolo.train.checkpoint import load_checkpoint
 
@@ -65,20 +67,6 @@ def _send(processes: list[int], number: int, generator: random.Random) -> set[in
     return {128 + each for each in numbers}
 
 
-def _check_end(processes: list[int], allowed: set[int], outputs: list[Path]) -> list[int | None]:
-    """Each ends in time, with the code of the signal, and leaves no process behind."""
-    began = time.monotonic()
-    codes = [wait_for(process, LARGEST_SECONDS + 10) for process in processes]
-    seconds = time.monotonic() - began
-    told = " | ".join(last_lines(output) for output in outputs)
-    assert set(codes) <= {*allowed, 0}, f"exit codes {codes}, not {allowed}: {told}"
-    assert seconds <= LARGEST_SECONDS, f"took {seconds:.1f} s"
-    for output in outputs:
-        assert "Traceback" not in output.read_text(), told
-    wait_until_all_have_ended(limit_s=2)
-    return codes
-
-
 def stop_main(seed: int, folder: Path) -> None:
     """A signal at a random moment, often a second one: code 128 + signal within 5 s, last.pt
     whole, no process or shared memory left; resumed to the bit.
@@ -92,19 +80,13 @@ def stop_main(seed: int, folder: Path) -> None:
     family = [process, *descendants(process)]
     # the process alone, or its whole group as a terminal does it
     allowed = _send(family if seed % 2 else [process], number, generator)
-    _check_end([process], allowed, [folder / "stopped.txt"])
+    check_stopped([process], [folder / "stopped.txt"], {*allowed, 0}, LARGEST_SECONDS)
     _check_shared_memory(before, family)
     if (run / "last.pt").exists():
         load_checkpoint(run / "last.pt")
         check_goes_on(whole, run)
     else:
         assert not is_training(run), "no checkpoint was written"
-
-
-def _logged_steps(output: Path) -> list[int]:
-    """The steps of the lines "step 3/8 ..."."""
-    words = [line.split() for line in output.read_text().splitlines()]
-    return [int(w[1].split("/")[0]) for w in words if w[:1] == ["step"] and "/" in w[1]]
 
 
 def stop_ranks(seed: int, folder: Path) -> None:
@@ -118,11 +100,8 @@ def stop_ranks(seed: int, folder: Path) -> None:
     wait_until_it_trains(run)
     time.sleep(generator.uniform(0, 1.5))
     allowed = _send(processes if both else [generator.choice(processes)], number, generator)
-    codes = _check_end(processes, allowed, outputs)
-    assert 0 not in codes, f"the ranks ended with {codes}"
-    reached = load_checkpoint(run / "last.pt")["progress"]["step"]
-    steps = _logged_steps(outputs[0])
-    assert reached == max(steps), f"last.pt is of step {reached}, the log of {max(steps)}"
+    check_stopped(processes, outputs, allowed, LARGEST_SECONDS)
+    check_saved_as_logged(run, outputs[0])
 
 
 def stop_launcher(seed: int, folder: Path) -> None:

@@ -133,6 +133,15 @@ def fork(work: Callable[[], int], output: Path) -> int:
         os._exit(code)
 
 
+def run_to_end(
+    work: Callable[[], int], output: Path, *codes: int, what: object = "", limit_s: float = 60
+) -> int:
+    """Fork, and wait for the end, which has one of these exit codes; ``what`` begins a message."""
+    code = wait_for(fork(work, output), limit_s)
+    assert code in codes, f"{what}: exit code {code}, not {codes}: {last_lines(output)}"
+    return code
+
+
 def wait_until(condition: Callable[[], bool], what: str, *, limit_s: float = 30.0) -> None:
     """Ask again and again.
 
@@ -219,6 +228,29 @@ def check_told(path: Path, *words: str) -> None:
     assert len(told) == 1, f"{len(told)} sentences: {told or last_lines(path)}"
     for word in words:
         assert word in told[0], f"{word!r} is not in: {told[0]}"
+
+
+def check_stopped(
+    processes: Sequence[int], outputs: Sequence[Path], codes: set[int], largest_seconds: float
+) -> list[int | None]:
+    """Each ends in time, with one of the codes and without a traceback, and leaves no process."""
+    began = time.monotonic()
+    found = [wait_for(process, largest_seconds + 10) for process in processes]
+    seconds = time.monotonic() - began
+    told = " | ".join(last_lines(output) for output in outputs)
+    assert set(found) <= codes, f"exit codes {found}, not {codes}: {told}"
+    assert seconds <= largest_seconds, f"took {seconds:.1f} s"
+    assert "Traceback" not in "".join(output.read_text() for output in outputs), told
+    wait_until_all_have_ended(limit_s=2)
+    return found
+
+
+def check_saved_as_logged(run: Path, output: Path) -> None:
+    """last.pt is of the step of the last of the lines "step 3/8 ..."."""
+    reached = load_checkpoint(run / "last.pt")["progress"]["step"]
+    words = [line.split() for line in output.read_text().splitlines()]
+    steps = [int(w[1].split("/")[0]) for w in words if w[:1] == ["step"] and "/" in w[1]]
+    assert reached == max(steps), f"last.pt is of step {reached}, the log of {max(steps)}"
 
 
 # What a run leaves

@@ -10,6 +10,7 @@ import ctypes
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ Trial = Callable[[int, Path], object]
 """``trial(seed, folder)``: raises AssertionError, or SkipTest with the reason."""
 
 _PR_SET_CHILD_SUBREAPER = 36
+_CLONE_NEWNS = 0x20000
 _LISTENING = "0A"  # in /proc/net/tcp
 
 
@@ -153,6 +155,17 @@ def wait_for(process: int, limit_s: float) -> int | None:
             return None
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
+
+
+def mount_small(folder: Path, kibibytes: int) -> None:
+    """A small file system, seen by this process and its children only, and gone with them."""
+    if os.geteuid() != 0 or ctypes.CDLL(None).unshare(_CLONE_NEWNS) != 0:
+        raise unittest.SkipTest("mounting a small file system needs root")
+    tmpfs = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "faults", str(folder)]
+    for command in (["mount", "--make-rprivate", "/"], tmpfs):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise unittest.SkipTest(f"{command[0]}: {done.stderr.strip()}")
 
 
 def adopt_orphans() -> None:

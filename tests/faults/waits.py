@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pty
 import random
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 import traceback
-import unittest
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +18,8 @@ from tests.faults.tiny import (
     LONG,
     check_goes_on,
     check_same_run,
+    check_saved_as_logged,
+    check_stopped,
     check_told,
     check_whole,
     fork,
@@ -28,33 +28,20 @@ from tests.faults.tiny import (
     last_lines,
     reference,
     resume,
+    run_to_end,
     start,
     wait_until,
     wait_until_all_have_ended,
     wait_until_it_trains,
 )
-from tests.faults.trial import Property, descendants, wait_for
+from tests.faults.trial import Property, descendants, mount_small, wait_for
 from yolo.errors import STOP_SIGNALS
-from yolo.train.checkpoint import load_checkpoint
 from yolo.train.interruption import ignore_signals
 
 PROPERTY = "16 Waits for data"
 LARGEST_SECONDS = 30.0
 SECONDS_TO_STOP = 10.0
 SHARED_MEMORY = Path("/dev/shm")
-
-_CLONE_NEWNS = 0x20000
-
-
-def _mount_shared_memory(kibibytes: int) -> None:
-    """A small /dev/shm, seen by this process and its children only, and gone with them."""
-    if os.geteuid() != 0 or ctypes.CDLL(None).unshare(_CLONE_NEWNS) != 0:
-        raise unittest.SkipTest("mounting a small /dev/shm needs root")
-    tmpfs = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "faults", str(SHARED_MEMORY)]
-    for command in (["mount", "--make-rprivate", "/"], tmpfs):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise unittest.SkipTest(f"{command[0]}: {done.stderr.strip()}")
 
 
 def small_shared_memory(seed: int, folder: Path) -> None:
@@ -64,7 +51,7 @@ def small_shared_memory(seed: int, folder: Path) -> None:
     generator = random.Random(seed)
     whole, run, output = reference(folder), folder / "fp32", folder / "run.txt"
     small = seed % 2 == 0
-    _mount_shared_memory(generator.randrange(8, 320) if small else 64 * 1024)
+    mount_small(SHARED_MEMORY, generator.randrange(8, 320) if small else 64 * 1024)
     settings = [f"data.workers={1 + seed % 3}", *(() if small else LONG)]
     process = fork(lambda: start(run, *settings, shared=folder.parent / "shared"), output)
     if not small:
@@ -80,8 +67,7 @@ def small_shared_memory(seed: int, folder: Path) -> None:
     wait_until_all_have_ended()
     if small and (run / "last.pt").exists():
         subprocess.run(["mount", "-o", "remount,size=1g", str(SHARED_MEMORY)], check=True)
-        again = folder / "again.txt"
-        assert wait_for(fork(lambda: resume(run), again), 60) == 0, last_lines(again)
+        run_to_end(lambda: resume(run), folder / "again.txt", 0)
         check_same_run(whole, run)
 
 
@@ -104,9 +90,7 @@ def few_open_files(seed: int, folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         return start(run, f"data.workers={1 + seed % 3}", shared=folder.parent / "shared")
 
-    code = wait_for(fork(limited, output), LARGEST_SECONDS)
-    assert code in (0, 1), f"{most} files: exit code {code}: {last_lines(output)}"
-    if code:
+    if run_to_end(limited, output, 0, 1, what=f"{most} files", limit_s=LARGEST_SECONDS):
         check_told(output)
     check_whole(run)
     wait_until_all_have_ended()
@@ -124,18 +108,8 @@ def _check_stop(processes: list[int], outputs: list[Path], number: int, run: Pat
     """Each ends in time with the signal's code; last.pt is of the last logged step."""
     for process in processes:
         os.kill(process, number)
-    began = time.monotonic()
-    codes = [wait_for(process, LARGEST_SECONDS) for process in processes]
-    seconds = time.monotonic() - began
-    told = " | ".join(last_lines(output) for output in outputs)
-    assert codes == [128 + number] * len(processes), f"exit codes {codes}: {told}"
-    assert seconds <= SECONDS_TO_STOP, f"took {seconds:.1f} s"
-    assert "Traceback" not in "".join(output.read_text() for output in outputs), told
-    wait_until_all_have_ended(limit_s=2)
-    reached = load_checkpoint(run / "last.pt")["progress"]["step"]
-    lines = [line.split() for line in outputs[0].read_text().splitlines()]
-    steps = [int(w[1].split("/")[0]) for w in lines if w[:1] == ["step"] and "/" in w[1]]
-    assert reached == max(steps), f"last.pt is of step {reached}, the log of {max(steps)}"
+    check_stopped(processes, outputs, {128 + number}, SECONDS_TO_STOP)
+    check_saved_as_logged(run, outputs[0])
 
 
 def stalled_loader(seed: int, folder: Path) -> None:

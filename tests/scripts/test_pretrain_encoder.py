@@ -10,7 +10,7 @@ from tests.detectors import ONE_RANK
 from yolo.config import REPOSITORY_ROOT, config_from_dict, load_config
 from yolo.factory.detector import build_detector
 from yolo.factory.initial_weights import load_initial_weights
-from yolo.factory.scoring import build_classifier_scorer
+from yolo.factory.scoring import build_scorer
 from yolo.train.checkpoint import load_checkpoint
 
 CONFIG = REPOSITORY_ROOT / "configs" / "pretrain" / "shapes_darknet53.yaml"
@@ -79,7 +79,7 @@ def test_scoring_gives_the_figures_that_training_logged(run):
     path, lines = run / "last.pt", []
     checkpoint = load_checkpoint(path)
     config = config_from_dict(checkpoint["config"])
-    report = build_classifier_scorer(path, checkpoint, config, ONE_RANK).score(lines.append)
+    report = build_scorer(path, checkpoint, config, ONE_RANK).score(lines.append)
     logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     (result,) = report["results"]
     assert result["stats"] == {

@@ -120,6 +120,16 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
     assert_refused(path, "it has no version")
     save_checkpoint(path, {**content(), "version": 99})
     assert_refused(path, "checkpoint version 99; this code reads version 1")
+    save_checkpoint(path, {**content(), "version": torch.ones(3)})
+    assert_refused(path, "checkpoint version tensor")
+
+
+def shared_lists(depth: int) -> dict:
+    """A few lists that stand for 10^(depth + 1) values."""
+    values: list = [0] * 10
+    for _ in range(depth):
+        values = [values] * 10
+    return {"values": values}
 
 
 @pytest.mark.parametrize(
@@ -129,16 +139,24 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
         ({"model": {"weight": "text"}}, "its 'model' is of a wrong kind"),
         ({"ema": {"module.weight": 3}}, "its 'ema' is of a wrong kind"),
         ({"ema": 3}, "its 'ema' is of a wrong kind"),
+        ({"ema": torch.ones(3)}, "its 'ema' is of a wrong kind"),
+        ({"model": torch.ones(3)}, "its 'model' is of a wrong kind"),
         ({"data": "x"}, "its 'data' is of a wrong kind"),
+        ({"data": {"val": {"images": torch.ones(3)}}}, "its 'data' is of a wrong kind"),
+        ({"config": {"model": torch.ones(3)}}, "its 'config' is of a wrong kind"),
+        ({"config": shared_lists(9)}, "its 'config' is of a wrong kind"),
         ({"class_names": "cat"}, "its 'class_names' is of a wrong kind"),
         ({"class_names": ["cat", 3]}, "its 'class_names' is of a wrong kind"),
         ({"category_ids": [1, 1]}, "its 'category_ids' is of a wrong kind"),
         ({"category_ids": [1.5, 2]}, "its 'category_ids' is of a wrong kind"),
         ({"category_ids": [1, True]}, "its 'category_ids' is of a wrong kind"),
+        ({"category_ids": ["a", "a"]}, "its 'category_ids' is of a wrong kind"),
         ({"class_names": ["a"] * 9}, "it has not as many class_names as category_ids"),
         ({"precision": {"name": "fp37"}}, r"its precision is damaged \(name: "),
         ({"precision": {"name": "fp32", "reason": 3}}, r"its precision is damaged \(reason: "),
         ({"precision": {"reason": "why"}}, r"its precision is damaged \(name: "),
+        ({"precision": {}}, r"its precision is damaged \(name: "),
+        ({"progress": {}}, "its progress has no step"),
         ({"precision": {"name": "fp32", "more": 3}}, "its precision .* not known: 'more'"),
         ({"progress": {"step": "seven"}}, r"its progress is damaged \(step: "),
         ({"progress": {"step": "7"}}, r"its progress is damaged \(step: "),
@@ -146,7 +164,7 @@ def test_what_is_no_checkpoint_of_ours(tmp_path: Path) -> None:
         ({"progress": {"step": 10**30}}, r"its progress is damaged \(step: "),
         ({"progress": {"step": 1.5}}, r"its progress is damaged \(step: "),
         ({"progress": {"step": True}}, r"its progress is damaged \(step: "),
-        ({"progress": {"step": torch.ones(1)}}, r"its progress is damaged \(TypeError\)"),
+        ({"progress": {"step": torch.ones(1)}}, "its 'progress' is of a wrong kind"),
         ({"progress": {"best_figure": "best"}}, r"its progress is damaged \(best_figure: "),
         ({"progress": {"figures": {"AP": []}}}, r"its progress is damaged \(figures\.AP: "),
     ],

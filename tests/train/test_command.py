@@ -109,16 +109,17 @@ HEEDS = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); ready(); time.
 FAILS = "signal.signal(signal.SIGTERM, lambda *_: sys.exit({})); ready(); time.sleep(60)"
 
 
+ENDS = f"if rank == '1': ready(); sys.exit(7)\n{HEEDS}"
+IS_KILLED = f"if rank == '0': ready(); os.kill(os.getpid(), signal.SIGKILL)\n{HEEDS}"
+IS_DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)"
+
+
 @pytest.mark.parametrize(
     ("text", "code", "told"),
     [
         ("", 0, ""),
-        (f"if rank == '1': ready(); sys.exit(7)\n{HEEDS}", 7, "rank 1 ended with exit code 7"),
-        (
-            f"if rank == '0': ready(); os.kill(os.getpid(), signal.SIGKILL)\n{HEEDS}",
-            137,
-            "rank 0 ended with signal 9",
-        ),
+        (ENDS, 7, "rank 1 ended with exit code 7"),
+        (IS_KILLED, 137, "rank 0 ended with signal 9"),
     ],
 )
 def test_one_rank_that_fails_ends_all_and_is_named(text, code, told, tmp_path, capfd) -> None:
@@ -134,11 +135,7 @@ def test_one_rank_that_fails_ends_all_and_is_named(text, code, told, tmp_path, c
         (HEEDS, 143, ""),
         (FAILS.format("0 if rank == '0' else 143"), 0, ""),  # done just then
         (FAILS.format("1 if rank == '0' else 143"), 1, "rank 0 ended with exit code 1"),  # no disk
-        (
-            "signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)",
-            137,
-            "rank 0 ended with signal 9",
-        ),
+        (IS_DEAF, 137, "rank 0 ended with signal 9"),
     ],
 )
 def test_a_signal_is_passed_on(text, code, told, tmp_path, monkeypatch, capfd) -> None:
@@ -157,12 +154,19 @@ def test_a_signal_is_passed_on(text, code, told, tmp_path, monkeypatch, capfd) -
     assert capfd.readouterr().err == (f"error: {told}\n" if told else "")
 
 
-def test_ranks_meet_in_a_folder_of_their_own(tmp_path, monkeypatch) -> None:
+def test_what_is_left_over_of_one_process_keeps_no_ranks_from_being_launched(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(command, "launch", lambda script, argv, devices: len(devices))
+    assert train(["cpu", "cpu"]) == 2
+
+
+def test_ranks_meet_in_a_file_of_their_own(tmp_path, monkeypatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "OMP_NUM_THREADS"):  # left over
         monkeypatch.setenv(name, "7")
     text = """
 names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"]
-meeting = Path(os.environ["YOLO_RENDEZVOUS_FILE"]).parent
+meeting = Path(os.environ["YOLO_RENDEZVOUS_FILE"])
 parent = os.environ["YOLO_LAUNCHER"] == str(os.getppid())
 values = [os.environ[name] for name in names] + [oct(meeting.stat().st_mode)[-3:], parent]
 (folder / f"seen {rank}").write_text(f"{values} {meeting}")
@@ -170,5 +174,5 @@ values = [os.environ[name] for name in names] + [oct(meeting.stat().st_mode)[-3:
     assert launch(tmp_path, text) == 0
     for rank in ("0", "1"):
         values, _, meeting = (tmp_path / f"seen {rank}").read_text().rpartition(" ")
-        assert values == str([rank, rank, "2", "2", "7", "700", True])
+        assert values == str([rank, rank, "2", "2", "7", "600", True])
         assert not Path(meeting).exists()

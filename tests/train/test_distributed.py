@@ -39,7 +39,7 @@ from yolo.train.distributed import (
     Ranks,
     join,
     lost_rank,
-    prepare_device,
+    one_process,
     share_batch_norm,
 )
 from yolo.train.freezing import Freeze
@@ -67,7 +67,7 @@ def test_with_one_rank_every_exchange_is_nothing() -> None:
     assert ranks == ONE_RANK and ranks.is_main
     assert not is_rank()
     with patch.dict(os.environ, RANK="7", WORLD_SIZE="8"):  # left over
-        assert prepare_device(["cpu"]) == torch.device("cpu")  # all that a prediction asks for
+        assert one_process(["cpu"]) == ONE_RANK  # of a command that starts no others
     assert ranks.any(True) and not ranks.any(torch.tensor(False))
     assert ranks.sum(torch.tensor([1.0, 2.0])).tolist() == [1, 2]
     assert ranks.gather("mine") == ["mine"] and ranks.broadcast("mine") == "mine"
@@ -79,29 +79,18 @@ BUSY = RuntimeError("CUDA error: CUDA-capable device(s) is/are busy\nCUDA kernel
 TAKEN = dist.DistNetworkError("The server socket has failed to listen on port 29500.\nat ...")
 
 
+ONE_MACHINE = {**TWO_RANKS, "LOCAL_WORLD_SIZE": "2"}
+NO_GPU = "--gpu 3: this machine has no GPU that PyTorch can use; choose --gpu cpu"
+
+
 @pytest.mark.parametrize(
     ("gpus", "environment", "device", "message"),
     [
-        (
-            0,
-            {},
-            "cuda:3",
-            "--gpu 3: this machine has no GPU that PyTorch can use; choose --gpu cpu",
-        ),
+        (0, {}, "cuda:3", NO_GPU),
         (2, {}, "cuda:3", "--gpu 3: this machine has 2 GPU"),
         (1, {}, "cuda:0", r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"),
-        (
-            0,
-            TWO_RANKS,
-            "cpu",
-            r"the 2 processes .* do not meet at node:29500 \(The server .* 29500\); ",
-        ),
-        (
-            2,
-            {**TWO_RANKS, "LOCAL_WORLD_SIZE": "2"},
-            "cuda:0",
-            "2 processes on this machine need as many GPUs",
-        ),
+        (0, TWO_RANKS, "cpu", r"the 2 processes .* do not meet at node:29500 \(The .* 29500\); "),
+        (2, ONE_MACHINE, "cuda:0", "2 processes on this machine need as many GPUs"),
     ],
 )
 def test_a_device_or_an_exchange_that_is_not_to_be_had(
@@ -119,10 +108,7 @@ def test_a_device_or_an_exchange_that_is_not_to_be_had(
 @pytest.mark.parametrize(
     ("present", "message"),
     [
-        (
-            (),
-            r"do not meet at node:29500 \(within 0.003 minutes\); start all of them, or unset RANK",
-        ),
+        ((), r"not meet at node:29500 \(within 0.003 minutes\); start all of them, or unset RANK"),
         ((0,), None),
         ((0, 1), "two processes have RANK=1; give each its own, from 0 on"),
     ],

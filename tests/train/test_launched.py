@@ -16,6 +16,7 @@ from yolo.errors import UserError
 from yolo.train.launched import ALONE, Place, note_run, noted_run, read_place
 
 OF_TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+OF_OURS = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "YOLO_RENDEZVOUS_FILE": "/x"}
 
 
 def set_only(environment: dict[str, str], monkeypatch) -> None:
@@ -25,32 +26,26 @@ def set_only(environment: dict[str, str], monkeypatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def place(rank: int, world_size: int, local_rank: int, local_size: int) -> Place:
+    of_machine = {"local_rank": local_rank, "local_world_size": local_size}
+    return Place(rank=rank, world_size=world_size, **of_machine)
+
+
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "expected"),
     [
         ({}, ALONE),
         ({"RANK": "", "WORLD_SIZE": ""}, ALONE),
         ({"LOCAL_RANK": "5", "MASTER_PORT": "x"}, ALONE),
         ({"RANK": "0", "WORLD_SIZE": "1"}, ALONE),
-        (OF_TWO, Place(rank=1, world_size=2, local_rank=0, local_world_size=1)),
-        (
-            OF_TWO | {"LOCAL_RANK": "1"},
-            Place(rank=1, world_size=2, local_rank=1, local_world_size=1),
-        ),
-        (
-            {
-                "RANK": "0",
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "2",
-                "YOLO_RENDEZVOUS_FILE": "/tmp/ranks",
-            },
-            Place(rank=0, world_size=2, local_rank=0, local_world_size=2),
-        ),
+        (OF_TWO, place(1, 2, 0, 1)),
+        (OF_TWO | {"LOCAL_RANK": "1"}, place(1, 2, 1, 1)),
+        (OF_OURS, place(0, 2, 0, 2)),
     ],
 )
-def test_a_place_among_the_ranks(environment, place, monkeypatch) -> None:
+def test_a_place_among_the_ranks(environment, expected, monkeypatch) -> None:
     set_only(environment, monkeypatch)
-    assert read_place() == place
+    assert read_place() == expected
 
 
 @pytest.mark.parametrize(
@@ -128,8 +123,7 @@ def test_a_rank_ends_with_its_launcher(kind) -> None:
     os.kill(rank, 0)
     launcher.send_signal(signal.SIGKILL)
     end = time.monotonic() + 20
-    assert (
-        launcher.stderr.read() == "what started this process has ended; stopping\n"
-    )  # till its end
+    told = launcher.stderr.read()  # till its end
+    assert told == "what started this process has ended; stopping\n"
     launcher.wait()
     assert time.monotonic() < end

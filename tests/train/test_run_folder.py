@@ -42,13 +42,17 @@ def test_a_name_is_taken_once(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [None, "mine"])
-def test_where_no_folder_can_be_made(tmp_path: Path, name) -> None:
+@pytest.mark.parametrize("name", [[], ["--name", "mine"]])
+def test_where_no_folder_can_be_made(tmp_path: Path, name, capsys) -> None:
     (tmp_path / "file").write_text("")
     for directory in (tmp_path / "file", tmp_path / "file" / "logs"):
-        with pytest.raises(UserError, match="no run can be written here") as error:
-            create_run_folder(directory, name=name, config_name="quick")
-        assert "--name" not in str(error.value)
+        place = f"logging.directory={directory}"
+        assert training.main([*quickstart(tmp_path), *name, "training.steps=1", place]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(
+            f"error: logging.directory: {directory}: no run can be written here"
+        )
+        assert len(error.splitlines()) == 1 and "--name" not in error
 
 
 def test_the_newest_best_checkpoint(tmp_path: Path) -> None:

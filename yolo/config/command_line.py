@@ -15,6 +15,7 @@ from yolo.config.errors import ConfigError
 from yolo.config.hints import meant_option
 from yolo.config.layers import REPOSITORY_ROOT
 from yolo.config.load import Resolved, load_config
+from yolo.config.read import exists, is_file, is_folder
 from yolo.config.schema import DEFAULT_TASK, TASKS
 from yolo.config.wording import schema_of
 from yolo.errors import print_any_text
@@ -126,16 +127,16 @@ class Parser(argparse.ArgumentParser):
 
     def check_file(self, path: Path | None, option: str = "") -> None:
         """Refuses a file to write that is a folder, or whose folder does not exist."""
-        if path is not None and not path.absolute().parent.is_dir():
+        if path is not None and not is_folder(path.absolute().parent):
             self.error(f"{option}{path}: there is no folder {path.parent}; make it first")
-        if path is not None and path.is_dir():
+        if path is not None and is_folder(path):
             self.error(f"{option}{path}: must be a file, but is a folder")
 
     def check_folder(self, path: Path | None) -> None:
         """Refuses a folder to write to that is a file, or below one."""
         above = [] if path is None else [path, *path.absolute().parents]
-        there = next((place for place in above if place.exists()), None)
-        if there is not None and not there.is_dir():
+        there = next((place for place in above if exists(place)), None)
+        if there is not None and not is_folder(there):
             self.error(f"{there}: must be a folder, but is a file")
 
 
@@ -182,8 +183,8 @@ def parse_train_arguments(
         parser.error("--accept-changed-data is for --resume: name the run to go on with")
     resume = given.resume
     if resume is not None:
-        resume = resume.parent if resume.suffix == ".pt" or resume.is_file() else resume
-        if not (resume / "config.yaml").is_file():
+        resume = resume.parent if resume.suffix == ".pt" or is_file(resume) else resume
+        if not is_file(resume / "config.yaml"):
             parser.error(f"--resume {resume}: not the folder of a run: it has no config.yaml")
     return TrainArguments(
         config=given.config or (resume / "config.yaml" if resume else default_config),
@@ -275,7 +276,7 @@ def image_size(text: str) -> int:
 
 def _is_checkpoint(path: Path) -> bool:
     """Whether a file is a checkpoint or an exported one by its name, or a folder a run's."""
-    is_run = all((path / name).is_file() for name in ("config.yaml", "last.pt"))
+    is_run = all(is_file(path / name) for name in ("config.yaml", "last.pt"))
     return is_run or path.suffix.lower() in CHECKPOINT_SUFFIXES
 
 
@@ -294,4 +295,4 @@ def picture_file(text: str) -> Path:
 
 def is_picture(path: Path) -> bool:
     """Whether the path of --curves names a picture, not a folder."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()
+    return path.suffix.lower() in PICTURE_SUFFIXES and not is_folder(path)

@@ -17,15 +17,13 @@ from yolo.config.wording import (
     schema_of,
     show,
     types_of,
+    value_at,
     without_null,
 )
 from yolo.errors import did_you_mean, one_line
 
-FileOf = Callable[[Key], str]
-"""Names the file that a key was written in."""
-
-Lost = Callable[[Key], str]
-"""What to know of a missing key that was set for another `type`, or nothing."""
+About = Callable[[Key], str]
+"""Tells of a key, such as the file that it was written in."""
 
 _MISSING = object()
 
@@ -45,10 +43,13 @@ def explain(
     error: ValidationError,
     model: type[BaseModel],
     data: Mapping[str, Any],
-    file_of: FileOf,
-    lost: Lost,
+    file_of: About,
+    lost: About,
 ) -> ConfigError:
-    """Words the errors of validating `data` by what the model's JSON schema allows there."""
+    """Words the errors of validating `data` by what the model's JSON schema allows there.
+
+    ``lost`` tells of a missing key what was set for another `type`, or nothing.
+    """
     sentences = _Sentences(schema_of(model), data, file_of, lost)
     errors = error.errors()
     above = {wrong["loc"][:length] for wrong in errors for length in range(len(wrong["loc"]))}
@@ -68,8 +69,8 @@ class _Sentences:
 
     schema: Schema
     data: Mapping[str, Any]
-    file_of: FileOf
-    lost: Lost
+    file_of: About
+    lost: About
 
     def of(self, error: Any) -> Iterator[str]:
         key, schema = self._locate(error["loc"])
@@ -106,13 +107,7 @@ class _Sentences:
         return self._line(key, f"{missing}must be {allowed}{near}{lost}")
 
     def _value(self, key: Key) -> Any:
-        value: Any = self.data
-        try:
-            for part in key:
-                value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return _MISSING
-        return value
+        return value_at(self.data, key, _MISSING)
 
     def _locate(self, location: Key) -> tuple[Key, Schema]:
         """Key and schema of an error; for an unknown key, the schema of the mapping it is in.

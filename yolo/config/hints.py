@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any
 
-from yolo.config.wording import Key, Schema, dotted, joined, one_of, types_of
+from yolo.config.wording import Key, Schema, dotted, joined, one_of, types_of, value_at
 from yolo.errors import did_you_mean
 
 WORDS = {
@@ -99,9 +99,8 @@ def _steps_of_epochs(word: str, epochs: object, data: Mapping[str, Any]) -> str:
 
 def _count(data: object, key: Key) -> int | None:
     """A number of a config that may be wrong anywhere."""
-    for part in key:
-        data = data.get(part) if isinstance(data, Mapping) else None
-    return data if type(data) is int and 0 < data < 2**31 else None
+    number = value_at(data, key)
+    return number if type(number) is int and 0 < number < 2**31 else None
 
 
 def meant_option(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from yolo.config.errors import ConfigError
-from yolo.config.read import read_yaml, read_yaml_file
+from yolo.config.read import exists, is_file, is_folder, read_yaml, read_yaml_file
 from yolo.config.wording import Key, show
 from yolo.errors import did_you_mean
 
@@ -42,95 +43,126 @@ class Leaf:
 Tree = dict[str, "Tree | Leaf"]
 """Values that know where each was written."""
 
-Replaced = dict[Key, "Tree"]
-"""Sections that another `type` replaced, by their keys."""
+
+@dataclass
+class Layers:
+    """Reads what a config is made of and lays it together; notes what is wrong, and what went."""
+
+    problems: list[str] = field(default_factory=list)
+    replaced: dict[Key, Tree] = field(default_factory=dict)  # sections, by another `type`
+    notes: list[str] = field(default_factory=list)  # on class names
+    _trees: dict[Path, Tree] = field(default_factory=dict)  # of files; empty while one is read
+
+    def read(self, file: Path, *extended_by: Path) -> Tree:
+        """A file, absolute, over all that it extends; each file once, however many extend it.
+
+        ``extended_by`` are the files that led here, from the outermost.
+        """
+        chain = (*extended_by, file)
+        if file in extended_by:
+            names = " -> ".join(label_of(link) for link in chain[chain.index(file) :])
+            label = label_of(extended_by[-1])
+            self.problems.append(f"{label}: extends: makes a circle: {names}")
+            return {}
+        if file in self._trees:
+            return self._trees[file]
+        if len(self._trees) == MOST_FILES:
+            words = f"leads to more than {MOST_FILES} files; merge some"
+            raise ConfigError([f"{label_of(chain[0])}: extends: {words}"])
+        tree: Tree = {}
+        self._trees[file] = tree
+        try:
+            values = _read_mapping(file, extended_by)
+            bases = _bases(values.pop("extends", []), file)
+        except ConfigError as error:
+            self.problems += error.problems
+            return tree
+        for base in bases:
+            tree = self.merge(tree, self.read(base, *chain))
+        own = tree_of(values, Origin(label_of(file), file.parent))
+        self._trees[file] = self.merge(tree, own)
+        return self._trees[file]
+
+    def read_overrides(self, overrides: Sequence[str]) -> Tree:
+        """`key=value` each, merged first, so that their order matters for equal keys only."""
+        tree: Tree = {}
+        for place, override in enumerate(overrides):
+            if place and not _is_pair(override) and not _is_pair(overrides[place - 1]):
+                continue  # one mistake, as in "training.steps 10"
+            try:
+                tree = Layers().merge(tree, _parse_override(override, overrides[place + 1 :]))
+            except ConfigError as error:
+                self.problems += error.problems
+        return tree
+
+    def merge(self, base: Tree, changes: Tree, above: Key = ()) -> Tree:
+        """Lays `changes` over `base`; neither is altered.
+
+        Mappings merge key by key. Lists and scalars replace. A mapping that names another `type`
+        than the one below it replaces it too, for the old component's settings mean nothing to the
+        new. With the data set `train` go the `class_names` beside it, which are its.
+        """
+        merged = dict(base)
+        for key, change in changes.items():
+            below = merged.get(key)
+            if isinstance(below, dict) and isinstance(change, dict):
+                if is_other := _has_other_type(below, change):
+                    self.replaced[(*above, key)] = below
+                else:
+                    change = self.merge(below, change, (*above, key))
+                if key == "train" and "class_names" in merged and "class_names" not in changes:
+                    self._note_class_names(merged, changes[key], is_other=is_other)
+            merged[key] = change
+        return merged
+
+    def _note_class_names(self, merged: Tree, train: Any, *, is_other: bool) -> None:
+        """They do not go with another data set, unless its files may number the same classes."""
+        names = merged["class_names"]
+        if isinstance(names, Leaf) and names.value is not None:
+            of = f"data.class_names: {show(names.value)} of {names.origin.label}"
+            labels = train.get("labels")
+            if is_other:
+                self.notes.append(f"{of} do not count for data.train of another type")
+            elif isinstance(labels, Leaf):
+                place = f"data.train.labels of {labels.origin.label}"
+                self.notes.append(f"{of} name the classes of {place} too: set them, if they differ")
+        if is_other:
+            del merged["class_names"]
 
 
-def read_tree(
-    file: Path,
-    extended_by: tuple[Path, ...],
-    trees: dict[Path, Tree],
-    problems: list[str],
-    replaced: Replaced,
-) -> Tree:
-    """Reads a file over everything that it extends; each file once, however many extend it.
-
-    Args:
-        file: absolute.
-        extended_by: the files that led here, from the outermost.
-        trees: of the files that were read, empty where one is still read; filled in.
-        problems: what is wrong is added here.
-        replaced: as `merge` fills it in.
-    """
-    chain = (*extended_by, file)
-    if file in extended_by:
-        names = " -> ".join(label_of(link) for link in chain[chain.index(file) :])
-        problems.append(f"{label_of(extended_by[-1])}: extends: makes a circle: {names}")
-        return {}
-    if file in trees:
-        return trees[file]
-    if len(trees) == MOST_FILES:
-        raise ConfigError(
-            [f"{label_of(chain[0])}: extends: leads to more than {MOST_FILES} files; merge some"]
-        )
-    tree: Tree = {}
-    trees[file] = tree
-    values = _read_mapping(file, extended_by, problems)
-    for base in _bases(values.pop("extends", []), file, problems):
-        tree = merge(tree, read_tree(base, chain, trees, problems, replaced), replaced)
-    trees[file] = merge(tree, tree_of(values, Origin(label_of(file), file.parent)), replaced)
-    return trees[file]
+def _has_other_type(below: Tree, change: Tree) -> bool:
+    old, new = below.get("type"), change.get("type")
+    return isinstance(old, Leaf) and isinstance(new, Leaf) and old.value != new.value
 
 
-def _read_mapping(
-    file: Path, extended_by: tuple[Path, ...], problems: list[str]
-) -> dict[str, object]:
+def _read_mapping(file: Path, extended_by: tuple[Path, ...]) -> dict[str, object]:
     label = label_of(file)
     try:
         values = read_yaml_file(file, label)
     except ConfigError as error:
-        # unlike Path.exists and Path.is_dir, os.path's raise nothing
-        if os.path.exists(file):  # noqa: PTH110
-            problems.extend(error.problems)
-            return {}
+        if exists(file):
+            raise
         by = f" (extended by {label_of(extended_by[-1])})" if extended_by else ""
-        others = file.parent.glob("*.yaml") if os.path.isdir(file.parent) else ()  # noqa: PTH112
+        others = file.parent.glob("*.yaml") if is_folder(file.parent) else ()
         near = did_you_mean(file.name, sorted(other.name for other in others))
         elsewhere = sorted((REPOSITORY_ROOT / "configs").rglob("*.yaml")) if not near else ()
         same = [label_of(other) for other in elsewhere if other.stem == file.stem]
         near = did_you_mean(same[0], same) if same else near
-        problems.append(f"{label}: no such file{by}{near}")
-        return {}
+        raise ConfigError([f"{label}: no such file{by}{near}"]) from error
     if isinstance(values, dict):
         return values
     # What it holds is not shown: it may be any file of this machine.
     what = "is empty" if values is None else "holds no mapping"
-    problems.append(f"{label}: {what}, but must be a mapping such as 'training: {{...}}'")
-    return {}
+    raise ConfigError([f"{label}: {what}, but must be a mapping such as 'training: {{...}}'"])
 
 
-def _bases(extends: object, file: Path, problems: list[str]) -> list[Path]:
+def _bases(extends: object, file: Path) -> list[Path]:
     names = [extends] if isinstance(extends, str) else extends
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        problems.append(
-            f"{label_of(file)}: extends: {show(extends)}: must be a path or a list of paths"
-        )
-        return []
+        words = f"{show(extends)}: must be a path or a list of paths"
+        raise ConfigError([f"{label_of(file)}: extends: {words}"])
     bases = [absolute(Path(name), file.parent) for name in reversed(names)]
     return [*dict.fromkeys(bases)][::-1]  # each once, where it comes last
-
-
-def override_tree(overrides: Sequence[str], problems: list[str]) -> Tree:
-    """Reads `key=value` each, merged first, so that their order matters for equal keys only."""
-    tree: Tree = {}
-    for place, override in enumerate(overrides):
-        if place and not _is_pair(override) and not _is_pair(overrides[place - 1]):
-            continue  # one mistake, as in "training.steps 10"
-        try:
-            tree = merge(tree, _parse_override(override, overrides[place + 1 :]), {})
-        except ConfigError as error:
-            problems.extend(error.problems)
-    return tree
 
 
 def _is_pair(override: str) -> bool:
@@ -156,7 +188,7 @@ def _usage(override: str, following: Sequence[str]) -> str:
     suffix = Path(override).suffix.lower()
     if suffix in (".yaml", ".yml"):
         return f"a config is named with --config {override}"
-    if suffix in (".pt", ".pth") or Path(override, "config.yaml").is_file():
+    if suffix in (".pt", ".pth") or is_file(Path(override, "config.yaml")):
         return f"a run is gone on with by --resume {override}"
     usage = "an override is written key=value, for example "
     words = [word for word in following if word.strip("=:")][:1]
@@ -171,28 +203,6 @@ def tree_of(values: Mapping[str, object], origin: Origin) -> Tree:
         key: tree_of(value, origin) if isinstance(value, Mapping) else Leaf(value, origin)
         for key, value in values.items()
     }
-
-
-def merge(base: Tree, changes: Tree, replaced: Replaced, above: Key = ()) -> Tree:
-    """Lays `changes` over `base`; neither is altered.
-
-    Mappings merge key by key. Lists and scalars replace. A mapping that names another `type` than
-    the one below it replaces it too, for the old component's settings mean nothing to the new; it
-    is noted in `replaced`. With the data set `train` go the `class_names` beside it, which are its.
-    """
-    merged = dict(base)
-    for key, change in changes.items():
-        below = merged.get(key)
-        if isinstance(below, dict) and isinstance(change, dict):
-            old, new = below.get("type"), change.get("type")
-            if not (isinstance(old, Leaf) and isinstance(new, Leaf) and old.value != new.value):
-                change = merge(below, change, replaced, (*above, key))
-            else:
-                replaced[(*above, key)] = below
-                if key == "train" and "class_names" in merged and "class_names" not in changes:
-                    replaced[(*above, key)] = {**below, "class_names": merged.pop("class_names")}
-        merged[key] = change
-    return merged
 
 
 def values_of(tree: Tree) -> dict[str, object]:

@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from yolo.config import layers
-from yolo.config.errors import ConfigError, FileOf, Lost, explain
-from yolo.config.layers import DEFAULT, Leaf, Origin, absolute, label_of
+from yolo.config.errors import About, ConfigError, explain
+from yolo.config.layers import DEFAULT, REPOSITORY_ROOT, Leaf, Origin, Tree, absolute, label_of
 from yolo.config.notes import notes_on_steps, notes_on_types
 from yolo.config.schema import DEFAULT_TASK, TASKS, TaskConfig
 from yolo.config.wording import Key, dotted, one_of, show
@@ -64,49 +64,42 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     Raises:
         ConfigError: with every problem found.
     """
-    problems: list[str] = []
-    replaced: layers.Replaced = {}
-    file = absolute(Path(path), Path.cwd())
-    base = layers.read_tree(file, (), {}, problems, replaced)
-    tree = layers.merge(base, layers.override_tree(overrides, problems), replaced)
-    if problems:
-        raise ConfigError(problems)
-    return _resolve(tree, file, replaced)
+    merger, file = layers.Layers(), absolute(Path(path), Path.cwd())
+    return _resolve(merger, merger.read(file), overrides, file)
 
 
-def _resolve(tree: layers.Tree, file: Path, replaced: layers.Replaced) -> Resolved:
+def _resolve(merger: layers.Layers, base: Tree, overrides: Sequence[str], file: Path) -> Resolved:
+    tree = merger.merge(base, merger.read_overrides(overrides))
+    if merger.problems:
+        raise ConfigError(merger.problems)
     origins = {key: leaf.origin for key, leaf in leaf_values(tree) if isinstance(leaf, Leaf)}
     config = _validate(
         layers.values_of(tree),
         lambda key: _file_of(key, origins, label_of(file)),
-        lambda key: _lost(key, replaced),
+        lambda key: _lost(key, merger.replaced),
     )
     data = _plain(config.model_dump(), (), origins)
     keys = [key for key, _ in leaf_values(data)]
     config = config_from_dict(data)
     defaults = [key for key in keys if key not in origins]
+    lost = notes_on_types(data, defaults, merger.replaced)
     return Resolved(
         config=config,
         data=data,
         origins={dotted(key): origins.get(key, DEFAULT).label for key in keys},
         path=file,
-        notes=(*notes_on_types(data, defaults, replaced), *notes_on_steps(config)),
+        notes=(*dict.fromkeys(merger.notes), *lost, *notes_on_steps(config)),
     )
 
 
-def with_overrides(data: Mapping[str, Any], overrides: Sequence[str], path: Path) -> dict[str, Any]:
-    """The plain values of a saved config, as `Resolved.data`, with overrides laid over them.
+def with_overrides(data: Mapping[str, Any], overrides: Sequence[str], path: Path) -> TaskConfig:
+    """A saved config out of its plain values, as `Resolved.data`, with overrides laid over them.
 
     Raises:
         ConfigError: with every problem found; `path` names the saved config.
     """
-    problems: list[str] = []
-    changes = layers.override_tree(overrides, problems)
-    if problems:
-        raise ConfigError(problems)
-    replaced: layers.Replaced = {}
-    saved = layers.tree_of(data, Origin(str(path), layers.REPOSITORY_ROOT))
-    return _resolve(layers.merge(saved, changes, replaced), path, replaced).data
+    saved = layers.tree_of(data, Origin(str(path), REPOSITORY_ROOT))
+    return _resolve(layers.Layers(), saved, overrides, path).config
 
 
 def config_from_dict(data: Mapping[str, Any]) -> TaskConfig:
@@ -125,9 +118,9 @@ def portable(value: Any) -> Any:
         return [portable(part) for part in value]
     if not isinstance(value, Path):
         return value
-    path, root = absolute(value, layers.REPOSITORY_ROOT), layers.REPOSITORY_ROOT
-    under = path.is_relative_to(root)
-    return (path.relative_to(root) if under else Path("data", path.name)).as_posix()
+    path = absolute(value, REPOSITORY_ROOT)
+    under = path.is_relative_to(REPOSITORY_ROOT)
+    return (path.relative_to(REPOSITORY_ROOT) if under else Path("data", path.name)).as_posix()
 
 
 def leaf_values(data: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key, Any]]:
@@ -139,7 +132,7 @@ def leaf_values(data: Mapping[str, Any], above: Key = ()) -> Iterator[tuple[Key,
             yield (*above, name), value
 
 
-def _validate(data: Mapping[str, Any], file_of: FileOf, lost: Lost) -> TaskConfig:
+def _validate(data: Mapping[str, Any], file_of: About, lost: About) -> TaskConfig:
     task = data.get("task", DEFAULT_TASK)
     if not isinstance(task, str) or task not in TASKS:
         allowed = f"must be {one_of(TASKS)}{did_you_mean(task, TASKS)}"
@@ -167,7 +160,7 @@ def _file_of(key: Key, origins: Mapping[Key, Origin], file: str) -> str:
     return file
 
 
-def _lost(key: Key, replaced: layers.Replaced) -> str:
+def _lost(key: Key, replaced: Mapping[Key, Tree]) -> str:
     """That a value was set for the `type` before."""
     before = replaced.get(key[:-1], {})
     leaf = before.get(str(key[-1]))

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from yolo.config.layers import Leaf, Replaced
+from yolo.config.layers import Leaf, Tree
 from yolo.config.schema import TaskConfig
 from yolo.config.schema.training import CosineRestartsConfig, OneCycleConfig, StepScheduleConfig
-from yolo.config.wording import Key, dotted, show
+from yolo.config.wording import Key, dotted, show, value_at
 
 
 def notes_on_types(
-    data: Mapping[str, Any], defaults: Collection[Key], replaced: Replaced
+    data: Mapping[str, Any], defaults: Collection[Key], replaced: Mapping[Key, Tree]
 ) -> Iterator[str]:
     """Settings that went with their `type` although the new one has them too, by default.
 
@@ -18,13 +18,7 @@ def notes_on_types(
         defaults: keys of the values that nobody wrote.
     """
     for section, before in replaced.items():
-        names = before.get("class_names")
-        if isinstance(names, Leaf):  # see `layers.merge`
-            of = f"{show(names.value)} of {names.origin.label}"
-            yield f"data.class_names: {of} do not count for {dotted(section)} of another type"
-        values: Any = data
-        for part in section:
-            values = values.get(part) or {}
+        values = value_at(data, section, {})
         lost = [
             f"{name} is {show(values[name])}, not {show(leaf.value)} as in {leaf.origin.label}"
             for name, leaf in before.items()
@@ -54,15 +48,17 @@ def notes_on_steps(config: TaskConfig) -> Iterator[str]:
     warmup = 0 if isinstance(schedule, OneCycleConfig) else schedule.warmup_steps
     if 2 * warmup > steps:
         yield f"training.schedule.warmup_steps: {warmup:,} are more than half, for {end}"
-    if freeze is not None and (freeze.unfreeze_at or 0) >= steps:
-        yield f"training.freeze.unfreeze_at: {freeze.unfreeze_at:,} never comes, for {end}"
     for name in ("mosaic", "mixup"):
         mix = getattr(data, name, None)
         if mix is not None and mix.off_for_last >= steps:
             yield f"data.{name}: is off in all steps: off_for_last is {mix.off_for_last:,}, {end}"
     sizes = getattr(data, "multi_scale", None)
-    if sizes is not None and (sizes.until_step or 0) >= steps:
-        yield f"data.multi_scale.until_step: {sizes.until_step:,} never comes, for {end}"
+    for key, step in (
+        ("training.freeze.unfreeze_at", freeze and freeze.unfreeze_at),
+        ("data.multi_scale.until_step", sizes and sizes.until_step),
+    ):
+        if (step or 0) >= steps:
+            yield f"{key}: {step:,} never comes, for {end}"
     if freeze is not None and model.encoder.weights is None and model.init is None:
         yield (
             "training.freeze: what is frozen keeps random weights, for neither "

@@ -8,6 +8,9 @@ import yaml
 
 from yolo.config.errors import ConfigError
 
+exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
+"""Unlike those of Path they raise nothing for a name that no file can have, such as a long one."""
+
 LARGEST_FILE_BYTES = 1_000_000
 LARGEST_NUMBER_OF_VALUES = 100_000
 """After aliases are expanded: ten nested lines of aliases can stand for billions of values."""
@@ -53,10 +56,10 @@ CoreLoader.add_constructor(_TAG + "int", _construct_int)
 def read_yaml_file(path: Path, label: str) -> object:
     """Reads a YAML file, called `label` in messages, into plain Python values."""
     try:
-        if path.is_dir():
+        if is_folder(path):
             raise ConfigError([f"{label}: is a folder, not a YAML file"])
         # opened, a pipe would wait and a device send without end
-        if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
+        if exists(path) and not is_file(path):
             raise ConfigError([f"{label}: is a pipe, a socket or a device, not a YAML file"])
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise ConfigError([f"{label}: is too large for a config (over 1 MB)"])

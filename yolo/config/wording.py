@@ -1,6 +1,8 @@
 """How messages write keys and values of a config, and what its JSON schema allows."""
 
+import functools
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +20,14 @@ def dotted(key: Key) -> str:
     """Writes a key as messages and overrides do: data.augment[2].scale."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
     return text.removeprefix(".")
+
+
+def value_at(data: Any, key: Key, default: Any = None) -> Any:
+    """What stands at a key of plain values, or the default."""
+    try:
+        return functools.reduce(operator.getitem, key, data)
+    except (KeyError, IndexError, TypeError):
+        return default
 
 
 def schema_of(model: type[BaseModel]) -> Schema:

@@ -116,7 +116,7 @@ def tensors(convolution: Convolution) -> list[Tensor]:
 
 
 def count_floats(layers: LayerList, *, classes: int | None = None, up_to: int | None = None) -> int:
-    """Floats in a file of the layers: with another number of ``classes``, of the first ``up_to``."""
+    """Floats in a file of the layers: with other ``classes``, of the first ``up_to`` alone."""
     return sum(size for _, size, _ in _places(layers, classes, up_to))
 
 

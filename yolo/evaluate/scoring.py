@@ -30,7 +30,6 @@ class ScoredModel:
     split: str  # the data set's name: train, val or test
     dataset: DetectionDataset
     model: nn.Module  # on its device
-    image_size_px: int  # that it was trained at
 
     def log_start(self, log: Log, device: torch.device) -> None:
         images = f"{len(self.dataset):,} images of data.{self.split}"

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from yolo.config import Config, ConfigError, TaskConfig, config_from_dict
 from yolo.config.load import with_overrides
 from yolo.config.schema.classification import ClassifierConfig
 from yolo.config.schema.encoders import Encoder as EncoderConfig
 from yolo.config.schema.model import InitConfig, ModelConfig
-from yolo.darknet.cfg import Convolution, Region, Yolo
+from yolo.darknet.cfg import LayerList, Region, Yolo
 from yolo.darknet.weights import (
     WeightsFile,
     classes_for,
@@ -29,8 +28,8 @@ from yolo.darknet.weights import (
 )
 from yolo.errors import UserError
 from yolo.factory.data import naming
-from yolo.factory.detector import build_detector
-from yolo.models.detector import Detector, list_detector, list_encoder
+from yolo.factory.detector import build_classifier, build_detector
+from yolo.models.detector import Classifier, Detector, list_detector, list_encoder
 from yolo.models.encoders import Encoder
 from yolo.models.layers import IMAGENET, UNIT_RANGE, Normalise, Preprocessing
 from yolo.models.torch_weights import (
@@ -56,8 +55,6 @@ IMAGENET_CLASSES = 1000
 
 Loaded = tuple[LoadReport, Preprocessing | None]
 """What was filled, and the input that the file's weights expect; None where it does not know."""
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_initial_weights(
@@ -138,11 +135,16 @@ def _existing(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a file may hold: its name for reports and errors, its length, and how it is copied."""
+    """What a Darknet file may hold: its name for reports and errors, and what `fill` is told."""
 
     name: str
-    floats: int
-    fill: Callable[[np.ndarray], list[Convolution]]
+    layers: LayerList
+    settings: Mapping[str, int] = field(default_factory=dict)
+    more: int = 0  # floats behind them, which are left aside
+
+    @property
+    def floats(self) -> int:
+        return count_floats(self.layers, **self.settings) + self.more
 
 
 def load_darknet_encoder(encoder: Encoder, path: Path) -> LoadReport:
@@ -171,35 +173,24 @@ def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
         layers = list_detector(detector)
     name = f"{type(detector.encoder).__name__} + {type(detector.neck).__name__}"
     own = next(layer.classes for layer in layers if isinstance(layer, Yolo | Region))
-
-    def with_classes(classes: int) -> _Content:
-        return _Content(
-            f"{name} with {classes} classes",
-            count_floats(layers, classes=classes),
-            lambda floats: fill(layers, floats, classes=classes),
-        )
-
-    contents = [with_classes(own), *_encoder_contents(detector.encoder)]
-    if (first := layers_in_name(path)) is not None:
-        floats = count_floats(layers, up_to=first)
-        title = f"the first {first} layers of {name}"
-        contents.append(_Content(title, floats, lambda floats: fill(layers, floats, up_to=first)))
     file = read_weights(path)
+    contents = [
+        _Content(f"{name} with {own} classes", layers),
+        *_encoder_contents(detector.encoder),
+    ]
+    if (first := layers_in_name(path)) is not None:
+        contents.append(_Content(f"the first {first} layers of {name}", layers, {"up_to": first}))
     if (others := classes_for(layers, len(file.floats))) not in (None, own):
-        contents.append(with_classes(others))
+        contents.append(_Content(f"{name} with {others} classes", layers, {"classes": others}))
     advice = "use the weights of the same model, with any number of classes"
     return _fill_with_fitting(detector, path, file, contents, advice)
 
 
 def _encoder_contents(encoder: Encoder) -> list[_Content]:
-    layers = list_encoder(encoder)
-    name, own = type(encoder).__name__, count_floats(layers)
+    layers, name = list_encoder(encoder), type(encoder).__name__
+    more = IMAGENET_CLASSES * (encoder.out_channels[-1] + 1)
     classifier = f"{name} as a classifier of {IMAGENET_CLASSES} classes"
-    whole = own + IMAGENET_CLASSES * (encoder.out_channels[-1] + 1)
-    return [
-        _Content(f"the encoder {name}", own, lambda floats: fill(layers, floats)),
-        _Content(classifier, whole, lambda floats: fill(layers, floats[:own])),
-    ]
+    return [_Content(f"the encoder {name}", layers), _Content(classifier, layers, more=more)]
 
 
 def _fill_with_fitting(
@@ -214,39 +205,54 @@ def _fill_with_fitting(
             f"{path}: the number of floats expected is {expected}, and the file has {file.size}; "
             f"{advice}, and a damaged file has to be fetched again"
         )
-    ours = {id(convolution.conv) for convolution in fitting.fill(file.floats)}
+    own = file.floats[: floats - fitting.more]
+    ours = {id(filled.conv) for filled in fill(fitting.layers, own, **fitting.settings)}
     named = {name for name, module in model.named_modules() if id(module) in ours}
     # layers are named as everywhere: a convolution with its norm is one
     filled = [name for name in tensors_by_layer(model) if {name, f"{name}.conv"} & named]
     return report_filled(model, f"{path} ({fitting.name})", filled)
 
 
-def load_trained(build: Callable[[], Model], path: Path, checkpoint: Mapping[str, Any]) -> Model:
-    """Build and fill a model as it was scored: averaged weights, if any, with trained statistics.
+def check_weights(
+    build: Callable[[], nn.Module], path: Path, tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse tensors that are not those of the model that is to be built for them.
 
-    The shapes are compared first, without memory for the model; ``path`` names the checkpoint.
+    They are compared without memory for the model; ``path`` names the checkpoint.
     """
-    tensors = evaluated_tensors(checkpoint)
-    try:
-        with torch.device("meta"):
-            expected = build().state_dict()
-        shapes, found = ({n: t.shape for n, t in each.items()} for each in (expected, tensors))
-        if shapes != found or not are_stored(tensors.values()):
-            raise RuntimeError("other names or shapes")
-        model = build()
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
+    with torch.device("meta"):
+        model = build().state_dict()
+    wanted, found = ({n: (t.shape, t.dtype) for n, t in each.items()} for each in (model, tensors))
+    if wanted != found or not are_stored(tensors.values()):
         raise UserError(
             f"{path}: its weights do not fit the model that its config describes; "
             "it was written by another version of this code"
-        ) from error
+        )
+
+
+def build_model(config: TaskConfig, class_names: Sequence[str]) -> Detector | Classifier:
+    """The model of a config of either task, with random weights."""
+    if isinstance(config, Config):
+        return build_detector(config, class_names)
+    return build_classifier(config, class_names)
+
+
+def load_trained(
+    path: Path, checkpoint: Mapping[str, Any], config: TaskConfig
+) -> Detector | Classifier:
+    """Build and fill a model as it was scored: averaged weights, if any, trained statistics."""
+    tensors, build = evaluated_tensors(checkpoint), partial(build_model, config)
+    check_weights(partial(build, checkpoint["class_names"]), path, tensors)
+    model = build(checkpoint["class_names"])
+    model.load_state_dict(tensors)
     return model.eval()
 
 
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
     """The checkpoint's detector."""
-    build = partial(build_detector, config, checkpoint["class_names"])
-    return load_trained(build, path, checkpoint)
+    detector = load_trained(path, checkpoint, config)
+    assert isinstance(detector, Detector)
+    return detector
 
 
 def read_config(
@@ -264,10 +270,9 @@ def read_config(
             f"{path}: its config is not one that this version of the code knows: {first}"
             + (f" ({len(more)} more are wrong)" if more else "")
         ) from error
-    except (TypeError, ValueError, RecursionError) as error:  # tensors, circles, depth without end
-        raise UserError(f"{path}: its config is no plain data; name another file") from error
+    if not overrides:
+        return config
     try:
-        values = config.model_dump(mode="json")
-        return config_from_dict(with_overrides(values, overrides, path)) if overrides else config
+        return with_overrides(config.model_dump(mode="json"), overrides, path)
     except ConfigError as error:
         raise UserError("; ".join(error.problems)) from error

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from yolo.config import ClassificationConfig, Config, TaskConfig
+from yolo.config import Config, TaskConfig
 from yolo.config.schema.training import CosineRestartsConfig, LinearScheduleConfig, OneCycleConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.loader import TrainingBatches
@@ -18,17 +18,11 @@ from yolo.detection.losses.loss import ClassificationLoss
 from yolo.evaluate.metrics.metric import top_k
 from yolo.factory.anchors import describe_anchors
 from yolo.factory.data import build_training_batches, naming
-from yolo.factory.detector import (
-    anchors_px,
-    build_classifier,
-    build_coder,
-    build_detector,
-    build_loss,
-)
+from yolo.factory.detector import anchors_px, build_coder, build_loss
 from yolo.factory.evaluator import accuracy_of, build_classification_evaluator, build_evaluator
-from yolo.factory.initial_weights import load_initial_weights
+from yolo.factory.initial_weights import build_model, check_weights, load_initial_weights
 from yolo.models.detector import Classifier, Detector
-from yolo.models.torch_weights import LoadReport
+from yolo.models.torch_weights import LoadReport, stored_preprocessing
 from yolo.train.distributed import Ranks
 from yolo.train.failures import explain_out_of_memory
 from yolo.train.freezing import Freeze
@@ -36,6 +30,7 @@ from yolo.train.learner import Learner
 from yolo.train.optimizers import adam, adamw, sgd
 from yolo.train.precision import Precision, choose_precision
 from yolo.train.progress import Evaluator, Pictures
+from yolo.train.run_folder import Origin
 from yolo.train.schedules import (
     Plateau,
     Schedule,
@@ -95,57 +90,63 @@ def build_parts(
     val: DetectionDataset,
     ranks: Ranks,
     *,
-    pretrained: bool,
+    origin: Origin | None = None,
     pictures: Pictures | None = None,
 ) -> Parts:
     """Everything that training on a task needs.
 
     Args:
-        pretrained: read the initial weights that the config names; a checkpoint that brings its
-            own needs none.
+        origin: what an old run goes on from, instead of the initial weights that the config names.
         pictures: draws what an evaluation shows; None draws nothing.
     """
+    names, kind = train.class_names, config.model.encoder.type
+    model, reports = _build_model(config, names, origin)
+    common: dict[str, Any] = {
+        "model": model,
+        "batches": build_training_batches(config, train, ranks),
+        "train": train,
+        "load_reports": reports,
+    }
+    of_run = (val.share(config.evaluation.share, seed=config.seed), ranks)
+    lines = [*describe_data(config, "train", train), *describe_data(config, "val", val)]
     if isinstance(config, Config):
-        parts = _detection(config, train, ranks)
-    else:
-        parts = _classification(config, train, ranks)
-    describe = partial(describe_data, config)
-    scored = val.share(config.evaluation.share, seed=config.seed)
-    return replace(
-        parts,
-        evaluator=partial(parts.evaluator, scored, ranks, pictures=pictures),
-        data_lines=[*describe("train", train), *describe("val", val), *parts.data_lines],
-        load_reports=load_initial_weights(parts.model, config.model) if pretrained else (),
-    )
-
-
-def _detection(config: Config, train: DetectionDataset, ranks: Ranks) -> Parts:
-    coder, model = build_coder(config), config.model
-    loss = build_loss(config, coder, train.class_names)
+        coder = build_coder(config)
+        loss = build_loss(config, coder, names)
+        evaluator = partial(build_evaluator, config, *of_run, coder=coder, loss=loss)
+        return Parts(
+            **common,
+            title=f"{kind} + {config.model.neck.type}, {len(names)} classes",
+            loss=loss,
+            accuracy=accuracy_of(loss),
+            evaluator=partial(evaluator, pictures=pictures),
+            data_lines=[*lines, *describe_anchors(config, train)],
+            task_metadata={"anchors_px": anchors_px(config)},
+        )
+    of_images = ClassificationLoss(label_smoothing=config.loss.label_smoothing)
+    score = partial(build_classification_evaluator, config, *of_run, loss=of_images)
     return Parts(
-        title=f"{model.encoder.type} + {model.neck.type}, {len(train.class_names)} classes",
-        model=build_detector(config, train.class_names),
-        loss=loss,
-        accuracy=accuracy_of(loss),
-        batches=build_training_batches(config, train, ranks),
-        train=train,
-        evaluator=partial(build_evaluator, config, coder=coder, loss=loss),
-        task_metadata={"anchors_px": anchors_px(config)},
-        data_lines=list(describe_anchors(config, train)),
-    )
-
-
-def _classification(config: ClassificationConfig, train: DetectionDataset, ranks: Ranks) -> Parts:
-    loss = ClassificationLoss(label_smoothing=config.loss.label_smoothing)
-    return Parts(
-        title=f"{config.model.encoder.type} classifier, {len(train.class_names)} classes",
-        model=build_classifier(config, train.class_names),
-        loss=loss,
+        **common,
+        title=f"{kind} classifier, {len(names)} classes",
+        loss=of_images,
         accuracy=top_k,
-        batches=build_training_batches(config, train, ranks),
-        train=train,
-        evaluator=partial(build_classification_evaluator, config, loss=loss),
+        evaluator=partial(score, pictures=pictures),
+        data_lines=lines,
     )
+
+
+def _build_model(
+    config: TaskConfig, names: Sequence[str], origin: Origin | None
+) -> tuple[Detector | Classifier, Sequence[LoadReport]]:
+    """With initial weights, or as an old run's, which are compared with it before it is built."""
+    if origin is None:
+        model = build_model(config, names)
+        return model, load_initial_weights(model, config.model)
+    tensors = origin.content["model"]
+    check_weights(partial(build_model, config, names), origin.path, tensors)
+    model, preprocessing = build_model(config, names), stored_preprocessing(tensors)
+    assert preprocessing is not None
+    model.normalise.adopt(preprocessing)  # which files, that are not read again, had decided
+    return model, ()
 
 
 def describe_data(config: TaskConfig, name: str, dataset: DetectionDataset) -> Iterator[str]:

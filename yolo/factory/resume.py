@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from yolo.config import ConfigError, TaskConfig, config_from_dict
 from yolo.config.load import leaf_values
 from yolo.config.wording import dotted
 from yolo.errors import UserError
+from yolo.factory.initial_weights import read_config
 from yolo.factory.learner import build_schedule
 from yolo.train.run_folder import Origin
 
@@ -42,22 +44,35 @@ _PARTS = {
 """Of a data set's fingerprint, in words."""
 
 
-def check_same_config(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_same_config(folder: Path, before: Mapping[str, Any], config: TaskConfig) -> None:
     """Refuse to go on with another config; all differences are listed.
 
     A setting that is younger than the run's config has its default there.
     """
-    places = _data_places(now)
+    places = {dotted(key) for key, v in leaf_values(config.model_dump()) if isinstance(v, Path)}
+    free = {*CHANGEABLE, *(key for key in places if key.startswith("data."))}
     changed = [
         f"{key}: {old} -> {new}"
-        for key, (old, new) in _differences(before, now).items()
-        if key not in CHANGEABLE and key not in places and not f"{key}.".startswith("data.test.")
+        for key, (old, new) in _differences(before, config).items()
+        if key not in free and not f"{key}.".startswith("data.test.")
     ]
     if changed:
         raise UserError(
             f"{folder}: a resumed run keeps its config, but this differs: {'; '.join(changed)}; "
             f"only {', '.join(CHANGEABLE)} and the paths of data may change"
         )
+
+
+def _differences(before: Mapping[str, Any], config: TaskConfig) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> old and new value, of all that differ."""
+    with suppress(ConfigError):  # not one of this version's: the differences show
+        before = config_from_dict(before).model_dump(mode="json")
+    old, new = (
+        {dotted(key): value for key, value in leaf_values(data)}
+        for data in (before, config.model_dump(mode="json"))
+    )
+    pairs = {key: (old.get(key), new.get(key)) for key in old | new}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def changed_parts(before: Any, now: Mapping[str, Any]) -> list[str]:
@@ -90,44 +105,23 @@ def describe_changed_data(
             yield f"{line}; going on with it, as asked for"
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> old and new value, of all that differ."""
-    configs = (_with_defaults(before), _with_defaults(now))
-    old, new = ({dotted(key): value for key, value in leaf_values(data)} for data in configs)
-    pairs = {key: (old.get(key), new.get(key)) for key in old | new}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _data_places(config: Mapping[str, Any]) -> set[str]:
-    """The dotted keys of the data sets' paths."""
-    values = leaf_values(config_from_dict(config).model_dump())
-    return {dotted(key) for key, v in values if key[0] == "data" and isinstance(v, Path)}
-
-
-def describe_places(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def describe_places(before: Mapping[str, Any], config: TaskConfig) -> Iterator[str]:
     """Which data stand elsewhere than in a checkpoint's config, in lines for people."""
-    for key, (old, new) in _differences(before, now).items():
+    for key, (old, new) in _differences(before, config).items():
         if key.startswith("data.") and key not in CHANGEABLE:
             yield f"{key}: {old} -> {new}"
-
-
-def _with_defaults(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    try:
-        return config_from_dict(data).model_dump(mode="json")
-    except ConfigError:  # not one of this version's: the differences show
-        return data
 
 
 def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
     """What to know of where a run goes on from, in lines for people."""
     if origin.complaint is not None:
         yield origin.complaint
-    before = origin.content["config"]
-    moved = list(describe_places(before, config.model_dump(mode="json")))
+    moved = list(describe_places(origin.content["config"], config))
     yield from moved
     if moved and "data" not in origin.content:  # no fingerprints, with which they were compared
         yield "  the classes are the same; the run goes on exactly if images and boxes are too"
-    steps, new_steps = before["training"]["steps"], config.training.steps
+    before = read_config(origin.path, origin.content)
+    steps, new_steps = before.training.steps, config.training.steps
     if steps == new_steps:
         return
     yield f"training.steps: {steps:,} -> {new_steps:,}"
@@ -136,7 +130,7 @@ def describe_origin(origin: Origin, config: TaskConfig) -> Iterator[str]:
         step = origin.content["progress"]["step"]
         was, now = (
             each.training.optimizer.learning_rate * build_schedule(each)(step)
-            for each in (config_from_dict(before), config)
+            for each in (before, config)
         )
         yield (
             f"  the schedule {schedule} spans all steps and changes with their number: at "

@@ -25,11 +25,10 @@ from yolo.evaluate.detection_files import (
 )
 from yolo.evaluate.evaluators import Found
 from yolo.evaluate.exported import ExportedModel, is_exported
-from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves
+from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves, ScoredModel
 from yolo.factory.data import Split, build_dataset, image_set, match_classes
 from yolo.factory.detector import (
     DetectionLoss,
-    build_classifier,
     build_coder,
     build_loss,
     check_yolov1_size,
@@ -39,7 +38,7 @@ from yolo.factory.initial_weights import load_detector, load_trained, read_confi
 from yolo.factory.learner import describe_data
 from yolo.factory.resume import changed_parts, describe_places
 from yolo.train.checkpoint import load_checkpoint
-from yolo.train.distributed import Ranks, join
+from yolo.train.distributed import Ranks, one_process
 from yolo.train.precision import Precision
 from yolo.train.run_folder import find_checkpoint
 
@@ -65,7 +64,7 @@ def score_checkpoints(
         ``{"checkpoints": [the same of each]}``.
     """
     paths = [find_checkpoint(path, arguments.logs) for path in arguments.checkpoints or (None,)]
-    ranks = join(arguments.devices)
+    ranks = one_process(arguments.devices)
     reports: list[dict[str, Any]] = []
     curves: list[ModelCurves] = []
     for path in paths:
@@ -90,19 +89,20 @@ def _score(
     if arguments.precision is not None:
         checkpoint["precision"] = {"name": arguments.precision, "reason": "as asked for"}
     config, split = read_config(path, checkpoint, arguments.overrides), arguments.split
-    if isinstance(config, ClassificationConfig):
-        if options := arguments.detector_options():
-            raise UserError(
-                f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
-                "or name the checkpoint of a detector"
-            )
-        classifier = build_classifier_scorer(path, checkpoint, config, ranks, split=split)
-        _log_data(checkpoint, config, split, classifier.dataset, log)
-        return classifier.score(log)
-    asked, size_px = _as_asked(path, config, arguments), arguments.image_size_px
-    scorer = build_scorer(path, checkpoint, asked, ranks, split=split, image_size_px=size_px)
+    if isinstance(config, Config):
+        config = _as_asked(path, config, arguments)
+    elif options := arguments.detector_options():
+        raise UserError(
+            f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
+            "or name the checkpoint of a detector"
+        )
+    scorer = build_scorer(path, checkpoint, config, ranks, split, arguments.image_size_px)
+    if isinstance(scorer, ClassifierScorer):
+        _log_data(checkpoint, config, scorer, log)
+        return scorer.score(log)
+    assert isinstance(config, Config)
     outputs = _writers(arguments, config, scorer.dataset)
-    _log_data(checkpoint, config, split, scorer.dataset, log)
+    _log_data(checkpoint, config, scorer, log)
     if arguments.curves is not None:
         outputs.append(lambda found: curves.append(ModelCurves.of_found(scorer, found)))
     if analyse is not None:
@@ -111,21 +111,17 @@ def _score(
 
 
 def _log_data(
-    checkpoint: Mapping[str, Any],
-    config: TaskConfig,
-    split: Split,
-    dataset: DetectionDataset,
-    log: Log,
+    checkpoint: Mapping[str, Any], config: TaskConfig, scorer: ScoredModel, log: Log
 ) -> None:
-    """Which data stand elsewhere than in training, whether they are others, and what is in them."""
-    moved = list(describe_places(checkpoint["config"], config.model_dump(mode="json")))
+    """Which data stand elsewhere than in training, whether they are others, and what they hold."""
+    moved = list(describe_places(checkpoint["config"], config))
     for line in moved:
         log(line)
-    before = checkpoint.get("data", {}).get(split)
+    split, before = scorer.split, checkpoint.get("data", {}).get(scorer.split)
     if moved and before and (split != "val" or config.evaluation.share == 1):
-        others = changed_parts(before, dataset.fingerprint())
+        others = changed_parts(before, scorer.dataset.fingerprint())
         log(f"data.{split}: {', '.join(others) or 'the same as in training'}")
-    for line in describe_data(config, split, dataset):
+    for line in describe_data(config, split, scorer.dataset):
         log(line)
 
 
@@ -168,13 +164,12 @@ def _writers(arguments: ScoreArguments, config: Config, dataset: DetectionDatase
 def build_scorer(
     path: Path,
     checkpoint: Mapping[str, Any],
-    config: Config,
+    config: TaskConfig,
     ranks: Ranks,
-    *,
     split: Split = "val",
     image_size_px: int | None = None,
-) -> DetectorScorer:
-    """Prepare the scoring of a detector.
+) -> DetectorScorer | ClassifierScorer:
+    """Prepare the scoring of a model on a data set; of val the share that training scored.
 
     Args:
         path: of the checkpoint, for errors.
@@ -182,66 +177,44 @@ def build_scorer(
         config: the checkpoint's, or one with other settings of the evaluation.
         image_size_px: another input size; None for the training's.
     """
-    scored = _scored(path, checkpoint, config, split)
+    ids, names = checkpoint["category_ids"], checkpoint["class_names"]
+    dataset = match_classes(build_dataset(config, split), split, ids, names, owner=str(path))
+    if split == "val":
+        dataset = dataset.share(config.evaluation.share, seed=config.seed)
+    precision, step = Precision(**checkpoint["precision"]), checkpoint["progress"]["step"]
+    of_any: dict[str, Any] = {"path": path, "step": step, "split": split, "dataset": dataset}
+    if isinstance(config, ClassificationConfig):
+        classifier = load_trained(path, checkpoint, config).to(ranks.device)
+        evaluator = build_classification_evaluator(
+            config,
+            dataset,
+            ranks,
+            loss=ClassificationLoss(label_smoothing=config.loss.label_smoothing),
+            precision=precision,
+        )
+        return ClassifierScorer(**of_any, model=classifier, evaluator=evaluator)
     coder: nn.Module = nn.Identity()
     loss: DetectionLoss | None = None
     if "exported" in checkpoint:  # it decodes and knows no loss
         model: nn.Module = checkpoint["exported"]
     else:
         coder = built = build_coder(config)
-        loss = build_loss(config, built, checkpoint["class_names"]).to(ranks.device)  # coder too
+        loss = build_loss(config, built, names).to(ranks.device)  # coder too
         model = load_detector(path, checkpoint, config).to(ranks.device)
-    evaluator = build_evaluator(
-        config,
-        scored["dataset"],
-        ranks,
-        coder=coder,
-        precision=Precision(**checkpoint["precision"]),
-        loss=loss,
-        image_size_px=image_size_px,
+    return DetectorScorer(
+        **of_any,
+        model=model,
+        evaluator=build_evaluator(
+            config,
+            dataset,
+            ranks,
+            coder=coder,
+            precision=precision,
+            loss=loss,
+            image_size_px=image_size_px,
+        ),
+        voc_iou=config.evaluation.voc_iou,
     )
-    voc_iou = config.evaluation.voc_iou
-    return DetectorScorer(**scored, model=model, evaluator=evaluator, voc_iou=voc_iou)
-
-
-def build_classifier_scorer(
-    path: Path,
-    checkpoint: Mapping[str, Any],
-    config: ClassificationConfig,
-    ranks: Ranks,
-    *,
-    split: Split = "val",
-) -> ClassifierScorer:
-    """The same for a classifier."""
-    scored = _scored(path, checkpoint, config, split)
-    evaluator = build_classification_evaluator(
-        config,
-        scored["dataset"],
-        ranks,
-        loss=ClassificationLoss(label_smoothing=config.loss.label_smoothing),
-        precision=Precision(**checkpoint["precision"]),
-    )
-    build = partial(build_classifier, config, checkpoint["class_names"])
-    model = load_trained(build, path, checkpoint).to(ranks.device)
-    return ClassifierScorer(**scored, model=model, evaluator=evaluator)
-
-
-def _scored(
-    path: Path, checkpoint: Mapping[str, Any], config: TaskConfig, split: Split
-) -> dict[str, Any]:
-    """What scorers of all tasks have; the data are those that training scored."""
-    dataset = build_dataset(config, split)
-    ids, names = checkpoint["category_ids"], checkpoint["class_names"]
-    dataset = match_classes(dataset, split, ids, names, owner=str(path))
-    if split == "val":
-        dataset = dataset.share(config.evaluation.share, seed=config.seed)
-    return {
-        "path": path,
-        "step": checkpoint["progress"]["step"],
-        "split": split,
-        "dataset": dataset,
-        "image_size_px": config.data.image_size,
-    }
 
 
 def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
@@ -267,7 +240,7 @@ def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
         raise UserError(f"{path}: holds no detector, for its config's task is {str(task)[:100]!r}")
     config = copy.deepcopy(metadata.config)
     with suppress(ConfigError, KeyError):  # an exported file does not say where its data lie
-        config = with_overrides(config, (), path)  # but below the repository
+        config = with_overrides(config, (), path).model_dump(mode="json")  # but below our folder
         saved = load_config(path.with_name("config.yaml")).data["data"]  # of the run it lies in
         config["data"] |= {split: saved[split] for split in ("train", "val", "test")}
     thresholds = {"conf": metadata.conf, "iou": metadata.iou}

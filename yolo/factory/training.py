@@ -6,7 +6,6 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from yolo.factory.anchors import settle_anchors
 from yolo.factory.data import build_dataset, match_classes, naming
 from yolo.factory.learner import Parts, build_learner, build_parts, micro_batch_size
 from yolo.factory.resume import check_same_config, describe_changed_data, describe_origin
-from yolo.models.layers import Preprocessing
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.failures import Advice
 from yolo.train.launched import note_run, noted_run
@@ -79,7 +77,7 @@ def build_trainer(
         if folder is not None:
             lock = _lock(folder, ranks, undone)
             origin = newest_whole_checkpoint(folder)
-            check_same_config(folder, origin.content["config"], resolved.data)
+            check_same_config(folder, origin.content["config"], resolved.config)
         builder = _Builder(resolved, ranks, origin, pictures, accept_changed_data)
         parts = builder.build_parts()
         precision = None if origin is None else Precision(**origin.content["precision"])
@@ -134,13 +132,11 @@ class _Builder:
             train = match_classes(train, "train", ids, names, owner=str(origin.path))
         val = match_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
         self.compare_data({"train": train, "val": val})
-        config, new = self.resolved.config, origin is None
-        parts = build_parts(config, train, val, ranks, pretrained=new, pictures=self.pictures)
+        config = self.resolved.config
+        parts = build_parts(config, train, val, ranks, origin=origin, pictures=self.pictures)
         if config.training.sync_batch_norm:
             with naming("training.sync_batch_norm"):
                 share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
-        if origin is not None:  # which files, that are not read again, had decided
-            parts.model.normalise.adopt(Preprocessing(**origin.content["preprocessing"]))
         return parts
 
     def compare_data(self, datasets: Mapping[str, DetectionDataset]) -> None:
@@ -154,11 +150,15 @@ class _Builder:
 
     def create_folder(self, name: str | None) -> Path:
         directory, stem = self.resolved.config.logging.directory, self.resolved.path.stem
-        create = partial(create_run_folder, directory, name=name, config_name=stem)
-        failed = noted_run()  # without a checkpoint
-        again = name is not None and failed == (directory / name).absolute()
-        new = failed if again or not self.ranks.is_main else create()
-        folder = self.ranks.broadcast(new)
+        folder = noted_run()  # which failed without a checkpoint
+        again = name is not None and folder == (directory / name).absolute()
+        if self.ranks.is_main and not again:
+            try:
+                folder = create_run_folder(directory, name=name, config_name=stem)
+            except OSError as error:
+                reason = f"no run can be written here ({error.strerror})"
+                raise UserError(f"logging.directory: {directory}: {reason}") from error
+        folder = self.ranks.broadcast(folder)
         assert folder is not None
         note_run(folder)
         return folder

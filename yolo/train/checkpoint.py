@@ -12,6 +12,7 @@ import os
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -30,8 +31,11 @@ _MARK = b"sha256:"
 _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
-_DICTS = ("model", "config", "precision", "preprocessing", "progress", "data")
+_PLAIN = ("config", "precision", "preprocessing", "progress", "data")
 _LISTS: dict[str, set[type]] = {"class_names": {str}, "category_ids": {int, str}}
+
+_MOST_PIECES = 10**6
+"""Of plain data as json: references to one list can stand for billions of values."""
 
 Kind = TypeVar("Kind")
 
@@ -87,24 +91,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{foreign} ({reason})") from error
     if not isinstance(content, dict) or "version" not in content:
         raise UserError(f"{foreign}: it has no version")
-    if content["version"] != VERSION:
-        raise UserError(
-            f"{path}: checkpoint version {content['version']}; this code reads version {VERSION}"
-        )
+    version = content["version"]
+    if type(version) is not int or version != VERSION:
+        raise UserError(f"{path}: checkpoint version {version}; this code reads version {VERSION}")
     _check_kinds(content, foreign)
     return _Content(path, content)
 
 
 def _check_kinds(content: dict[str, Any], foreign: str) -> None:
     """Whoever can write a file can seal it: each entry has to be of its kind and range too."""
-    wrong = [key for key in _DICTS if not isinstance(content.get(key, {}), dict)]
+    wrong = [key for key in _PLAIN if not _is_plain_dict(content.get(key, {}))]
     for key, kinds in _LISTS.items():
         items = content.get(key, [])
         is_list = isinstance(items, list) and {*map(type, items)} <= kinds
         if not is_list or (key == "category_ids" and len(set(items)) < len(items)):
             wrong.append(key)
-    for key in ("model", "ema"):
-        tensors = content.get(key) or {}
+    model, averaged = content.get("model", {}), content.get("ema")
+    for key, tensors in (("model", model), ("ema", {} if averaged is None else averaged)):
         is_dict = isinstance(tensors, dict)
         if not is_dict or not all(isinstance(each, Tensor) for each in tensors.values()):
             wrong.append(key)
@@ -113,8 +116,18 @@ def _check_kinds(content: dict[str, Any], foreign: str) -> None:
     if len({len(content[key]) for key in _LISTS if key in content}) > 1:
         raise UserError(f"{foreign}: it has not as many class_names as category_ids")
     for key, record in (("precision", Precision), ("progress", Progress)):
-        if content.get(key):
+        if key in content:
             read_record(record, content[key], f"{foreign}: its {key}")
+    if "step" not in content.get("progress", ["step"]):
+        raise UserError(f"{foreign}: its progress has no step")
+
+
+def _is_plain_dict(value: object) -> bool:
+    try:
+        count = sum(1 for _ in islice(json.JSONEncoder().iterencode(value), _MOST_PIECES))
+    except (TypeError, ValueError, RecursionError):  # tensors, circles, depth without end
+        return False
+    return isinstance(value, dict) and count < _MOST_PIECES
 
 
 def read_record(kind: type[Kind], content: dict[str, Any], owner: str) -> Kind:
@@ -130,8 +143,6 @@ def read_record(kind: type[Kind], content: dict[str, Any], owner: str) -> Kind:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))[:100]
         raise UserError(f"{owner} is damaged ({place}: {first['msg']})") from error
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{owner} is damaged ({type(error).__name__})") from error
 
 
 class _Content(dict[str, Any]):

@@ -89,16 +89,19 @@ def launch(script: Path, arguments: Sequence[str], devices: Sequence[str]) -> in
     torchrun's agent listens on all interfaces and unpickles what it is sent. These ranks meet in a
     file that only their user can open.
     """
-    count, cores = len(devices), len(os.sched_getaffinity(0))
-    kind = "cpu" if "cpu" in devices else "cuda"
+    count, kind = len(devices), devices[0].partition(":")[0]
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     ranks: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory(prefix="yolo_") as folder, Interruption() as interruption:
+    with Interruption() as interruption:
+        descriptor, meeting = tempfile.mkstemp(prefix="yolo_")
+        os.close(descriptor)
         environment = {
             "OMP_NUM_THREADS": str(max(1, cores // count)),
             **os.environ,
             **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(count)),
             LAUNCHER: str(os.getpid()),
-            RENDEZVOUS_FILE: str(Path(folder) / "ranks"),
+            RENDEZVOUS_FILE: meeting,
         }
         try:
             for rank in map(str, range(count)):
@@ -109,6 +112,7 @@ def launch(script: Path, arguments: Sequence[str], devices: Sequence[str]) -> in
         finally:
             for process in ranks:
                 process.kill()
+            Path(meeting).unlink(missing_ok=True)
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]], stop: Interruption, seconds: int) -> int:

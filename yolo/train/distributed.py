@@ -168,10 +168,15 @@ def join(devices: Sequence[str] | None) -> Ranks:
     """
     place = read_place()
     device = prepare_device(devices, place)
-    end_with_launcher(SECONDS_TO_STOP["cpu" if device.type == "cpu" else "cuda"])
+    end_with_launcher(SECONDS_TO_STOP[device.type])
     if place.world_size > 1:
         _meet(place, "nccl" if device.type == "cuda" else "gloo")
     return Ranks(rank=place.rank, world_size=place.world_size, device=device)
+
+
+def one_process(devices: Sequence[str] | None) -> Ranks:
+    """As `join` for a command of one process, whatever a launcher's variables say."""
+    return Ranks(rank=0, world_size=1, device=prepare_device(devices))
 
 
 def _meet(place: Place, backend: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from yolo.data.formats.detection import first_names
 from yolo.errors import UserError
 from yolo.records import Batch
 from yolo.train.distributed import Ranks
@@ -29,7 +30,7 @@ _OUT_OF_MEMORY = (
 )
 """In the messages of errors that are no ``torch.OutOfMemoryError``."""
 
-NAMED = 3  # weights in a sentence; of the rest only the number
+MOST_NAMED = 3  # weights in a sentence; of the rest only the number
 KEPT_BYTES = 128 * 2**20  # once a step's images take this much, those of further ones are dropped
 
 Compute = Callable[[Batch], dict[str, Tensor]]
@@ -114,12 +115,6 @@ def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
-def shorten(names: Sequence[str]) -> str:
-    """The first few of many names."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
-
-
 def explain_step(model: nn.Module, step: StepInputs, compute: Compute, ranks: Ranks) -> list[str]:
     """Phrases for what was not finite in a step and its images, the same on all ranks.
 
@@ -130,7 +125,7 @@ def explain_step(model: nn.Module, step: StepInputs, compute: Compute, ranks: Ra
     bad_gradients = find_nonfinite(gradients)
     what = "the norm of the whole gradient"
     if bad_gradients:
-        what = f"the gradient of {shorten(bad_gradients)}"
+        what = f"the gradient of {first_names(bad_gradients, MOST_NAMED)}"
     with _prepared(model):
         pairs = zip(step.batches, step.terms, strict=True)
         found = [_explain_forward(model, batch, terms, compute) for batch, terms in pairs]
@@ -182,7 +177,7 @@ def _origin(model: nn.Module, batch: Batch, compute: Compute) -> str | None:
         return f"the boxes of image {', '.join(map(str, ids))}"
     weights = find_nonfinite(dict(model.named_parameters()))
     if weights:
-        return f"the weights {shorten(weights)}"
+        return f"the weights {first_names(weights, MOST_NAMED)}"
     if not batch.images.numel():
         return None
     found: list[str] = []

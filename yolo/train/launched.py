@@ -38,7 +38,7 @@ ALONE = Place(rank=0, world_size=1, local_rank=0, local_world_size=1)
 
 def is_rank() -> bool:
     """Whether a launcher (torchrun, ``command.launch``) started this process as one of several."""
-    return bool(os.environ.get("WORLD_SIZE") and os.environ.get("RANK"))
+    return bool(os.environ.get("RANK")) and os.environ.get("WORLD_SIZE", "") not in ("", "1")
 
 
 def read_place() -> Place:
@@ -99,6 +99,9 @@ def _watch(launcher: int, seconds: int) -> None:
         time.sleep(0.5)
     with suppress(OSError):
         os.write(2, b"what started this process has ended; stopping\n")
+    if meeting := os.environ.get(RENDEZVOUS_FILE):
+        with suppress(OSError):
+            Path(meeting).unlink(missing_ok=True)  # as the launcher would have at its end
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(seconds)
     os.kill(os.getpid(), signal.SIGKILL)

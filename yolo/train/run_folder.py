@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import itertools
 import os
 import socket
 import time
@@ -24,24 +23,24 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def create_run_folder(directory: Path, *, name: str | None, config_name: str) -> Path:
-    """Make ``<directory>/<date>-<time>_<config name>``, or ``<directory>/<name>``."""
+    """Make ``<directory>/<date>-<time>_<config name>``, or ``<directory>/<name>``.
+
+    Raises:
+        UserError: the name is taken.
+        OSError: it cannot be made.
+    """
     stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}_{config_name}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = directory / (stem if number == 1 else f"{stem}_{number}")
-            try:
-                folder.mkdir()
-                break
-            except FileExistsError as error:
-                if name is not None:
-                    raise UserError(
-                        f"{folder}: exists already; choose another --name, or go on with --resume "
-                        f"{folder}"
-                    ) from error
-        return folder
-    except OSError as error:
-        raise UserError(f"{directory}: no run can be written here ({error.strerror})") from error
+    directory.mkdir(parents=True, exist_ok=True)
+    folder, number = directory / stem, 1
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+        if name is not None:
+            advice = f"choose another --name, or go on with --resume {folder}"
+            raise UserError(f"{folder}: exists already; {advice}")
+        number += 1
+        folder = directory / f"{stem}_{number}"
 
 
 def write_config(folder: Path, text: str) -> None:

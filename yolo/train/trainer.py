@@ -8,17 +8,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from yolo.data.formats.detection import first_names
 from yolo.data.loader import TrainingBatches
 from yolo.errors import UserError
 from yolo.records import Batch
 from yolo.train.checkpoint import link_checkpoint, save_checkpoint
 from yolo.train.distributed import Ranks, lost_rank
 from yolo.train.failures import (
+    MOST_NAMED,
     Advice,
     explain_out_of_memory,
     explain_single_value,
     find_nonfinite,
-    shorten,
 )
 from yolo.train.interruption import Interrupted, Interruption, WaitEnded
 from yolo.train.learner import Learner, StepResult
@@ -202,10 +203,10 @@ class Trainer:
         state = self.state_dict()
         bad = find_nonfinite(state)
         if self.ranks.any(bool(bad)):
-            names = next(found for found in self.ranks.gather(bad) if found)
+            names = first_names(next(filter(None, self.ranks.gather(bad))), MOST_NAMED)
             raise UserError(
                 f"{self.folder / 'last.pt'}: not written at step {self.progress.step}, for what "
-                f"was learnt is no longer finite ({shorten(names)}); the files from before are "
+                f"was learnt is no longer finite ({names}); the files from before are "
                 "whole: go on with --resume, or begin anew with a smaller learning rate"
             )
         if self.ranks.is_main:

@@ -35,7 +35,7 @@ def write(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", **evaluation):
         neck=neck,
         image_size=SIZES.get(neck, SIZE_PX),
         class_names=NAMES,
-        content={"category_ids": [1, 2, 90]},
+        content={"category_ids": [1, "2", 90]},
         fill=make_lively,
         model={"encoder": {"type": encoder, **settings}},
         evaluation={"conf": 0.05, "iou": 0.4, "max_detections": 20, **evaluation},
@@ -101,7 +101,7 @@ def test_onnx_passes_the_gate(neck, options, evaluation, tmp_path):
     assert sorted(tmp_path.iterdir()) == [file, path] == [tmp_path / "best.onnx", path]
     exported = ExportedModel.open(file)
     metadata = exported.metadata
-    assert (metadata.class_names, metadata.category_ids) == (tuple(NAMES), (1, 2, 90))
+    assert (metadata.class_names, metadata.category_ids) == (tuple(NAMES), (1, "2", 90))
     config = config_from_dict(torch.load(path, weights_only=True)["config"])
     assert metadata.config == portable(config.model_dump())
     assert str(config.data.train.images) == "/nowhere" and b'"/nowhere' not in file.read_bytes()

@@ -77,9 +77,10 @@ def test_nothing_there(texts, sentence, tmp_path, monkeypatch):
         find_sources(texts)
 
 
-def test_an_address_keeps_its_password():
+@pytest.mark.parametrize("path", ["live", "x" * 300])  # no file has so long a name
+def test_an_address_keeps_its_password(path):
     with pytest.raises(UserError) as caught:
-        find_sources(["rtsp://me:secret@127.0.0.1:1/live"])
+        find_sources([f"rtsp://me:secret@127.0.0.1:1/{path}"])
     assert "the stream of 127.0.0.1: cannot be opened" in str(caught.value)
     assert "secret" not in str(caught.value)
 

@@ -101,8 +101,10 @@ def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
     sources: list[Source] = []
     broken: list[str] = []
     for text in texts:
+        # unlike that of Path, it raises nothing for a name that is too long, as a stream's may be
+        exists = os.path.exists(text)  # noqa: PTH110
         is_camera = text.isdecimal() and len(text) <= CAMERA_DIGITS
-        if not Path(text).exists() and (is_camera or "://" in text):
+        if not exists and (is_camera or "://" in text):
             sources.append(_live(text))
             continue
         for path, name in _files(text):

@@ -46,7 +46,7 @@ class TrialRun:
 
     def __init__(self, preflight: Preflight) -> None:
         config, ranks, datasets = preflight.config, preflight.ranks, preflight.datasets
-        self.parts = build_parts(config, datasets["train"], datasets["val"], ranks, pretrained=True)
+        self.parts = build_parts(config, datasets["train"], datasets["val"], ranks)
         self.learner = build_learner(
             config,
             self.parts,
