@@ -84,11 +84,8 @@ class BoxTruth:
             np.array(sorted(entry["id"] for entry in ground_truth[key]), np.int64)
             for key in ("images", "categories")
         )
-        image, category = (
-            dict(zip(ids.tolist(), range(1, len(ids) + 1), strict=True))
-            for ids in (self.known_images, self.known_categories)
-        )
-        entries, sizes = ground_truth["annotations"], ("width", "height")
+        images, entries = ground_truth["images"], ground_truth["annotations"]
+        image_numbers = _numbers(self.known_images, np.array([entry["id"] for entry in images]))
         xywh = np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4)
         areas = [entry.get("area", entry["bbox"][2] * entry["bbox"][3]) for entry in entries]
         self.image_ids = np.array([entry["image_id"] for entry in entries], np.int64)
@@ -96,27 +93,28 @@ class BoxTruth:
         self.boxes_xyxy_px = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
         self.areas_px2 = np.array(areas, np.float64)
         self.ignored = np.array([entry.get("iscrowd", 0) for entry in entries], bool)
-        columns = (self.image_ids, self.category_ids, xywh, self.areas_px2, self.ignored)
+        columns = {
+            "image_id": _numbers(self.known_images, self.image_ids),
+            "category_id": _numbers(self.known_categories, self.category_ids),
+            "bbox": xywh,
+            "area": self.areas_px2,
+            "iscrowd": self.ignored.astype(int),
+        }
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        sizes = ("width", "height")
         self.content: dict[str, Any] = {
             "info": {},
             "images": [
-                {"id": image[entry["id"]], **{k: entry[k] for k in sizes if k in entry}}
-                for entry in ground_truth["images"]
+                {"id": number, **{k: entry[k] for k in sizes if k in entry}}
+                for number, entry in zip(image_numbers.tolist(), images, strict=True)
             ],
             "annotations": [
-                {
-                    "id": number,
-                    "image_id": image[image_id],
-                    "category_id": category[category_id],
-                    "bbox": bbox,
-                    "area": area,
-                    "iscrowd": int(crowd),
-                }
-                for number, (image_id, category_id, bbox, area, crowd) in enumerate(
-                    zip(*(column.tolist() for column in columns), strict=True), start=1
-                )
+                {"id": number, **dict(zip(columns, row, strict=True))}
+                for number, row in enumerate(rows, start=1)
             ],
-            "categories": [{"id": k, "name": str(k)} for k in category.values()],
+            "categories": [
+                {"id": k, "name": str(k)} for k in range(1, len(self.known_categories) + 1)
+            ],
         }
 
     def rows(self, found: DetectedBoxes) -> np.ndarray:
