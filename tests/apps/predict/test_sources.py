@@ -54,6 +54,9 @@ def test_folders_patterns_and_files(tmp_path, monkeypatch):
     assert names("a/**/*.jpg") == [("1.jpg", "1"), ("b/1.jpg", "b/1")]
     assert names("**/*.PNG", "[odd].jpg") == [("2.PNG", "2"), ("[odd].jpg", "[odd]")]
     assert names("a/1.jpg", "a/b/1.jpg") == [("a/1.jpg", "1"), ("a/b/1.jpg", "1_2")]
+    for name in ("B/x.jpg", "B/X.png"):
+        write_image(Path(name))
+    assert names("B") == [("X.png", "X"), ("x.jpg", "x_2")]
     write_image(Path("seen [1]/x.jpg"))  # a name that is no pattern
     assert names("seen [1]/*.jpg") == names("seen [[]1]/*.jpg") == [("x.jpg", "x")]
 

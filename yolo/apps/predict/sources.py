@@ -129,8 +129,8 @@ def _with_unique_names(sources: Sequence[Source]) -> list[Source]:
         name = source.name if names[source.name] == 1 else str(source.address)
         first = source.name if source.live else str(PurePath(source.name).with_suffix(""))
         candidates = (first if n == 1 else f"{first}_{n}" for n in count(1))
-        stem = next(candidate for candidate in candidates if candidate not in stems)
-        stems.add(stem)
+        stem = next(candidate for candidate in candidates if candidate.casefold() not in stems)
+        stems.add(stem.casefold())  # some file systems do not tell A from a
         renamed.append(replace(source, name=name, stem=stem))
     return renamed
 
