@@ -81,11 +81,27 @@ def test_yolov2_is_written_with_its_training_settings(write, tmp_path):
     assert "anchors=0.57273,0.677385, 1.87446,2.06253" in "\n".join(region)
 
 
+def test_the_scale_of_centres_is_written(write, tmp_path):
+    path = write(neck="yolov3_tiny", model={"head": {"type": "yolov3_tiny", "scale_xy": 1.05}})
+    assert export.main([str(path), "--format", "darknet"]) == 0
+    assert (tmp_path / "best.cfg").read_text().count("\nscale_x_y=1.05\n") == 2
+    assert export.main([str(write(neck="yolov3_tiny")), "--format", "darknet"]) == 0
+    assert "scale_x_y" not in (tmp_path / "best.cfg").read_text()
+
+
 REFUSED = [
     ({"encoder": "mobilenet_v3_small"}, "encoder MobileNetV3 is not one"),
     ({"encoder": "resnet18", "neck": "yolov2"}, "encoder ResNet is not one"),
     ({"loss": {"class_loss": "cross_entropy"}}, "loss.class_loss: cross_entropy"),
     ({"model": {"preprocessing": "imagenet"}}, "Darknet knows RGB / 255 only"),
+    (
+        {
+            "encoder": "darknet19",
+            "neck": "yolov2",
+            "model": {"head": {"type": "yolov2", "scale_xy": 1.1}},
+        },
+        "leave their cells (model.head.scale_xy), and Darknet's [region] layer",
+    ),
 ]
 
 

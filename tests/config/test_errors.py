@@ -60,6 +60,15 @@ def test_missing_keys(problems, write):
     ]
 
 
+def test_neighbouring_cells_need_centres_that_leave_their_cell(problems, write):
+    ratio, far = "loss.assignment=ratio", "model.head.scale_xy=2"
+    assert problems(write(""), ratio) == [
+        "command line: loss.assignment: 'ratio': needs model.head.scale_xy 2 or more: "
+        "neighbouring cells learn the centre too"
+    ]
+    load_config(write(""), [ratio, far])
+
+
 SMALLEST = {"null": 256, "{min: 96, max: 320}": 96, "{min: 320, max: 608, until_step: 9}": 256}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -34,6 +34,7 @@ class Pair:
     coder: AnchorCoder
     layers: LayerList
     folder: Path
+    options: dict[str, float] = field(default_factory=dict)
 
     @property
     def weights(self) -> Path:
@@ -45,7 +46,7 @@ class Pair:
             self.layers,
             image_size_px=size_px,
             anchors_px=self.coder.anchors_px.flatten(0, 1).tolist(),
-            detection={"thresh": 0},  # OpenCV makes what is below a 0
+            detection={"thresh": 0, **self.options},  # OpenCV makes what is below a 0
         )
         cfg.write_text(text)
         network = cv2.dnn.readNetFromDarknet(str(cfg), str(self.weights))
@@ -149,6 +150,12 @@ def test_opencv_finds_the_same_boxes_and_scores(size_px, yolov3):
         assert np.abs(boxes.numpy() - rows[:, :4]).max() <= TOLERANCE
         assert np.abs(scores.numpy() - rows[:, 5:]).max() <= TOLERANCE
         assert scores.std() > 0.02 and boxes.std() > 0.05, "the values vary"
+
+
+def test_opencv_moves_centres_by_the_same_scale(yolov3):
+    anchors = {"anchors_px": yolov3.coder.anchors_px.tolist(), "stride_px": yolov3.coder.stride_px}
+    scaled = replace(yolov3, coder=AnchorCoder(**anchors, scale_xy=1.2), options={"scale_x_y": 1.2})
+    test_opencv_finds_the_same_boxes_and_scores(96, scaled)
 
 
 def test_read_and_written_again_the_file_is_the_same(yolov3):

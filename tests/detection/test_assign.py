@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,8 @@ from tests.detection.losses.cases import make_targets
 from yolo.detection.assign import (
     Assignment,
     assign_best_anchor,
+    assign_by_ratio,
+    assign_by_shape_iou,
     assign_first_in_cell,
     assign_greedily,
 )
@@ -147,6 +151,88 @@ def test_greedy_of_many_truths_against_a_loop() -> None:
     assert owned(found) == set(taken.values())
     assert all(found.anchor[t] == place[2] for t, place in taken.items())
     assert int(found.dropped.sum()) == sum(not row[5] for row in rows) - len(taken) > 10
+
+
+def pairs(found: Assignment, rows: list[tuple]) -> list[tuple[int, tuple[int, ...]]]:
+    """Truth and place (level, image, anchor, row, column) of each pair that owns it."""
+    columns = (found.truth, found.level, found.anchor, found.row, found.column)
+    return [
+        (t, (level, rows[t][0], *place))
+        for t, level, *place in torch.stack(columns, dim=1)[found.owns].tolist()
+    ]
+
+
+def by_iou(rows: list[tuple], images: int = 3) -> Assignment:
+    return assign(partial(assign_by_shape_iou, threshold=0.4), rows, TWO_MAPS, images)
+
+
+def by_ratio(rows: list[tuple], images: int = 3) -> Assignment:
+    return assign(partial(assign_by_ratio, factor=2.5), rows, TWO_MAPS, images)
+
+
+def assert_later_pairs_win(found: Assignment, rows: list[tuple], wanted: list[tuple]) -> None:
+    """``wanted`` are the truths and places that a rule asks for, truth after truth."""
+    holder = {place: t for t, place in wanted}
+    assert sorted(pairs(found, rows)) == sorted((t, place) for place, t in holder.items())
+    assert owned(found) == set(holder)
+    without = [t for t, row in enumerate(rows) if not row[5] and t not in holder.values()]
+    assert found.dropped.nonzero().flatten().tolist() == without
+    assert len(wanted) > len(holder) > 20, "some places were wanted twice"
+    assert without and len(set(holder.values())) < len(holder), "some truths have several places"
+
+
+def test_anchors_above_an_iou_against_a_loop() -> None:
+    rows, wanted = many_truths(95), []
+    anchors = TWO_MAPS.anchors_px.view(-1, 2).tolist()
+    for t, row in enumerate(rows):
+        fits = [fit(row, anchor) for anchor in anchors]
+        for index, value in enumerate(fits):
+            if not row[5] and (value > 0.4 or value == max(fits)):
+                level, anchor = divmod(index, 2)
+                stride = TWO_MAPS.stride_px[level]
+                cell = int(row[2] / stride), int(row[1] / stride)
+                wanted.append((t, (level, row[0], anchor, *cell)))
+    assert_later_pairs_win(by_iou(rows), rows, wanted)
+
+
+def test_anchors_within_a_ratio_against_a_loop() -> None:
+    rows, wanted = many_truths(95), []
+    for t, (image, x, y, w, h, ignored) in enumerate(rows):
+        for level, anchor in np.ndindex(2, 2):
+            anchor_w, anchor_h = TWO_MAPS.anchors_px[level, anchor].tolist()
+            if ignored or max(w / anchor_w, anchor_w / w, h / anchor_h, anchor_h / h) >= 2.5:
+                continue
+            cells = SIZE // TWO_MAPS.stride_px[level]
+            column, x_within = divmod(x / TWO_MAPS.stride_px[level], 1)
+            row, y_within = divmod(y / TWO_MAPS.stride_px[level], 1)
+            left_or_right = column - 1 if x_within < 0.5 else column + 1
+            above_or_below = row - 1 if y_within < 0.5 else row + 1
+            near = [(row, column), (row, left_or_right), (above_or_below, column)]
+            places = [cell for cell in near if min(cell) >= 0 and max(cell) < cells]
+            wanted += [(t, (level, image, anchor, *map(int, cell))) for cell in places]
+    assert_later_pairs_win(by_ratio(rows), rows, wanted)
+
+
+@pytest.mark.parametrize("rule", [by_iou, by_ratio])
+def test_no_truth_of_another_image_changes_a_pair(rule) -> None:
+    rows = [row for row in many_truths(95) if row[0] == 1]
+    alone, among = rule(rows), rule(many_truths(95))
+    before = sum(row[0] == 0 for row in many_truths(95))
+    mine = [(t - before, place) for t, place in pairs(among, many_truths(95)) if place[1] == 1]
+    assert pairs(alone, rows) == mine
+
+
+@pytest.mark.parametrize(
+    ("find", "shapes"),
+    [(rule, [(3, 2, 6, 6), (3, 2, 3, 3)]) for rule in (by_iou, by_ratio)],
+)
+def test_nothing_and_only_ignored_truths_to_assign(find, shapes) -> None:
+    for rows in ([], [(0, 40, 40, 60, 60, True)]):
+        found = find(rows, images=3)
+        assert len(found.dropped) == len(rows) and not found.dropped.any()
+        assert not found.owns.any() and (found.owner == len(found.truth)).all()
+        assert [flags.shape for flags in found.owned] == shapes
+        assert not any(flags.any() for flags in found.owned)
 
 
 @pytest.mark.parametrize(

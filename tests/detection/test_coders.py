@@ -49,23 +49,43 @@ def test_a_box_by_hand(dtype: torch.dtype) -> None:
     assert last == pytest.approx([80 - 186.5, 80 - 163, 80 + 186.5, 80 + 163])
 
 
-def test_decoding_undoes_encoding_on_every_level() -> None:
-    count = 300
+@pytest.mark.parametrize("scale_xy", [1.0, 1.1, 2.0])
+def test_decoding_undoes_encoding_on_every_level(scale_xy: float) -> None:
+    """Also from half a cell outside, as far as the scale reaches."""
+    count, scaled = 300, coder(scale_xy=scale_xy)
     level, anchor = torch.randint(3, (2, count))
     centre = torch.rand(count, 2) * SIZE
     boxes = torch.cat((centre, torch.exp(torch.rand(count, 2) * 5.5)), dim=1)  # 1 .. 245 px
     stride = torch.tensor(V3_STRIDES)[level]
-    column, row = (centre / stride[:, None]).long().unbind(1)
+    reach = (scale_xy - 1) / 2 * (torch.rand(count, 2) * 2 - 1)  # in cells, to either side
+    last = SIZE / stride[:, None] - 1
+    column, row = (
+        torch.minimum((centre / stride[:, None] + reach).floor().clamp(min=0), last)
+        .long()
+        .unbind(1)
+    )
     place = {"level": level, "anchor": anchor, "row": row, "column": column}
-    within, log_size = coder().encode(boxes, **place)
+    within, log_size = scaled.encode(boxes, **place)
     assert (within >= 0).all() and (within <= 1).all()
     for t in range(count):
         raw = empty_maps()
         cell = raw[level[t]][0, anchor[t], row[t], column[t]]
         cell[:2], cell[2:4] = within[t].logit(), log_size[t]
-        decoded = coder().level_boxes(raw[level[t]], int(level[t]))
+        decoded = scaled.level_boxes(raw[level[t]], int(level[t]))
         found = decoded[0, anchor[t], row[t], column[t]]
         torch.testing.assert_close(found, cxcywh_to_xyxy(boxes[t]), atol=1e-3, rtol=1e-5)
+
+
+def test_the_scale_moves_centres_beyond_their_cell() -> None:
+    """With 2, sigmoid 3 / 4 is the right border; what even it cannot reach is encoded as 0 or 1."""
+    raw = empty_maps()[2]
+    raw[0, 0, 1, 1, 0] = math.log(3)
+    x1, _, x2, _ = coder(scale_xy=2.0).level_boxes(raw, 2)[0, 0, 1, 1].tolist()
+    assert (x1 + x2) / 2 == pytest.approx(64)
+    zero = torch.zeros(1, dtype=torch.int64)
+    place = {"level": zero + 2, "anchor": zero, "row": zero, "column": zero}
+    within, _ = coder(scale_xy=2.0).encode(torch.tensor([[64.0, 40, 9, 9]]), **place)
+    assert within.tolist() == [[1.0, 0.875]]
 
 
 def test_one_map_of_five_anchors_and_exclusive_classes() -> None:
@@ -80,16 +100,22 @@ def test_one_map_of_five_anchors_and_exclusive_classes() -> None:
     assert scores[0, place].tolist() == pytest.approx([1 / 12, 3 / 12, 2 / 12])
 
 
-def test_boxes_of_single_places_are_those_of_the_maps() -> None:
+@pytest.mark.parametrize("scale_xy", [1.0, 1.5])
+def test_boxes_of_single_places_are_those_of_the_maps(scale_xy: float) -> None:
+    scaled = coder(scale_xy=scale_xy)
     raw = [torch.randn_like(m) for m in empty_maps()]
     places = torch.tensor([[0, 2, 3, 7], [1, 0, 1, 4], [2, 1, 0, 1], [2, 0, 2, 0]])
     level, anchor, row, column = places.unbind(1)
     rows = torch.stack([raw[m][0, a, j, i] for m, a, j, i in places])
     corner = torch.stack((column, row), dim=1) * torch.tensor(V3_STRIDES)[level][:, None]
-    found = coder().boxes_in_cells(rows, level=level, anchor=anchor) + corner.repeat(1, 2)
-    maps = [coder().level_boxes(m, i) for i, m in enumerate(raw)]
+    found = scaled.boxes_in_cells(rows, level=level, anchor=anchor) + corner.repeat(1, 2)
+    maps = [scaled.level_boxes(m, i) for i, m in enumerate(raw)]
     expected = [maps[m][0, a, j, i] for m, a, j, i in places]
     torch.testing.assert_close(found, torch.stack(expected))
+    middle = (found[:, :2] + found[:, 2:]) / 2
+    cxcywh = torch.cat((middle, found[:, 2:] - found[:, :2]), dim=1)
+    corners = scaled.corners_in_cells(cxcywh, level=level, row=row, column=column)
+    torch.testing.assert_close(corners + corner.repeat(1, 2), found)
 
 
 def test_a_box_without_extent_encodes_to_finite_numbers() -> None:

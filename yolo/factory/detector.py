@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,15 +16,12 @@ from yolo.config.schema.model import (
     Head,
     ModelConfig,
     YOLOv1HeadConfig,
+    YOLOv1LossConfig,
     YOLOv2HeadConfig,
     YOLOv2LossConfig,
     YOLOv3LossConfig,
 )
-from yolo.detection.assign import (
-    Assign,
-    assign_best_anchor,
-    assign_greedily,
-)
+from yolo.detection import assign
 from yolo.detection.coders import AnchorCoder, GridCoder
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
@@ -47,7 +45,6 @@ FITTED_ANCHORS = {"yolov3": 9, "yolov3_tiny": 6, "yolov2": 5}
 
 Coder = AnchorCoder | GridCoder
 DetectionLoss = YOLOv1Loss | YOLOv2Loss | YOLOv3Loss
-ASSIGNMENTS: dict[str, Assign] = {"darknet": assign_best_anchor, "global": assign_greedily}
 LOSSES = {"yolov1": YOLOv1Loss, "yolov2": YOLOv2Loss, "yolov3": YOLOv3Loss}
 
 
@@ -134,14 +131,16 @@ def build_coder(config: Config) -> Coder:
         anchors_px=[anchors[i : i + per_level] for i in range(0, len(anchors), per_level)],
         stride_px=strides,
         class_activation="softmax" if exclusive else "sigmoid",
+        scale_xy=head.scale_xy,
     )
 
 
 def build_loss(config: Config, coder: Coder, class_names: Sequence[str]) -> DetectionLoss:
     """The loss of the head's generation; a weight for a class that is not there is a UserError."""
-    settings = config.loss.model_dump(exclude={"type", "assignment"})
-    if isinstance(config.loss, YOLOv2LossConfig):
-        settings["assign"] = ASSIGNMENTS[config.loss.assignment]
+    rule = {"assignment", "anchor_iou", "anchor_ratio"}
+    settings = config.loss.model_dump(exclude={"type", *rule})
+    if not isinstance(config.loss, YOLOv1LossConfig):
+        settings["assign"] = _assignment(config.loss)
     if (weights := settings.get("class_weights")) is not None:
         unknown = sorted(set(weights) - set(class_names))
         if unknown:
@@ -152,6 +151,17 @@ def build_loss(config: Config, coder: Coder, class_names: Sequence[str]) -> Dete
         settings["class_weights"] = [weights.get(name, 1.0) for name in class_names]
     loss: DetectionLoss = LOSSES[config.loss.type](coder=coder, **settings)
     return loss
+
+
+def _assignment(loss: YOLOv2LossConfig | YOLOv3LossConfig) -> assign.Assign:
+    rules: dict[str, assign.Assign] = {
+        "darknet": assign.assign_best_anchor,
+        "best_anchor": assign.assign_best_anchor,
+        "global": assign.assign_greedily,
+        "iou_threshold": partial(assign.assign_by_shape_iou, threshold=loss.anchor_iou),
+        "ratio": partial(assign.assign_by_ratio, factor=loss.anchor_ratio),
+    }
+    return rules[loss.assignment]
 
 
 def build_postprocess(config: Config, *, conf: float | None = None) -> Postprocess:

@@ -27,7 +27,7 @@ SIZES = {"yolov1": 128}
 SIZE_PX = 64
 
 
-def write(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", **evaluation):
+def write(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", head=None, **evaluation):
     """A detector with trained-looking statistics and scores of every size."""
     settings = {"width": 0.25} if encoder == "darknet_tiny" else {}
     return write_checkpoint(
@@ -37,7 +37,7 @@ def write(folder, neck="yolov3_tiny", *, encoder="darknet_tiny", **evaluation):
         class_names=NAMES,
         content={"category_ids": [1, "2", 90]},
         fill=make_lively,
-        model={"encoder": {"type": encoder, **settings}},
+        model={"encoder": {"type": encoder, **settings}} | ({"head": head} if head else {}),
         evaluation={"conf": 0.05, "iou": 0.4, "max_detections": 20, **evaluation},
     )
 
@@ -156,6 +156,13 @@ def test_torchscript_passes_the_gate(neck, tmp_path):
     assert exported.metadata.generation == load_trained_detector(path)[1].model.head.type
     size_px = exported.metadata.image_size_px
     check_other_images(path, exported, size_px + 32 * dynamic)
+
+
+def test_a_head_with_far_centres_passes_the_gate(tmp_path):
+    path = write(tmp_path, head={"type": "yolov3_tiny", "scale_xy": 2.0})
+    check_other_images(path, ExportedModel.open(export_model(path, ".onnx", nms=True)), SIZE_PX)
+    file = export_model(path, ".torchscript")
+    check_other_images(path, graphs.open_torchscript(file), SIZE_PX)
 
 
 def test_torchscript_in_fp16(tmp_path):

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from yolo.detection.assign import (
+    assign_by_ratio,
+    assign_by_shape_iou,
     assign_greedily,
 )
 from yolo.detection.coders import AnchorCoder, GridCoder
@@ -79,13 +81,16 @@ def make_v1(boxes: int = 2, **settings) -> YOLOv1Loss:
     return YOLOv1Loss(coder=GridCoder(cells=CELLS, boxes=boxes), **settings)
 
 
-def make_v2(**settings) -> YOLOv2Loss:
-    coder = AnchorCoder(anchors_px=[V2_ANCHORS], stride_px=[32], class_activation="softmax")
+def make_v2(*, scale_xy: float = 1.0, **settings) -> YOLOv2Loss:
+    coder = AnchorCoder(
+        anchors_px=[V2_ANCHORS], stride_px=[32], class_activation="softmax", scale_xy=scale_xy
+    )
     return YOLOv2Loss(coder=coder, **settings)
 
 
-def make_v3(**settings) -> YOLOv3Loss:
-    return YOLOv3Loss(coder=AnchorCoder(anchors_px=V3_ANCHORS, stride_px=V3_STRIDES), **settings)
+def make_v3(*, scale_xy: float = 1.0, **settings) -> YOLOv3Loss:
+    coder = AnchorCoder(anchors_px=V3_ANCHORS, stride_px=V3_STRIDES, scale_xy=scale_xy)
+    return YOLOv3Loss(coder=coder, **settings)
 
 
 class Generation(NamedTuple):
@@ -111,6 +116,8 @@ V2 = Generation(
 )
 V3 = Generation(make_v3, [(3, V3_SIZE // s, V3_SIZE // s, 5 + CLASSES) for s in V3_STRIDES])
 BOX = ("box", "object", "class", "no_object")
+BY_IOU = partial(assign_by_shape_iou, threshold=0.213)
+BY_RATIO = partial(assign_by_ratio, factor=4.0)
 
 
 def switched(generation: Generation, **settings) -> Generation:
@@ -125,6 +132,10 @@ SWITCHES = {
     **{f"v3 {kind}": switched(V3, box=kind) for kind in ("iou", "giou", "diou", "ciou")},
     "v2 giou": switched(V2, box="giou", rescore=False),
     "v3 rescore": switched(V3, rescore=True),
+    "v3 iou_threshold": switched(V3, assign=BY_IOU),
+    "v3 ratio": switched(V3, assign=BY_RATIO, scale_xy=2.0),
+    "v2 ratio": switched(V2, assign=BY_RATIO, scale_xy=2.0, rescore=False),
+    "v3 scale_xy": switched(V3, scale_xy=1.2),
 }
 """Each switch of the newer recipes, alone or with what it needs."""
 

@@ -13,6 +13,7 @@ from torchvision.ops import (
 )
 
 from tests.detection.losses.cases import (
+    BY_RATIO,
     CASES,
     CROWDED,
     GENERATIONS,
@@ -20,6 +21,7 @@ from tests.detection.losses.cases import (
     V2_SIZE,
     V3,
     V3_SIZE,
+    make_targets,
     make_v2,
     make_v3,
 )
@@ -76,7 +78,7 @@ LOSSES = {
     ("make", "generation", "size_px"), [(make_v3, V3, V3_SIZE), (make_v2, V2, V2_SIZE)]
 )
 def test_the_box_term_is_torchvisions_loss_of_the_decoded_boxes(make, generation, size_px, kind):
-    raw, loss = double_raw(generation), make(box=kind, coord_scale=2.5)
+    raw, loss = double_raw(generation), make(box=kind, coord_scale=2.5, scale_xy=1.1)
     term = loss(raw, CROWDED, 3)["box"]
     rows = list(owned_rows(loss, raw, CROWDED, size_px))
     assert 20 < len(rows) <= len(CROWDED)
@@ -108,3 +110,18 @@ def test_scales_are_factors_on_the_terms():
     factors = {"xy": 2, "wh": 2, "object": 3, "no_object": 0.5, "class": 7}
     for name, factor in factors.items():
         torch.testing.assert_close(scaled[name], factor * plain[name])
+
+
+def test_a_place_with_two_truths_learns_the_later_box_and_both_labels():
+    """Here one's neighbouring cell is the other's own: row 1, column 2 of stride 32."""
+    loss = make_v3(assign=BY_RATIO, scale_xy=2.0, box="giou")
+    one, other = (0, 63.0, 48.0, 100.0, 100.0, 1), (0, 65.0, 50.0, 110.0, 90.0, 3)
+    targets = make_targets(
+        [(i, *(v / V3_SIZE for v in box), label) for i, *box, label in (one, other)]
+    )
+    raw = [r.detach().zero_().requires_grad_() for r in V3.random_raw(1)]
+    a = loss.place(raw, targets).assignment
+    place = (a.level == 2) & (a.anchor == 0) & (a.row == 1) & (a.column == 2)
+    assert a.truth[place].tolist() == [0, 1] and a.owns[place].tolist() == [False, True]
+    loss(raw, targets, 1)["class"].backward()
+    assert raw[2].grad[0, 0, 1, 2, 5:].tolist() == [0.5, -0.5, 0.5, -0.5]

@@ -76,7 +76,7 @@ def _check_preprocessing(normalise: Normalise) -> None:
 
 def _detection_options(config: Config, thresh: float | None) -> Options:
     """What a detection layer needs beside its anchors; Darknet trains by most of it."""
-    loss = config.loss
+    loss, scale_xy = config.loss, getattr(config.model.head, "scale_xy", 1.0)
     if isinstance(loss, YOLOv3LossConfig):
         if loss.class_loss == "cross_entropy":
             raise UserError(
@@ -84,8 +84,14 @@ def _detection_options(config: Config, thresh: float | None) -> Options:
                 "and Darknet's [yolo] layers know independent classes only (bce)"
             )
         training = {"jitter": 0.3, "ignore_thresh": loss.ignore_threshold, "truth_thresh": 1}
-        return {**training, "random": 1, **({} if thresh is None else {"thresh": thresh})}
+        scale = {} if scale_xy == 1 else {"scale_x_y": scale_xy}
+        return {**training, "random": 1, **scale, **({} if thresh is None else {"thresh": thresh})}
     assert isinstance(loss, YOLOv2LossConfig)
+    if scale_xy != 1:
+        raise UserError(
+            "centres were trained to leave their cells (model.head.scale_xy), and Darknet's "
+            "[region] layer does not know that"
+        )
     return {
         "bias_match": 1,
         "jitter": 0.3,

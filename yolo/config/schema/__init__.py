@@ -43,6 +43,10 @@ class Config(Section):
         if head == "yolov1" and self.data.multi_scale is not None:
             words = "must be null for the head 'yolov1', which works at data.image_size alone"
             rules.append(("data.multi_scale", words))
+        scale_xy = getattr(self.model.head, "scale_xy", 2.0)
+        if getattr(self.loss, "assignment", None) == "ratio" and scale_xy < 2:
+            words = "needs model.head.scale_xy 2 or more: neighbouring cells learn the centre too"
+            rules.append(("loss.assignment", words))
         if rules:
             raise broken_rules(rules)
         return self

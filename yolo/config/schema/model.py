@@ -62,6 +62,11 @@ class NeckConfig(Section):
 class _AnchoredHead(Section):
     type: str
     anchors: Anchors | AutoAnchors
+    scale_xy: Annotated[float, Field(ge=1, le=8)] = key(
+        "How many cells wide a centre can move around its cell's: above 1 it reaches the border "
+        "(YOLOv4, arXiv 2004.10934, 1.05 to 1.2; Darknet's scale_x_y).",
+        1.0,
+    )
 
     @field_validator("anchors", check_fields=False)
     @classmethod
@@ -166,16 +171,28 @@ class _AnchorLoss(Section):
         "arXiv 1902.09630; DIoU and CIoU: arXiv 1911.08287).",
         "darknet",
     )
+    anchor_iou: Fraction = key(
+        "Of 'iou_threshold': the IoU of shapes, with AlexeyAB's advice for his iou_thresh.", 0.213
+    )
+    anchor_ratio: Annotated[float, Field(gt=1)] = key("Of 'ratio': the factor between sides.", 4.0)
     coord_scale: Positive = key("Factor on the loss of position and size.", 1.0)
     no_object_scale: Positive = key("Factor on the objectness of the others.", 1.0)
     class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
 
 
+OTHER_ASSIGNMENTS = (
+    "'iou_threshold', all anchors whose IoU with its shape is above anchor_iou; 'ratio', all whose "
+    "sides are within anchor_ratio, in up to three cells (YOLOv5; needs model.head.scale_xy of 2)."
+)
 RESCORE = "The target of objectness is the box's IoU with its truth, not 1."
 
 
 class YOLOv3LossConfig(_AnchorLoss):
     type: Literal["yolov3"] = key("Darknet's loss for YOLOv3.")
+    assignment: Literal["best_anchor", "iou_threshold", "ratio"] = key(
+        f"What learns a truth: 'best_anchor', one of all anchors (Darknet); {OTHER_ASSIGNMENTS}",
+        "best_anchor",
+    )
     object_scale: Positive = key("Factor on the objectness of boxes with truth.", 1.0)
     rescore: bool = key(RESCORE, False)
     class_loss: Literal["bce", "cross_entropy"] = key(
@@ -189,9 +206,10 @@ class YOLOv3LossConfig(_AnchorLoss):
 
 class YOLOv2LossConfig(_AnchorLoss):
     type: Literal["yolov2"] = key("Darknet's region loss for YOLOv2.")
-    assignment: Literal["darknet", "global"] = key(
+    assignment: Literal["darknet", "global", "iou_threshold", "ratio"] = key(
         "Several truths in one cell: 'darknet' gives each its best anchor and the last one wins, "
-        "'global' gives each anchor once, the best fitting pair first.",
+        "'global' gives each anchor once, the best fitting pair first. Several places for a truth: "
+        f"{OTHER_ASSIGNMENTS}",
         "darknet",
     )
     ignore_threshold: IgnoreThreshold = 0.6

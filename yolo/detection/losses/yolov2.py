@@ -35,7 +35,8 @@ class YOLOv2Loss(AnchorLoss):
       the centre of its cell; 0 outside training
 
     Where several truths share a cell, with the assignment ``darknet`` each takes its best anchor
-    and the later one wins; with ``global`` the best fitting pairs come first, each anchor once.
+    and the later one wins; with ``global`` the best fitting pairs come first, each anchor once. The
+    other assignments give a truth several anchors.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class YOLOv2Loss(AnchorLoss):
         return {"prior": PRIOR_SCALE * prior}
 
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return half_square(logits.sigmoid() - target)
+        return half_square(self.coder.scale_xy * (logits.sigmoid() - target))
 
     def object_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return half_square(logits.sigmoid() - target)

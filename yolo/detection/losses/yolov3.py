@@ -68,7 +68,9 @@ class YOLOv3Loss(AnchorLoss):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def xy_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        # the gradient is the error of the centre in cells, as AlexeyAB's Darknet has it
+        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return self.coder.scale_xy * loss
 
     def object_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.softplus(-logits) + (1 - target) * logits  # BCE
