@@ -32,7 +32,7 @@ def test_a_run_is_called_after_the_time_and_its_config(tmp_path: Path) -> None:
         assert re.fullmatch(r"\d{8}-\d{6}_quick(_\d)?", folder.name)
 
 
-def test_a_name_is_taken_once(tmp_path: Path) -> None:
+def test_a_name_is_taken_once(tmp_path: Path, capsys) -> None:
     folder = create_run_folder(tmp_path, name="mine", config_name="quick")
     assert folder == tmp_path / "mine" and folder.is_dir()
     with pytest.raises(UserError) as error:
@@ -40,6 +40,10 @@ def test_a_name_is_taken_once(tmp_path: Path) -> None:
     assert str(error.value) == (
         f"{folder}: exists already; choose another --name, or go on with --resume {folder}"
     )
+    argv = [*quickstart(tmp_path), "--name", "mine", f"logging.directory={tmp_path}"]
+    assert training.main(argv) == 1
+    assert str(error.value) in capsys.readouterr().err
+    assert not (tmp_path / "shapes").exists()  # at once, before the data are read
 
 
 @pytest.mark.parametrize("name", [[], ["--name", "mine"]])
@@ -53,6 +57,7 @@ def test_where_no_folder_can_be_made(tmp_path: Path, name, capsys) -> None:
             f"error: logging.directory: {directory}: no run can be written here"
         )
         assert len(error.splitlines()) == 1 and "--name" not in error
+        assert not (tmp_path / "shapes").exists()  # at once, before the data are read
 
 
 def test_the_newest_best_checkpoint(tmp_path: Path) -> None:

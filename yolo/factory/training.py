@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from yolo.train.progress import Pictures, Plan, Progress
 from yolo.train.run_folder import (
     Origin,
     RunLock,
+    check_run_folder,
     create_run_folder,
     newest_whole_checkpoint,
     replace_damaged,
@@ -79,11 +81,15 @@ def build_trainer(
             origin = newest_whole_checkpoint(folder)
             check_same_config(folder, origin.content["config"], resolved.config)
         builder = _Builder(resolved, ranks, origin, pictures, accept_changed_data)
+        if folder is None:
+            builder.find_folder(name, check_run_folder)
         parts = builder.build_parts()
         precision = None if origin is None else Precision(**origin.content["precision"])
         learner = build_learner(builder.resolved.config, parts, ranks, precision=precision)
         if folder is None:
-            folder = builder.create_folder(name)
+            create = partial(create_run_folder, config_name=resolved.path.stem)
+            folder = ranks.broadcast(builder.find_folder(name, create))
+            note_run(folder)
             lock = _lock(folder, ranks, undone)
         log = builder.open_log(folder)
         undone.callback(log.close)
@@ -148,20 +154,18 @@ class _Builder:
             changes = describe_changed_data(self.origin, self.fingerprints, accepted=accepted)
             self.changes = list(changes)
 
-    def create_folder(self, name: str | None) -> Path:
-        directory, stem = self.resolved.config.logging.directory, self.resolved.path.stem
-        folder = noted_run()  # which failed without a checkpoint
-        again = name is not None and folder == (directory / name).absolute()
-        if self.ranks.is_main and not again:
-            try:
-                folder = create_run_folder(directory, name=name, config_name=stem)
-            except OSError as error:
-                reason = f"no run can be written here ({error.strerror})"
-                raise UserError(f"logging.directory: {directory}: {reason}") from error
-        folder = self.ranks.broadcast(folder)
-        assert folder is not None
-        note_run(folder)
-        return folder
+    def find_folder(self, name: str | None, find: Callable[..., Path | None]) -> Path | None:
+        """What ``find(directory, name=name)`` gives on rank 0; a run of that name that torchrun
+        began before, and that failed without a checkpoint, is taken again.
+        """
+        directory, before = self.resolved.config.logging.directory, noted_run()
+        if before is not None and name is not None and before == (directory / name).absolute():
+            return before
+        try:
+            return find(directory, name=name) if self.ranks.is_main else None
+        except OSError as error:
+            reason = f"no run can be written here ({error.strerror})"
+            raise UserError(f"logging.directory: {directory}: {reason}") from error
 
     def open_log(self, folder: Path) -> RunLog:
         """Rank 0 writes the config down, as it is from now on, and keeps the log."""

@@ -29,18 +29,26 @@ def create_run_folder(directory: Path, *, name: str | None, config_name: str) ->
         UserError: the name is taken.
         OSError: it cannot be made.
     """
+    check_run_folder(directory, name)
     stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}_{config_name}"
-    directory.mkdir(parents=True, exist_ok=True)
     folder, number = directory / stem, 1
     while True:
         with suppress(FileExistsError):
             folder.mkdir()
             return folder
-        if name is not None:
-            advice = f"choose another --name, or go on with --resume {folder}"
-            raise UserError(f"{folder}: exists already; {advice}")
+        check_run_folder(directory, name)
         number += 1
         folder = directory / f"{stem}_{number}"
+
+
+def check_run_folder(directory: Path, name: str | None) -> None:
+    """Refuse what ``create_run_folder`` would, and as it does; for before a long preparation."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
+    if name is not None and (folder := directory / name).exists():
+        advice = f"choose another --name, or go on with --resume {folder}"
+        raise UserError(f"{folder}: exists already; {advice}")
 
 
 def write_config(folder: Path, text: str) -> None:
