@@ -66,6 +66,7 @@ class ClassifierScorer(ScoredModel):
 class DetectorScorer(ScoredModel):
     evaluator: DetectionEvaluator  # with the loss; of an exported file without
     voc_iou: float  # from which on the curves take a box for a truth's
+    image_size_px: int  # that it was trained at
 
     def score(
         self, confs: Sequence[float], log: Log, outputs: Sequence[Callable[[Found], object]] = ()

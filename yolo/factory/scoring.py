@@ -214,6 +214,7 @@ def build_scorer(
             image_size_px=image_size_px,
         ),
         voc_iou=config.evaluation.voc_iou,
+        image_size_px=config.data.image_size,
     )
 
 

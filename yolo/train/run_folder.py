@@ -30,6 +30,7 @@ def create_run_folder(directory: Path, *, name: str | None, config_name: str) ->
         OSError: it cannot be made.
     """
     check_run_folder(directory, name)
+    directory.mkdir(parents=True, exist_ok=True)
     stem = name or f"{time.strftime('%Y%m%d-%H%M%S')}_{config_name}"
     folder, number = directory / stem, 1
     while True:
@@ -43,9 +44,10 @@ def create_run_folder(directory: Path, *, name: str | None, config_name: str) ->
 
 def check_run_folder(directory: Path, name: str | None) -> None:
     """Refuse what ``create_run_folder`` would, and as it does; for before a long preparation."""
-    directory.mkdir(parents=True, exist_ok=True)
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
+    place = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    wrong = errno.EACCES if place.is_dir() else errno.ENOTDIR
+    if wrong == errno.ENOTDIR or not os.access(place, os.W_OK | os.X_OK):
+        raise OSError(wrong, os.strerror(wrong), str(place))
     if name is not None and (folder := directory / name).exists():
         advice = f"choose another --name, or go on with --resume {folder}"
         raise UserError(f"{folder}: exists already; {advice}")
