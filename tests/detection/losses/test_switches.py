@@ -1,6 +1,7 @@
 """The switches of newer recipes against what others wrote; each is in ``SWITCHES`` of the cases."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,11 +11,13 @@ from torchvision.ops import (
     complete_box_iou_loss,
     distance_box_iou_loss,
     generalized_box_iou_loss,
+    sigmoid_focal_loss,
 )
 
 from tests.detection.losses.cases import (
     BY_RATIO,
     CASES,
+    CLASSES,
     CROWDED,
     GENERATIONS,
     V2,
@@ -101,6 +104,42 @@ def test_with_rescore_objectness_learns_the_iou():
         gradients({"object": term * 3}, raw), gradients({"object": expected}, raw), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_is_torchvisions(gamma):
+    """Of objectness everywhere, as nothing is ignored, and of the classes."""
+    raw = double_raw(V3)
+    loss = make_v3(focal_gamma=gamma, focal_alpha=0.3, label_smoothing=0.2, ignore_threshold=1.0)
+    terms = loss(raw, CROWDED, 1)
+    objects = classes = 0
+    for row, _, _, labels in owned_rows(loss, raw, CROWDED, V3_SIZE):
+        wanted = F.one_hot(labels, CLASSES).amax(0).double() * 0.8 + 0.1
+        focal = {"alpha": 0.3, "gamma": gamma, "reduction": "sum"}
+        objects += sigmoid_focal_loss(row[4], torch.ones_like(row[4]), **focal)
+        classes += sigmoid_focal_loss(row[5:], wanted, **focal)
+    nothing = [values[..., 4] for values in raw]
+    owned = loss.place(raw, CROWDED).assignment.owned
+    empty = sum(
+        sigmoid_focal_loss(o[~mine], torch.zeros_like(o[~mine]), **focal)
+        for o, mine in zip(nothing, owned, strict=True)
+    )
+    torch.testing.assert_close(terms["object"], objects)
+    torch.testing.assert_close(terms["no_object"], empty)
+    torch.testing.assert_close(terms["class"], classes)
+
+
+@pytest.mark.parametrize(
+    ("make", "generation"), [(make_v2, V2), (partial(make_v3, class_loss="cross_entropy"), V3)]
+)
+def test_label_smoothing_of_exclusive_classes_is_pytorchs(make, generation):
+    raw, loss = double_raw(generation), make(label_smoothing=0.3)
+    size_px = V2_SIZE if generation is V2 else V3_SIZE
+    expected = sum(
+        F.cross_entropy(row[5:], labels[-1], label_smoothing=0.3)
+        for row, _, _, labels in owned_rows(loss, raw, CROWDED, size_px)
+    )
+    torch.testing.assert_close(loss(raw, CROWDED, 1)["class"], expected)
 
 
 def test_scales_are_factors_on_the_terms():

@@ -13,6 +13,7 @@ from yolo.config.schema.base import (
     FilePath,
     Fraction,
     NotNegative,
+    NotNegativeFloat,
     Positive,
     PositiveFraction,
     Section,
@@ -178,6 +179,11 @@ class _AnchorLoss(Section):
     coord_scale: Positive = key("Factor on the loss of position and size.", 1.0)
     no_object_scale: Positive = key("Factor on the objectness of the others.", 1.0)
     class_scale: Positive = key("Factor on the loss of the classes.", 1.0)
+    label_smoothing: BelowOne = key(
+        "Share of a truth's class that is given up, half of it with 'bce' (AlexeyAB's "
+        "label_smooth_eps), else to all classes alike (Szegedy et al. 2016, section 7).",
+        0.0,
+    )
 
 
 OTHER_ASSIGNMENTS = (
@@ -198,6 +204,10 @@ class YOLOv3LossConfig(_AnchorLoss):
     class_loss: Literal["bce", "cross_entropy"] = key(
         "'bce' lets a box have several classes (the paper), 'cross_entropy' only one.", "bce"
     )
+    focal_gamma: NotNegativeFloat = key(
+        "Above 0: focal loss of objectness and of 'bce' classes (arXiv 1708.02002, there 2).", 0.0
+    )
+    focal_alpha: Fraction = key("With focal_gamma: factor on what should be 1.", 0.25)
     ignore_threshold: IgnoreThreshold = 0.7
     class_weights: Annotated[dict[str, Positive], Field(min_length=1)] | None = key(
         "Factors on the class loss by class name; classes not named count 1.", None

@@ -30,7 +30,7 @@ class YOLOv2Loss(AnchorLoss):
       predicted box with that truth (1 without ``rescore``)
     - ``no_object``: of objectness elsewhere, except where the predicted box overlaps a truth by
       more than ``ignore_threshold`` or lies mainly in an ignored region
-    - ``class``: cross entropy
+    - ``class``: cross entropy, of a truth of which ``label_smoothing`` is spread over all classes
     - ``prior``: over the first ``prior_images``, of every box without a truth from its anchor at
       the centre of its cell; 0 outside training
 
@@ -51,6 +51,7 @@ class YOLOv2Loss(AnchorLoss):
         no_object_scale: float = 1.0,
         class_scale: float = 1.0,
         rescore: bool = True,
+        label_smoothing: float = 0.0,
         prior_images: int = 12_800,
     ) -> None:
         super().__init__(
@@ -61,7 +62,7 @@ class YOLOv2Loss(AnchorLoss):
             scales=(coord_scale, object_scale, no_object_scale, class_scale),
             rescore=rescore,
         )
-        self.prior_images = prior_images
+        self.label_smoothing, self.prior_images = label_smoothing, prior_images
 
     def own_terms(
         self, raw: Sequence[Tensor], placed: PlacedTruths, images_seen: int | None
@@ -84,4 +85,5 @@ class YOLOv2Loss(AnchorLoss):
         return half_square(logits.sigmoid())
 
     def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
-        return F.cross_entropy(logits, placed.labels, reduction="none")
+        smoothing = self.label_smoothing
+        return F.cross_entropy(logits, placed.labels, reduction="none", label_smoothing=smoothing)

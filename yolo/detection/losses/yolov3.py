@@ -36,6 +36,10 @@ class YOLOv3Loss(AnchorLoss):
         class_loss: ``bce`` (the paper, section 2.2) or ``cross_entropy``.
         ignore_threshold: 0.5 in the paper, 0.7 in Darknet's ``yolov3.cfg``.
         class_weights: (K,) weights of the classes in the ``class`` term.
+        label_smoothing: share e of the truth that is given up: targets are 1 - e / 2 and e / 2 with
+            BCE (AlexeyAB's ``label_smooth_eps``), with cross entropy e is spread over all classes.
+        focal_gamma: above 0, objectness and BCE's classes have the focal loss, see ``_focal``.
+        focal_alpha: its factor on what should be 1; 1 - alpha on what should be 0.
     """
 
     class_weights: Tensor | None
@@ -53,6 +57,9 @@ class YOLOv3Loss(AnchorLoss):
         no_object_scale: float = 1.0,
         class_scale: float = 1.0,
         rescore: bool = False,
+        label_smoothing: float = 0.0,
+        focal_gamma: float = 0.0,
+        focal_alpha: float = 0.25,
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(
@@ -64,6 +71,8 @@ class YOLOv3Loss(AnchorLoss):
             rescore=rescore,
         )
         self.exclusive_classes = class_loss == "cross_entropy"
+        self.label_smoothing = label_smoothing
+        self.focal_gamma, self.focal_alpha = focal_gamma, focal_alpha
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -73,20 +82,31 @@ class YOLOv3Loss(AnchorLoss):
         return self.coder.scale_xy * loss
 
     def object_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.softplus(-logits) + (1 - target) * logits  # BCE
+        loss = F.softplus(-logits) + (1 - target) * logits  # BCE
+        return self._focal(loss, logits, target)
 
     def no_object_loss(self, logits: Tensor) -> Tensor:
-        return F.softplus(logits)  # BCE with target 0
+        return self._focal(F.softplus(logits), logits, 0.0)  # BCE with target 0
 
     def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
-        weight = self.class_weights
+        weight, smoothing = self.class_weights, self.label_smoothing
         if self.exclusive_classes:
-            return F.cross_entropy(logits, placed.labels, weight=weight, reduction="none")
+            return F.cross_entropy(
+                logits, placed.labels, weight=weight, reduction="none", label_smoothing=smoothing
+            )
         pairs, classes = logits.shape
         labels = logits.new_zeros(pairs + 1, classes)  # the last row takes what is excluded
         # A number of Python's would be copied to the device, which older PyTorch waits for.
         labels.index_put_((placed.assignment.owner, placed.labels), labels.new_ones(()))
-        loss = F.binary_cross_entropy_with_logits(
-            logits, labels[:-1], weight=weight, reduction="none"
-        )
-        return loss.sum(dim=1)
+        target = labels[:-1] * (1 - smoothing) + smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="none")
+        return self._focal(loss, logits, target).sum(dim=1)
+
+    def _focal(self, loss: Tensor, logits: Tensor, target: Tensor | float) -> Tensor:
+        """Fades a BCE where the answer is right (Lin et al. 2017, equation 5)."""
+        if self.focal_gamma == 0:
+            return loss
+        p = logits.sigmoid()
+        wrong = (p + target - 2 * p * target).clamp(min=torch.finfo(p.dtype).tiny)  # 1 - p_t
+        alpha = self.focal_alpha * target + (1 - self.focal_alpha) * (1 - target)
+        return alpha * wrong**self.focal_gamma * loss
