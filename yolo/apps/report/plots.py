@@ -187,7 +187,7 @@ def draw_curves(
     axes.grid(alpha=0.3)
     axes.margins(x=0.02)
     figure.legend(loc="outside lower center", ncols=1, fontsize="small")
-    return _picture(figure)
+    return as_picture(figure)
 
 
 def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray:
@@ -207,7 +207,7 @@ def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray
     drawn = [*axes.plot(mean.x, mean.y, color="black", linewidth=2.5), *drawn]
     looks = {"ncols": columns, "fontsize": "small", "title": "average precision"}
     figure.legend(drawn, labels, loc="outside right upper", **looks)
-    return _picture(figure)
+    return as_picture(figure)
 
 
 def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -> np.ndarray:
@@ -232,7 +232,7 @@ def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -
     names = [_short(name, TITLE_LETTERS) for name in looks]
     figure.legend(handles, names, loc="outside lower center", ncols=1, fontsize="medium")
     figure.suptitle(_short(title, TITLE_LETTERS))
-    return _picture(figure)
+    return as_picture(figure)
 
 
 def _frame(axes: Axes, title: str, x: str, y: str) -> None:
@@ -249,7 +249,7 @@ def _short(name: str, most: int) -> str:
     return text.replace("$", r"\$")
 
 
-def _picture(figure: Figure) -> np.ndarray:
+def as_picture(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         # what the font lacks shows as an empty box, as in drawing.py
