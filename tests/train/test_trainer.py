@@ -235,23 +235,30 @@ def test_reports_average_over_their_steps(tmp_path: Path) -> None:
 def test_the_gradient_is_cut_to_its_limit_and_only_then(tmp_path: Path, clip) -> None:
     model, before = ToyNet(plain=True).double(), ToyNet(plain=True).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    fit(tmp_path, model=model, optimizer=optimizer, steps=1, gradient_clip=clip)
+    run = fit(tmp_path, model=model, optimizer=optimizer, steps=1, gradient_clip=clip)
     batch = toy_batch(0, range(IMAGES))
     sum(ToyLoss()(before(batch.images), batch.targets, IMAGES).values()).backward()
     norm = torch.cat([p.grad.flatten() for p in before.parameters()]).norm()
     assert norm > 0.1
+    ((_, figures),) = run.log.trained
+    assert figures["gradient_norm"] == pytest.approx(norm.item())  # before it is cut
     share = 0.01 / norm if clip == 0.01 else 1.0
     for ours, theirs in zip(model.parameters(), before.parameters(), strict=True):
         torch.testing.assert_close(theirs - ours, theirs.grad * share, rtol=1e-4, atol=1e-12)
 
 
-def test_averaged_weights_with_the_trained_statistics_are_evaluated(tmp_path: Path) -> None:
-    evaluator = fit(tmp_path / "a", evaluate_every=1, ema_decay=0.75).evaluator
+@pytest.mark.parametrize("ramp", [False, True])
+def test_averaged_weights_with_the_trained_statistics_are_evaluated(tmp_path: Path, ramp) -> None:
+    evaluator = fit(tmp_path / "a", evaluate_every=1, ema_decay=0.3, ema_ramp=ramp).evaluator
     plain = fit(tmp_path / "b", evaluate_every=1, ema_decay=None).evaluator
     average = plain.seen[0]["out.weight"]
+    # the first step's weights are the first average; (1 + step) / (10 + step) for steps 1 to 5
+    ramped = [2 / 11, 3 / 12, 0.3, 0.3, 0.3]
+    decays = iter(ramped if ramp else [0.3] * 5)
     for seen, trained in zip(evaluator.seen, plain.seen, strict=True):
         if trained is not plain.seen[0]:
-            average = 0.75 * average + 0.25 * trained["out.weight"]
+            decay = next(decays)
+            average = decay * average + (1 - decay) * trained["out.weight"]
         torch.testing.assert_close(seen["out.weight"], average)
         assert torch.equal(seen["between.0.running_mean"], trained["between.0.running_mean"])
     assert not torch.equal(evaluator.seen[-1]["out.weight"], plain.seen[-1]["out.weight"])

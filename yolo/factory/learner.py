@@ -202,6 +202,7 @@ def build_learner(
         images_in_step=images_in_step or training.batch_size,
         gradient_clip=training.gradient_clip,
         ema_decay=None if training.ema is None else training.ema.decay,
+        ema_ramp=training.ema is not None and training.ema.ramp,
         seed=config.seed,
     )
 

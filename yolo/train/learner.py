@@ -31,8 +31,17 @@ class StepResult:
 
     terms: dict[str, Tensor]  # this rank's share of the loss
     counts: dict[str, Tensor]  # this rank's hits and attempts by name, (2,) each
+    gradient_norm: Tensor | None = None  # of the whole gradient before clipping, as all ranks have
     faults: Sequence[str] = ()  # what was not finite, of all ranks
     backed_off: bool = False  # only the gradient was not, and the fp16 scale becomes smaller
+
+
+def ramped_decay(decay: float, step: int) -> float:
+    """The decay after ``step`` steps, counted from 0: weights of the start are soon forgotten.
+
+    The formula of TensorFlow's ``ExponentialMovingAverage(num_updates=step)``.
+    """
+    return min(decay, (1 + step) / (10 + step))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -50,6 +59,7 @@ class Learner:
     images_in_step: int  # over all micro-batches and ranks
     gradient_clip: float | None = None  # largest norm of the whole gradient; None for no limit
     ema_decay: float | None = None  # of the averaged weights; None for none
+    ema_ramp: bool = False  # the decay rises to that, as ``ramped_decay`` says
     seed: int = 0  # of dropout and the like
     accuracy: Accuracy | None = None  # counted from the outputs that are trained on
     freeze: Freeze | None = None
@@ -170,9 +180,11 @@ class Learner:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.gradient_clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.ema is not None:
+        if self.ema is not None and self.ema_decay is not None:
+            if self.ema_ramp:
+                self.ema.multi_avg_fn = get_ema_multi_avg_fn(ramped_decay(self.ema_decay, step))
             self.ema.update_parameters(self.model)
-        return StepResult(terms=terms, counts=counts)
+        return StepResult(terms=terms, counts=counts, gradient_norm=norm)
 
     def _skip(self, step: int, inputs: StepInputs, *, backed_off: bool) -> StepResult:
         """Undo the step and find what was wrong; a scale is only to blame for a gradient."""

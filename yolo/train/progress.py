@@ -128,6 +128,7 @@ class Window:
         self._images, self._steps = 0, 0
         self._terms: dict[str, Tensor] = {}
         self._counts: dict[str, Tensor] = {}
+        self._norms: list[Tensor] = []
 
     def fetch(self, stream: Iterator[Batch], count: int) -> Iterator[Batch]:
         """The next ``count`` batches; the time until each is there counts as waiting."""
@@ -137,32 +138,44 @@ class Window:
             self._waited += time.perf_counter() - start
             yield batch
 
-    def add(self, terms: dict[str, Tensor], counts: dict[str, Tensor], images: int) -> None:
+    def add(
+        self,
+        terms: dict[str, Tensor],
+        counts: dict[str, Tensor],
+        images: int,
+        norm: Tensor | None = None,
+    ) -> None:
         """Count a step, of which only the images (of all ranks) if it was skipped.
 
         Loss terms are scalars, none for a skipped step; counts are hits and attempts, (2,) each.
+        The norm is that of the gradient, the same on all ranks.
         """
         self._images += images
         if terms:
             add_terms(self._terms, terms)
             add_terms(self._counts, counts)
             self._steps += 1
+            self._norms += [] if norm is None else [norm]
 
     def figures(self, ranks: Ranks) -> dict[str, float]:
-        """Mean loss terms over the steps, summed over the ranks, the accuracy and the speed.
+        """Mean loss terms over the steps, summed over the ranks, accuracy, gradient and speed.
 
         An accuracy without a single attempt on any rank is left out.
         """
         figures = {"loss": math.nan}
         if self._steps:
-            own = [*self._terms.values(), *self._counts.values()]
+            norms = [torch.stack(self._norms).mean()] if self._norms else []
+            own = [*self._terms.values(), *self._counts.values(), *norms]
             flat = torch.cat([value.double().flatten() for value in own])
             values = iter(ranks.sum(flat).tolist())  # one exchange for all
             terms = {f"loss/{name}": next(values) / self._steps for name in self._terms}
             figures = {"loss": sum(terms.values()), **terms}
-            for name, hits, of in zip(self._counts, values, values, strict=True):
+            for name in self._counts:
+                hits, of = next(values), next(values)
                 if of:
                     figures[f"accuracy/{name}"] = hits / of
+            for total in values:
+                figures["gradient_norm"] = total / ranks.world_size
         seconds = time.perf_counter() - self._start
         figures["images_per_second"] = self._images / seconds
         figures["data_wait_share"] = self._waited / seconds

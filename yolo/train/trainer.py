@@ -113,7 +113,8 @@ class Trainer:
             micro_batches = self._window.fetch(stream, count)
             result = self.learner.step(self.progress.step, micro_batches, count)
         self._report_freezing(starting=False)
-        self._window.add(result.terms, result.counts, self.learner.images_in_step)
+        images, norm = self.learner.images_in_step, result.gradient_norm
+        self._window.add(result.terms, result.counts, images, norm)
         self.progress.step += 1
         if result.faults:
             self._note_skip(result)

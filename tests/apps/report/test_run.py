@@ -11,7 +11,12 @@ from yolo.config import REPOSITORY_ROOT, load_config, resolved_yaml
 
 def training(step, wait=0.01, **more):
     losses = {"loss": 30.0 / step, "loss/xy": 20.0 / step, "loss/object": 10.0 / step}
-    speed = {"images_per_second": 50.0, "data_wait_share": wait, "skipped_steps": 0}
+    speed = {
+        "images_per_second": 50.0,
+        "data_wait_share": wait,
+        "skipped_steps": 0,
+        "gradient_norm": 3.0,
+    }
     figures = {**losses, **speed, "accuracy/class": 0.5, "learning_rate": 1e-3}
     return {"phase": "training", "step": step, **figures, **more}
 
@@ -46,7 +51,7 @@ def test_a_finished_run(tmp_path):
     assert "best, step 200" in page.texts and "last, step 400" in page.texts
     assert "step 400 of 400" in page.text and "detect · quickstart.yaml" in page.text
     assert "1,200" in page.texts and "the data keeps up" in page.text
-    assert page.tags.count("svg") == 7
+    assert page.tags.count("svg") == 8
     assert [picture[0, 0, 0] for picture in page.pictures] == [180, 60]
     assert "command line" in page.texts and "default" in page.texts
     assert "configs/quickstart.yaml" in page.texts

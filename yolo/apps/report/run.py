@@ -213,6 +213,8 @@ def _charts(run: RunFolder) -> list[Markup]:
         wanted["Right answers of the grid"] = accuracies
     rates = {n: v for n, v in run.training.figures.items() if "learning_rate" in n}
     wanted["Learning rate"] = {"training": rates}
+    norms = {n: v for n, v in run.training.figures.items() if n == "gradient_norm"}
+    wanted["Norm of the gradient"] = {"training": norms}
     marks = [] if run.best is None else [float(run.validation.steps[run.best])]
     return [
         line_chart(title, lines, marks=marks, may_be_log=title in with_wide_span)

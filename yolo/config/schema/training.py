@@ -130,6 +130,11 @@ Schedule = Annotated[
 
 class EMAConfig(Section):
     decay: Fraction = key("Share of the average kept at each step.", 0.9998)
+    ramp: bool = key(
+        "The decay rises to that as (1 + step) / (10 + step) (TensorFlow's formula), so that a "
+        "short training forgets its start.",
+        False,
+    )
 
 
 class FreezeConfig(Section):
