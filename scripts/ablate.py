@@ -45,11 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = Parser("Train variants of a config with several seeds, and compare them.", EXAMPLES)
     parser.add_argument("file", type=Path, help="a YAML with config, seeds and variants (below)")
+    parser.add_overrides("further settings of all variants, such as data.train.root=DIR")
     parser.add_gpu_option()
     parser.add_logs_option()
     arguments = parser.parse(argv)
     try:
-        ablation, runs = read_ablation(arguments.file)
+        ablation, runs = read_ablation(arguments.file, arguments.overrides)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -43,9 +43,9 @@ def test_it_trains_and_scores_each_variant_and_goes_on(tmp_path, executed, capsy
         training={"steps": 2, "schedule.warmup_steps": 0, "schedule.t_0": 2, "batch_size": 2},
         evaluation={"every": 2, "pictures": 0},
     )
-    settings = [s for s in settings if "=" in s]
+    settings = settings[1:]  # without --gpu
     file = write(tmp_path / "sizes.yaml", settings, seeds=[0, 1], split="test")
-    argv = [str(file), "--logs", str(tmp_path / "logs"), "--gpu", "cpu"]
+    argv = [str(file), "evaluation.conf=0.002", "--logs", str(tmp_path / "logs"), "--gpu", "cpu"]
     assert ablate.main(argv) == 0
     names = ["plain-seed0", "large-seed0", "plain-seed1", "large-seed1"]
     assert [(script, name) for script, name, _ in executed] == [
@@ -56,6 +56,7 @@ def test_it_trains_and_scores_each_variant_and_goes_on(tmp_path, executed, capsy
     assert [row.split()[:2] for row in table] == [["run", "runs"], ["plain", "2"], ["large", "2"]]
     assert table[2].endswith("training.batch_size=4") and "±" in table[1]
     assert len((folder / "table.csv").read_text().splitlines()) == 5
+    assert "conf: 0.002  # command line" in (folder / "plain-seed0" / "config.yaml").read_text()
 
     executed.clear()
     (folder / "large-seed1" / ablate.SCORES).unlink()  # stopped while it was scored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,8 +40,12 @@ class PlannedRun:
     settings: dict[str, Any]  # all of its config by dotted key
 
 
-def read_ablation(path: Path) -> tuple[AblationConfig, list[PlannedRun]]:
+def read_ablation(
+    path: Path, overrides: Sequence[str] = ()
+) -> tuple[AblationConfig, list[PlannedRun]]:
     """An ablation with all its runs, seed by seed, so that a table is whole as early as possible.
+
+    The overrides are further settings of all variants.
 
     Raises:
         ConfigError: with every problem of the file and of the variants.
@@ -54,20 +58,22 @@ def read_ablation(path: Path) -> tuple[AblationConfig, list[PlannedRun]]:
     except ValidationError as error:
         raise explain(error, AblationConfig, data, lambda _: str(path), lambda _: "") from error
     problems: list[str] = []
-    runs = list(_plan(path, ablation, problems))
+    runs = list(_plan(path, ablation, tuple(overrides), problems))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return ablation, runs
 
 
-def _plan(path: Path, ablation: AblationConfig, problems: list[str]) -> Iterator[PlannedRun]:
+def _plan(
+    path: Path, ablation: AblationConfig, more: Settings, problems: list[str]
+) -> Iterator[PlannedRun]:
     for variant in ablation.variants:
         if re.fullmatch(r"[\w.+-]+", variant) is None:
             rule = "must be letters, digits and -_+. alone, for its runs' folders have its name"
             problems.append(f"{path}: variants: {variant!r}: {rule}")
     for seed in ablation.seeds:
         for variant, settings in ablation.variants.items():
-            overrides = (*ablation.settings, *settings, f"seed={seed}")
+            overrides = (*ablation.settings, *settings, *more, f"seed={seed}")
             try:
                 resolved = load_config(path.parent / ablation.config, overrides)
             except ConfigError as error:
