@@ -31,7 +31,7 @@ def write(path, settings, **more):
     content = {"config": "config.yaml", "settings": settings, "variants": variants, **more}
     quickstart_yaml = ablate.REPOSITORY / "configs" / "quickstart.yaml"
     (path.parent / "config.yaml").write_text(f"extends: {quickstart_yaml}\n")
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
