@@ -13,8 +13,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.ablation import AblationConfig, PlannedRun, read_ablation
 from yolo.config import ConfigError
-from yolo.config.ablation import AblationConfig, PlannedRun, read_ablation
 from yolo.config.command_line import Parser
 from yolo.config.save import read_settings
 from yolo.errors import UserError, exit_code
@@ -75,7 +75,7 @@ def ablate(
         scoring = [str(folder), "--split", ablation.split, "--json", str(folder / SCORES)]
         _execute("validation.py", [*scoring, *gpu[:2]], folder)
         print(f"  done in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
-    from yolo.apps.report.comparison import Comparison, Run
+    from benchmarks.comparison import Comparison, Run
     from yolo.apps.report.drawing import save_image
 
     in_order = sorted(

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compare(arguments: argparse.Namespace) -> None:
     """What ``main`` does once the command line has proved right."""
-    from yolo.apps.report.comparison import Comparison, Run
+    from benchmarks.comparison import Comparison, Run
     from yolo.apps.report.drawing import save_image
 
     runs = [run.parent if run.suffix == ".pt" else run for run in arguments.runs]

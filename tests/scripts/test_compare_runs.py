@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.comparison import Comparison, Run
 from scripts import compare_runs
 from tests.apps.report.test_run import make_run, training, validation
-from yolo.apps.report.comparison import Comparison, Run
 
 
 @pytest.fixture
