@@ -53,7 +53,8 @@ def _darknet(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
 def _graph(checkpoint: Path, arguments: argparse.Namespace) -> list[Path]:
     from yolo.apps.export.exporting import export_model
 
-    names = ("output", "dynamic_size", "nms", "float_input", "fp16", "conf", "iou", "images")
+    names = ("output", "dynamic_size", "nms", "float_input", "fp16", "images")
+    names += ("conf", "iou", "labels")
     options = {name: getattr(arguments, name) for name in names}
     options["image_size_px"] = arguments.image_size
     options["log"] = partial(print, file=sys.stderr)  # standard output is for the files' names
@@ -69,7 +70,7 @@ FORMATS: dict[str, Callable[[Path, argparse.Namespace], list[Path]]] = {
 
 ONLY_FOR = {
     **dict.fromkeys(("dynamic_size", "float_input", "fp16", "images"), ("onnx", "torchscript")),
-    **dict.fromkeys(("nms", "conf", "iou"), ("onnx",)),
+    **dict.fromkeys(("nms", "conf", "iou", "labels"), ("onnx",)),
     "thresh": ("darknet",),
 }
 """Options that not every format has."""
@@ -109,8 +110,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if value is not None and value is not False and arguments.format not in formats:
             option = "--" + name.replace("_", "-")
             parser.error(f"{option} is for --format {' or '.join(formats)} only")
-    if not arguments.nms and (arguments.conf is not None or arguments.iou is not None):
-        parser.error("--conf and --iou are for the suppression inside: give --nms too")
+    inside = (arguments.conf, arguments.iou, arguments.labels)
+    if not arguments.nms and any(value is not None for value in inside):
+        parser.error("--conf, --iou and --labels are for the suppression inside: give --nms too")
     output = arguments.output
     is_stem = output is not None and arguments.format == "darknet"
     parser.check_file(Path(f"{output}.cfg") if is_stem else output, "--output ")
@@ -138,6 +140,11 @@ def _add_graph_options(parser: Parser) -> None:
         "--conf", type=fraction, help="onnx with --nms: lowest score that counts (the evaluation's)"
     )
     add("--iou", type=fraction, help="onnx with --nms: largest overlap (the evaluation's)")
+    add(
+        "--labels",
+        choices=("all_classes", "best_class"),
+        help="onnx with --nms: every class of a box that passes, or its best (the evaluation's)",
+    )
 
 
 if __name__ == "__main__":

@@ -128,6 +128,11 @@ def _add_options(parser: Parser) -> None:
         help="overlap at which the VOC metric and the curves take a box for a truth's "
         "(the training's)",
     )
+    add(
+        "--labels",
+        choices=("all_classes", "best_class"),
+        help="every class of a box that passes, or its best (the training's)",
+    )
     parser.add_gpu_option(one_for="scoring uses")
     add("--per-class", action="store_true", help="list the AP of each class too")
     parser.add_logs_option()

@@ -60,6 +60,7 @@ def predict(arguments: argparse.Namespace) -> int:
         iou=arguments.iou,
         image_size_px=arguments.image_size,
         precision=arguments.precision,
+        labels=arguments.labels,
     )
     print(f"{checkpoint}: {predictor.network.description}", flush=True)
     explain = partial(eigencam, predictor) if arguments.eigencam else None
@@ -96,6 +97,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--iou", type=fraction, help="overlap of boxes of which one stays (the training's)"
     )
+    labels = ("best_class", "all_classes")
+    parser.add_argument("--labels", choices=labels, help="classes of a box (best_class)")
     parser.add_argument(
         "--image-size", type=image_size, help="side of the network's input (the training's)"
     )

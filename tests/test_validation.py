@@ -181,9 +181,9 @@ def test_a_classifier(small, tmp_path, capsys):
     report = json.loads((tmp_path / "scores.json").read_text())
     assert {"top1", "top5", "loss"} <= set(report["results"][0]["stats"])
     assert "top-1 accuracy" in capsys.readouterr().out
-    argv = [checkpoint, "--gpu", "cpu", "--conf", "0.5", "--curves", str(tmp_path)]
+    argv = [checkpoint, "--gpu", "cpu", "--conf", "0.5", "--labels", "best_class"]
     assert validation.main(argv) == 1
-    assert "a classifier has no boxes; leave out --conf, --curves" in capsys.readouterr().err
+    assert "a classifier has no boxes; leave out --conf, --labels" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,14 @@ def report_and_boxes(folder, file, *options):
     argv = [str(file), "--gpu", "cpu", "--json", str(json_path), "--detections", str(boxes_path)]
     assert validation.main([*argv, *options]) == 0
     return json.loads(json_path.read_text()), json.loads(boxes_path.read_text())
+
+
+def test_labels_of_a_box(longer_run, tmp_path):
+    file = longer_run / "last.pt"
+    _, boxes = report_and_boxes(tmp_path, file)
+    assert report_and_boxes(tmp_path, file, "--labels", "all_classes")[1] == boxes
+    _, fewer = report_and_boxes(tmp_path, file, "--labels", "best_class")
+    assert 0 < len(fewer) < len(boxes)
 
 
 @pytest.mark.parametrize("option", ["--nms", "--dynamic-size"])
@@ -235,6 +243,7 @@ def test_what_an_exported_file_cannot_do_is_refused(longer_run, tmp_path, capsys
     assert report["results"][0]["confidence"] == 0.1
     for options, text in (
         (["--conf", "0.01"], "drops scores below 0.1, so there is no --conf 0.01"),
+        (["--labels", "best_class"], "the suppression inside has all_classes; leave out --labels"),
         (["--precision", "bf16"], "was exported in fp32 and computes in nothing else"),
         (["--image-size", "128"], "takes images of 96 px alone, not of --image-size 128"),
     ):

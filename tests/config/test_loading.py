@@ -237,6 +237,16 @@ def test_resolved_yaml_has_the_origin_of_each_value():
     assert len(commented) == len(load_config(QUICKSTART).origins)
 
 
+def test_labels_of_a_box_are_saved_and_those_of_before_stay():
+    """New runs score all classes; a saved config without the key is from before that."""
+    for path in EXPERIMENTS:
+        resolved = load_config(path)
+        if resolved.config.task == "detect":
+            assert resolved.data["evaluation"]["labels"] == "all_classes"
+            resolved.data["evaluation"].pop("labels")
+            assert config_from_dict(resolved.data).evaluation.labels == "best_class"
+
+
 def test_config_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         load_config(QUICKSTART).config.seed = 3

@@ -67,6 +67,28 @@ def test_equals_torchvisions_nms_class_by_class(labels, limits, classes) -> None
             assert found.labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize("labels", MODES)
+def test_a_batch_finds_what_each_image_alone_does(labels) -> None:
+    """Also among equal scores, of which the cut leaves out some."""
+    boxes, scores = random_output(4, 200, 5)
+    scores = (scores * 20).round() / 20
+    scores[1] *= 0.3  # fewer pass than in the others
+    settings = Postprocess(conf=0.1, iou=0.5, max_candidates=60, labels=labels)
+    together = settings(boxes, scores)
+    alone = [settings(boxes[i : i + 1], scores[i : i + 1])[0] for i in range(4)]
+    assert [as_rows(one) for one in together] == [as_rows(one) for one in alone]
+
+
+def test_a_box_may_have_several_classes_or_its_best() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [50, 50, 60, 60]]])
+    scores = torch.tensor([[[0.9, 0.6, 0.1], [0.2, 0.3, 0.05]]])
+    (every,) = Postprocess(conf=0.15, iou=0.5, labels="all_classes")(boxes, scores)
+    assert every.scores.tolist() == pytest.approx([0.9, 0.6, 0.3, 0.2])
+    assert every.labels.tolist() == [0, 1, 1, 0]
+    (best,) = Postprocess(conf=0.15, iou=0.5)(boxes, scores)
+    assert best.scores.tolist() == pytest.approx([0.9, 0.3]) and best.labels.tolist() == [0, 1]
+
+
 def test_one_class_equals_opencvs_nms() -> None:
     boxes, scores = random_output(1, 300, 1)
     found = Postprocess(conf=0.1, iou=0.45)(boxes, scores)[0]

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Sequence
 from itertools import chain
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -322,6 +323,24 @@ def test_pictures_show_truth_beside_prediction() -> None:
                 assert min(edges) > 0.9
         for label in set(range(3)) - {row[4] for row in boxes}:
             assert not (image == class_colour(label)).all(-1).any()
+
+
+def test_pictures_show_one_label_of_a_box() -> None:
+    """Every box is found with all classes, and drawn with its best."""
+
+    class Drawn:
+        boxes: ClassVar[list[list[float]]] = []
+
+        def draw(self, truth, found, class_names):
+            self.boxes += found.boxes_xyxy_px.tolist()
+            assert (found.scores >= 0.25).all()
+            return np.zeros((1, 1, 3), np.uint8)
+
+    every = Postprocess(conf=0.1, iou=0.5, labels="all_classes")
+    found = evaluator(postprocess=every, pictures=Drawn(), picture_count=3).find(NoiseNet(), never)
+    assert len(found.pictures) == 3 and len(Drawn.boxes) > 3
+    assert len({tuple(box) for box in Drawn.boxes}) == len(Drawn.boxes)
+    assert len({tuple(box) for box in found.boxes_xyxy_px.tolist()}) < len(found.scores)
 
 
 def same(a: Found, b: Found) -> bool:

@@ -104,6 +104,10 @@ def with_overrides(data: Mapping[str, Any], overrides: Sequence[str], path: Path
 
 def config_from_dict(data: Mapping[str, Any]) -> TaskConfig:
     """Validates the plain values of a config, as `Resolved.data` and checkpoints hold them."""
+    evaluation = data.get("evaluation")
+    if data.get("task", DEFAULT_TASK) == DEFAULT_TASK and isinstance(evaluation, Mapping):
+        # where it does not say, it is from before all classes were the default
+        data = {**data, "evaluation": {"labels": "best_class", **evaluation}}
     return _validate(data, lambda key: "config", lambda key: "")
 
 

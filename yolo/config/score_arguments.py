@@ -21,6 +21,7 @@ class ScoreArguments:
     precision: Literal["fp32", "bf16", "fp16"] | None
     metric: Literal["coco", "voc", "both"] | None
     voc_iou: float | None
+    labels: Literal["all_classes", "best_class"] | None
     per_class: bool
     json: Path | None
     detections: Path | None
@@ -36,7 +37,7 @@ class ScoreArguments:
         names = {"confs": "--conf", "image_size_px": "--image-size"} | {
             name: "--" + name.replace("_", "-")
             for name in (
-                *("precision", "metric", "voc_iou", "per_class"),
+                *("precision", "metric", "voc_iou", "labels", "per_class"),
                 *("detections", "curves", "analyse", "save_txt", "save_voc"),
             )
         }

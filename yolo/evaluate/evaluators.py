@@ -173,16 +173,21 @@ class DetectionEvaluator:
         """Run the network once over all images; None if any rank was interrupted."""
         ranks, own_rows = self.network.ranks, [np.empty((0, 8))]
         pictures: list[np.ndarray] = []
+        drawn = self.picture_count if self.pictures is not None and ranks.is_main else 0
+        conf = max(self.postprocess.conf, PICTURE_CONF)
 
-        def keep(index: int, batch: Batch, found: list[Detections]) -> None:
-            batch_of_data = index * ranks.world_size + ranks.rank
-            own_rows.extend(_rows(batch_of_data, batch, i, one) for i, one in enumerate(found))
-            if self.pictures is not None and ranks.is_main:
-                for i in range(len(found))[: self.picture_count - len(pictures)]:
-                    pictures.append(self._draw(self.pictures, batch, i, found[i]))
+        def decode(raw: Sequence[Tensor]) -> list[list[Detections]]:
+            """What is scored, and what pictures show of the first images: one label per box."""
+            boxes, scores = self.coder(raw)
+            left = drawn - len(pictures)
+            to_draw = replace(self.postprocess, conf=conf, labels="best_class")
+            found = self.postprocess(boxes, scores), to_draw(boxes[:left], scores[:left])
+            return [[one.to("cpu") for one in each] for each in found]
 
-        def decode(raw: Sequence[Tensor]) -> list[Detections]:  # in the network input's frame
-            return [found.to("cpu") for found in self.postprocess(*self.coder(raw))]
+        def keep(index: int, batch: Batch, found: list[list[Detections]]) -> None:
+            batch_of_data, (scored, to_draw) = index * ranks.world_size + ranks.rank, found
+            own_rows.extend(_rows(batch_of_data, batch, i, one) for i, one in enumerate(scored))
+            pictures.extend(self._draw(batch, i, one) for i, one in enumerate(to_draw))
 
         run = self.network.run(model, interruption, decode=decode, keep=keep)
         if run is None:
@@ -198,11 +203,12 @@ class DetectionEvaluator:
             pictures=pictures,
         )
 
-    def _draw(self, pictures: Pictures, batch: Batch, i: int, found: Detections) -> np.ndarray:
-        letterbox, found = letterbox_of(batch, i), found.above(PICTURE_CONF)
+    def _draw(self, batch: Batch, i: int, found: Detections) -> np.ndarray:
+        assert self.pictures is not None
+        letterbox = letterbox_of(batch, i)
         origin = torch.tensor([letterbox.pad_left, letterbox.pad_top] * 2)
         found = replace(found, boxes_xyxy_px=found.boxes_xyxy_px - origin)
-        return pictures.draw(truth_without_padding(batch, i), found, self.class_names)
+        return self.pictures.draw(truth_without_padding(batch, i), found, self.class_names)
 
 
 def _rows(batch_of_data: int, batch: Batch, i: int, found: Detections) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, get_args
@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from yolo.detection.postprocess import Postprocess
+from yolo.detection.postprocess import Labels, Postprocess
 from yolo.errors import UserError
 from yolo.records import Detections
 from yolo.train.checkpoint import read_record
@@ -72,7 +72,7 @@ class ExportMetadata:
     iou: Share
     max_detections: Some
     max_candidates: Some
-    labels: Literal["best_class", "all_classes"]
+    labels: Labels
     generation: str  # the head's type
     config: dict[str, Any]  # the training's whole config
     step: Count  # of the checkpoint
@@ -186,10 +186,11 @@ class ExportedModel(nn.Module):
         own = self.metadata.postprocess()
         if not self.metadata.nms:
             return (postprocess or own)(*self(images))
-        if postprocess and (postprocess.conf < own.conf or postprocess.iou != own.iou):
+        asked = postprocess or own
+        if asked.conf < own.conf or replace(asked, conf=own.conf) != own:
             raise UserError(
                 f"{self.path}: contains its suppression, with IoU {own.iou:g} and confidences from "
-                f"{own.conf:g} on; ask for these, or export without --nms"
+                f"{own.conf:g} on, {own.labels}; ask for these, or export without --nms"
             )
         boxes, scores, labels, counts = self._outputs(images)
         found = [

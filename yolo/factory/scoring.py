@@ -132,6 +132,7 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     asked = {
         "conf": None if arguments.confs is None else min(arguments.confs),
         "voc_iou": arguments.voc_iou,
+        "labels": arguments.labels,
         "per_class": arguments.per_class or None,
     }
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
@@ -244,7 +245,9 @@ def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
         config = with_overrides(config, (), path).model_dump(mode="json")  # but below our folder
         saved = load_config(path.with_name("config.yaml")).data["data"]  # of the run it lies in
         config["data"] |= {split: saved[split] for split in ("train", "val", "test")}
-    thresholds = {"conf": metadata.conf, "iou": metadata.iou}
+    if metadata.nms and arguments.labels not in (None, metadata.labels):
+        raise UserError(f"{path}: the suppression inside has {metadata.labels}; leave out --labels")
+    thresholds = {"conf": metadata.conf, "iou": metadata.iou, "labels": metadata.labels}
     own = {"data": {"image_size": metadata.image_size_px}, "evaluation": thresholds}
     for section, settings in own.items():
         if isinstance(config.get(section), dict):  # else `read_config` says what is wrong

@@ -135,6 +135,15 @@ def test_thresholds_of_a_call_and_of_its_own(predictor, checkpoint, image):
         predictor(image, conf=7.0)
 
 
+def test_one_label_per_box_unless_all_are_asked_for(image, tmp_path):
+    path = write_checkpoint(tmp_path / "best.pt", evaluation={"labels": "all_classes"})
+    (one,) = make_predictor(path, conf=CONF)(image)
+    (all_,) = make_predictor(path, conf=CONF, labels="all_classes")(image)
+    own = write_checkpoint(tmp_path / "own.pt", evaluation={"labels": "best_class"})
+    same(one.detections, make_predictor(own, conf=CONF)(image)[0].detections)
+    assert 3 < len(one.names) < len(all_.names)
+
+
 @each_neck
 def test_weights_cast_once_compute_what_autocast_computes(neck, tmp_path):
     path = write_checkpoint(tmp_path / "best.pt", neck=neck, image_size=128)
@@ -182,9 +191,9 @@ def test_thresholds_inside_a_file_are_not_passed_over():
     assert [one.labels.tolist() for one in network.detect(images)] == [[1, 0]] * 2
     found = network.detect(images, Postprocess(conf=0.3, iou=0.5))
     assert [one.labels.tolist() for one in found] == [[1], [1]]
-    for thresholds in ({"conf": 0.05, "iou": 0.5}, {"conf": 0.3, "iou": 0.6}):
-        with pytest.raises(UserError, match=r"with IoU 0.5 and confidences from 0.1 on"):
-            network.detect(images, Postprocess(**thresholds))
+    for other in ({"conf": 0.05}, {"iou": 0.6}, {"labels": "all_classes"}):
+        with pytest.raises(UserError, match=r"with IoU 0.5 and .* from 0.1 on, best_class"):
+            network.detect(images, Postprocess(**{"conf": 0.3, "iou": 0.5, **other}))
 
 
 def images():
@@ -213,6 +222,22 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(options, tiny, tmp_pat
     same(few.detections, expected[0].detections.above(0.2))
     with pytest.raises(UserError, match="was exported only for 96 px, not for 128"):
         Predictor.from_checkpoint(output, image_size_px=128)
+
+
+def test_the_labels_inside_a_file(tmp_path):
+    """Those of the evaluation, whose figures it then has, or those asked for."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    evaluation = {"labels": "all_classes", "conf": CONF}
+    path = write_checkpoint(tmp_path / "best.pt", neck="yolov3_tiny", evaluation=evaluation)
+    for given, labels in ((None, "all_classes"), ("best_class", "best_class")):
+        output = export_model(path, ".onnx", output=tmp_path / "a.onnx", nms=True, labels=given)
+        found = Predictor.from_checkpoint(output, conf=CONF)(images())
+        expected = make_predictor(path, conf=CONF, labels=labels)(images())
+        for one, other in zip(found, expected, strict=True):
+            same(one.detections, other.detections)
+    with pytest.raises(UserError, match=r"from 0.1 on, best_class; ask for these"):
+        Predictor.from_checkpoint(output, labels="all_classes")(images())
 
 
 def test_an_exported_file_for_any_size(tiny, tmp_path):

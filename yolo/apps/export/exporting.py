@@ -13,6 +13,7 @@ from yolo.apps.export import graph as graphs
 from yolo.apps.export.check import BOUNDS, Disagreement, check_batches, check_export
 from yolo.config import Config
 from yolo.config.load import portable
+from yolo.detection.postprocess import Labels
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
@@ -48,6 +49,7 @@ def export_model(
     fp16: bool = False,
     conf: float | None = None,
     iou: float | None = None,
+    labels: Labels | None = None,
     images: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
@@ -58,15 +60,16 @@ def export_model(
     in pixels of the input, and ``scores`` float32 (B, N, K); with ``nms``, which only ONNX can
     have, those of ``add_suppression``. The file appears at ``output`` (None: beside the checkpoint)
     once it finds in the folder ``images`` (None: in drawn ones) what PyTorch finds, see
-    ``check_export``. ``image_size_px``, ``conf`` and ``iou`` are None for the training's; the other
-    options are those of ``ExportMetadata``.
+    ``check_export``. ``image_size_px``, ``conf``, ``iou`` and ``labels`` are None for the
+    training's; the other options are those of ``ExportMetadata``.
     """
     assert suffix == ".onnx" or not nms
     checkpoint, config, detector = load_trained_detector(checkpoint_path)
     size_px = image_size_px or config.data.image_size
     advice = "; leave out --dynamic-size and --image-size"
     check_yolov1_size(checkpoint_path, config, None if dynamic_size else size_px, advice)
-    given = {name: value for name, value in (("conf", conf), ("iou", iou)) if value is not None}
+    given = {"conf": conf, "iou": iou, "labels": labels}
+    given = {name: value for name, value in given.items() if value is not None}
     metadata = ExportMetadata(
         class_names=tuple(checkpoint["class_names"]),
         category_ids=tuple(checkpoint["category_ids"]),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from yolo.config import Config
 from yolo.data.images import decode
-from yolo.detection.postprocess import Postprocess
+from yolo.detection.postprocess import Labels, Postprocess
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, is_exported
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
@@ -97,7 +97,7 @@ class Predictor:
     """Find objects in images with a trained detector.
 
     Images are letterboxed and boxes suppressed as in validation, so that it finds what validation
-    scores. Calls from several threads do not disturb each other.
+    scores, but one label for a box. Calls from several threads do not disturb each other.
     """
 
     network: TrainedNetwork | ExportedModel
@@ -117,6 +117,7 @@ class Predictor:
         iou: float | None = None,
         image_size_px: int | None = None,
         precision: Format | Literal["auto"] = "auto",
+        labels: Labels | None = None,
     ) -> Predictor:
         """Open a checkpoint, or an ONNX file that export.py wrote.
 
@@ -128,12 +129,14 @@ class Predictor:
                 training's.
             image_size_px: side of the network's input, a multiple of 32; None for the training's.
             precision: see ``TrainedNetwork``; an exported file has its own.
+            labels: of a box; None for its best class. A file with its suppression inside has its
+                own.
         """
         path = checkpoint_file(Path(path))
         if image_size_px is not None and (image_size_px < 32 or image_size_px % 32):
             raise UserError(f"the image size must be a multiple of 32, not {image_size_px}")
         if is_exported(path):
-            return _open_exported(path, conf, iou, image_size_px)
+            return _open_exported(path, conf, iou, image_size_px, labels)
         checkpoint = load_checkpoint(path)
         config = read_config(path, checkpoint)
         if not isinstance(config, Config):
@@ -147,12 +150,13 @@ class Predictor:
             size_px=size_px,
             precision=precision,
         )
+        own = replace(build_postprocess(config), labels=labels or "best_class")
         return cls(
             network=network,
             class_names=checkpoint["class_names"],
             category_ids=checkpoint["category_ids"],
             image_size_px=size_px,
-            postprocess=_with(build_postprocess(config), CONF if conf is None else conf, iou),
+            postprocess=_with(own, CONF if conf is None else conf, iou),
             config=checkpoint["config"],
         )
 
@@ -255,7 +259,11 @@ def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Po
 
 
 def _open_exported(
-    path: Path, conf: float | None, iou: float | None, image_size_px: int | None
+    path: Path,
+    conf: float | None,
+    iou: float | None,
+    image_size_px: int | None,
+    labels: Labels | None,
 ) -> Predictor:
     model = ExportedModel.open(path)
     metadata = model.metadata
@@ -266,6 +274,7 @@ def _open_exported(
             "export it for another size, or for any"
         )
     own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
+    own = replace(own, labels=labels or (own.labels if metadata.nms else "best_class"))
     return Predictor(
         network=model,
         class_names=metadata.class_names,

@@ -209,7 +209,7 @@ class EvaluationConfig(Section):
     max_detections: AtLeastOne = key("Boxes per image that are kept.", 300)
     max_candidates: AtLeastOne = key("Boxes per image that enter NMS.", 4096)
     labels: Literal["best_class", "all_classes"] = key(
-        "One label per box, or every class that passes `conf`.", "best_class"
+        "Every class of a box that passes `conf`, as in Darknet; or its best.", "all_classes"
     )
     metric: Literal["coco", "voc"] = key("The metric that is computed.", "coco")
     both: bool = key("Report the other metric too.", False)
