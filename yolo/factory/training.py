@@ -89,6 +89,7 @@ def build_trainer(
         if folder is None:
             create = partial(create_run_folder, config_name=resolved.path.stem)
             folder = ranks.broadcast(builder.find_folder(name, create))
+            assert folder is not None
             note_run(folder)
             lock = _lock(folder, ranks, undone)
         log = builder.open_log(folder)
