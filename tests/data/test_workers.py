@@ -2,6 +2,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.reduction import ForkingPickler
@@ -87,6 +88,34 @@ def test_a_killed_worker_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"a data loading process was lost .*fewer workers"):
         take(training(Noise(deadly=4), workers=1), steps=2)
     assert lost_worker(RuntimeError("CUDA error"), None) is None
+
+
+def test_a_signal_ends_a_wait_that_it_does_not_wake() -> None:
+    """Another thread takes it, as where it comes just before the wait."""
+
+    class Stopped(BaseException):
+        pass
+
+    def stop(number: int, frame: object) -> None:
+        raise Stopped
+
+    class Hanging(Noise):
+        def load(self, index: int) -> Any:
+            time.sleep(60)
+
+    batches = training(Hanging(), workers=1)
+    before = signal.signal(signal.SIGUSR1, stop)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # in this thread
+    began = time.monotonic()
+    try:
+        with pytest.raises(Stopped):
+            next(batches.from_step(0))
+        assert time.monotonic() - began < 4.5
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGUSR1, before)
+        batches.close()
 
 
 def test_workers_that_hang_are_ended_by_force() -> None:

@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from multiprocessing.util import Finalize
@@ -30,6 +32,10 @@ OPEN_FILES = 4096
 
 END_SECONDS = 1.0
 """How long a worker may take to end by itself."""
+
+WAIT_SECONDS = 1.0
+"""A wait for a batch is taken up again so often. One that a signal came just before, or that it did
+not wake because another thread took it, would go on for PyTorch's 5 seconds."""
 
 _SET_PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 
@@ -108,6 +114,8 @@ def start_workers(loader: DataLoader) -> Any:
     # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
     for worker in batches._workers:
         Finalize(batches, worker.kill, exitpriority=0)
+    wait_for_batch = type(batches)._try_get_data
+    batches._try_get_data = partial(wait_for_batch, weakref.proxy(batches), WAIT_SECONDS)
     if pinning := getattr(batches, "_pin_memory_thread", None):
         pinning._invoke_excepthook = lambda thread: None  # a lost worker is told in a sentence
     return batches
