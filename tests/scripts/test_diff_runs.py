@@ -59,7 +59,11 @@ def test_the_settings_that_differ_are_shown_with_their_origins(tmp_path, capsys)
         "  A  -      no such setting",
         "  B  0.995  configs/quickstart.yaml",
         "",
-        f"4 of {len({*read_settings(a), *read_settings(b)})} settings differ",
+        "training.ema.ramp",
+        "  A  -      no such setting",
+        "  B  false  default",
+        "",
+        f"5 of {len({*read_settings(a), *read_settings(b)})} settings differ",
     ]
 
 
