@@ -62,7 +62,8 @@ def ablate(
 ) -> None:
     """What ``main`` does once command line and file have proved right."""
     directory = arguments.logs.resolve() / arguments.file.stem
-    gpu = ["--gpu", ",".join(arguments.gpu).replace("cuda:", "")] if arguments.gpu else []
+    names = [name.removeprefix("cuda:") for name in arguments.gpu or ()]
+    gpu, one = (["--gpu", ",".join(some)] if some else [] for some in (names, names[:1]))
     for run in runs:
         _check_settings(directory / run.name, run)
     for number, run in enumerate(runs, start=1):
@@ -73,7 +74,7 @@ def ablate(
         config = (arguments.file.parent / ablation.config).resolve()
         _train(folder, run, config, gpu)
         scoring = [str(folder), "--split", ablation.split, "--json", str(folder / SCORES)]
-        _execute("validation.py", [*scoring, *gpu[:2]], folder)
+        _execute("validation.py", [*scoring, *one], folder)
         print(f"  done in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
     from benchmarks.comparison import Comparison, Run
     from yolo.apps.report.drawing import save_image

@@ -74,9 +74,8 @@ def iou_loss(kind: IouKind, found_xyxy: Tensor, truth_xyxy: Tensor) -> Tensor:
     hull_w, hull_h = (high[..., 2:] - low[..., :2]).unbind(-1)
     if kind == "giou":
         return loss + (hull_w * hull_h - union) / (hull_w * hull_h + EPSILON)
-    x, y = ((found_xyxy - truth_xyxy).unflatten(-1, (2, 2)).sum(-2) / 2).unbind(
-        -1
-    )  # of the centres
+    between = (found_xyxy - truth_xyxy).unflatten(-1, (2, 2)).sum(-2) / 2  # the centres
+    x, y = between.unbind(-1)
     distance = (x * x + y * y) / (hull_w * hull_w + hull_h * hull_h + EPSILON)
     if kind == "diou":
         return loss + distance
