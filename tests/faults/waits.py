@@ -9,9 +9,11 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from tests.faults.tiny import (
@@ -57,8 +59,8 @@ def small_shared_memory(seed: int, folder: Path) -> None:
     if not small:
         wait_until_it_trains(run)
         time.sleep(generator.uniform(0, 0.5))
-        _fill(SHARED_MEMORY / "filling")
-    code = wait_for(process, LARGEST_SECONDS)
+    with nullcontext() if small else _filled(SHARED_MEMORY / "filling"):
+        code = wait_for(process, LARGEST_SECONDS)
     assert code in (0, 1), f"exit code {code}: {last_lines(output)}"
     assert small or (code == 1 and (run / "last.pt").exists()), last_lines(output)
     if code:
@@ -71,10 +73,25 @@ def small_shared_memory(seed: int, folder: Path) -> None:
         check_same_run(whole, run)
 
 
-def _fill(path: Path) -> None:
-    with suppress(OSError), path.open("wb", buffering=0) as file:
-        while file.write(b"\0" * 4096):
-            pass
+@contextmanager
+def _filled(path: Path) -> Iterator[None]:
+    """A file that takes all room, also what a batch leaves that was taken out meanwhile."""
+    ended = threading.Event()
+
+    def fill() -> None:
+        with path.open("wb", buffering=0) as file:
+            while not ended.wait(0.001):
+                with suppress(OSError):
+                    while file.write(b"\0" * 4096):
+                        pass
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def few_open_files(seed: int, folder: Path) -> None:
