@@ -11,7 +11,14 @@ import pytest
 from PIL import Image
 
 from yolo.data import images
-from yolo.data.images import FORMATS, IMAGE_SUFFIXES, Header, decode, read_header
+from yolo.data.images import (
+    FORMATS,
+    IMAGE_SUFFIXES,
+    UNREADABLE,
+    Header,
+    decode,
+    read_header,
+)
 from yolo.errors import UserError
 
 ORIENTATION = 0x0112
@@ -109,6 +116,11 @@ def test_pixels_without_a_known_white_are_refused(tmp_path, suffix, kind, channe
     with pytest.raises(UserError, match=f"pixels of type {kind}.* to 8 bits|without sign") as error:
         decode(path)
     assert "\n" not in str(error.value)
+    if suffix == ".tif" and channels == 3:  # Pillow knows none of them
+        with pytest.raises(
+            UserError, match=f"the size of .*{suffix} cannot be read: .*without sign"
+        ):
+            read_header(path)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".tif"])
@@ -176,10 +188,10 @@ def png_header(width: int, height: int) -> bytes:
     [
         (None, "the image PATH does not exist."),
         (b"", "the image PATH is an empty file."),
-        (b"GIF? no", "the image PATH cannot be decoded: it is damaged or of an unknown format."),
+        (b"GIF? no", f"the image PATH cannot be decoded: {UNREADABLE}."),
         (jpeg()[:600], "the image PATH is cut off: its JPEG data has no end; fetch it again."),
         (png_header(30_000, 30_000), "the image PATH has more than 178,956,970 pixels."),
-        (png_header(61, 40)[:50], "the image PATH cannot be decoded: it is damaged or"),
+        (png_header(61, 40)[:50], "the image PATH cannot be decoded: it is damaged,"),
         (
             jpeg(),
             "PATH is 60x40 px (width x height), but its annotations are for an image of 61x40 px",

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from yolo.errors import UserError
 from yolo.files import read_or_refuse
@@ -53,6 +53,8 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 TIFF_STARTS = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 DEEP_STARTS = (*TIFF_STARTS, b"\x89PNG", b"P")
 """Of the formats whose pixels may be of other types than uint8, PNM as the last."""
+
+UNREADABLE = "it is damaged, of an unknown format, or not of 8 or 16 bits without sign"
 
 DARKEST_16_BIT = 1 << 12
 """Below it are all values of cameras with 10 or 12 bits, whose files say 16."""
@@ -120,11 +122,7 @@ def decode(
     except Image.DecompressionBombError:
         raise UserError(f"the image {path} has more than {LARGEST_IMAGE_PX:,} pixels.") from None
     except Exception:  # what Pillow raises on foreign bytes is anyone's guess
-        also = ", or of other pixels than 8 or 16 bits without sign"
-        also = also if content.startswith((*TIFF_STARTS, b"PF")) else ""
-        raise UserError(
-            f"the image {path} cannot be decoded: it is damaged or of an unknown format{also}."
-        ) from None
+        raise UserError(f"the image {path} cannot be decoded: {UNREADABLE}.") from None
     orientation, turns = header.orientation, header.turns(expected_hw, upright=upright)
     if content.startswith(TIFF_STARTS):  # which both libraries have turned already
         orientation, turns = TURNED_BACK.get(orientation, orientation), not turns
@@ -161,6 +159,7 @@ def read_header(path: Path) -> Header:
         raise UserError(f"the image {path} does not exist.") from None
     except Exception as error:  # as above
         reason = " ".join(str(error).split()) or type(error).__name__
+        reason = UNREADABLE if isinstance(error, UnidentifiedImageError) else reason
         raise UserError(f"the size of the image {path} cannot be read: {reason}.") from None
 
 
