@@ -36,8 +36,15 @@ NOT_FOR_USERS = {
     "ToGray": {"num_output_channels"},
     "Resize": {"height", "width"},
     "RandomResizedCrop": {"size"},
+    "RandomSizedBBoxSafeCrop": {"height", "width", "interpolation"},
 }
 FRAMEWORK_DEFAULTS = {"fill": [124, 116, 104], "area_for_downscale": "image"}
+SUMMARIES = {
+    "Resize": "Stretch the image to data.image_size instead of letterboxing it.",
+    "RandomSizedBBoxSafeCrop": "Cut a random part out of the image that holds all its boxes "
+    "(ignored regions are none) and stretch it to data.image_size; erosion_rate above 0 may cut "
+    "boxes, and is the most that an image without boxes loses of its height and width.",
+}
 BORDER_MODES = [0, 1]  # one colour, the edge's colours: the others repeat objects without boxes
 
 
@@ -71,8 +78,8 @@ def transform(name: str) -> dict[str, Any]:
 
 def summary(name: str, cls: type) -> str:
     """The first sentence of the class' docstring, on one line."""
-    if name == "Resize":
-        return "Stretch the image to data.image_size instead of letterboxing it."
+    if name in SUMMARIES:
+        return SUMMARIES[name]
     paragraph = (inspect.getdoc(cls) or "").split("\n\n")[0]
     return " ".join(paragraph.split()).split(". ")[0]
 

@@ -10,7 +10,7 @@ from yolo.config import REPOSITORY_ROOT, ConfigError, load_config
 CONFIGS = REPOSITORY_ROOT / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
-EXPERIMENTS = [path for path in FILES if "base" not in path.parts]
+EXPERIMENTS = [path for path in FILES if not {"base", "recipes"} & {*path.parts}]
 
 Write = Callable[..., Path]
 Problems = Callable[..., list[str]]

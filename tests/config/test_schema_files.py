@@ -69,7 +69,7 @@ def test_editors_mark_what_is_wrong(text, editor):
 
 def test_transforms_of_the_list_and_no_others():
     assert list(transforms()) == sorted(TRANSFORMS)
-    assert len(TRANSFORMS) == 21
+    assert len(TRANSFORMS) == 22
 
 
 def test_default_transforms():

@@ -1,5 +1,7 @@
 """Every YAML under configs/ builds, without data and without pretrained weights."""
 
+import re
+
 import pytest
 import torch
 
@@ -15,8 +17,10 @@ from yolo.factory.learner import build_freeze, build_optimizer, build_schedule
 from yolo.records import Targets
 
 FOLDER = REPOSITORY_ROOT / "configs"
-# base/ holds parts to extend, which are no whole configs
-CONFIGS = sorted(p for p in FOLDER.rglob("*.yaml") if p.parent != FOLDER / "base")
+# parts to extend, which are no whole configs
+RECIPES, SMALL_DATA = sorted((FOLDER / "recipes").glob("*.yaml")), FOLDER / "base/small_data.yaml"
+PARTS = {FOLDER / "base", FOLDER / "recipes"}
+CONFIGS = sorted(p for p in FOLDER.rglob("*.yaml") if p.parent not in PARTS)
 CLASSIFIERS = [p for p in CONFIGS if p.parent.name == "pretrain"]
 DETECTORS = [p for p in CONFIGS if p not in CLASSIFIERS]
 CLASS_NAMES = [f"class {i}" for i in range(20)]
@@ -30,11 +34,46 @@ def test_there_are_configs():
     folders = {p.parent.name for p in CONFIGS}
     assert {"configs", "yolov1", "yolov2", "yolov3", "pretrain"} <= folders
     assert {"quickstart", "darknet53_coco", "mobilenet_v3_small_coco"} <= {p.stem for p in CONFIGS}
+    assert {p.stem for p in RECIPES} == {"modern", "paper", "strong_data"}
+    assert sum(p.stem.endswith("_coco_modern") for p in CONFIGS) == 4
 
 
 @pytest.mark.parametrize("path", DETECTORS, ids=name_of)
 def test_a_detector_builds(path):
-    config = load_config(path, ["model.encoder.weights=null", "model.init=null"]).config
+    build_and_run(load_config(path, ["model.encoder.weights=null", "model.init=null"]).config)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+@pytest.mark.parametrize("path", ["yolov3/yolov3_tiny_coco.yaml", "yolov2/darknet19_voc.yaml"])
+def test_a_recipe_builds_over_other_detectors(path, recipe, tmp_path):
+    """Those that extend it in configs/ are built as they are."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: [{FOLDER / path}, {recipe}]\n")
+    resolved = load_config(file, ["model.encoder.weights=null"])
+    assert not resolved.notes  # nothing of the recipe is without effect
+    build_and_run(resolved.config)
+
+
+def test_the_readmes_own_data_example_builds(tmp_path):
+    """With anchors from its boxes; nothing that people extend names the classes of other data."""
+    readme = (REPOSITORY_ROOT / "README.md").read_text("utf-8").split("## Train on your own images")
+    text = re.search(r"```yaml\n(.*?)```", readme[1], re.DOTALL)[1]
+    assert "extends: base/small_data.yaml\n" in text
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace("base/small_data.yaml", str(SMALL_DATA)))
+    resolved = load_config(file)
+    assert resolved.config.model.head.anchors == "auto" and resolved.config.training.ema is not None
+    anchors = load_config(FOLDER / "yolov3/bccd.yaml").data["model"]["head"]["anchors"]
+    build_and_run(resolved.with_values({"model.head.anchors": anchors}, "fitted").config)
+    for part in (*RECIPES, SMALL_DATA):
+        assert "class_names" not in part.read_text("utf-8")
+    for steps in (500, 5000):  # the cycle has their length
+        training = load_config(file, [f"training.steps={steps}"])
+        factor = build_schedule(training.config)
+        assert not training.notes and factor(steps - 1) < 1e-3 < 0.9 < factor(steps // 20)
+
+
+def build_and_run(config):
     detector = build_detector(config, CLASS_NAMES)
     coder = build_coder(config)
     loss = build_loss(config, coder, CLASS_NAMES)

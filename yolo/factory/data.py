@@ -138,7 +138,7 @@ def build_training_batches(
         sampler=StepSampler(
             order=SampleOrder(length=len(dataset), seed=config.seed, repeat_factors=factors),
             batch_size=config.training.batch_size,
-            micro_batch_size=config.training.micro_batch_size,
+            micro_batch_size=micro_batch_size(config, ranks),
             rank=ranks.rank,
             world_size=ranks.world_size,
             size_px=_size_px(config),
@@ -148,6 +148,13 @@ def build_training_batches(
         seed=config.seed,
         pin_memory=ranks.device.type == "cuda",
     )
+
+
+def micro_batch_size(config: TaskConfig, ranks: Ranks) -> int:
+    """This process's share of the batch, or the config's number where that is smaller."""
+    training = config.training
+    given, share = training.micro_batch_size, -(-training.batch_size // ranks.world_size)
+    return share if given == "auto" else min(given, share)
 
 
 @contextmanager
@@ -211,7 +218,7 @@ def _training_images(
     settings: dict[str, Any] = {"side_px": largest_side_px(data), "setting": "data.cache"}
     limit_bytes = int(data.cache_limit_gb * 1e9)
     if data.cache == "ram":
-        own_bytes = limit_bytes // _local_processes()
+        own_bytes = limit_bytes // local_processes()
         images = MemoryCache(dataset, limit_bytes=own_bytes, **settings)
     elif data.cache == "disk":
         folder = CACHE / "images"
@@ -221,7 +228,7 @@ def _training_images(
     return images
 
 
-def _local_processes() -> int:
+def local_processes() -> int:
     """Ranks that share this machine's memory and cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
@@ -270,4 +277,4 @@ def count_workers(config: TaskConfig, ranks: Ranks) -> int:
         return 1
     linux = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-    return max(1, min(8, cores // _local_processes()))
+    return max(1, min(8, cores // local_processes()))

@@ -17,7 +17,7 @@ from yolo.data.loader import TrainingBatches
 from yolo.detection.losses.loss import ClassificationLoss
 from yolo.evaluate.metrics.metric import top_k
 from yolo.factory.anchors import describe_anchors
-from yolo.factory.data import build_training_batches, naming
+from yolo.factory.data import build_training_batches, micro_batch_size, naming
 from yolo.factory.detector import anchors_px, build_coder, build_loss
 from yolo.factory.evaluator import accuracy_of, build_classification_evaluator, build_evaluator
 from yolo.factory.initial_weights import build_model, check_weights, load_initial_weights
@@ -220,12 +220,6 @@ def _choose_precision(config: TaskConfig, model: nn.Module, ranks: Ranks) -> Pre
     chosen = ranks.broadcast(measure() if ranks.is_main else None)
     assert chosen is not None
     return chosen
-
-
-def micro_batch_size(config: TaskConfig, ranks: Ranks) -> int:
-    """The config's, or this process's share of the batch where that is smaller."""
-    training = config.training
-    return min(training.micro_batch_size, -(-training.batch_size // ranks.world_size))
 
 
 def build_optimizer(config: TaskConfig, model: nn.Module) -> Optimizer:

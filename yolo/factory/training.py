@@ -15,8 +15,9 @@ from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.factory.anchors import settle_anchors
-from yolo.factory.data import build_dataset, match_classes, naming
-from yolo.factory.learner import Parts, build_learner, build_parts, micro_batch_size
+from yolo.factory.data import build_dataset, match_classes, micro_batch_size, naming
+from yolo.factory.learner import Parts, build_learner, build_parts
+from yolo.factory.micro_batch import KEY, ORIGIN, settle_micro_batch
 from yolo.factory.resume import check_same_config, describe_changed_data, describe_origin
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.failures import Advice
@@ -116,7 +117,7 @@ def _lock(folder: Path, ranks: Ranks, undone: ExitStack) -> RunLock | None:
 class _Builder:
     """The steps of ``build_trainer``, and what all of them look at."""
 
-    resolved: Resolved  # anchors that were to be fitted are numbers once the parts are built
+    resolved: Resolved  # what was ``auto`` is numbers once the parts are built
     ranks: Ranks
     origin: Origin | None
     pictures: Pictures | None
@@ -139,6 +140,7 @@ class _Builder:
             train = match_classes(train, "train", ids, names, owner=str(origin.path))
         val = match_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
         self.compare_data({"train": train, "val": val})
+        self.resolved = settle_micro_batch(self.resolved, train, val, ranks)
         config = self.resolved.config
         parts = build_parts(config, train, val, ranks, origin=origin, pictures=self.pictures)
         if config.training.sync_batch_norm:
@@ -202,11 +204,13 @@ class _Builder:
             yield from report.lines()
         yield f"device: {ranks.device}, {ranks.world_size} process(es)"
         yield f"precision: {learner.precision.name} ({learner.precision.reason})"
-        if micro_batch < training.micro_batch_size:
+        if micro_batch != training.micro_batch_size:
             yield (
                 f"training.micro_batch_size: {training.micro_batch_size} cut to {micro_batch}, "
                 f"this process's share of training.batch_size {training.batch_size}"
             )
+        if self.resolved.origins[KEY] == ORIGIN:
+            yield f"{KEY}: {micro_batch}, {ORIGIN}"
         if training.sync_batch_norm and ranks.world_size == 1:
             yield "training.sync_batch_norm: changes nothing, for one process has the whole batch"
         yield from parts.data_lines

@@ -9,6 +9,7 @@ import pytest
 
 from tests.coco_files import write_coco
 from tests.detectors import ONE_RANK
+from yolo.apps.preflight.checks import Preflight, TrialRun
 from yolo.apps.preflight.overfit import choose_images, overfitting_config
 from yolo.apps.preflight.truth import find_bound
 from yolo.config import REPOSITORY_ROOT, Resolved, load_config, resolved_yaml
@@ -24,6 +25,7 @@ BUSY = [
     *("training.batch_size=64", "training.micro_batch_size=4", "evaluation.metric=voc"),
     *("evaluation.monitor=mAP_11", "evaluation.share=0.1"),
 ]
+AUTO = "training.micro_batch_size=auto"
 
 
 def write_images(folder: Path, boxes: dict[int, list[list[float]]]) -> CocoDataset:
@@ -60,6 +62,8 @@ def test_everything_that_hinders_is_off_and_the_rest_stays(tmp_path: Path) -> No
     assert after.config.logging.directory == tmp_path / "logs/overfit"
     assert after.config.model == before.config.model and after.config.loss == before.config.loss
     assert before.config.data.augment and before.config.data.limit == 50  # as it was
+    auto = overfitting_config(quickstart(tmp_path, AUTO), [7, 3], steps=100).config
+    assert auto.training.micro_batch_size == "auto"
 
 
 def test_the_run_saves_a_config_with_the_place_that_its_values_came_from(tmp_path: Path) -> None:
@@ -70,6 +74,16 @@ def test_the_run_saves_a_config_with_the_place_that_its_values_came_from(tmp_pat
     assert "augment: []  # overfitting" in path.read_text()
     assert "warmup_steps: 10  # overfitting" in path.read_text()
     assert "image_size: 64  # command line" in path.read_text()
+
+
+def test_a_trial_run_has_the_micro_batch_that_a_training_would_find(tmp_path: Path) -> None:
+    images = write_images(tmp_path, {number: [[0, 0, 9, 9]] for number in range(1, 5)})
+    resolved = quickstart(tmp_path, AUTO, "training.batch_size=4")
+    preflight = Preflight(
+        resolved=resolved, ranks=ONE_RANK, datasets={"train": images, "val": images}
+    )
+    trial = TrialRun(preflight)
+    assert preflight.config.training.micro_batch_size == len(trial.batch) == 4
 
 
 def test_images_with_something_to_find_are_chosen(tmp_path: Path) -> None:

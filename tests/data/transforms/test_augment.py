@@ -32,6 +32,7 @@ GEOMETRY: list[dict[str, Any]] = [
     always("RandomCrop", height=240, width=300, pad_if_needed=True),
     always("Resize"),
     always("RandomResizedCrop", scale=[0.5, 1.0]),
+    always("RandomSizedBBoxSafeCrop"),
 ]
 
 
@@ -112,6 +113,46 @@ def test_a_cut_of_the_original_by_hand() -> None:
         assert not inside or (boxes[:, 2:] - boxes[:, :2] == 10).all()  # 20 px by 100 / 200
     result = augmented([cut], whole, size_px=100, min_visibility=0.3)
     assert result.ignored.tolist() == [True]  # a quarter of it is left
+
+
+def test_a_safe_crop_holds_all_boxes_and_counts_no_ignored_region() -> None:
+    """The right edges are fractions of a pixel, which Albumentations would cut off."""
+    crop, ignored = always("RandomSizedBBoxSafeCrop"), [False, False, True]
+    boxes = [[250.5, 100.5, 390.5, 140.25], [389.5, 120, 399.5, 130.75], [0, 0, 400, 300]]
+    two = sample(boxes, ignored=ignored)
+    augment = Augment(transforms=[crop], min_visibility=0.999)
+    widths = set()
+    for seed in range(30):
+        result = augment(two, size_px=320, seed=(seed,))
+        assert result.labels.tolist() == [0, 1, 2] and result.ignored.tolist() == ignored
+        first, second, region = result.boxes_xyxy_px
+        np.testing.assert_allclose(region, [0, 0, 320, 320], atol=1e-3)  # cut to what is left
+        widths.add(float(first[2] - first[0]))
+        np.testing.assert_allclose(second[2] - second[0], (first[2] - first[0]) / 14, rtol=1e-3)
+    assert min(widths) > 140 * 320 / 400 - 1e-3 and max(widths) > 250 and len(widths) > 20
+
+
+def test_a_safe_crop_without_boxes() -> None:
+    """Nothing is cut off unless erosion_rate is above 0."""
+    crop = always("RandomSizedBBoxSafeCrop")
+    empty = replace(photo(), ignored=np.array([True, True]))
+    stretched = augmented([always("Resize")], empty, size_px=64)
+    whole = augmented([crop], empty, size_px=64)
+    assert (whole.image == stretched.image).all()  # averaged where it shrinks, too
+    np.testing.assert_array_equal(whole.boxes_xyxy_px, stretched.boxes_xyxy_px)
+    eroding = Augment(transforms=[{**crop, "erosion_rate": 0.5}])
+    parts = {eroding(empty, size_px=64, seed=(seed,)).image.tobytes() for seed in range(5)}
+    assert len(parts) == 5
+
+
+@pytest.mark.parametrize("size_hw", [(1, 300), (300, 1), (2, 3)], ids=str)
+def test_a_safe_crop_of_a_narrow_image_has_a_pixel_at_least(size_hw: tuple[int, int]) -> None:
+    height, width = size_hw
+    red = sample([[0, 0, width, height]], size_hw=size_hw, ignored=[True])
+    augment = Augment(transforms=[always("RandomSizedBBoxSafeCrop", erosion_rate=1.0)])
+    for seed in range(60):
+        result = augment(red, size_px=32, seed=(seed,))
+        assert (result.image == RED).all() and result.boxes_xyxy_px.tolist() == [[0, 0, 32, 32]]
 
 
 def test_of_the_transforms_that_size_the_first_one_that_fires_does() -> None:

@@ -23,6 +23,7 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "turn": [always("Rotate", limit=[4, 4])],
     "fit": [always("Affine", rotate=3, fit_output=True)],
     "border cut": [always("Rotate", limit=[2, 2], crop_border=True)],
+    "safe crop": [always("RandomSizedBBoxSafeCrop")],
     "crop": [always("RandomCrop", height=250, width=254)],
     "edge": [always("Affine", scale=0.8, border_mode=1)],
     "stretch, flip, affine": [
@@ -117,6 +118,22 @@ def test_boxes_of_one_pixel_stay_on_their_pixel() -> None:
             np.testing.assert_allclose(place, found_box(pixels), atol=1.0)
             x, y = ((place[:2] + place[2:]) / 2).astype(int)
             assert pixels[y, x, 0] > 200
+
+
+def test_zooming_out_is_one_warp_onto_the_mean_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of the size, 120 px to the right and 80 up, whatever else moves the image."""
+    warps, warp = [], cv2.warpAffine
+    monkeypatch.setattr(cv2, "warpAffine", lambda *a, **kw: warps.append(a) or warp(*a, **kw))
+    red = painted_sample([[0, 0, 200, 100]], size_hw=(100, 200))
+    zoom = always("Affine", scale=0.25, translate_percent={"x": 0.3, "y": -0.2}, keep_ratio=True)
+    result = augmented([FLIP, zoom], red, size_px=400)
+    assert len(warps) == 1
+    np.testing.assert_allclose(result.boxes_xyxy_px, [[270, 95, 370, 145]], atol=1e-3)
+    assert not result.ignored[0]
+    beside = np.ones((400, 400), bool)
+    beside[94:146, 269:371] = False
+    assert (result.image[beside] == FILL_COLOUR_RGB).all()
+    assert (result.image[96:144, 271:369] == (255, 0, 0)).all()
 
 
 def test_the_border_that_was_asked_for() -> None:

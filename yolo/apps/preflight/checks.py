@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from yolo.config import Config, Resolved
 from yolo.data.formats.detection import DetectionDataset
-from yolo.factory.data import Split
-from yolo.factory.learner import build_learner, build_parts, micro_batch_size
+from yolo.factory.data import Split, micro_batch_size
+from yolo.factory.learner import build_learner, build_parts
+from yolo.factory.micro_batch import settle_micro_batch
 from yolo.factory.training import SINGLE_VALUE
 from yolo.records import Batch, Targets
 from yolo.train.distributed import Ranks
@@ -45,8 +46,10 @@ class TrialRun:
     """
 
     def __init__(self, preflight: Preflight) -> None:
-        config, ranks, datasets = preflight.config, preflight.ranks, preflight.datasets
-        self.parts = build_parts(config, datasets["train"], datasets["val"], ranks)
+        ranks, datasets = preflight.ranks, (preflight.datasets["train"], preflight.datasets["val"])
+        preflight.resolved = settle_micro_batch(preflight.resolved, *datasets, ranks)
+        config = preflight.config
+        self.parts = build_parts(config, *datasets, ranks)
         self.learner = build_learner(
             config,
             self.parts,
@@ -74,7 +77,7 @@ class TrialRun:
 class Preflight:
     """The config, and what the stages have opened for those after them."""
 
-    resolved: Resolved  # the stage on anchors puts numbers in place of ``anchors: auto``
+    resolved: Resolved  # its stages put numbers in place of ``auto``
     ranks: Ranks  # this process, alone on its device
     datasets: dict[Split, DetectionDataset] = field(default_factory=dict)  # train and val
     trial: TrialRun | None = None  # built by the stage that overfits one batch

@@ -152,6 +152,7 @@ def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) 
     averaging of weights; the figure is COCO's AP50. Everything else stays.
     """
     count, most = len(image_ids), resolved.config.training.micro_batch_size
+    sizes = [n for n in range(1, count + 1) if count % n == 0]
     values = {
         "data.val": resolved.data["data"]["train"],
         "data.limit": image_ids,
@@ -163,9 +164,7 @@ def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) 
         "data.multi_scale": None,
         "training.steps": steps,
         "training.batch_size": count,
-        "training.micro_batch_size": max(
-            size for size in range(1, min(count, most) + 1) if count % size == 0
-        ),
+        "training.micro_batch_size": most if most == "auto" else max(n for n in sizes if n <= most),
         "training.schedule": {
             "type": "step",
             "milestones": [],

@@ -164,8 +164,8 @@ class ImagesConfig(Section):
     )
     augment: tuple[Transform, ...] = key(
         "Training transforms in order, each {type, p, arguments}. Empty areas get the mean colour "
-        "(124, 116, 104); Resize stretches to image_size and RandomResizedCrop cuts to it instead "
-        "of letterboxing.",
+        "(124, 116, 104); Resize stretches to image_size, RandomResizedCrop and "
+        "RandomSizedBBoxSafeCrop cut to it instead of letterboxing.",
         default_factory=lambda: default_augment("detect"),
     )
     workers: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = key(

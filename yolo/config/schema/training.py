@@ -155,11 +155,11 @@ class TrainingConfig(Section):
     batch_size: AtLeastOne = key(
         "Images per optimizer step over all devices; independent of the hardware.", 64
     )
-    micro_batch_size: AtLeastOne = Field(
+    micro_batch_size: AtLeastOne | Literal["auto"] = Field(
         16,
         validate_default=True,  # against a batch_size that was given
         description="Images per forward pass and device; gradients accumulate to batch_size. "
-        "Lower it where memory is short.",
+        "Lower it where memory is short; 'auto' is the most that fits, found at the start.",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = key(
         "'auto' is the fastest that the device runs natively.", "auto"
@@ -180,9 +180,9 @@ class TrainingConfig(Section):
 
     @field_validator("micro_batch_size")
     @classmethod
-    def _divides_batch(cls, micro: int, info: ValidationInfo) -> int:
+    def _divides_batch(cls, micro: int | str, info: ValidationInfo) -> int | str:
         batch = info.data.get("batch_size")
-        if batch is not None and micro < batch and batch % micro:
+        if batch is not None and isinstance(micro, int) and micro < batch and batch % micro:
             fitting = max(size for size in range(1, micro) if batch % size == 0)
             raise broken_rule(
                 f"must divide training.batch_size ({batch}), for example {fitting}, or be at "

@@ -20,9 +20,10 @@ from yolo.data.sampling import SampleKey, seeded_generator
 from yolo.data.transforms.geometry import MEAN_COLOUR, LabelledImage, Layout, concatenate
 from yolo.data.transforms.transform_list import (
     COLOUR,
-    CROP_AND_STRETCH,
     FLIP,
     GEOMETRIC,
+    SAFE_CROP,
+    SIZING,
     STRETCH,
     build_transform,
     draw_move,
@@ -74,15 +75,16 @@ class Augment:
     """Turns a sample into a random square variant of itself, or of itself and others.
 
     The image is letterboxed to its final size first, unless ``Resize`` fires and stretches it, or
-    ``RandomResizedCrop`` cuts a part of it and stretches that (the first one listed that fires), or
-    a mosaic is made of it; then come the geometric transforms, then MixUp with another image that
-    came the same way, then the transforms of colour. All that geometry is one map, and the image is
-    painted through it once. A box of which too little stays visible becomes an ignored region, and
-    one without a visible pixel is dropped.
+    ``RandomResizedCrop`` cuts a part of it and stretches that, or ``RandomSizedBBoxSafeCrop`` one
+    that holds all boxes but ignored regions (the first one listed that fires), or a mosaic is made
+    of it; then come the geometric transforms, then MixUp with another image that came the same way,
+    then the transforms of colour. All that geometry is one map, and the image is painted through it
+    once. A box of which too little stays visible becomes an ignored region, and one without a
+    visible pixel is dropped.
 
     Args:
         transforms: of each its "type" (one of `transform_list.TRANSFORMS`), "p" and its arguments;
-            the two above take no size: it is the network's.
+            the three above take no size: it is the network's.
         min_visibility: share of its area, 0..1, below which a box becomes an ignored region.
         mosaic, mixup: make samples of several images; None does not.
 
@@ -100,7 +102,7 @@ class Augment:
     ) -> None:
         built = [(settings["type"], build_transform(settings)) for settings in transforms]
         self._transforms = [transform for _, transform in built]
-        self._sizing = [pair for pair in built if pair[0] in (STRETCH, CROP_AND_STRETCH)]
+        self._sizing = [pair for pair in built if pair[0] in SIZING]
         self._geometric = [pair for pair in built if pair[0] in GEOMETRIC]
         self._colour = [transform for name, transform in built if name in COLOUR]
         self._min_visibility = min_visibility
@@ -174,15 +176,22 @@ class Augment:
         name, transform = next(fired, (None, None))
         if transform is None:
             return Layout.letterboxed(image, size_px)
+        transform.size, transform.height, transform.width = (size_px, size_px), size_px, size_px
         if name == STRETCH:
-            transform.height = transform.width = size_px
             return Layout.stretched(image, size_px, transform.apply)
-        transform.size = (size_px, size_px)
-        drawn = transform.get_params_dependent_on_data({"shape": image.image.shape}, {})
+        height, width = image.size_hw
+        # Albumentations rounds edges down: with a pixel more a box keeps all of its last one
+        boxes = image.boxes_xyxy_px[~image.ignored] + np.array([0, 0, 1, 1])
+        data = {"bboxes": boxes / np.array([width, height] * 2)}
+        drawn = transform.get_params_dependent_on_data({"shape": image.image.shape}, data)
         x1, y1, x2, y2 = drawn["crop_coords"]
         # of a narrow image a cut of an extreme shape is rounded to nothing
+        x1, y1 = min(x1, width - 1), min(y1, height - 1)
         part = image.crop(x1, y1, max(x2, x1 + 1), max(y2, y1 + 1))
         whole = (0, 0, part.size_hw[1], part.size_hw[0])
+        if name == SAFE_CROP:  # which does not average where it shrinks, as the others do
+            shrinks = max(part.size_hw) > size_px
+            transform.interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         return Layout.stretched(part, size_px, partial(transform.apply, crop_coords=whole))
 
     def _moved(self, layout: Layout) -> Layout:

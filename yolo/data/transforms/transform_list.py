@@ -16,7 +16,8 @@ from yolo.data.transforms.geometry import MEAN_COLOUR, Border, upright_map
 from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 
-STRETCH, CROP_AND_STRETCH = "Resize", "RandomResizedCrop"
+STRETCH, CROP_AND_STRETCH, SAFE_CROP = "Resize", "RandomResizedCrop", "RandomSizedBBoxSafeCrop"
+SIZING = (STRETCH, CROP_AND_STRETCH, SAFE_CROP)
 """Bring the original image to the network's size, instead of the letterbox."""
 FLIP, ROTATE, CROP = "HorizontalFlip", "Rotate", "RandomCrop"
 GEOMETRIC = (FLIP, "Affine", ROTATE, CROP)
@@ -39,13 +40,14 @@ COLOUR = (
     "ChannelShuffle",
 )
 """Transforms of the pixels alone; applied last, in the listed order, on the small image."""
-TRANSFORMS = (STRETCH, CROP_AND_STRETCH, *GEOMETRIC, *COLOUR)
+TRANSFORMS = (*SIZING, *GEOMETRIC, *COLOUR)
 
 SIZE_OF: dict[str, dict[str, Any]] = {
-    STRETCH: {"height": 1, "width": 1},
-    CROP_AND_STRETCH: {"size": (1, 1)},
+    STRETCH: {"height": 1, "width": 1, "area_for_downscale": "image"},
+    CROP_AND_STRETCH: {"size": (1, 1), "area_for_downscale": "image"},
+    SAFE_CROP: {"height": 1, "width": 1},
 }
-"""Arguments that stand for the network's size until an image comes."""
+"""Arguments that stand for the network's size until an image comes, and our own default."""
 
 
 def build_transform(settings: Mapping[str, Any]) -> Any:
@@ -58,8 +60,7 @@ def build_transform(settings: Mapping[str, Any]) -> Any:
         if name in OWN_TRANSFORMS:
             return OWN_TRANSFORMS[name](**arguments)
         transform = getattr(albumentations, name)
-        if name in SIZE_OF:
-            arguments = SIZE_OF[name] | {"area_for_downscale": "image"} | arguments
+        arguments = SIZE_OF.get(name, {}) | arguments
         if "fill" in transform.InitSchema.model_fields:
             arguments.setdefault("fill", FILL_COLOUR_RGB)
         with warnings.catch_warnings():
