@@ -94,6 +94,7 @@ REFUSED = [
     ({"encoder": "resnet18", "neck": "yolov2"}, "encoder ResNet is not one"),
     ({"loss": {"class_loss": "cross_entropy"}}, "loss.class_loss: cross_entropy"),
     ({"model": {"preprocessing": "imagenet"}}, "Darknet knows RGB / 255 only"),
+    ({"model": {"head": {"type": "yolov3", "decoupled": True}}}, "cannot hold a decoupled head"),
     (
         {
             "encoder": "darknet19",

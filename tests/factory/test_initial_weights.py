@@ -387,6 +387,12 @@ def test_what_darknet_cannot_express(part, weights):
         load_darknet_detector(make_detector(part), path)
 
 
+def test_darknet_has_no_decoupled_head(weights):
+    path = weights(narrow())
+    with pytest.raises(UserError, match=r"a\.weights: files of Darknet cannot hold a decoupled"):
+        load_darknet_detector(make_detector(head={"decoupled": True}), path)
+
+
 # Sizes of the published files; where 4 is added, the published header is 4 bytes shorter.
 ENCODER_FILES = [
     ("darknet53", 41_645_640, "darknet53.conv.74", 162_482_580),

@@ -154,6 +154,7 @@ def test_cells_and_anchors_stay_in_their_place_without_a_copy():
     [
         (lambda: make_yolov2_head(64), (64,), 0.05, 0.2),
         (make_yolov3_head, (8, 16, 32), 0.005, 0.02),
+        (lambda: make_yolov3_head(decoupled=True), (8, 16, 32), 0.005, 0.02),
     ],
 )
 def test_training_starts_at_the_anchors_with_few_objects(make_head, in_channels, least, most):
@@ -161,6 +162,38 @@ def test_training_starts_at_the_anchors_with_few_objects(make_head, in_channels,
         objectness = raw[..., OBJECTNESS].sigmoid()
         assert objectness.min() > least and objectness.max() < most
         assert raw[..., :OBJECTNESS].abs().max() < 0.6
+        assert raw[..., OBJECTNESS + 1 :].abs().max() < 0.6
+
+
+def test_the_branches_of_a_decoupled_head_are_joined_box_by_box():
+    scale = make_yolov3_head(decoupled=True).stride8.double().eval()
+    x = torch.randn(2, 8, 3, 4, dtype=torch.float64, requires_grad=True)
+    raw, stem = scale(x), scale.stem(x)
+    assert raw.shape == (2, 3, 3, 4, 9)
+    numbers = scale.box_output(scale.box_branch(stem))
+    classes = scale.class_output(scale.class_branch(stem))
+    for place in np.ndindex(2, 3, 3, 4):
+        image, anchor, *cell = place
+        box = numbers[(image, slice(5 * anchor, 5 * anchor + 5), *cell)]
+        label = classes[(image, slice(4 * anchor, 4 * anchor + 4), *cell)]
+        assert torch.equal(raw[place], torch.cat((box, label)))
+    assert torch.autograd.gradcheck(scale, x, fast_mode=True)
+
+
+def test_each_branch_of_a_decoupled_head_learns_its_own():
+    for numbers, learns in ((slice(5), "box"), (slice(5, None), "class")):
+        scale = make_yolov3_head(decoupled=True).stride32
+        scale(torch.randn(2, 32, 3, 4))[..., numbers].square().sum().backward()
+        moved = {name.split(".")[0] for name, p in scale.named_parameters() if p.grad.any()}
+        assert moved == {"stem", f"{learns}_branch", f"{learns}_output"}
+
+
+def test_a_decoupled_head_has_the_layers_of_the_paper():
+    """A 1x1 convolution, twice two 3x3 with batch norm, two outputs with bias, all 256 wide."""
+    channels = {"in_channels": (128, 256, 512), "hidden_channels": (256, 512, 1024)}
+    head = make_yolov3_head(decoupled=True, **channels)
+    expected = [c * 256 + 512 + 4 * (9 * 256 * 256 + 512) + 257 * 3 * 9 for c in (128, 256, 512)]
+    assert [sum(p.numel() for p in each.parameters()) for each in head.children()] == expected
 
 
 def test_two_scales_and_their_hidden_channels():

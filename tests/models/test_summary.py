@@ -27,17 +27,18 @@ def kept_for_backward(model, images):
 
 
 @pytest.mark.parametrize(
-    ("name", "neck"),
+    ("name", "neck", "head"),
     [
-        ("darknet_tiny", "yolov3"),
-        ("mobilenet_v3_small", "yolov3"),
-        ("resnet18", "yolov2"),
-        ("darknet_tiny", "yolov1"),
+        ("darknet_tiny", "yolov3", {}),
+        ("mobilenet_v3_small", "yolov3", {}),
+        ("mobilenet_v3_small", "yolov3", {"decoupled": True}),
+        ("resnet18", "yolov2", {}),
+        ("darknet_tiny", "yolov1", {}),
     ],
 )
-def test_totals_against_torchs_own_counts(name, neck):
+def test_totals_against_torchs_own_counts(name, neck, head):
     size_px = 128
-    model = make_detector(name, neck, image_size=size_px)
+    model = make_detector(name, neck, head=head, image_size=size_px)
     summary = dry_run(model, size_px)
     total = sum(p.numel() for p in model.parameters())
     assert summary.parameters == summary.trainable == total

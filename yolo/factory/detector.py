@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from yolo.config.schema.model import (
 )
 from yolo.detection import assign
 from yolo.detection.coders import AnchorCoder, GridCoder
+from yolo.detection.losses.anchor import AnchorSettings
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.detection.postprocess import Postprocess
+from yolo.detection.simota import assign_simota
 from yolo.errors import UserError
 from yolo.models import encoders
 from yolo.models.detector import Classifier, Detector
@@ -95,6 +98,7 @@ def _build_head(config: Config, neck: Neck, classes: int) -> nn.Module:
         strides_px=neck.strides_px,
         anchors_per_cell=anchors_per_cell,
         classes=classes,
+        decoupled=head.decoupled,
     )
 
 
@@ -138,18 +142,20 @@ def build_coder(config: Config) -> Coder:
 def build_loss(config: Config, coder: Coder, class_names: Sequence[str]) -> DetectionLoss:
     """The loss of the head's generation; a weight for a class that is not there is a UserError."""
     rule = {"assignment", "anchor_iou", "anchor_ratio"}
-    settings = config.loss.model_dump(exclude={"type", *rule})
+    arguments = config.loss.model_dump(exclude={"type", *rule})
     if not isinstance(config.loss, YOLOv1LossConfig):
-        settings["assign"] = _assignment(config.loss)
-    if (weights := settings.get("class_weights")) is not None:
+        arguments["assign"] = _assignment(config.loss)
+        shared = {field.name: arguments.pop(field.name) for field in fields(AnchorSettings)}
+        arguments["settings"] = AnchorSettings(**shared)
+    if (weights := arguments.get("class_weights")) is not None:
         unknown = sorted(set(weights) - set(class_names))
         if unknown:
             raise UserError(
                 f"loss.class_weights names {', '.join(unknown)}, which the data set does not have; "
                 f"its classes are {', '.join(class_names)}"
             )
-        settings["class_weights"] = [weights.get(name, 1.0) for name in class_names]
-    loss: DetectionLoss = LOSSES[config.loss.type](coder=coder, **settings)
+        arguments["class_weights"] = [weights.get(name, 1.0) for name in class_names]
+    loss: DetectionLoss = LOSSES[config.loss.type](coder=coder, **arguments)
     return loss
 
 
@@ -160,6 +166,7 @@ def _assignment(loss: YOLOv2LossConfig | YOLOv3LossConfig) -> assign.Assign:
         "global": assign.assign_greedily,
         "iou_threshold": partial(assign.assign_by_shape_iou, threshold=loss.anchor_iou),
         "ratio": partial(assign.assign_by_ratio, factor=loss.anchor_ratio),
+        "simota": assign_simota,
     }
     return rules[loss.assignment]
 

@@ -43,7 +43,7 @@ class YOLOv2Head(nn.Module):
         super().__init__()
         (channels,) = in_channels
         self.anchors_per_cell, self.classes = anchors_per_cell, classes
-        self.output = _output(channels, anchors_per_cell, classes, YOLOV2_OBJECTNESS)
+        self.output = _output(channels, anchors_per_cell, BOX_FIELDS + classes, YOLOV2_OBJECTNESS)
 
     def forward(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
         """One map (B, C, H, W) -> one raw map (B, A, H, W, 5 + K)."""
@@ -61,7 +61,7 @@ class YOLOv3Head(nn.Module):
 
     YOLOv3 and YOLOv3-SPP have three scales, YOLOv3-tiny has two, with 3 anchors each in the papers.
     ``strides_px`` name them, ``stride8`` and so on; ``hidden_channels`` are those of the 3x3
-    convolution at each.
+    convolution at each. Of ``decoupled`` scales all branches are as wide as the first of these.
     """
 
     def __init__(
@@ -72,11 +72,13 @@ class YOLOv3Head(nn.Module):
         strides_px: Sequence[int],
         anchors_per_cell: int,
         classes: int,
+        decoupled: bool = False,
     ) -> None:
         super().__init__()
         self.anchors_per_cell, self.classes = anchors_per_cell, classes
         for stride, channels, hidden in zip(strides_px, in_channels, hidden_channels, strict=True):
-            self.add_module(f"stride{stride}", _Scale(channels, hidden, anchors_per_cell, classes))
+            make, width = (_DecoupledScale, hidden_channels[0]) if decoupled else (_Scale, hidden)
+            self.add_module(f"stride{stride}", make(channels, width, anchors_per_cell, classes))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, C, H, W) -> raw maps (B, A, H, W, 5 + K) in the same order."""
@@ -90,15 +92,13 @@ class YOLOv3Head(nn.Module):
 
 
 class _Scale(nn.Module):
-    """One 3x3 convolution, one 1x1 to A * (5 + K) numbers per cell."""
+    """One 3x3 convolution to ``width`` channels, one 1x1 to A * (5 + K) numbers per cell."""
 
-    def __init__(
-        self, in_channels: int, hidden_channels: int, anchors_per_cell: int, classes: int
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, anchors_per_cell: int, classes: int) -> None:
         super().__init__()
         self.anchors_per_cell = anchors_per_cell
-        self.conv = ConvBlock(in_channels, hidden_channels, kernel_size=3)
-        self.output = _output(hidden_channels, anchors_per_cell, classes, YOLOV3_OBJECTNESS)
+        self.conv = ConvBlock(in_channels, width, kernel_size=3)
+        self.output = _output(width, anchors_per_cell, BOX_FIELDS + classes, YOLOV3_OBJECTNESS)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, A, H, W, 5 + K)."""
@@ -109,21 +109,51 @@ class _Scale(nn.Module):
         return layers.add(Convolution(self.output, norm=None, activation="linear"))
 
 
-def _output(in_channels: int, anchors: int, classes: int, objectness: float) -> nn.Conv2d:
-    """A 1x1 convolution with bias to A * (5 + K) numbers per cell, the last layer.
+class _DecoupledScale(nn.Module):
+    """YOLOX's (https://arxiv.org/abs/2107.08430, figure 2): classes apart from box and objectness.
+
+    A 1x1 convolution, then for each of the two branches two 3x3 and an output, all ``width`` wide.
+    """
+
+    def __init__(self, in_channels: int, width: int, anchors_per_cell: int, classes: int) -> None:
+        super().__init__()
+        self.anchors_per_cell = anchors_per_cell
+        self.stem = ConvBlock(in_channels, width, kernel_size=1)
+        self.box_branch, self.class_branch = (
+            nn.Sequential(*(ConvBlock(width, width, kernel_size=3) for _ in range(2)))
+            for _ in range(2)
+        )
+        self.box_output = _output(width, anchors_per_cell, BOX_FIELDS, YOLOV3_OBJECTNESS)
+        self.class_output = _output(width, anchors_per_cell, classes, None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, A, H, W, 5 + K)."""
+        x = self.stem(x)
+        outputs = self.box_output(self.box_branch(x)), self.class_output(self.class_branch(x))
+        return torch.cat([_by_anchor(each, self.anchors_per_cell) for each in outputs], dim=-1)
+
+    def list_layers(self, layers: LayerList) -> int:
+        raise UserError(
+            "files of Darknet cannot hold a decoupled head, whose boxes and classes come from two "
+            "layers; leave decoupled off, or take only the encoder's weights from such a file"
+        )
+
+
+def _output(in_channels: int, anchors: int, fields: int, objectness: float | None) -> nn.Conv2d:
+    """A 1x1 convolution with bias to A * ``fields`` numbers per cell, the last layer.
 
     Darknet starts this layer like all others, and without bias: about half of all boxes then begin
     as objects, and unlearning that is all that the first steps do. Here every box starts close to
     its anchor, at the centre of its cell, with one low objectness: small weights and a bias, after
     the RetinaNet paper (https://arxiv.org/abs/1708.02002, section 4.1).
     """
-    fields = BOX_FIELDS + classes
     conv = nn.Conv2d(in_channels, anchors * fields, kernel_size=1)
     nn.init.normal_(conv.weight, std=0.01)
     assert conv.bias is not None
     with torch.no_grad():
         conv.bias.zero_()
-        conv.bias.view(anchors, fields)[:, OBJECTNESS] = -math.log(1 / objectness - 1)
+        if objectness is not None:
+            conv.bias.view(anchors, fields)[:, OBJECTNESS] = -math.log(1 / objectness - 1)
     return conv
 
 

@@ -158,8 +158,9 @@ def test_torchscript_passes_the_gate(neck, tmp_path):
     check_other_images(path, exported, size_px + 32 * dynamic)
 
 
-def test_a_head_with_far_centres_passes_the_gate(tmp_path):
-    path = write(tmp_path, head={"type": "yolov3_tiny", "scale_xy": 2.0})
+@pytest.mark.parametrize("head", [{"scale_xy": 2.0}, {"decoupled": True}])
+def test_another_head_passes_the_gate(head, tmp_path):
+    path = write(tmp_path, head={"type": "yolov3_tiny", **head})
     check_other_images(path, ExportedModel.open(export_model(path, ".onnx", nms=True)), SIZE_PX)
     file = export_model(path, ".torchscript")
     check_other_images(path, graphs.open_torchscript(file), SIZE_PX)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,10 +15,13 @@ from yolo.detection.assign import (
     assign_greedily,
 )
 from yolo.detection.coders import AnchorCoder, GridCoder
+from yolo.detection.losses import yolov2, yolov3
+from yolo.detection.losses.anchor import AnchorSettings
 from yolo.detection.losses.loss import Loss
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
+from yolo.detection.simota import assign_simota
 from yolo.records import Targets
 
 CLASSES = 4
@@ -81,16 +85,23 @@ def make_v1(boxes: int = 2, **settings) -> YOLOv1Loss:
     return YOLOv1Loss(coder=GridCoder(cells=CELLS, boxes=boxes), **settings)
 
 
+def recorded(default: AnchorSettings, settings: dict) -> dict:
+    """The arguments of a loss, with those of both generations in their record."""
+    shared = {field.name for field in fields(AnchorSettings)} & set(settings)
+    own = {name: value for name, value in settings.items() if name not in shared}
+    return {"settings": replace(default, **{name: settings[name] for name in shared}), **own}
+
+
 def make_v2(*, scale_xy: float = 1.0, **settings) -> YOLOv2Loss:
     coder = AnchorCoder(
         anchors_px=[V2_ANCHORS], stride_px=[32], class_activation="softmax", scale_xy=scale_xy
     )
-    return YOLOv2Loss(coder=coder, **settings)
+    return YOLOv2Loss(coder=coder, **recorded(yolov2.DARKNET, settings))
 
 
 def make_v3(*, scale_xy: float = 1.0, **settings) -> YOLOv3Loss:
     coder = AnchorCoder(anchors_px=V3_ANCHORS, stride_px=V3_STRIDES, scale_xy=scale_xy)
-    return YOLOv3Loss(coder=coder, **settings)
+    return YOLOv3Loss(coder=coder, **recorded(yolov3.DARKNET, settings))
 
 
 class Generation(NamedTuple):
@@ -135,6 +146,8 @@ SWITCHES = {
     "v3 iou_threshold": switched(V3, assign=BY_IOU),
     "v3 ratio": switched(V3, assign=BY_RATIO, scale_xy=2.0),
     "v2 ratio": switched(V2, assign=BY_RATIO, scale_xy=2.0, rescore=False),
+    "v3 simota": switched(V3, assign=assign_simota, box="giou"),
+    "v2 simota": switched(V2, assign=assign_simota, rescore=False),
     "v3 label smoothing": switched(V3, label_smoothing=0.1),
     "v3 focal": switched(V3, focal_gamma=1.5, label_smoothing=0.1),
     "v3 scale_xy": switched(V3, scale_xy=1.2),

@@ -12,6 +12,7 @@ from tests.reference import make_alexeyab as alexeyab
 from tests.reference import yolov3 as reference
 from yolo.detection.assign import assign_best_anchor, assign_by_shape_iou
 from yolo.detection.coders import AnchorCoder
+from yolo.detection.losses.anchor import AnchorSettings
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 
 
@@ -52,8 +53,7 @@ def test_gradient_is_that_of_alexeyabs_c(case):
         scale_xy=settings["scale_x_y"],
     )
     assign = partial(assign_by_shape_iou, threshold=settings["iou_thresh"])
-    loss = YOLOv3Loss(
-        coder=coder,
+    shared = AnchorSettings(
         assign=assign_best_anchor if settings["iou_thresh"] == 1 else assign,
         ignore_threshold=1.0,
         coord_scale=settings["iou_normalizer"],
@@ -61,6 +61,7 @@ def test_gradient_is_that_of_alexeyabs_c(case):
         object_scale=settings["obj_normalizer"],
         no_object_scale=settings["obj_normalizer"],
     )
+    loss = YOLOv3Loss(coder=coder, settings=shared)
     size_px = alexeyab.SIZE_PX
     rows = [(0, *(v / size_px for v in box), label) for *box, label in alexeyab.TRUTHS]
     raw = [torch.from_numpy(values).requires_grad_() for values in alexeyab.raw_maps()]

@@ -7,6 +7,7 @@ from torch.nn.functional import one_hot
 
 from tests.detection.losses.cases import make_targets
 from yolo.detection.coders import AnchorCoder, GridCoder
+from yolo.detection.losses.anchor import AnchorSettings
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
@@ -81,9 +82,8 @@ def test_yolov3_of_any_number_of_maps(strides: tuple[int, ...], boxes: int) -> N
     """The first level has the anchor for the small box, the last one that for the large box."""
     sizes = torch.linspace(8, 32, 3 * len(strides))
     anchors = sizes[:, None].expand(-1, 2).unflatten(0, (len(strides), 3)).tolist()
-    loss = YOLOv3Loss(
-        coder=AnchorCoder(anchors_px=anchors, stride_px=strides), ignore_threshold=0.9
-    )
+    coder = AnchorCoder(anchors_px=anchors, stride_px=strides)
+    loss = YOLOv3Loss(coder=coder, settings=AnchorSettings(ignore_threshold=0.9))
     raw = maps(strides, anchors=3)
     assert counts_of(loss, raw) == expected([1, 2], [0, 2], [2 * boxes - 2, 2 * boxes - 2], [2, 2])
     row, column = 24 // strides[-1], 40 // strides[-1]

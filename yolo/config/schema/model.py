@@ -45,6 +45,8 @@ HEADS_OF_NECKS = {"yolov3_spp": "yolov3"}
 LOSSES_OF_HEADS = {"yolov3_tiny": "yolov3"}
 """Where it is not the one of the same name."""
 
+DECOUPLED = "Classes have layers apart from box and objectness (YOLOX, arXiv 2107.08430, figure 2)."
+
 Anchors = tuple[tuple[Positive, Positive], ...]
 AutoAnchors = Literal["auto"]
 """Anchors that are fitted to the training boxes when a training begins."""
@@ -89,6 +91,7 @@ class YOLOv3HeadConfig(_AnchoredHead):
         "for stride 8, 16 and 32 each; 'auto' fits them to the training boxes at the start.",
         COCO_ANCHORS_PX,
     )
+    decoupled: bool = key(DECOUPLED, False)
 
 
 class YOLOv3TinyHeadConfig(_AnchoredHead):
@@ -98,6 +101,7 @@ class YOLOv3TinyHeadConfig(_AnchoredHead):
         "for stride 16 and 32 each; 'auto' fits them to the training boxes at the start.",
         TINY_ANCHORS_PX,
     )
+    decoupled: bool = key(DECOUPLED, False)
 
 
 class YOLOv2HeadConfig(_AnchoredHead):
@@ -188,14 +192,15 @@ class _AnchorLoss(Section):
 
 OTHER_ASSIGNMENTS = (
     "'iou_threshold', all anchors whose IoU with its shape is above anchor_iou; 'ratio', all whose "
-    "sides are within anchor_ratio, in up to three cells (YOLOv5; needs model.head.scale_xy of 2)."
+    "sides are within anchor_ratio, in up to three cells (YOLOv5; needs model.head.scale_xy of 2); "
+    "'simota', those near it whose boxes and classes cost least to train (YOLOX)."
 )
 RESCORE = "The target of objectness is the box's IoU with its truth, not 1."
 
 
 class YOLOv3LossConfig(_AnchorLoss):
     type: Literal["yolov3"] = key("Darknet's loss for YOLOv3.")
-    assignment: Literal["best_anchor", "iou_threshold", "ratio"] = key(
+    assignment: Literal["best_anchor", "iou_threshold", "ratio", "simota"] = key(
         f"What learns a truth: 'best_anchor', one of all anchors (Darknet); {OTHER_ASSIGNMENTS}",
         "best_anchor",
     )
@@ -216,7 +221,7 @@ class YOLOv3LossConfig(_AnchorLoss):
 
 class YOLOv2LossConfig(_AnchorLoss):
     type: Literal["yolov2"] = key("Darknet's region loss for YOLOv2.")
-    assignment: Literal["darknet", "global", "iou_threshold", "ratio"] = key(
+    assignment: Literal["darknet", "global", "iou_threshold", "ratio", "simota"] = key(
         "Several truths in one cell: 'darknet' gives each its best anchor and the last one wins, "
         "'global' gives each anchor once, the best fitting pair first. Several places for a truth: "
         f"{OTHER_ASSIGNMENTS}",

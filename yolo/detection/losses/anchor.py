@@ -10,12 +10,33 @@ import torch
 from torch import Tensor
 
 from yolo.boxes import IouKind, iou_loss, pairwise_iou
-from yolo.detection.assign import Assign, Assignment, raw_at
+from yolo.detection.assign import Assign, Assignment, assign_best_anchor, raw_at
 from yolo.detection.coders import AnchorCoder, full_precision
 from yolo.detection.losses.loss import Loss, half_square, ignore_mask, pad_truths
 from yolo.records import GridMatches, Targets
 
 BoxLoss = Literal["darknet"] | IouKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorSettings:
+    """What the losses of both generations are told; the defaults are Darknet's in YOLOv3.
+
+    ``box`` chooses Darknet's terms ``xy`` and ``wh``, in which small boxes count up to twice, or
+    one term ``box`` in their place, ``iou_loss``, in which they do not (as in AlexeyAB's Darknet,
+    ``delta_yolo_box``). The scales are factors on the terms (AlexeyAB's ``iou_normalizer``, then
+    ``obj_normalizer`` for both of objectness).
+    """
+
+    assign: Assign = assign_best_anchor  # which anchors learn which truth
+    ignore_threshold: float = 0.7  # an anchor without truth has no loss above this IoU with any
+    box: BoxLoss = "darknet"
+    coord_scale: float = 1.0
+    object_scale: float = 1.0
+    no_object_scale: float = 1.0
+    class_scale: float = 1.0
+    rescore: bool = False  # the target of objectness is the predicted box's IoU with its truth
+    label_smoothing: float = 0.0  # share of a truth's class that is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,38 +53,16 @@ class PlacedTruths:
 
 
 class AnchorLoss(Loss):
-    """A loss of maps of anchors; a generation defines the losses of single numbers.
-
-    Args:
-        ignore_threshold: an anchor that owns no truth gets no loss where its IoU with one is more.
-        assign: which anchors learn which truth.
-        box: Darknet's terms ``xy`` and ``wh``, in which small boxes count up to twice, or one term
-            ``box`` in their place, ``iou_loss``, in which they do not (as in AlexeyAB's Darknet,
-            ``delta_yolo_box``).
-        scales: factors on the terms of boxes, objectness with and without a truth, and classes
-            (AlexeyAB's ``iou_normalizer``, then ``obj_normalizer`` for both).
-        rescore: the target of objectness is the IoU of the predicted box with its truth, not 1.
-    """
+    """A loss of maps of anchors; a generation defines the losses of single numbers."""
 
     xy_loss: Callable[[Tensor, Tensor], Tensor]  # of sigmoid(logits) against a target, (P, 2) all
     object_loss: Callable[[Tensor, Tensor], Tensor]  # of objectness against a target, (P,) all
     no_object_loss: Callable[[Tensor], Tensor]  # of objectness where no truth is, any shape
     class_loss: Callable[[Tensor, PlacedTruths], Tensor]  # at truths, (P, K) -> (P,)
 
-    def __init__(
-        self,
-        *,
-        coder: AnchorCoder,
-        ignore_threshold: float,
-        assign: Assign,
-        box: BoxLoss,
-        scales: tuple[float, float, float, float],
-        rescore: bool,
-    ) -> None:
+    def __init__(self, coder: AnchorCoder, settings: AnchorSettings) -> None:
         super().__init__()
-        self.coder, self.ignore_threshold, self.assign = coder, ignore_threshold, assign
-        self.box, self.rescore = box, rescore
-        self.coord_scale, self.object_scale, self.no_object_scale, self.class_scale = scales
+        self.coder, self.settings = coder, settings
 
     def place(self, raw: Sequence[Tensor], targets: Targets) -> PlacedTruths:
         """Assign T truths to the anchors of maps (B, A, H, W, 5 + K), and encode them there."""
@@ -71,7 +70,7 @@ class AnchorLoss(Loss):
         size_px[0::2] = raw[0].shape[3] * self.coder.stride_px[0]  # width
         size_px[1::2] = raw[0].shape[2] * self.coder.stride_px[0]  # height
         truths_px = targets.boxes_cxcywh_norm * size_px
-        a = self.assign(targets, truths_px, self.coder, raw)
+        a = self.settings.assign(targets, truths_px, self.coder, raw)
         boxes_px, cell = truths_px[a.truth], {"level": a.level, "row": a.row, "column": a.column}
         corners_px = self.coder.corners_in_cells(boxes_px, **cell)
         xy, wh = self.coder.encode(boxes_px, anchor=a.anchor, **cell)
@@ -83,16 +82,16 @@ class AnchorLoss(Loss):
         self, raw: Sequence[Tensor], targets: Targets, images_seen: int | None
     ) -> dict[str, Tensor]:
         """Of L maps (B, A, H, W, 5 + K)."""
-        placed = self.place(raw, targets)
+        settings, placed = self.settings, self.place(raw, targets)
         t, owns = placed.raw, placed.assignment.owns.float()  # (P, 5 + K), (P,)
-        target = self._overlaps(placed) if self.rescore else torch.ones_like(t[:, 4])  # (P,)
+        target = self._overlaps(placed) if settings.rescore else torch.ones_like(t[:, 4])  # (P,)
         objectness = self.object_loss(t[:, 4], target)  # (P,)
         classes = self.class_loss(t[:, 5:], placed)  # (P,)
         return {
-            **self._box_terms(targets, placed, owns * self.coord_scale),
-            "object": self.object_scale * (objectness * owns).sum(),
-            "class": self.class_scale * (classes * owns).sum(),
-            "no_object": self.no_object_scale * self._no_object(raw, targets, placed),
+            **self._box_terms(targets, placed, owns * settings.coord_scale),
+            "object": settings.object_scale * (objectness * owns).sum(),
+            "class": settings.class_scale * (classes * owns).sum(),
+            "no_object": settings.no_object_scale * self._no_object(raw, targets, placed),
             **self.own_terms(raw, placed, images_seen),
         }
 
@@ -106,8 +105,8 @@ class AnchorLoss(Loss):
         self, targets: Targets, placed: PlacedTruths, scale: Tensor
     ) -> dict[str, Tensor]:
         """Of position and size, times the factors (P,)."""
-        if self.box != "darknet":
-            loss = iou_loss(self.box, self._found(placed), placed.corners_px)  # (P,)
+        if self.settings.box != "darknet":
+            loss = iou_loss(self.settings.box, self._found(placed), placed.corners_px)  # (P,)
             return {"box": (loss * scale).sum()}
         small = 2 - targets.boxes_cxcywh_norm[:, 2:].prod(dim=1)  # (T,)
         scale = scale * small[placed.assignment.truth]
@@ -144,7 +143,8 @@ class AnchorLoss(Loss):
 
     def _no_object(self, raw: Sequence[Tensor], targets: Targets, placed: PlacedTruths) -> Tensor:
         """Objectness loss of the anchors that own nothing and are not ignored."""
-        padded = pad_truths(targets, placed.truths_cxcywh_px, len(raw[0]), self.ignore_threshold)
+        threshold = self.settings.ignore_threshold
+        padded = pad_truths(targets, placed.truths_cxcywh_px, len(raw[0]), threshold)
         total = full_precision(raw[0].new_zeros(()))
         for level, (values, owned) in enumerate(zip(raw, placed.assignment.owned, strict=True)):
             with torch.no_grad():

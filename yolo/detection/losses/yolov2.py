@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolo.detection.assign import Assign, assign_best_anchor
 from yolo.detection.coders import AnchorCoder, full_precision
-from yolo.detection.losses.anchor import AnchorLoss, BoxLoss, PlacedTruths
+from yolo.detection.losses.anchor import AnchorLoss, AnchorSettings, PlacedTruths
 from yolo.detection.losses.loss import half_square
 
 PRIOR_SCALE = 0.01  # Darknet's
+DARKNET = AnchorSettings(ignore_threshold=0.6, object_scale=5.0, rescore=True)
 
 
 class YOLOv2Loss(AnchorLoss):
@@ -40,29 +40,10 @@ class YOLOv2Loss(AnchorLoss):
     """
 
     def __init__(
-        self,
-        *,
-        coder: AnchorCoder,
-        assign: Assign = assign_best_anchor,
-        ignore_threshold: float = 0.6,
-        box: BoxLoss = "darknet",
-        coord_scale: float = 1.0,
-        object_scale: float = 5.0,
-        no_object_scale: float = 1.0,
-        class_scale: float = 1.0,
-        rescore: bool = True,
-        label_smoothing: float = 0.0,
-        prior_images: int = 12_800,
+        self, *, coder: AnchorCoder, settings: AnchorSettings = DARKNET, prior_images: int = 12_800
     ) -> None:
-        super().__init__(
-            coder=coder,
-            ignore_threshold=ignore_threshold,
-            assign=assign,
-            box=box,
-            scales=(coord_scale, object_scale, no_object_scale, class_scale),
-            rescore=rescore,
-        )
-        self.label_smoothing, self.prior_images = label_smoothing, prior_images
+        super().__init__(coder, settings)
+        self.prior_images = prior_images
 
     def own_terms(
         self, raw: Sequence[Tensor], placed: PlacedTruths, images_seen: int | None
@@ -85,5 +66,5 @@ class YOLOv2Loss(AnchorLoss):
         return half_square(logits.sigmoid())
 
     def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
-        smoothing = self.label_smoothing
+        smoothing = self.settings.label_smoothing
         return F.cross_entropy(logits, placed.labels, reduction="none", label_smoothing=smoothing)

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolo.detection.assign import Assign, assign_best_anchor
 from yolo.detection.coders import AnchorCoder
-from yolo.detection.losses.anchor import AnchorLoss, BoxLoss, PlacedTruths
+from yolo.detection.losses.anchor import AnchorLoss, AnchorSettings, PlacedTruths
+
+DARKNET = AnchorSettings()
 
 
 class YOLOv3Loss(AnchorLoss):
@@ -33,11 +34,11 @@ class YOLOv3Loss(AnchorLoss):
     labels of both.
 
     Args:
+        settings: the paper's ``ignore_threshold`` is 0.5, that of ``yolov3.cfg`` 0.7; with
+            ``label_smoothing`` e, BCE's targets are 1 - e / 2 and e / 2 (AlexeyAB's
+            ``label_smooth_eps``), and cross entropy spreads e over all classes.
         class_loss: ``bce`` (the paper, section 2.2) or ``cross_entropy``.
-        ignore_threshold: 0.5 in the paper, 0.7 in Darknet's ``yolov3.cfg``.
         class_weights: (K,) weights of the classes in the ``class`` term.
-        label_smoothing: share e of the truth that is given up: targets are 1 - e / 2 and e / 2 with
-            BCE (AlexeyAB's ``label_smooth_eps``), with cross entropy e is spread over all classes.
         focal_gamma: above 0, objectness and BCE's classes have the focal loss, see ``_focal``.
         focal_alpha: its factor on what should be 1; 1 - alpha on what should be 0.
     """
@@ -48,30 +49,14 @@ class YOLOv3Loss(AnchorLoss):
         self,
         *,
         coder: AnchorCoder,
+        settings: AnchorSettings = DARKNET,
         class_loss: Literal["bce", "cross_entropy"] = "bce",
-        assign: Assign = assign_best_anchor,
-        ignore_threshold: float = 0.7,
-        box: BoxLoss = "darknet",
-        coord_scale: float = 1.0,
-        object_scale: float = 1.0,
-        no_object_scale: float = 1.0,
-        class_scale: float = 1.0,
-        rescore: bool = False,
-        label_smoothing: float = 0.0,
         focal_gamma: float = 0.0,
         focal_alpha: float = 0.25,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(
-            coder=coder,
-            ignore_threshold=ignore_threshold,
-            assign=assign,
-            box=box,
-            scales=(coord_scale, object_scale, no_object_scale, class_scale),
-            rescore=rescore,
-        )
+        super().__init__(coder, settings)
         self.exclusive_classes = class_loss == "cross_entropy"
-        self.label_smoothing = label_smoothing
         self.focal_gamma, self.focal_alpha = focal_gamma, focal_alpha
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -89,7 +74,7 @@ class YOLOv3Loss(AnchorLoss):
         return self._focal(F.softplus(logits), logits, 0.0)  # BCE with target 0
 
     def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
-        weight, smoothing = self.class_weights, self.label_smoothing
+        weight, smoothing = self.class_weights, self.settings.label_smoothing
         if self.exclusive_classes:
             return F.cross_entropy(
                 logits, placed.labels, weight=weight, reduction="none", label_smoothing=smoothing
