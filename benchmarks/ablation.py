@@ -35,6 +35,7 @@ class AblationConfig(Section):
 class PlannedRun:
     """One training of an ablation."""
 
+    variant: str
     name: str  # of its folder: the variant's and the seed
     overrides: Settings
     settings: dict[str, Any]  # all of its config by dotted key
@@ -80,4 +81,4 @@ def _plan(
                 problems += [f"{path}: variant {variant}: {text}" for text in error.problems]
             else:
                 every = {dotted(k): value for k, value in leaf_values(resolved.data)}
-                yield PlannedRun(f"{variant}-seed{seed}", overrides, every)
+                yield PlannedRun(variant, f"{variant}-seed{seed}", overrides, every)

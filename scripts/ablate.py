@@ -79,9 +79,7 @@ def ablate(
     from benchmarks.comparison import Comparison, Run
     from yolo.apps.report.drawing import save_image
 
-    in_order = sorted(
-        runs, key=lambda run: list(ablation.variants).index(run.name.rpartition("-")[0])
-    )
+    in_order = sorted(runs, key=lambda run: list(ablation.variants).index(run.variant))
     table = Comparison.of([Run.read(directory / run.name, SCORES) for run in in_order])
     print(table.text())
     for name, content in (("table.txt", table.text() + "\n"), ("table.csv", table.csv())):

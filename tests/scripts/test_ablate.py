@@ -8,6 +8,7 @@ import yaml
 
 import main as training
 import validation
+from benchmarks.ablation import read_ablation
 from scripts import ablate
 from tests.train.toys import quickstart
 
@@ -119,3 +120,14 @@ def test_a_command_that_fails_is_named_with_its_last_line(tmp_path, script, caps
     assert (
         f"script.py ended with exit code 1: error: no room (all of it: {tmp_path}/run.log)" in said
     )
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(ablate.REPOSITORY.glob("benchmarks/ablations/*.yaml")),
+    ids=lambda path: path.name,
+)
+def test_every_file_that_is_kept_can_be_run(path):
+    ablation, runs = read_ablation(path)
+    assert len(runs) == len(ablation.seeds) * len(ablation.variants)
+    assert ablation.variants["plain"] == ()
