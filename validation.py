@@ -133,6 +133,12 @@ def _add_options(parser: Parser) -> None:
         choices=("all_classes", "best_class"),
         help="every class of a box that passes, or its best (the training's)",
     )
+    add(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: boxes of the images as they are, mirrored, and both a sixth "
+        "smaller and larger, suppressed together; six times as slow",
+    )
     parser.add_gpu_option(one_for="scoring uses")
     add("--per-class", action="store_true", help="list the AP of each class too")
     parser.add_logs_option()

@@ -61,6 +61,7 @@ def predict(arguments: argparse.Namespace) -> int:
         image_size_px=arguments.image_size,
         precision=arguments.precision,
         labels=arguments.labels,
+        tta=arguments.tta,
     )
     print(f"{checkpoint}: {predictor.network.description}", flush=True)
     explain = partial(eigencam, predictor) if arguments.eigencam else None
@@ -108,6 +109,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="number format of the network; auto is the fastest, measured on a CPU",
     )
+    tta = "test-time augmentation, as in validation.py; six times as slow"
+    parser.add_argument("--tta", action="store_true", help=tta)
     parser.add_gpu_option(one_for="prediction uses")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="for pictures (predictions/<date>-<time>)"

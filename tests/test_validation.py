@@ -181,9 +181,9 @@ def test_a_classifier(small, tmp_path, capsys):
     report = json.loads((tmp_path / "scores.json").read_text())
     assert {"top1", "top5", "loss"} <= set(report["results"][0]["stats"])
     assert "top-1 accuracy" in capsys.readouterr().out
-    argv = [checkpoint, "--gpu", "cpu", "--conf", "0.5", "--labels", "best_class"]
+    argv = [checkpoint, "--gpu", "cpu", "--conf", "0.5", "--labels", "best_class", "--tta"]
     assert validation.main(argv) == 1
-    assert "a classifier has no boxes; leave out --conf, --labels" in capsys.readouterr().err
+    assert "a classifier has no boxes; leave out --conf, --labels, --tta" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +209,16 @@ def test_labels_of_a_box(longer_run, tmp_path):
     assert report_and_boxes(tmp_path, file, "--labels", "all_classes")[1] == boxes
     _, fewer = report_and_boxes(tmp_path, file, "--labels", "best_class")
     assert 0 < len(fewer) < len(boxes)
+
+
+def test_augmentation_finds_other_boxes_and_has_no_losses(longer_run, tmp_path):
+    file = longer_run / "last.pt"
+    (_, boxes), (report, others) = (
+        report_and_boxes(tmp_path, file, *options) for options in ([], ["--tta"])
+    )
+    assert report["losses"] == {} and others != boxes and others
+    best, highest = (max(box["score"] for box in found) for found in (boxes, others))
+    assert highest >= best
 
 
 @pytest.mark.parametrize("option", ["--nms", "--dynamic-size"])
@@ -246,6 +256,7 @@ def test_what_an_exported_file_cannot_do_is_refused(longer_run, tmp_path, capsys
         (["--labels", "best_class"], "the suppression inside has all_classes; leave out --labels"),
         (["--precision", "bf16"], "was exported in fp32 and computes in nothing else"),
         (["--image-size", "128"], "takes images of 96 px alone, not of --image-size 128"),
+        (["--tta"], "finds boxes in an image as it is; --tta is for checkpoints"),
     ):
         assert validation.main([str(output), "--gpu", "cpu", *options]) == 1
         assert text in capsys.readouterr().err

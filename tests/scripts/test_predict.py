@@ -87,6 +87,15 @@ def check_json(path, checkpoint, folder):
     assert coco.loadCats(boxes[0]["category_id"])[0]["name"] == boxes[0]["category_name"]
 
 
+def test_test_time_augmentation(checkpoint, mixed, tmp_path):
+    found, image = tmp_path / "found.json", mixed / "rgb.png"
+    assert predict(checkpoint, image, "--output", tmp_path, "--json", found, "--tta") == 0
+    (expected,) = make_predictor(checkpoint, conf=CONF, tta=True)(image)
+    boxes = json.loads(found.read_text())["annotations"]
+    assert [box["score"] for box in boxes] == expected.detections.scores.tolist() != []
+    assert expected.names != make_predictor(checkpoint, conf=CONF)(image)[0].names
+
+
 def test_all_real_validation_images(checkpoint, real_data, tmp_path, capsys):
     images = real_data / "coco-mini" / "val2017"
     assert predict(checkpoint, images, "--output", tmp_path) == 0

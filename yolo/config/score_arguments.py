@@ -22,6 +22,7 @@ class ScoreArguments:
     metric: Literal["coco", "voc", "both"] | None
     voc_iou: float | None
     labels: Literal["all_classes", "best_class"] | None
+    tta: bool
     per_class: bool
     json: Path | None
     detections: Path | None
@@ -37,7 +38,7 @@ class ScoreArguments:
         names = {"confs": "--conf", "image_size_px": "--image-size"} | {
             name: "--" + name.replace("_", "-")
             for name in (
-                *("precision", "metric", "voc_iou", "labels", "per_class"),
+                *("precision", "metric", "voc_iou", "labels", "tta", "per_class"),
                 *("detections", "curves", "analyse", "save_txt", "save_voc"),
             )
         }

@@ -24,6 +24,8 @@ _VERSION = 1
 _PREFIX = "yolo."
 """Of every entry, so that they cannot be taken for those of the program that wrote the graph."""
 
+NO_TTA = "an exported file finds boxes in an image as it is; --tta is for checkpoints"
+
 _SUFFIXES = (".onnx", ".torchscript")
 _MULTIPLE_PX = 32  # of which height and width of images are multiples
 _LARGEST_PX = 2048  # of --image-size

@@ -16,6 +16,7 @@ from yolo.config.load import with_overrides
 from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.loss import ClassificationLoss
+from yolo.detection.tta import AugmentedDetector
 from yolo.errors import UserError
 from yolo.evaluate.detection_files import (
     Write,
@@ -24,7 +25,7 @@ from yolo.evaluate.detection_files import (
     write_coco_results,
 )
 from yolo.evaluate.evaluators import Found
-from yolo.evaluate.exported import ExportedModel, is_exported
+from yolo.evaluate.exported import NO_TTA, ExportedModel, is_exported
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves, ScoredModel
 from yolo.factory.data import Split, build_dataset, image_set, match_classes
 from yolo.factory.detector import (
@@ -96,7 +97,8 @@ def _score(
             f"{path}: a classifier has no boxes; leave out {', '.join(options)}, "
             "or name the checkpoint of a detector"
         )
-    scorer = build_scorer(path, checkpoint, config, ranks, split, arguments.image_size_px)
+    given = split, arguments.image_size_px, arguments.tta
+    scorer = build_scorer(path, checkpoint, config, ranks, *given)
     if isinstance(scorer, ClassifierScorer):
         _log_data(checkpoint, config, scorer, log)
         return scorer.score(log)
@@ -169,6 +171,7 @@ def build_scorer(
     ranks: Ranks,
     split: Split = "val",
     image_size_px: int | None = None,
+    tta: bool = False,
 ) -> DetectorScorer | ClassifierScorer:
     """Prepare the scoring of a model on a data set; of val the share that training scored.
 
@@ -177,6 +180,7 @@ def build_scorer(
         checkpoint: its content, or what ``_read_exported`` gives.
         config: the checkpoint's, or one with other settings of the evaluation.
         image_size_px: another input size; None for the training's.
+        tta: a detector finds with test-time augmentation, and there are no losses.
     """
     ids, names = checkpoint["category_ids"], checkpoint["class_names"]
     dataset = match_classes(build_dataset(config, split), split, ids, names, owner=str(path))
@@ -202,6 +206,8 @@ def build_scorer(
         coder = built = build_coder(config)
         loss = build_loss(config, built, names).to(ranks.device)  # coder too
         model = load_detector(path, checkpoint, config).to(ranks.device)
+        if tta:
+            model, coder, loss = AugmentedDetector(model, built), nn.Identity(), None
     return DetectorScorer(
         **of_any,
         model=model,
@@ -223,6 +229,8 @@ def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
     """What scoring reads of a checkpoint; the size and the thresholds are the file's own."""
     model = ExportedModel.open(path)
     metadata, confs, size_px = model.metadata, arguments.confs, arguments.image_size_px
+    if arguments.tta:
+        raise UserError(f"{path}: {NO_TTA}")
     if metadata.nms and confs is not None and min(confs) < metadata.conf:
         raise UserError(
             f"{path}: the suppression inside drops scores below {metadata.conf:g}, so there is no "

@@ -56,8 +56,9 @@ def same(one, other):
     assert near.any(dim=1).all() and near.any(dim=0).all()
 
 
+@pytest.mark.parametrize("tta", [False, True])
 @each_neck
-def test_it_finds_what_validation_scores(neck, tmp_path):
+def test_it_finds_what_validation_scores(neck, tta, tmp_path):
     """The evaluator runs the unfused network on batches of its own loader."""
     shapes = {"type": "shapes", "root": str(tmp_path), "split": "val", "images": 5}
     dataset = open_shapes(SHAPES, root=tmp_path, split="val", images=5)
@@ -71,9 +72,9 @@ def test_it_finds_what_validation_scores(neck, tmp_path):
     )
     content = load_checkpoint(path)
     config = read_config(path, content)
-    scorer = build_scorer(path, content, config, join(["cpu"]))
+    scorer = build_scorer(path, content, config, join(["cpu"]), tta=tta)
     found = scorer.evaluator.find(scorer.model, Interruption())
-    predictor = make_predictor(path, conf=CONF)
+    predictor = make_predictor(path, conf=CONF, tta=tta)
     paths = [dataset.image_path(i) for i in range(len(build_dataset(config, "val")))]
     assert len(found.scores) > 15
     for image_id, prediction in zip(dataset.annotations.image_ids, predictor(paths), strict=True):
@@ -85,6 +86,16 @@ def test_it_finds_what_validation_scores(neck, tmp_path):
         )
         same(prediction.detections, scored)
         assert prediction.names == [dataset.class_names[i] for i in prediction.detections.labels]
+
+
+def test_with_augmentation_a_mirrored_image_has_the_mirrored_boxes(checkpoint, predictor, image):
+    augmented = make_predictor(checkpoint, conf=CONF, tta=True)
+    (one,), (other,) = augmented(image), augmented(image[:, ::-1])
+    left, top, right, bottom = other.detections.boxes_xyxy_px.unbind(dim=1)
+    boxes = torch.stack((120 - right, top, 120 - left, bottom), dim=1)
+    same(one.detections, replace(other.detections, boxes_xyxy_px=boxes))
+    (plain,) = predictor(image)
+    assert len(one.names) > 3 and one.detections.scores[0] >= plain.detections.scores[0]
 
 
 def test_every_kind_of_image(predictor, image, tmp_path):
@@ -220,6 +231,8 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(options, tiny, tmp_pat
         assert (sorted(one.names), one.image_hw) == (sorted(other.names), other.image_hw)
     few = predictor(images()[0], conf=0.2)[0]
     same(few.detections, expected[0].detections.above(0.2))
+    with pytest.raises(UserError, match="in an image as it is; --tta is for checkpoints"):
+        Predictor.from_checkpoint(output, tta=True)
     with pytest.raises(UserError, match="was exported only for 96 px, not for 128"):
         Predictor.from_checkpoint(output, image_size_px=128)
 

@@ -13,13 +13,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+from torch import Tensor, nn
 
 from yolo.config import Config
 from yolo.data.images import decode
 from yolo.detection.postprocess import Labels, Postprocess
+from yolo.detection.tta import AugmentedDetector
 from yolo.errors import UserError
-from yolo.evaluate.exported import ExportedModel, is_exported
+from yolo.evaluate.exported import NO_TTA, ExportedModel, is_exported
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
 from yolo.factory.initial_weights import load_detector, read_config
 from yolo.letterbox import Letterbox
@@ -50,6 +51,7 @@ class TrainedNetwork:
     natively it is what one image of ``size_px`` takes less time in, measured for about a second;
     else fp32. The training's own choice does not serve: it counts the backward pass, perhaps of
     another machine. ``detector`` is copied; the attribute is the copy in the chosen ``precision``.
+    With ``tta`` it finds what an ``AugmentedDetector`` does.
     """
 
     def __init__(
@@ -60,12 +62,15 @@ class TrainedNetwork:
         device: torch.device,
         size_px: int,
         precision: Format | Literal["auto"] = "auto",
+        tta: bool = False,
     ) -> None:
         fused = fuse(detector).to(device).to(memory_format=torch.channels_last)
-        self.device, self._coder = device, coder.to(device)
+        self.device = device
         self.batch_size = 8 if device.type == "cuda" else 1  # worth computing together
         self.precision = precision_by_rule(precision, device) or _faster_format(fused, size_px)
         self.detector = cast_weights(fused, self.precision.name)
+        parts = self.detector, coder.to(device)
+        self._decode = AugmentedDetector(*parts) if tta else nn.Sequential(*parts)
         self.description = f"{self.precision.name} on {device} ({self.precision.reason})"
 
     def detect(self, images: Tensor, postprocess: Postprocess) -> list[Detections]:
@@ -75,8 +80,8 @@ class TrainedNetwork:
             explain_out_of_memory(self.device, "choose a smaller image size, or the CPU"),
         ):
             with self.autocast():
-                raw = self.detector(images.to(self.device))
-            return [found.to("cpu") for found in postprocess(*self._coder(raw))]
+                decoded = self._decode(images.to(self.device))
+            return [found.to("cpu") for found in postprocess(*decoded)]
 
     def autocast(self) -> AbstractContextManager:
         """The context in which ``detector`` runs."""
@@ -118,6 +123,7 @@ class Predictor:
         image_size_px: int | None = None,
         precision: Format | Literal["auto"] = "auto",
         labels: Labels | None = None,
+        tta: bool = False,
     ) -> Predictor:
         """Open a checkpoint, or an ONNX file that export.py wrote.
 
@@ -131,11 +137,14 @@ class Predictor:
             precision: see ``TrainedNetwork``; an exported file has its own.
             labels: of a box; None for its best class. A file with its suppression inside has its
                 own.
+            tta: find with test-time augmentation; see ``AugmentedDetector``.
         """
         path = checkpoint_file(Path(path))
         if image_size_px is not None and (image_size_px < 32 or image_size_px % 32):
             raise UserError(f"the image size must be a multiple of 32, not {image_size_px}")
         if is_exported(path):
+            if tta:
+                raise UserError(f"{path}: {NO_TTA}")
             return _open_exported(path, conf, iou, image_size_px, labels)
         checkpoint = load_checkpoint(path)
         config = read_config(path, checkpoint)
@@ -149,6 +158,7 @@ class Predictor:
             device=prepare_device(None if device == "auto" else [device]),
             size_px=size_px,
             precision=precision,
+            tta=tta,
         )
         own = replace(build_postprocess(config), labels=labels or "best_class")
         return cls(
