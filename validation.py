@@ -139,6 +139,12 @@ def _add_options(parser: Parser) -> None:
         help="test-time augmentation: boxes of the images as they are, mirrored, and both a sixth "
         "smaller and larger, suppressed together; six times as slow",
     )
+    add(
+        "--choose-conf",
+        action="store_true",
+        help="put the confidence of each class's best F1 into the checkpoint, for --conf auto of "
+        "prediction and demo; scores the best class of a box, as they do, unless --labels is given",
+    )
     parser.add_gpu_option(one_for="scoring uses")
     add("--per-class", action="store_true", help="list the AP of each class too")
     parser.add_logs_option()
@@ -198,6 +204,8 @@ def _check_places(parser: Parser, given: argparse.Namespace) -> None:
     if folder is not None and folder.suffix and not is_folder(folder):
         suffixes = ", ".join(PICTURE_SUFFIXES)
         parser.error(f"--curves {folder}: must be a folder or end in {suffixes}")
+    if given.choose_conf and given.conf:
+        parser.error("--choose-conf looks at all confidences: leave out --conf")
     checkpoints = sum(not _is_setting(word) for word in given.checkpoint)
     for place in (given.save_txt, given.save_voc, folder):
         parser.check_folder(place)

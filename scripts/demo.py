@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from yolo.config.command_line import Parser, device_name
+from yolo.config.command_line import Parser, device_name, fraction
 from yolo.errors import UserError, exit_code
 
 EXAMPLES = """examples:
@@ -45,7 +45,13 @@ def demonstrate(arguments: argparse.Namespace) -> None:
     if arguments.make_space is not None:
         print(*make_space(checkpoint, arguments.make_space), sep="\n")
         return
-    show(checkpoint, device=device_name(arguments.gpu), host=arguments.host, port=arguments.port)
+    show(
+        checkpoint,
+        device=device_name(arguments.gpu),
+        conf=arguments.conf,
+        host=arguments.host,
+        port=arguments.port,
+    )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,6 +65,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         nargs="?",
         help="a checkpoint, a run's folder or an exported file (the newest run's best.pt)",
+    )
+    parser.add_argument(
+        "--conf",
+        type=lambda text: text if text == "auto" else fraction(text),
+        help="lowest score that counts at first (0.25); auto: as in scripts/predict.py",
     )
     parser.add_argument(
         "--port", type=port, help="of the page's address (the first free one from 7860 on)"

@@ -94,7 +94,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "a checkpoint, a run's folder or a file of export.py (the newest run's best.pt)",
     )
     parser.add_argument("--checkpoint", type=Path, help="the same, named as an option")
-    parser.add_argument("--conf", type=fraction, help="lowest score that counts (0.25)")
+    parser.add_argument(
+        "--conf",
+        type=lambda text: text if text == "auto" else fraction(text),
+        help="lowest score that counts (0.25); auto: each class's of validation.py --choose-conf",
+    )
     parser.add_argument(
         "--iou", type=fraction, help="overlap of boxes of which one stays (the training's)"
     )

@@ -3,11 +3,13 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import export
@@ -17,7 +19,7 @@ from tests.coco_files import write_coco
 from tests.detectors import make_config
 from tests.train.toys import quickstart
 from yolo.config import REPOSITORY_ROOT
-from yolo.train.checkpoint import save_checkpoint
+from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
 CLASSIFIER = REPOSITORY_ROOT / "configs/pretrain/shapes_mobilenet_v3_small.yaml"
 
@@ -221,6 +223,37 @@ def test_augmentation_finds_other_boxes_and_has_no_losses(longer_run, tmp_path):
     assert highest >= best
 
 
+def test_the_confidences_of_the_best_f1_go_into_the_checkpoint(longer_run, tmp_path, capsys):
+    """All else in it stays, and it is scored and resumed as before."""
+    run = shutil.copytree(longer_run, tmp_path / "run")
+    before = load_checkpoint(run / "last.pt")
+    expected = report_and_boxes(tmp_path, run / "last.pt")
+    capsys.readouterr()
+    score(run / "last.pt", "--choose-conf", "--precision", "bf16")
+    printed = capsys.readouterr().out
+    after = load_checkpoint(run / "last.pt")
+    confs = after.pop("class_conf")
+    assert (
+        len(confs)
+        == len(before["class_names"])
+        == len(set(re.findall(r"^ .*  F1 = .*", printed, re.M)))
+    )
+    chosen = [conf for conf in confs if conf != 0.25]  # that of a class without a right box
+    assert chosen and all(conf in np.arange(10_001) / 1e4 for conf in chosen)
+    for name in before["class_names"]:
+        assert re.search(rf"^ {name} +0\.\d+  F1 = 0\.\d+  precision = ", printed, re.M)
+    assert after.keys() == before.keys() and after["precision"] == before["precision"]
+    for key, tensor in before["model"].items():
+        assert torch.equal(after["model"][key], tensor)
+    assert report_and_boxes(tmp_path, run / "last.pt")[1] == expected[1]
+    assert training.main(["--resume", str(run), "--gpu", "cpu", "training.steps=31"]) == 0
+
+
+def test_confidences_are_chosen_from_all(usage_error):
+    argv = ["a.pt", "--choose-conf", "--conf", "0.3"]
+    assert "leave out --conf" in usage_error(validation.main, *argv)
+
+
 @pytest.mark.parametrize("option", ["--nms", "--dynamic-size"])
 def test_an_exported_file_scores_like_its_checkpoint(longer_run, option, tmp_path, capsys):
     """In the folder of its run: the file itself does not say where its data lie."""
@@ -256,7 +289,8 @@ def test_what_an_exported_file_cannot_do_is_refused(longer_run, tmp_path, capsys
         (["--labels", "best_class"], "the suppression inside has all_classes; leave out --labels"),
         (["--precision", "bf16"], "was exported in fp32 and computes in nothing else"),
         (["--image-size", "128"], "takes images of 96 px alone, not of --image-size 128"),
-        (["--tta"], "finds boxes in an image as it is; --tta is for checkpoints"),
+        (["--tta"], "an exported file is fixed; --tta and --choose-conf are for checkpoints"),
+        (["--choose-conf"], "an exported file is fixed; --tta and --choose-conf are for"),
     ):
         assert validation.main([str(output), "--gpu", "cpu", *options]) == 1
         assert text in capsys.readouterr().err

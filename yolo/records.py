@@ -150,6 +150,11 @@ class Detections:
         columns = (self.boxes_xyxy_px, self.scores, self.labels)
         return zip(*(column.tolist() for column in columns), strict=True)
 
+    def above_own(self, thresholds: Sequence[float]) -> Detections:
+        """Keep the scores of at least the threshold of their label."""
+        kept = self.scores >= self.scores.new_tensor(thresholds)[self.labels]
+        return Detections(self.boxes_xyxy_px[kept], self.scores[kept], self.labels[kept])
+
     def above(self, threshold: float) -> Detections:
         """Keep the scores of at least ``threshold``."""
         count = int((self.scores >= threshold).sum())

@@ -18,6 +18,7 @@ METADATA = replace(
     precision="fp16",
     dynamic_size=True,
     nms=True,
+    class_conf=(0.25, 0.1, 1.0),
 )
 
 
@@ -38,6 +39,7 @@ WRONG = {
     "dynamic_size": ("1", '"yes"'),
     "nms": ("null",),
     "float_input": ("2",),
+    "class_conf": ("null", "0.5", "[2, 0, 0]", "[0, 0, NaN]", '["0.5", 0, 0]'),
 }
 
 
@@ -62,9 +64,17 @@ def test_round_trip():
         ),
         (lambda m: m | {"yolo.category_ids": "[1, 2]"}, "not one category id for each class name"),
         (lambda m: m | {"yolo.category_ids": "[1, 2, 2]"}, "not one category id"),
+        (lambda m: m | {"yolo.class_conf": "[0.5, 0.5]"}, "not one confidence for each class"),
         (lambda m: m | {"yolo.config": "[" * 100_000}, "damaged"),
     ],
 )
 def test_what_is_no_metadata_of_ours(change, text):
     with pytest.raises(UserError, match=f"a.onnx: .*{text}"):
         ExportMetadata.from_metadata(change(METADATA.to_metadata()), owner="a.onnx")
+
+
+def test_a_file_of_before_has_no_confidences_of_classes():
+    metadata = METADATA.to_metadata()
+    del metadata["yolo.class_conf"]
+    found = ExportMetadata.from_metadata(metadata, owner="a.onnx")
+    assert found == replace(METADATA, class_conf=())

@@ -27,6 +27,15 @@ def test_the_space_of_the_newest_run(tmp_path, capsys):
     assert str(space / "app.py") in capsys.readouterr().out.splitlines()
 
 
+def test_the_confidence_at_first(tmp_path, monkeypatch):
+    write_trained(tmp_path / "best.pt")
+    shown = []
+    monkeypatch.setattr("yolo.apps.demo.show.show", lambda _, **given: shown.append(given["conf"]))
+    for given in ([], ["--conf", "0.4"], ["--conf", "auto"]):
+        assert demo.main([str(tmp_path / "best.pt"), *given]) == 0
+    assert shown == [None, 0.4, "auto"]
+
+
 @pytest.mark.parametrize("wrong", [["--port", "80"], ["--port", "x"], ["--gpu", "0,1"], ["--prot"]])
 def test_bad_usage(wrong, usage_error):
     assert usage_error(demo.main, *wrong).count("\n") == 1

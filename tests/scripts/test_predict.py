@@ -96,6 +96,20 @@ def test_test_time_augmentation(checkpoint, mixed, tmp_path):
     assert expected.names != make_predictor(checkpoint, conf=CONF)(image)[0].names
 
 
+def test_the_confidence_of_each_class(mixed, tmp_path, capsys):
+    found, image = tmp_path / "found.json", mixed / "rgb.png"
+    own = [0.3, 0.1, 0.5, 0.2, 1.0, 0.15]
+    path = write_checkpoint(tmp_path / "best.pt", content={"class_conf": own})
+    argv = [path, image, "--gpu", "cpu", "--precision", "fp32", "--conf", "auto"]
+    argv += ["--output", tmp_path / "out", "--json", found]
+    assert predicting.main(list(map(str, argv))) == 0
+    boxes = json.loads(found.read_text())["annotations"]
+    assert all(box["score"] >= own[NAMES.index(box["category_name"])] for box in boxes) and boxes
+    path = write_checkpoint(path)
+    assert predicting.main(list(map(str, argv))) == 1
+    assert "has no confidences of its classes; validation.py" in capsys.readouterr().err
+
+
 def test_all_real_validation_images(checkpoint, real_data, tmp_path, capsys):
     images = real_data / "coco-mini" / "val2017"
     assert predict(checkpoint, images, "--output", tmp_path) == 0

@@ -23,6 +23,7 @@ class ScoreArguments:
     voc_iou: float | None
     labels: Literal["all_classes", "best_class"] | None
     tta: bool
+    choose_conf: bool
     per_class: bool
     json: Path | None
     detections: Path | None
@@ -38,7 +39,7 @@ class ScoreArguments:
         names = {"confs": "--conf", "image_size_px": "--image-size"} | {
             name: "--" + name.replace("_", "-")
             for name in (
-                *("precision", "metric", "voc_iou", "labels", "tta", "per_class"),
+                *("precision", "metric", "voc_iou", "labels", "tta", "choose_conf", "per_class"),
                 *("detections", "curves", "analyse", "save_txt", "save_voc"),
             )
         }

@@ -24,7 +24,7 @@ _VERSION = 1
 _PREFIX = "yolo."
 """Of every entry, so that they cannot be taken for those of the program that wrote the graph."""
 
-NO_TTA = "an exported file finds boxes in an image as it is; --tta is for checkpoints"
+FIXED = "an exported file is fixed; --tta and --choose-conf are for checkpoints"
 
 _SUFFIXES = (".onnx", ".torchscript")
 _MULTIPLE_PX = 32  # of which height and width of images are multiples
@@ -82,6 +82,7 @@ class ExportMetadata:
     dynamic_size: bool  # any height and width that are multiples of 32 will do
     nms: bool  # the suppression is inside
     float_input: bool = False  # images are float32, 0..255, and not uint8
+    class_conf: tuple[Share, ...] = ()  # by label, the lowest score that counts; empty: not chosen
 
     def postprocess(self) -> Postprocess:
         return Postprocess(
@@ -101,6 +102,7 @@ class ExportMetadata:
                 f"{owner}: not a file that export.py wrote: its metadata has no classes and sizes"
             )
         try:
+            entries = {_PREFIX + "class_conf": "[]", **entries}  # files of before have none
             names = [field.name for field in fields(cls)]
             content = {name: json.loads(entries[_PREFIX + name]) for name in names}
             version = json.loads(entries[_PREFIX + "version"])
@@ -111,6 +113,8 @@ class ExportMetadata:
         metadata = read_record(cls, content, f"{owner}: its metadata")
         if len(metadata.class_names) != len(set(metadata.category_ids)):
             raise UserError(f"{owner}: its metadata has not one category id for each class name")
+        if len(metadata.class_conf) not in (0, len(metadata.class_names)):
+            raise UserError(f"{owner}: its metadata has not one confidence for each class name")
         return metadata
 
     def inputs(self) -> Arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,15 +18,16 @@ from yolo.config.score_arguments import ScoreArguments
 from yolo.data.formats.detection import DetectionDataset
 from yolo.detection.losses.loss import ClassificationLoss
 from yolo.detection.tta import AugmentedDetector
-from yolo.errors import UserError
+from yolo.errors import UserError, one_line
 from yolo.evaluate.detection_files import (
     Write,
     prepare_text_files,
     prepare_voc_files,
     write_coco_results,
 )
-from yolo.evaluate.evaluators import Found
-from yolo.evaluate.exported import NO_TTA, ExportedModel, is_exported
+from yolo.evaluate.evaluators import PICTURE_CONF, Found
+from yolo.evaluate.exported import FIXED, ExportedModel, is_exported
+from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves, ScoredModel
 from yolo.factory.data import Split, build_dataset, image_set, match_classes
 from yolo.factory.detector import (
@@ -38,7 +40,7 @@ from yolo.factory.evaluator import build_classification_evaluator, build_evaluat
 from yolo.factory.initial_weights import load_detector, load_trained, read_config
 from yolo.factory.learner import describe_data
 from yolo.factory.resume import changed_parts, describe_places
-from yolo.train.checkpoint import load_checkpoint
+from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 from yolo.train.distributed import Ranks, one_process
 from yolo.train.precision import Precision
 from yolo.train.run_folder import find_checkpoint
@@ -109,7 +111,25 @@ def _score(
         outputs.append(lambda found: curves.append(ModelCurves.of_found(scorer, found)))
     if analyse is not None:
         outputs.append(partial(analyse, scorer))
+    if arguments.choose_conf:
+        outputs.append(partial(_choose_conf, scorer, log))
     return scorer.score(arguments.confs or (config.evaluation.conf,), log, outputs)
+
+
+def _choose_conf(scorer: DetectorScorer, log: Log, found: Found) -> None:
+    """Put the confidence of each class's best F1 into the checkpoint.
+
+    It is rounded down to 4 digits, so that no box is lost to the last bits of its score.
+    """
+    dataset, confs = scorer.dataset, []
+    log(f"\nconfidence of the best F1 at IoU {scorer.voc_iou:g}, now in {scorer.path}:")
+    curves = VocMetric.of_dataset(dataset, iou=scorer.voc_iou).curves(found.boxes).values()
+    for name, curve in zip(dataset.class_names, curves, strict=True):
+        conf, precision, recall, f1 = curve.best_f1()
+        confs.append(math.floor(conf * 1e4) / 1e4 if f1 else PICTURE_CONF)
+        figures = f"F1 = {f1:.3f}  precision = {precision:.3f}  recall = {recall:.3f}"
+        log(f" {one_line(name):<20} {confs[-1]:.4f}  {figures}")
+    save_checkpoint(scorer.path, {**load_checkpoint(scorer.path), "class_conf": confs})
 
 
 def _log_data(
@@ -134,7 +154,7 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     asked = {
         "conf": None if arguments.confs is None else min(arguments.confs),
         "voc_iou": arguments.voc_iou,
-        "labels": arguments.labels,
+        "labels": arguments.labels or ("best_class" if arguments.choose_conf else None),
         "per_class": arguments.per_class or None,
     }
     changes: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
@@ -229,8 +249,8 @@ def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
     """What scoring reads of a checkpoint; the size and the thresholds are the file's own."""
     model = ExportedModel.open(path)
     metadata, confs, size_px = model.metadata, arguments.confs, arguments.image_size_px
-    if arguments.tta:
-        raise UserError(f"{path}: {NO_TTA}")
+    if arguments.tta or arguments.choose_conf:
+        raise UserError(f"{path}: {FIXED}")
     if metadata.nms and confs is not None and min(confs) < metadata.conf:
         raise UserError(
             f"{path}: the suppression inside drops scores below {metadata.conf:g}, so there is no "

@@ -1,4 +1,4 @@
-"""Convolutions that have taken in the batch norm behind them: the same network in fewer steps."""
+"""Copies of a network that infer faster: batch norm inside its convolutions, shorter weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import copy
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
 from torch import nn
+
+from yolo.models.detector import Detector
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -33,6 +36,19 @@ def fuse(model: Model) -> Model:
                 _fold(conv, norm)
                 setattr(parent, name, nn.Identity())
     return fused
+
+
+def cast_weights(detector: Detector, dtype: torch.dtype) -> Detector:
+    """A copy with the weights in the format that autocast would cast them to at each pass.
+
+    The normalisation stays in float32, as under autocast.
+    """
+    if dtype == torch.float32:
+        return detector
+    detector = copy.deepcopy(detector)
+    for part in (detector.encoder, detector.neck, detector.head):
+        part.to(dtype)
+    return detector
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

@@ -32,7 +32,11 @@ _COMMENT_BYTES = len(_MARK) + 64
 _CHUNK_BYTES = 1 << 22
 
 _PLAIN = ("config", "precision", "preprocessing", "progress", "data")
-_LISTS: dict[str, set[type]] = {"class_names": {str}, "category_ids": {int, str}}
+_LISTS: dict[str, set[type]] = {
+    "class_names": {str},
+    "category_ids": {int, str},
+    "class_conf": {float},  # of validation.py: by label, the lowest score that counts
+}
 
 _MOST_PIECES = 10**6
 """Of plain data as json: references to one list can stand for billions of values."""
@@ -104,7 +108,9 @@ def _check_kinds(content: dict[str, Any], foreign: str) -> None:
     for key, kinds in _LISTS.items():
         items = content.get(key, [])
         is_list = isinstance(items, list) and {*map(type, items)} <= kinds
-        if not is_list or (key == "category_ids" and len(set(items)) < len(items)):
+        repeats = key == "category_ids" and is_list and len(set(items)) < len(items)
+        beyond = key == "class_conf" and is_list and not all(0 <= conf <= 1 for conf in items)
+        if not is_list or repeats or beyond:
             wrong.append(key)
     model, averaged = content.get("model", {}), content.get("ema")
     for key, tensors in (("model", model), ("ema", {} if averaged is None else averaged)):
@@ -113,8 +119,9 @@ def _check_kinds(content: dict[str, Any], foreign: str) -> None:
             wrong.append(key)
     if wrong:
         raise UserError(f"{foreign}: its {wrong[0]!r} is of a wrong kind")
-    if len({len(content[key]) for key in _LISTS if key in content}) > 1:
-        raise UserError(f"{foreign}: it has not as many class_names as category_ids")
+    lengths = {key: len(content[key]) for key in _LISTS if key in content}
+    if len(set(lengths.values())) > 1:
+        raise UserError(f"{foreign}: it has not as many {' as '.join(lengths)}")
     for key, record in (("precision", Precision), ("progress", Progress)):
         if key in content:
             read_record(record, content[key], f"{foreign}: its {key}")

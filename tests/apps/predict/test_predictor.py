@@ -14,7 +14,7 @@ from tests.checkpoints import CONF, make_predictor, write_checkpoint
 from tests.exported_files import METADATA
 from yolo.apps.export.exporting import export_model
 from yolo.apps.predict import Predictor
-from yolo.apps.predict.predictor import TrainedNetwork, cast_weights
+from yolo.apps.predict.predictor import TrainedNetwork
 from yolo.data.formats.shapes import SHAPES, open_shapes
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
@@ -22,6 +22,7 @@ from yolo.evaluate.exported import ExportedModel
 from yolo.factory.data import build_dataset
 from yolo.factory.initial_weights import read_config
 from yolo.factory.scoring import build_scorer
+from yolo.models.fusing import cast_weights
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import join
@@ -146,6 +147,47 @@ def test_thresholds_of_a_call_and_of_its_own(predictor, checkpoint, image):
         predictor(image, conf=7.0)
 
 
+OWN = [0.3, 0.1, 0.5, 0.2, 1.0, 0.15]
+
+
+def above_own(predictions):
+    """What reaches the confidence of its class, one by one."""
+    for prediction in predictions:
+        found = prediction.detections
+        kept = [i for i, (_, score, label) in enumerate(found.rows()) if score >= OWN[label]]
+        yield Detections(found.boxes_xyxy_px[kept], found.scores[kept], found.labels[kept])
+
+
+def test_each_class_has_its_own_confidence_where_that_is_asked_for(image, checkpoint, tmp_path):
+    path = write_checkpoint(tmp_path / "best.pt", content={"class_conf": OWN})
+    predictor = make_predictor(path, conf="auto")
+    (found,), many = predictor(image), make_predictor(path, conf=min(OWN))(image)
+    (expected,) = above_own(many)
+    same(found.detections, expected)
+    assert 1 < len(found.names) < len(many[0].names) and predictor.postprocess.conf == 0.1
+    assert found.names == [predictor.class_names[label] for label in found.detections.labels]
+    same(predictor(image, conf=0.4)[0].detections, found.detections.above(0.4))
+    assert make_predictor(path)(image)[0].names == make_predictor(checkpoint)(image)[0].names
+    with pytest.raises(UserError, match=r"no confidences of its classes; .* --choose-conf puts"):
+        make_predictor(checkpoint, conf="auto")
+
+
+@pytest.mark.parametrize("options", [{}, {"nms": True}, {"nms": True, "conf": 0.2}])
+def test_an_exported_file_has_the_confidences_of_its_classes(options, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = write_checkpoint(tmp_path / "a.pt", neck="yolov3_tiny", content={"class_conf": OWN})
+    predictor = Predictor.from_checkpoint(export_model(path, ".onnx", **options), conf="auto")
+    if "conf" in options:
+        with pytest.raises(UserError, match=r"confidences from 0\.2 on"):
+            predictor(images())
+        return
+    many = make_predictor(path, conf=min(OWN))(images())
+    for one, other in zip(predictor(images()), above_own(many), strict=True):
+        same(one.detections, other)
+    assert 0 < sum(len(p.names) for p in predictor(images())) < sum(len(p.names) for p in many)
+
+
 def test_one_label_per_box_unless_all_are_asked_for(image, tmp_path):
     path = write_checkpoint(tmp_path / "best.pt", evaluation={"labels": "all_classes"})
     (one,) = make_predictor(path, conf=CONF)(image)
@@ -160,7 +202,7 @@ def test_weights_cast_once_compute_what_autocast_computes(neck, tmp_path):
     path = write_checkpoint(tmp_path / "best.pt", neck=neck, image_size=128)
     network = make_predictor(path).network
     images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
-    cast = cast_weights(network.detector, "bf16")
+    cast = cast_weights(network.detector, torch.bfloat16)
     assert {p.dtype for p in cast.parameters()} == {torch.bfloat16}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         expected, result = network.detector(images), cast(images)
@@ -231,7 +273,7 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(options, tiny, tmp_pat
         assert (sorted(one.names), one.image_hw) == (sorted(other.names), other.image_hw)
     few = predictor(images()[0], conf=0.2)[0]
     same(few.detections, expected[0].detections.above(0.2))
-    with pytest.raises(UserError, match="in an image as it is; --tta is for checkpoints"):
+    with pytest.raises(UserError, match="is fixed; --tta and --choose-conf are for checkpoints"):
         Predictor.from_checkpoint(output, tta=True)
     with pytest.raises(UserError, match="was exported only for 96 px, not for 128"):
         Predictor.from_checkpoint(output, image_size_px=128)

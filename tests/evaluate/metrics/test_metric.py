@@ -19,6 +19,17 @@ def test_of_hits_by_hand() -> None:
     assert found.above(0.95).recall.tolist() == []
 
 
+def test_the_best_f1_by_hand() -> None:
+    """F1 is 2 * right / (found + truths): 2/5, 2/6, 4/7 of three boxes of scores 0.9, 0.5, 0.1."""
+    assert curve("+-+", truths=4).best_f1() == pytest.approx((0.1, 2 / 3, 2 / 4, 4 / 7))
+    assert curve("+--", truths=4).best_f1() == pytest.approx((0.9, 1, 1 / 4, 2 / 5))
+    hits, scores = np.array([True, False, True]), np.array([0.9, 0.5, 0.5])
+    equal = PrecisionRecall.of_hits(hits[[0, 2, 1]], scores, truths=2)  # no threshold keeps two
+    assert equal.best_f1() == pytest.approx((0.5, 2 / 3, 1, 4 / 5))
+    for nothing in (curve("--", truths=3), curve("", truths=3), curve("", truths=0)):
+        assert nothing.best_f1() == (0, 0, 0, 0)
+
+
 def test_a_recall_of_just_three_tenths_counts_at_the_level() -> None:
     """3 of 10 found, each rightly: four of eleven levels (0, 0.1, 0.2, 0.3) have precision 1."""
     assert average_precision_11(curve("+++", truths=10)) == pytest.approx(4 / 11)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -80,10 +81,13 @@ def show(
     checkpoint: Path,
     *,
     device: str = "auto",
+    conf: float | Literal["auto"] | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
 ) -> None:
     """Serve the demo page of a checkpoint or an exported file until interrupted or terminated.
+
+    Its slider starts at ``conf``; with ``auto`` each class's own confidence counts beside it.
 
     Raises:
         SystemExit: 128 + SIGTERM when terminated.
@@ -93,7 +97,7 @@ def show(
     with own_folder() as folder:
         from yolo.apps.demo.page import build_page, serving  # Gradio is an extra
 
-        predictor = Predictor.from_checkpoint(checkpoint, device=device)
+        predictor = Predictor.from_checkpoint(checkpoint, device=device, conf=conf)
 
         def explain(image: np.ndarray) -> list[Overlay]:
             return list(zip(eigencam(predictor, image), scale_names(predictor), strict=True))

@@ -83,6 +83,7 @@ def export_model(
         dynamic_size=dynamic_size,
         nms=nms,
         float_input=float_input,
+        class_conf=tuple(checkpoint.get("class_conf", ())),
     )
     path = output or checkpoint_path.with_suffix(suffix)
     if path.suffix != suffix:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,12 +19,12 @@ from yolo.data.images import decode
 from yolo.detection.postprocess import Labels, Postprocess
 from yolo.detection.tta import AugmentedDetector
 from yolo.errors import UserError
-from yolo.evaluate.exported import NO_TTA, ExportedModel, is_exported
+from yolo.evaluate.exported import FIXED, ExportedModel, is_exported
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
 from yolo.factory.initial_weights import load_detector, read_config
 from yolo.letterbox import Letterbox
 from yolo.models.detector import Detector
-from yolo.models.fusing import fuse
+from yolo.models.fusing import cast_weights, fuse
 from yolo.records import Detections
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import prepare_device
@@ -68,7 +67,7 @@ class TrainedNetwork:
         self.device = device
         self.batch_size = 8 if device.type == "cuda" else 1  # worth computing together
         self.precision = precision_by_rule(precision, device) or _faster_format(fused, size_px)
-        self.detector = cast_weights(fused, self.precision.name)
+        self.detector = cast_weights(fused, DTYPES[self.precision.name])
         parts = self.detector, coder.to(device)
         self._decode = AugmentedDetector(*parts) if tta else nn.Sequential(*parts)
         self.description = f"{self.precision.name} on {device} ({self.precision.reason})"
@@ -111,6 +110,7 @@ class Predictor:
     image_size_px: int  # side of the network's input
     postprocess: Postprocess  # with the thresholds that hold where a call names none
     config: Mapping[str, Any]  # the training's, as plain data
+    class_conf: Sequence[float] = ()  # by label, the lowest score too; empty: the same for all
 
     @classmethod
     def from_checkpoint(
@@ -118,7 +118,7 @@ class Predictor:
         path: str | os.PathLike,
         *,
         device: str = "auto",
-        conf: float | None = None,
+        conf: float | Literal["auto"] | None = None,
         iou: float | None = None,
         image_size_px: int | None = None,
         precision: Format | Literal["auto"] = "auto",
@@ -130,7 +130,8 @@ class Predictor:
         Args:
             path: the file, or a run's folder for its ``best.pt``.
             device: a name for ``torch.device``, or ``auto``; an exported file finds its own.
-            conf: lowest score to report; None for 0.25.
+            conf: lowest score to report; None for 0.25, auto for each class's own, which
+                ``validation.py --choose-conf`` put into the checkpoint.
             iou: of two boxes of one class that overlap by more, the better stays; None for the
                 training's.
             image_size_px: side of the network's input, a multiple of 32; None for the training's.
@@ -144,7 +145,7 @@ class Predictor:
             raise UserError(f"the image size must be a multiple of 32, not {image_size_px}")
         if is_exported(path):
             if tta:
-                raise UserError(f"{path}: {NO_TTA}")
+                raise UserError(f"{path}: {FIXED}")
             return _open_exported(path, conf, iou, image_size_px, labels)
         checkpoint = load_checkpoint(path)
         config = read_config(path, checkpoint)
@@ -161,13 +162,15 @@ class Predictor:
             tta=tta,
         )
         own = replace(build_postprocess(config), labels=labels or "best_class")
+        lowest, class_conf = _by_class(path, conf, checkpoint.get("class_conf"))
         return cls(
             network=network,
             class_names=checkpoint["class_names"],
             category_ids=checkpoint["category_ids"],
             image_size_px=size_px,
-            postprocess=_with(own, CONF if conf is None else conf, iou),
+            postprocess=_with(own, CONF if lowest is None else lowest, iou),
             config=checkpoint["config"],
+            class_conf=class_conf,
         )
 
     def __call__(
@@ -202,28 +205,16 @@ class Predictor:
         predictions = []
         every = self.network.detect(images, _with(self.postprocess, conf, iou))
         for found, (_, letterbox) in zip(every, prepared, strict=True):
+            found = found.above_own(self.class_conf) if self.class_conf else found
             names = [self.class_names[label] for label in found.labels.tolist()]
             found = replace(found, boxes_xyxy_px=letterbox.undo(found.boxes_xyxy_px))
             predictions.append(Prediction(found, names, letterbox.source_hw))
         return predictions
 
 
-def cast_weights(detector: Detector, name: Format) -> Detector:
-    """A copy with the weights in the format that autocast would cast them to at each pass.
-
-    The normalisation stays in float32, as under autocast.
-    """
-    if name == "fp32":
-        return detector
-    detector = copy.deepcopy(detector)
-    for part in (detector.encoder, detector.neck, detector.head):
-        part.to(DTYPES[name])
-    return detector
-
-
 def _faster_format(detector: Detector, size_px: int) -> Precision:
     """The format in which the CPU predicts one image faster."""
-    networks = {name: cast_weights(detector, name) for name in ("fp32", "bf16")}
+    networks = {name: cast_weights(detector, DTYPES[name]) for name in ("fp32", "bf16")}
     image = torch.full((1, 3, size_px, size_px), 128, dtype=torch.uint8)
     image = image.to(memory_format=torch.channels_last)
 
@@ -268,9 +259,21 @@ def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Po
     return replace(postprocess, conf=conf, iou=iou)
 
 
+def _by_class(
+    path: Path, conf: float | Literal["auto"] | None, chosen: Sequence[float] | None
+) -> tuple[float | None, Sequence[float]]:
+    """The lowest score of all classes, and of each where they are asked for."""
+    if conf != "auto":
+        return conf, ()
+    if not chosen:
+        way = "validation.py --choose-conf puts them into a checkpoint, before it is exported"
+        raise UserError(f"{path}: has no confidences of its classes; {way}")
+    return min(chosen), chosen
+
+
 def _open_exported(
     path: Path,
-    conf: float | None,
+    conf: float | Literal["auto"] | None,
     iou: float | None,
     image_size_px: int | None,
     labels: Labels | None,
@@ -285,11 +288,13 @@ def _open_exported(
         )
     own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
     own = replace(own, labels=labels or (own.labels if metadata.nms else "best_class"))
+    lowest, class_conf = _by_class(path, conf, metadata.class_conf)
     return Predictor(
         network=model,
         class_names=metadata.class_names,
         category_ids=metadata.category_ids,
         image_size_px=size_px,
-        postprocess=_with(own, conf, iou),
+        postprocess=_with(own, lowest, iou),
         config=metadata.config,
+        class_conf=class_conf,
     )

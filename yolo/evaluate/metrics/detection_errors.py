@@ -21,7 +21,13 @@ from yolo.evaluate.metrics.coco import (
     class_precision,
     run_hotcoco,
 )
-from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG, DetectedBoxes
+from yolo.evaluate.metrics.metric import (
+    NOT_COUNTED,
+    RIGHT,
+    WRONG,
+    DetectedBoxes,
+    PrecisionRecall,
+)
 
 MATCH_IOU = 0.5  # from which on a box is a truth's
 BACKGROUND_IOU = 0.1  # below which a box has nothing to do with a truth
@@ -78,7 +84,7 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
     run: Any = run_hotcoco(hotcoco.COCO(truth.content), rows)
     verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
     to_find = int((~truth.ignored).sum())
-    conf, precision, recall, f1 = _best_f1(rows[:, SCORE], verdicts, to_find)
+    conf, precision, recall, f1 = _curve(rows[:, SCORE], verdicts, to_find).best_f1()
     results, calibration = run.get_results(), run.calibration(iou_threshold=MATCH_IOU)
     precision_of, class_errors = run.eval["precision"], calibration["per_category"]
     tide = run.tide_errors(pos_thr=MATCH_IOU, bg_thr=BACKGROUND_IOU)
@@ -121,20 +127,11 @@ def _verdicts(run: Any, detections: int, truths: int) -> tuple[np.ndarray, np.nd
     return verdicts, found_by
 
 
-def _best_f1(
-    scores: np.ndarray, verdicts: np.ndarray, to_find: int
-) -> tuple[float, float, float, float]:
-    """Confidence, precision, recall and F1 where the latter is best."""
+def _curve(scores: np.ndarray, verdicts: np.ndarray, to_find: int) -> PrecisionRecall:
+    """Of the detections of all classes."""
     counted = np.flatnonzero(verdicts != NOT_COUNTED)
     order = counted[np.argsort(-scores[counted], kind="stable")]
-    right = np.cumsum(verdicts[order] == RIGHT)
-    if not len(order) or right[-1] == 0:
-        return 0.0, 0.0, 0.0, 0.0
-    f1 = 2 * right / (np.arange(1, len(order) + 1) + to_find)
-    f1[:-1][scores[order][:-1] == scores[order][1:]] = -1  # a threshold keeps all equal scores
-    best = int(f1.argmax())
-    precision, recall = right[best] / (best + 1), right[best] / max(to_find, 1)
-    return float(scores[order[best]]), float(precision), float(recall), float(f1[best])
+    return PrecisionRecall.of_hits(verdicts[order] == RIGHT, scores[order], to_find)
 
 
 def _known(figure: float) -> float:

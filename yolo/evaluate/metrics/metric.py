@@ -70,6 +70,18 @@ class PrecisionRecall:
         n = int((self.scores >= conf).sum())
         return PrecisionRecall(self.recall[:n], self.precision[:n], self.scores[:n], self.truths)
 
+    def best_f1(self) -> tuple[float, float, float, float]:
+        """Confidence, precision, recall and F1 where that is best; zeros if nothing is right."""
+        found = np.arange(1, len(self.scores) + 1)
+        right = np.rint(self.precision * found)
+        if not right.any():
+            return 0.0, 0.0, 0.0, 0.0
+        f1 = 2 * right / (found + self.truths)
+        f1[:-1][self.scores[:-1] == self.scores[1:]] = -1  # a threshold keeps all equal scores
+        i = int(f1.argmax())
+        conf, precision, recall = self.scores[i], self.precision[i], self.recall[i]
+        return float(conf), float(precision), float(recall), float(f1[i])
+
     def envelope(self) -> np.ndarray:
         """The best precision at this recall or a higher one: float64 (D,), never rising."""
         return np.maximum.accumulate(self.precision[::-1])[::-1]
