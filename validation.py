@@ -134,6 +134,11 @@ def _add_options(parser: Parser) -> None:
         help="every class of a box that passes, or its best (the training's)",
     )
     add(
+        "--nms",
+        choices=("greedy", "soft"),
+        help="overlapping boxes of a class are dropped, or lose score (the training's)",
+    )
+    add(
         "--tta",
         action="store_true",
         help="test-time augmentation: boxes of the images as they are, mirrored, and both a sixth "

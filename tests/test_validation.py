@@ -213,6 +213,15 @@ def test_labels_of_a_box(longer_run, tmp_path):
     assert 0 < len(fewer) < len(boxes)
 
 
+def test_another_suppression(longer_run, tmp_path):
+    file = longer_run / "last.pt"
+    _, boxes = report_and_boxes(tmp_path, file)
+    assert report_and_boxes(tmp_path, file, "--nms", "greedy")[1] == boxes
+    _, soft = report_and_boxes(tmp_path, file, "--nms", "soft")
+    best, highest = (max(box["score"] for box in found) for found in (boxes, soft))
+    assert soft != boxes and best == highest
+
+
 def test_augmentation_finds_other_boxes_and_has_no_losses(longer_run, tmp_path):
     file = longer_run / "last.pt"
     (_, boxes), (report, others) = (
@@ -289,6 +298,7 @@ def test_what_an_exported_file_cannot_do_is_refused(longer_run, tmp_path, capsys
         (["--labels", "best_class"], "the suppression inside has all_classes; leave out --labels"),
         (["--precision", "bf16"], "was exported in fp32 and computes in nothing else"),
         (["--image-size", "128"], "takes images of 96 px alone, not of --image-size 128"),
+        (["--nms", "soft"], "the suppression inside is greedy; leave out --nms"),
         (["--tta"], "an exported file is fixed; --tta and --choose-conf are for checkpoints"),
         (["--choose-conf"], "an exported file is fixed; --tta and --choose-conf are for"),
     ):

@@ -1,14 +1,17 @@
+import math
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from yolo.detection.postprocess import Postprocess
 from yolo.records import Detections
 
 MODES = ("best_class", "all_classes")
+each_kind = pytest.mark.parametrize("kind", ["greedy", "soft"])
 
 
 def random_output(images: int, boxes: int, classes: int) -> tuple[Tensor, Tensor]:
@@ -20,14 +23,18 @@ def random_output(images: int, boxes: int, classes: int) -> tuple[Tensor, Tensor
     return torch.cat((centre - half, centre + half), dim=2), scores
 
 
+def candidates(scores: Tensor, settings: Postprocess) -> list[tuple[float, int, int]]:
+    """What enters the suppression of one image: (score, label, box's index), best first."""
+    rows = [(float(scores[n, k]), k, n) for n in range(len(scores)) for k in range(scores.shape[1])]
+    if settings.labels == "best_class":
+        rows = [max(row for row in rows if row[2] == n) for n in range(len(scores))]
+    rows = sorted(rows, reverse=True)[: settings.max_candidates]
+    return [row for row in rows if row[0] >= settings.conf]
+
+
 def naive(boxes: Tensor, scores: Tensor, settings: Postprocess) -> list[tuple[float, int, list]]:
     """One image, class by class with torchvision's nms: (score, label, box), best first."""
-    rows = [(float(scores[n, k]), k, n) for n in range(len(boxes)) for k in range(scores.shape[1])]
-    if settings.labels == "best_class":
-        rows = [max(row for row in rows if row[2] == n) for n in range(len(boxes))]
-    rows = sorted(rows, reverse=True)[: settings.max_candidates]
-    rows = [row for row in rows if row[0] >= settings.conf]
-    found = []
+    rows, found = candidates(scores, settings), []
     for label in range(scores.shape[1]):
         mine = [row for row in rows if row[1] == label]
         if mine:
@@ -36,6 +43,20 @@ def naive(boxes: Tensor, scores: Tensor, settings: Postprocess) -> list[tuple[fl
                 boxes[places].double(), torch.tensor([s for s, _, _ in mine]).double(), settings.iou
             )
             found += [(mine[i][0], label, boxes[mine[i][2]].tolist()) for i in kept.tolist()]
+    return sorted(found, reverse=True)[: settings.max_detections]
+
+
+def naive_soft(boxes: Tensor, scores: Tensor, settings: Postprocess) -> list[tuple]:
+    """One image, class by class as the paper's figure 2 has it: (score, label, box), best first."""
+    rows, found = candidates(scores, settings), []
+    overlaps = box_iou(boxes.double(), boxes.double()).tolist()
+    for label in range(scores.shape[1]):
+        left = {n: score for score, k, n in rows if k == label}
+        while left:
+            best = max(left, key=left.__getitem__)
+            found.append((left.pop(best), label, boxes[best].tolist()))
+            left = {n: s * math.exp(-(overlaps[best][n] ** 2) / 0.2) for n, s in left.items()}
+    found = [row for row in found if row[0] >= settings.conf]
     return sorted(found, reverse=True)[: settings.max_detections]
 
 
@@ -68,12 +89,48 @@ def test_equals_torchvisions_nms_class_by_class(labels, limits, classes) -> None
 
 
 @pytest.mark.parametrize("labels", MODES)
-def test_a_batch_finds_what_each_image_alone_does(labels) -> None:
+@pytest.mark.parametrize(
+    "limits",
+    [{"conf": 0.05}, {"conf": 0.0, "max_detections": 9}, {"conf": 0.2, "max_candidates": 40}],
+)
+def test_soft_equals_the_papers_algorithm(labels, limits) -> None:
+    settings = Postprocess(iou=0.5, labels=labels, suppression="soft", **limits)
+    for _ in range(3):
+        boxes, scores = random_output(2, 100, 3)
+        for image, found in enumerate(settings(boxes, scores)):
+            expected = naive_soft(boxes[image], scores[image], settings)
+            assert len(expected) > 5
+            values, labels_, boxes_ = zip(*expected, strict=True)
+            torch.testing.assert_close(found.scores, torch.tensor(values))
+            assert (found.labels.tolist(), found.boxes_xyxy_px.tolist()) == ([*labels_], [*boxes_])
+
+
+def test_no_images() -> None:
+    boxes, scores = random_output(2, 30, 3)
+    assert Postprocess(conf=0.1, iou=0.5, suppression="soft")(boxes[:0], scores[:0]) == []
+
+
+def test_soft_by_hand() -> None:
+    """The second overlaps the first by a third; the third is of another class, the last a point."""
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [5, 0, 15, 10], [0, 0, 10, 10], [3, 3, 3, 3]]])
+    scores = torch.tensor([[[0.9, 0], [0.8, 0], [0, 0.7], [0.6, 0]]])
+    (found,) = Postprocess(conf=0.1, iou=0.01, suppression="soft")(boxes, scores)
+    lowered = 0.8 * math.exp(-(1 / 9) / 0.2)  # 0.459
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6, lowered])
+    assert found.labels.tolist() == [0, 1, 0, 0]
+    (few,) = Postprocess(conf=0.46, iou=0.01, suppression="soft")(boxes, scores)
+    assert few.scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+
+
+@each_kind
+@pytest.mark.parametrize("labels", MODES)
+def test_a_batch_finds_what_each_image_alone_does(labels, kind) -> None:
     """Also among equal scores, of which the cut leaves out some."""
     boxes, scores = random_output(4, 200, 5)
     scores = (scores * 20).round() / 20
     scores[1] *= 0.3  # fewer pass than in the others
-    settings = Postprocess(conf=0.1, iou=0.5, max_candidates=60, labels=labels)
+    limits = {"conf": 0.1, "iou": 0.5, "max_candidates": 60}
+    settings = Postprocess(labels=labels, suppression=kind, **limits)
     together = settings(boxes, scores)
     alone = [settings(boxes[i : i + 1], scores[i : i + 1])[0] for i in range(4)]
     assert [as_rows(one) for one in together] == [as_rows(one) for one in alone]
@@ -111,13 +168,14 @@ def test_classes_never_suppress_each_other_however_large_the_boxes() -> None:
     assert found.scores[-2:].tolist() == pytest.approx([0.4, 0.2])
 
 
+@each_kind
 @pytest.mark.parametrize("labels", MODES)
-def test_filtering_afterwards_equals_a_higher_threshold(labels) -> None:
+def test_filtering_afterwards_equals_a_higher_threshold(labels, kind) -> None:
     boxes, scores = random_output(2, 200, 4)
     boxes[0, 5] = torch.tensor([900.0, 900, 950, 950])  # nobody's neighbour
     scores[0, 5] = torch.tensor([0.1, 0.2, 0.9, 0.3])  # exactly the threshold: 0.9 passes
     for limit in (50, 300):
-        settings = {"iou": 0.5, "max_detections": limit, "labels": labels}
+        settings = {"iou": 0.5, "max_detections": limit, "labels": labels, "suppression": kind}
         low = Postprocess(conf=0.0, **settings)(boxes, scores)
         for conf in (0.3, 0.9, 0.97):
             high = Postprocess(conf=conf, **settings)(boxes, scores)
@@ -125,9 +183,10 @@ def test_filtering_afterwards_equals_a_higher_threshold(labels) -> None:
     assert torch.tensor(0.9) in low[0].above(0.9).scores
 
 
+@each_kind
 @pytest.mark.parametrize("labels", MODES)
-def test_nothing_to_find(labels) -> None:
-    settings = Postprocess(conf=0.5, iou=0.5, labels=labels)
+def test_nothing_to_find(labels, kind) -> None:
+    settings = Postprocess(conf=0.5, iou=0.5, labels=labels, suppression=kind)
     boxes, scores = random_output(2, 30, 3)
     for found in settings(boxes, scores * 0.4) + settings(boxes[:, :0], scores[:, :0]):
         assert len(found) == 0 and found.boxes_xyxy_px.shape == (0, 4)

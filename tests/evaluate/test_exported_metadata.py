@@ -39,6 +39,7 @@ WRONG = {
     "dynamic_size": ("1", '"yes"'),
     "nms": ("null",),
     "float_input": ("2",),
+    "suppression": ('"matrix"', "2"),
     "class_conf": ("null", "0.5", "[2, 0, 0]", "[0, 0, NaN]", '["0.5", 0, 0]'),
 }
 
@@ -73,8 +74,8 @@ def test_what_is_no_metadata_of_ours(change, text):
         ExportMetadata.from_metadata(change(METADATA.to_metadata()), owner="a.onnx")
 
 
-def test_a_file_of_before_has_no_confidences_of_classes():
+def test_a_file_of_before_has_no_confidences_of_classes_and_a_greedy_suppression():
     metadata = METADATA.to_metadata()
-    del metadata["yolo.class_conf"]
+    del metadata["yolo.class_conf"], metadata["yolo.suppression"]
     found = ExportMetadata.from_metadata(metadata, owner="a.onnx")
     assert found == replace(METADATA, class_conf=())

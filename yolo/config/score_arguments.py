@@ -22,6 +22,7 @@ class ScoreArguments:
     metric: Literal["coco", "voc", "both"] | None
     voc_iou: float | None
     labels: Literal["all_classes", "best_class"] | None
+    nms: Literal["greedy", "soft"] | None
     tta: bool
     choose_conf: bool
     per_class: bool
@@ -39,8 +40,8 @@ class ScoreArguments:
         names = {"confs": "--conf", "image_size_px": "--image-size"} | {
             name: "--" + name.replace("_", "-")
             for name in (
-                *("precision", "metric", "voc_iou", "labels", "tta", "choose_conf", "per_class"),
-                *("detections", "curves", "analyse", "save_txt", "save_voc"),
+                *("precision", "metric", "voc_iou", "labels", "nms", "tta", "choose_conf"),
+                *("per_class", "detections", "curves", "analyse", "save_txt", "save_voc"),
             )
         }
         values = {option: getattr(self, name) for name, option in names.items()}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import nms
 
 from yolo.records import Detections
 
 Labels = Literal["best_class", "all_classes"]
 """Of a box: its best class alone, or, as Darknet emits them, every class whose score passes."""
+
+Suppression = Literal["greedy", "soft"]
+
+SOFT_SIGMA = 0.2
+"""Of Soft-NMS. The paper's 0.5 gains AP too, but loses up to 2 points of AP50."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +35,7 @@ class Postprocess:
     max_detections: int = 300
     max_candidates: int = 4096
     labels: Labels = "best_class"
+    suppression: Suppression = "greedy"
 
     def __call__(self, boxes_xyxy_px: Tensor, scores: Tensor) -> list[Detections]:
         """Float32 (B, N, 4) and (B, N, K) -> each image's detections, in the frame of the boxes."""
@@ -35,13 +44,15 @@ class Postprocess:
         best, box = best.topk(min(self.max_candidates, best.shape[1]), dim=1)  # (B, M), descending
         passing = (best >= self.conf).sum(dim=1).tolist()  # one wait for the whole batch
         label = label.gather(1, box)
-        found = []
+        chosen = []
         for i, n in enumerate(passing):
             rows, values, labels = box[i, :n], best[i, :n], label[i, :n]
             if self.labels == "all_classes":
                 rows, values, labels = self._pairs(scores[i], rows, values)
-            found.append(self._suppress(boxes_xyxy_px[i, rows], values, labels))
-        return found
+            chosen.append((boxes_xyxy_px[i, rows], values, labels))
+        if self.suppression == "soft" and chosen:
+            return self._soften(*map(list, zip(*chosen, strict=True)))
+        return [self._suppress(*candidates) for candidates in chosen]
 
     def _pairs(self, scores: Tensor, box: Tensor, best: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Box, score and label of the best pairs of box and class, out of an image's best boxes.
@@ -62,3 +73,35 @@ class Postprocess:
         kept = nms(boxes64 + (labels * extent)[:, None], scores.double(), self.iou)
         kept = kept[: self.max_detections]
         return Detections(boxes_xyxy_px=boxes[kept], scores=scores[kept], labels=labels[kept])
+
+    def _soften(
+        self, boxes: list[Tensor], scores: list[Tensor], labels: list[Tensor]
+    ) -> list[Detections]:
+        """Soft-NMS with a Gaussian (https://arxiv.org/abs/1704.04503, section 3); no ``iou`` in it.
+
+        Again and again the box of the highest score is taken, and the scores of the others of its
+        class are multiplied by exp(-IoU^2 / sigma). All images at once, and nothing waits for the
+        device. What falls below ``conf`` is no detection.
+        """
+        left = pad_sequence(scores, batch_first=True, padding_value=-math.inf)  # (B, M)
+        classes = pad_sequence(labels, batch_first=True)  # (B, M)
+        corners = pad_sequence(boxes, batch_first=True).permute(2, 0, 1).contiguous()  # (4, B, M)
+        areas = (corners[2] - corners[0]) * (corners[3] - corners[1])
+        taken = classes[:, : self.max_detections].clone()  # (B, D), to be filled
+        values = left[:, : self.max_detections].clone()
+        for n in range(taken.shape[1]):
+            values[:, n], taken[:, n] = left.max(dim=1)
+            best = taken[:, n : n + 1]  # (B, 1)
+            box = corners.gather(2, best.expand(4, -1, -1))  # (4, B, 1)
+            low, high = torch.maximum(corners[:2], box[:2]), torch.minimum(corners[2:], box[2:])
+            width, height = (high - low).clamp(min=0)
+            shared = width * height * (classes == classes.gather(1, best))  # (B, M)
+            union = areas + areas.gather(1, best) - shared
+            overlap = shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+            left = left * (overlap.square() / -SOFT_SIGMA).exp()
+            left = left.scatter(1, best, -math.inf)
+        found = []
+        for i, n in enumerate((values >= self.conf).sum(dim=1).tolist()):
+            kept = taken[i, :n]
+            found.append(Detections(boxes[i][kept], values[i, :n], labels[i][kept]))
+        return found

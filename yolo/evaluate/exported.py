@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from yolo.detection.postprocess import Labels, Postprocess
+from yolo.detection.postprocess import Labels, Postprocess, Suppression
 from yolo.errors import UserError
 from yolo.records import Detections
 from yolo.train.checkpoint import read_record
@@ -81,6 +81,7 @@ class ExportMetadata:
     precision: Literal["fp32", "fp16"]  # of the convolutions
     dynamic_size: bool  # any height and width that are multiples of 32 will do
     nms: bool  # the suppression is inside
+    suppression: Suppression = "greedy"  # an ``nms`` inside is always that
     float_input: bool = False  # images are float32, 0..255, and not uint8
     class_conf: tuple[Share, ...] = ()  # by label, the lowest score that counts; empty: not chosen
 
@@ -102,7 +103,8 @@ class ExportMetadata:
                 f"{owner}: not a file that export.py wrote: its metadata has no classes and sizes"
             )
         try:
-            entries = {_PREFIX + "class_conf": "[]", **entries}  # files of before have none
+            of_before = {"class_conf": "[]", "suppression": '"greedy"'}  # files have neither
+            entries = {_PREFIX + name: value for name, value in of_before.items()} | {**entries}
             names = [field.name for field in fields(cls)]
             content = {name: json.loads(entries[_PREFIX + name]) for name in names}
             version = json.loads(entries[_PREFIX + "version"])

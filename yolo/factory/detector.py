@@ -175,6 +175,7 @@ def build_postprocess(config: Config, *, conf: float | None = None) -> Postproce
     """The suppression as configured; ``conf`` replaces the confidence that it asks for."""
     names = {"conf", "iou", "max_detections", "max_candidates", "labels"}
     settings = config.evaluation.model_dump(include=names)
+    settings["suppression"] = config.evaluation.nms
     return Postprocess(**settings | ({} if conf is None else {"conf": conf}))
 
 

@@ -154,6 +154,7 @@ def _as_asked(path: Path, config: Config, arguments: ScoreArguments) -> Config:
     asked = {
         "conf": None if arguments.confs is None else min(arguments.confs),
         "voc_iou": arguments.voc_iou,
+        "nms": arguments.nms,
         "labels": arguments.labels or ("best_class" if arguments.choose_conf else None),
         "per_class": arguments.per_class or None,
     }
@@ -275,6 +276,8 @@ def _read_exported(path: Path, arguments: ScoreArguments) -> dict[str, Any]:
         config["data"] |= {split: saved[split] for split in ("train", "val", "test")}
     if metadata.nms and arguments.labels not in (None, metadata.labels):
         raise UserError(f"{path}: the suppression inside has {metadata.labels}; leave out --labels")
+    if metadata.nms and arguments.nms == "soft":
+        raise UserError(f"{path}: the suppression inside is greedy; leave out --nms")
     thresholds = {"conf": metadata.conf, "iou": metadata.iou, "labels": metadata.labels}
     own = {"data": {"image_size": metadata.image_size_px}, "evaluation": thresholds}
     for section, settings in own.items():

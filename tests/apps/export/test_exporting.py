@@ -158,6 +158,21 @@ def test_torchscript_passes_the_gate(neck, tmp_path):
     check_other_images(path, exported, size_px + 32 * dynamic)
 
 
+def test_a_soft_suppression_follows_an_export_and_is_not_inside(tmp_path):
+    path = write(tmp_path, nms="soft")
+    exported = ExportedModel.open(export_model(path, ".onnx"))
+    assert exported.metadata.postprocess().suppression == "soft"
+    check_other_images(path, exported, SIZE_PX)
+    greedy = replace(exported.metadata.postprocess(), suppression="greedy")
+    images = other_images(SIZE_PX)
+    assert (
+        exported.detect(images, greedy)[0].scores.tolist()
+        != exported.detect(images)[0].scores.tolist()
+    )
+    with pytest.raises(UserError, match=r"evaluation\.nms is soft, ONNX's is not; leave out --nms"):
+        export_model(path, ".onnx", nms=True)
+
+
 @pytest.mark.parametrize("head", [{"scale_xy": 2.0}, {"decoupled": True}])
 def test_another_head_passes_the_gate(head, tmp_path):
     path = write(tmp_path, head={"type": "yolov3_tiny", **head})

@@ -85,6 +85,10 @@ def export_model(
         float_input=float_input,
         class_conf=tuple(checkpoint.get("class_conf", ())),
     )
+    if nms and metadata.suppression != "greedy":
+        raise UserError(
+            f"{checkpoint_path}: evaluation.nms is soft, ONNX's is not; leave out --nms"
+        )
     path = output or checkpoint_path.with_suffix(suffix)
     if path.suffix != suffix:
         raise UserError(f"--output {path}: must end in {suffix}")

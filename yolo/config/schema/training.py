@@ -211,6 +211,9 @@ class EvaluationConfig(Section):
     labels: Literal["best_class", "all_classes"] = key(
         "Every class of a box that passes `conf`, as in Darknet; or its best.", "all_classes"
     )
+    nms: Literal["greedy", "soft"] = key(
+        "soft: overlapping boxes lose score instead (https://arxiv.org/abs/1704.04503).", "greedy"
+    )
     metric: Literal["coco", "voc"] = key("The metric that is computed.", "coco")
     both: bool = key("Report the other metric too.", False)
     voc_iou: Fraction = key("IoU from which on the VOC metric takes a box for a truth's.", 0.5)
