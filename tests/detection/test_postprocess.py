@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou, nms
 
+from yolo.detection import postprocess
 from yolo.detection.postprocess import Postprocess
 from yolo.records import Detections
 
@@ -154,6 +155,20 @@ def test_one_class_equals_opencvs_nms() -> None:
     kept = cv2.dnn.NMSBoxes(sizes.tolist(), scores[0, :, 0].tolist(), 0.1, 0.45)
     assert 5 < len(kept) < 150
     assert found.scores.tolist() == scores[0, kept, 0].tolist()
+
+
+@pytest.mark.parametrize("labels", MODES)
+def test_class_by_class_finds_what_all_at_once_does(labels, monkeypatch) -> None:
+    """Where many boxes pass; also among equal scores."""
+    for classes in (1, 7):
+        boxes, scores = random_output(2, 300, classes)
+        for values in (scores, (scores * 20).round() / 20):
+            settings = Postprocess(conf=0.1, iou=0.5, labels=labels, max_detections=200)
+            found = []
+            for most in (0, 10_000):
+                monkeypatch.setattr(postprocess, "MOST_AT_ONCE", most)
+                found.append([as_rows(one) for one in settings(boxes, values)])
+            assert found[0] == found[1] and len(found[0][0]) > 20
 
 
 def test_classes_never_suppress_each_other_however_large_the_boxes() -> None:
