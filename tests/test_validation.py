@@ -299,8 +299,11 @@ def test_what_an_exported_file_cannot_do_is_refused(longer_run, tmp_path, capsys
         (["--precision", "bf16"], "was exported in fp32 and computes in nothing else"),
         (["--image-size", "128"], "takes images of 96 px alone, not of --image-size 128"),
         (["--nms", "soft"], "the suppression inside is greedy; leave out --nms"),
-        (["--tta"], "an exported file is fixed; --tta and --choose-conf are for checkpoints"),
-        (["--choose-conf"], "an exported file is fixed; --tta and --choose-conf are for"),
+        (["--tta"], "an exported file is fixed; --tta, --precision and --choose-conf are for"),
+        (
+            ["--choose-conf"],
+            "an exported file is fixed; --tta, --precision and --choose-conf are for",
+        ),
     ):
         assert validation.main([str(output), "--gpu", "cpu", *options]) == 1
         assert text in capsys.readouterr().err

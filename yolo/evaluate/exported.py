@@ -24,7 +24,7 @@ _VERSION = 1
 _PREFIX = "yolo."
 """Of every entry, so that they cannot be taken for those of the program that wrote the graph."""
 
-FIXED = "an exported file is fixed; --tta and --choose-conf are for checkpoints"
+FIXED = "an exported file is fixed; --tta, --precision and --choose-conf are for checkpoints"
 
 _SUFFIXES = (".onnx", ".torchscript")
 _MULTIPLE_PX = 32  # of which height and width of images are multiples

@@ -273,8 +273,9 @@ def test_an_exported_file_finds_what_its_checkpoint_finds(options, tiny, tmp_pat
         assert (sorted(one.names), one.image_hw) == (sorted(other.names), other.image_hw)
     few = predictor(images()[0], conf=0.2)[0]
     same(few.detections, expected[0].detections.above(0.2))
-    with pytest.raises(UserError, match="is fixed; --tta and --choose-conf are for checkpoints"):
-        Predictor.from_checkpoint(output, tta=True)
+    for own in ({"tta": True}, {"precision": "bf16"}):
+        with pytest.raises(UserError, match="is fixed; --tta, --precision and --choose-conf are"):
+            Predictor.from_checkpoint(output, **own)
     with pytest.raises(UserError, match="was exported only for 96 px, not for 128"):
         Predictor.from_checkpoint(output, image_size_px=128)
 

@@ -135,7 +135,7 @@ class Predictor:
             iou: of two boxes of one class that overlap by more, the better stays; None for the
                 training's.
             image_size_px: side of the network's input, a multiple of 32; None for the training's.
-            precision: see ``TrainedNetwork``; an exported file has its own.
+            precision: see ``TrainedNetwork``; an exported file has its own, auto.
             labels: of a box; None for its best class. A file with its suppression inside has its
                 own.
             tta: find with test-time augmentation; see ``AugmentedDetector``.
@@ -144,7 +144,7 @@ class Predictor:
         if image_size_px is not None and (image_size_px < 32 or image_size_px % 32):
             raise UserError(f"the image size must be a multiple of 32, not {image_size_px}")
         if is_exported(path):
-            if tta:
+            if tta or precision != "auto":
                 raise UserError(f"{path}: {FIXED}")
             return _open_exported(path, conf, iou, image_size_px, labels)
         checkpoint = load_checkpoint(path)
