@@ -13,7 +13,9 @@ from yolo.factory.detector import build_detector
 
 FOLDER = REPOSITORY_ROOT / "configs"
 DETECTORS = sorted(
-    path for path in FOLDER.rglob("*.yaml") if path.parent.name not in ("base", "pretrain")
+    path
+    for path in FOLDER.rglob("*.yaml")
+    if path.parent.name not in ("base", "pretrain", "recipes")
 )
 
 
