@@ -40,6 +40,22 @@ def test_conv_block_starts_with_unit_variance_and_leaks_a_tenth():
     assert abs(out.square().mean().item() - 1) < 0.15, "He's start keeps the second moment"
 
 
+def test_few_channels_are_normalised_planar_while_training_and_to_the_same_values():
+    for channels, planar in ((8, True), (16, False)):
+        block = ConvBlock(3, channels, kernel_size=3).to(memory_format=torch.channels_last)
+        x = torch.randn(2, 3, 12, 12).contiguous(memory_format=torch.channels_last)
+        out = block(x)
+        assert out.is_contiguous() is planar
+        assert block.eval()(x).is_contiguous(memory_format=torch.channels_last)
+        block.train()
+        expected = block.activation(block.norm(block.conv(x)))
+        torch.testing.assert_close(out, expected)
+        weights = list(block.parameters())
+        found = torch.autograd.grad(out.square().sum(), weights)
+        wanted = torch.autograd.grad(expected.square().sum(), weights)
+        torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-4)
+
+
 def test_scaled_channels_are_multiples_of_eight():
     assert [scale_channels(c, 0.3, at_least=8) for c in (16, 64, 256)] == [8, 16, 80]
     assert scale_channels(128, 0.1, at_least=32) == 32

@@ -87,8 +87,15 @@ class ConvBlock(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, a=LEAKY_SLOPE, nonlinearity="leaky_relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
-        return self.activation(self.norm(self.conv(x)))
+        """(B, in, H, W) -> (B, out, H / stride, W / stride).
+
+        A CPU's channels-last batch norm does not vectorise the gradient of fewer than 16 channels:
+        in bf16 that of the first layer of 8 took 40% of a training step.
+        """
+        x = self.conv(x)
+        if self.training and x.device.type == "cpu" and x.shape[1] < 16:
+            x = x.contiguous()
+        return self.activation(self.norm(x))
 
     def list_layers(self, layers: LayerList) -> int:
         return layers.add(Convolution(self.conv, norm=self.norm, activation="leaky"))
