@@ -1,11 +1,8 @@
-from dataclasses import replace
 from functools import partial
-from math import exp, log
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tests.detection.losses.cases import make_targets
 from yolo.detection.assign import (
@@ -17,10 +14,8 @@ from yolo.detection.assign import (
     assign_greedily,
 )
 from yolo.detection.coders import AnchorCoder
-from yolo.detection.simota import assign_simota
 
 SIZE = 96
-CLASSES = 3
 TWO_MAPS = AnchorCoder(anchors_px=[[[10, 10], [20, 40]], [[50, 50], [90, 60]]], stride_px=(16, 32))
 ONE_MAP = AnchorCoder(anchors_px=[[[10, 10], [20, 20], [40, 40]]], stride_px=(32,))
 
@@ -218,120 +213,7 @@ def test_anchors_within_a_ratio_against_a_loop() -> None:
     assert_later_pairs_win(by_ratio(rows), rows, wanted)
 
 
-def label_of(row: tuple) -> int:
-    return int(row[1]) % CLASSES
-
-
-def random_raw(images: int, strides: tuple[int, ...]) -> list[torch.Tensor]:
-    """Boxes not far from their anchors; every image has its own."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(images, 2, SIZE // s, SIZE // s, 5 + CLASSES, generator=generator) / 2
-        for s in strides
-    ]
-
-
-def by_simota(rows: list[tuple], images: int = 3, coder: AnchorCoder = TWO_MAPS) -> Assignment:
-    raw = random_raw(images, coder.stride_px)
-
-    def rule(targets, boxes_px, coder, _):
-        labels = torch.tensor([label_of(row) for row in rows], dtype=torch.int64)
-        return assign_simota(replace(targets, labels=labels), boxes_px, coder, raw)
-
-    return assign(rule, rows, coder, images)
-
-
-def cost_and_iou(values: list, row: tuple, label: int, place: tuple, coder) -> tuple[float, float]:
-    """L_cls + 3 L_reg of YOLOX's section 2.1 for one output at a place (level, anchor, cell)."""
-    level, anchor, cell_row, cell_column = place
-    stride, (anchor_w, anchor_h) = coder.stride_px[level], coder.anchors_px[level, anchor].tolist()
-    centre = [
-        (coder.scale_xy / (1 + exp(-t)) - (coder.scale_xy - 1) / 2 + cell) * stride
-        for t, cell in zip(values[:2], (cell_column, cell_row), strict=True)
-    ]
-    size = anchor_w * exp(values[2]), anchor_h * exp(values[3])
-    shared = 1.0
-    for c, s, true_c, true_s in zip(centre, size, row[1:3], row[3:5], strict=True):
-        low, high = max(c - s / 2, true_c - true_s / 2), min(c + s / 2, true_c + true_s / 2)
-        shared *= max(high - low, 0)
-    overlap = shared / (size[0] * size[1] + row[3] * row[4] - shared)
-    logits, wanted = torch.tensor(values[5:]), F.one_hot(torch.tensor(label), CLASSES).float()
-    if coder.class_activation == "softmax":
-        classes = F.cross_entropy(logits, wanted)
-    else:
-        classes = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-    return classes.item() - 3 * log(overlap + 1e-8), overlap
-
-
-def simota_in_loops(
-    rows: list[tuple], raw: list, coder: AnchorCoder
-) -> tuple[dict[tuple, tuple[float, int]], int]:
-    """The cost and the truth of each place that is owned, and how often one was wanted."""
-    holder: dict[tuple, tuple[float, int]] = {}
-    wanted = 0
-    for t, (image, x, y, _, _, ignored) in enumerate(rows):
-        near = []
-        for level, maps in enumerate(raw):
-            stride = coder.stride_px[level]
-            for anchor, row, column in np.ndindex(*maps.shape[1:4]):
-                away = abs(column + 0.5 - x / stride), abs(row + 0.5 - y / stride)
-                if not ignored and max(away) < 2.5:
-                    place, values = (level, anchor, row, column), maps[image, anchor, row, column]
-                    label = label_of(rows[t])
-                    found = cost_and_iou(values.tolist(), rows[t], label, place, coder)
-                    near.append((*found, (level, image, *place[1:])))
-        count = max(1, int(sum(sorted((overlap for _, overlap, _ in near), reverse=True)[:10])))
-        for cost, _, place in sorted(near)[:count]:
-            wanted += 1
-            holder[place] = min((cost, t), holder.get(place, (cost, t)))
-    return holder, wanted
-
-
-@pytest.mark.parametrize(("activation", "scale_xy"), [("sigmoid", 1.0), ("softmax", 1.5)])
-def test_simota_against_a_loop(activation, scale_xy) -> None:
-    coder = AnchorCoder(
-        anchors_px=TWO_MAPS.anchors_px.tolist(),
-        stride_px=TWO_MAPS.stride_px,
-        class_activation=activation,
-        scale_xy=scale_xy,
-    )
-    rows = many_truths(95)
-    found = by_simota(rows, coder=coder)
-    holder, wanted = simota_in_loops(rows, random_raw(3, coder.stride_px), coder)
-    assert sorted(pairs(found, rows)) == sorted((t, place) for place, (_, t) in holder.items())
-    assert owned(found) == set(holder)
-    owners = {t for _, t in holder.values()}
-    without = [t for t, row in enumerate(rows) if not row[5] and t not in owners]
-    assert found.dropped.nonzero().flatten().tolist() == without
-    assert wanted > len(holder) + 20, "many places were wanted twice"
-    assert without and len(holder) > len(owners) + 20, "many truths have several places"
-
-
-def test_simota_by_hand() -> None:
-    """One map of 32 px; every box is its anchor in the middle of its cell, but for one."""
-    raw = torch.zeros(1, 3, 3, 3, 5 + CLASSES)
-    raw[..., 5] = 2.0  # class 0 costs two less than the others
-    raw[0, 2, 1, 2, 0] = -20.0  # 40 x 40 at the left border of its cell
-    rows = [
-        (0, 48, 48, 40, 40, False),  # ten IoUs add up to 2.14: the middle, and 0.43 one beside it
-        (0, 48, 48, 40, 40, False),  # class 1, so both places cost more than for truth 0
-        (0, 48, 48, 22, 22, False),  # 1.52: its best one, 20 x 20
-        (0, 48, 48, 40, 40, True),  # ignored: owns nothing
-    ]
-
-    def rule(targets, boxes_px, coder, _):
-        labels = torch.tensor([0, 1, 0, 0])
-        return assign_simota(replace(targets, labels=labels), boxes_px, coder, [raw])
-
-    found = assign(rule, rows, ONE_MAP, 1)
-    middle, beside, small = (0, 0, 2, 1, 1), (0, 0, 2, 1, 2), (0, 0, 1, 1, 1)
-    assert sorted(pairs(found, rows)) == [(0, middle), (0, beside), (2, small)]
-    assert owned(found) == {middle, beside, small}
-    assert found.dropped.tolist() == [False, True, False, False]
-    assert len(found.truth) == 4 * 10
-
-
-@pytest.mark.parametrize("rule", [by_iou, by_ratio, by_simota])
+@pytest.mark.parametrize("rule", [by_iou, by_ratio])
 def test_no_truth_of_another_image_changes_a_pair(rule) -> None:
     rows = [row for row in many_truths(95) if row[0] == 1]
     alone, among = rule(rows), rule(many_truths(95))
@@ -342,7 +224,7 @@ def test_no_truth_of_another_image_changes_a_pair(rule) -> None:
 
 @pytest.mark.parametrize(
     ("find", "shapes"),
-    [(rule, [(3, 2, 6, 6), (3, 2, 3, 3)]) for rule in (by_iou, by_ratio, by_simota)],
+    [(rule, [(3, 2, 6, 6), (3, 2, 3, 3)]) for rule in (by_iou, by_ratio)],
 )
 def test_nothing_and_only_ignored_truths_to_assign(find, shapes) -> None:
     for rows in ([], [(0, 40, 40, 60, 60, True)]):

@@ -57,9 +57,8 @@ SWITCHES = [
     ("yolov3_tiny", {"scale_xy": 1.1}, {"assignment": "iou_threshold", "label_smoothing": 0.1}),
     ("yolov2", {"scale_xy": 2.0}, {"box": "giou", "assignment": "ratio", "anchor_ratio": 3.0}),
     ("yolov2", {}, {"assignment": "global", "class_scale": 2.0}),
-    ("yolov2", {}, {"assignment": "simota"}),
-    ("yolov3", {"decoupled": True}, {"assignment": "simota", "class_loss": "cross_entropy"}),
-    ("yolov3_tiny", {"decoupled": True}, {"assignment": "simota", "box": "ciou"}),
+    ("yolov3", {"decoupled": True}, {"assignment": "iou_threshold", "class_loss": "cross_entropy"}),
+    ("yolov3_tiny", {"decoupled": True}, {"assignment": "iou_threshold", "box": "ciou"}),
 ]
 
 

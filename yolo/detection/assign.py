@@ -111,7 +111,7 @@ def assign_by_shape_iou(
     """
     fits = pairwise_shape_iou(boxes_cxcywh_px[:, 2:], coder.anchors_px.flatten(0, 1))  # (T, L * A)
     chosen = (fits > threshold).scatter(1, fits.argmax(dim=1, keepdim=True), True).flatten()
-    truth, place, _ = candidates(boxes_cxcywh_px, coder, raw, side=1)
+    truth, place = _every_anchor(boxes_cxcywh_px, coder, raw)
     return find_owners(targets, truth, place, ~chosen | targets.ignored[truth], raw)
 
 
@@ -126,7 +126,7 @@ def assign_by_ratio(
     up to half a cell outside those: the coder needs a ``scale_xy`` of 2 or more. A truth that no
     anchor fits is dropped. P = T * L * A * 3.
     """
-    truth, (level, anchor, row, column), _ = candidates(boxes_cxcywh_px, coder, raw, side=1)
+    truth, (level, anchor, row, column) = _every_anchor(boxes_cxcywh_px, coder, raw)
     boxes_px = boxes_cxcywh_px[truth]  # (T * L * A, 4)
     ratio = boxes_px[:, 2:] / coder.anchors_px[level, anchor]
     fits = torch.maximum(ratio, 1 / ratio).amax(dim=1) < factor
@@ -142,22 +142,13 @@ def assign_by_ratio(
     return find_owners(targets, truth, (level, anchor, row, column), excluded, raw)
 
 
-def candidates(
-    boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Maps, *, side: int
-) -> tuple[Tensor, Place, Tensor]:
-    """All anchors of all levels in the square of cells around each truth's, ``side`` cells wide.
-
-    Truth, place and whether that is outside its map, for (T * L * A * side * side,) pairs.
-    """
+def _every_anchor(boxes_cxcywh_px: Tensor, coder: AnchorCoder, raw: Maps) -> tuple[Tensor, Place]:
+    """Each truth (T * L * A,) with all anchors of all levels in the cell of its centre."""
     levels, anchors = coder.anchors_px.shape[:2]
-    count = len(boxes_cxcywh_px) * levels * anchors * side**2
-    index = torch.arange(count, device=boxes_cxcywh_px.device)
-    cell, pair = index % side**2, index // side**2
+    count = len(boxes_cxcywh_px) * levels * anchors
+    pair = torch.arange(count, device=boxes_cxcywh_px.device)
     truth, level, anchor = pair // (levels * anchors), pair // anchors % levels, pair % anchors
-    row, column = cells_of(boxes_cxcywh_px[truth], level, coder, raw)
-    rows, columns = row + cell // side - side // 2, column + cell % side - side // 2
-    row, column = into_maps(level, rows, columns, raw)
-    return truth, (level, anchor, row, column), (row != rows) | (column != columns)
+    return truth, (level, anchor, *cells_of(boxes_cxcywh_px[truth], level, coder, raw))
 
 
 @torch.no_grad()
@@ -239,7 +230,12 @@ def find_owners(
 
     All are of shape (P,); those ``excluded`` take no place.
     """
-    index, sizes = flat_index(targets.image_index[truth], place, raw), count_boxes(raw)
+    level, anchor, row, column = place
+    sizes = [prod(values.shape[:4]) for values in raw]  # B * A * H * W each
+    start = _of_level(level, [sum(sizes[:i]) for i in range(len(sizes))])
+    height, width = (_of_level(level, [values.shape[axis] for values in raw]) for axis in (2, 3))
+    row_of_all = (targets.image_index[truth] * raw[0].shape[1] + anchor) * height + row
+    index = start + row_of_all * width + column  # into the boxes of all maps
     owners = _owners(index, excluded, sum(sizes), "amax")
     owner = torch.where(excluded, len(truth), owners[index])
     owns = owner == torch.arange(len(truth), device=owner.device)
@@ -248,20 +244,6 @@ def find_owners(
     owned = [flags.view(values.shape[:4]) for flags, values in zip(maps, raw, strict=True)]
     dropped = ~(has_place | targets.ignored)
     return Assignment(truth, *place, owns=owns, owner=owner, dropped=dropped, owned=owned)
-
-
-def count_boxes(raw: Maps) -> list[int]:
-    """How many boxes each map has: B * A * H * W."""
-    return [prod(values.shape[:4]) for values in raw]
-
-
-def flat_index(image: Tensor, place: Place, raw: Maps) -> Tensor:
-    """Places (P,) as indices into the boxes of all maps, one map after the other: int64 (P,)."""
-    level, anchor, row, column = place
-    sizes = count_boxes(raw)
-    start = _of_level(level, [sum(sizes[:i]) for i in range(len(sizes))])
-    height, width = (_of_level(level, [values.shape[axis] for values in raw]) for axis in (2, 3))
-    return start + ((image * raw[0].shape[1] + anchor) * height + row) * width + column
 
 
 def raw_at(raw: Maps, image: Tensor, place: Place) -> Tensor:

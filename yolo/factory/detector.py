@@ -29,7 +29,6 @@ from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
 from yolo.detection.postprocess import Postprocess
-from yolo.detection.simota import assign_simota
 from yolo.errors import UserError
 from yolo.models import encoders
 from yolo.models.detector import Classifier, Detector
@@ -166,7 +165,6 @@ def _assignment(loss: YOLOv2LossConfig | YOLOv3LossConfig) -> assign.Assign:
         "global": assign.assign_greedily,
         "iou_threshold": partial(assign.assign_by_shape_iou, threshold=loss.anchor_iou),
         "ratio": partial(assign.assign_by_ratio, factor=loss.anchor_ratio),
-        "simota": assign_simota,
     }
     return rules[loss.assignment]
 

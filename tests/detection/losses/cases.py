@@ -21,7 +21,6 @@ from yolo.detection.losses.loss import Loss
 from yolo.detection.losses.yolov1 import YOLOv1Loss
 from yolo.detection.losses.yolov2 import YOLOv2Loss
 from yolo.detection.losses.yolov3 import YOLOv3Loss
-from yolo.detection.simota import assign_simota
 from yolo.records import Targets
 
 CLASSES = 4
@@ -146,8 +145,6 @@ SWITCHES = {
     "v3 iou_threshold": switched(V3, assign=BY_IOU),
     "v3 ratio": switched(V3, assign=BY_RATIO, scale_xy=2.0),
     "v2 ratio": switched(V2, assign=BY_RATIO, scale_xy=2.0, rescore=False),
-    "v3 simota": switched(V3, assign=assign_simota, box="giou"),
-    "v2 simota": switched(V2, assign=assign_simota, rescore=False),
     "v3 label smoothing": switched(V3, label_smoothing=0.1),
     "v3 focal": switched(V3, focal_gamma=1.5, label_smoothing=0.1),
     "v3 scale_xy": switched(V3, scale_xy=1.2),

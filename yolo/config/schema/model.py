@@ -192,15 +192,14 @@ class _AnchorLoss(Section):
 
 OTHER_ASSIGNMENTS = (
     "'iou_threshold', all anchors whose IoU with its shape is above anchor_iou; 'ratio', all whose "
-    "sides are within anchor_ratio, in up to three cells (YOLOv5; needs model.head.scale_xy of 2); "
-    "'simota', those near it whose boxes and classes cost least to train (YOLOX)."
+    "sides are within anchor_ratio, in up to three cells (YOLOv5; needs model.head.scale_xy of 2)."
 )
 RESCORE = "The target of objectness is the box's IoU with its truth, not 1."
 
 
 class YOLOv3LossConfig(_AnchorLoss):
     type: Literal["yolov3"] = key("Darknet's loss for YOLOv3.")
-    assignment: Literal["best_anchor", "iou_threshold", "ratio", "simota"] = key(
+    assignment: Literal["best_anchor", "iou_threshold", "ratio"] = key(
         f"What learns a truth: 'best_anchor', one of all anchors (Darknet); {OTHER_ASSIGNMENTS}",
         "best_anchor",
     )
@@ -221,7 +220,7 @@ class YOLOv3LossConfig(_AnchorLoss):
 
 class YOLOv2LossConfig(_AnchorLoss):
     type: Literal["yolov2"] = key("Darknet's region loss for YOLOv2.")
-    assignment: Literal["darknet", "global", "iou_threshold", "ratio", "simota"] = key(
+    assignment: Literal["darknet", "global", "iou_threshold", "ratio"] = key(
         "Several truths in one cell: 'darknet' gives each its best anchor and the last one wins, "
         "'global' gives each anchor once, the best fitting pair first. Several places for a truth: "
         f"{OTHER_ASSIGNMENTS}",
