@@ -24,9 +24,14 @@ ByType = Field(discriminator="type")
 
 
 class Section(BaseModel):
-    """A mapping of the config: immutable, without unknown keys, without silent conversions."""
+    """A mapping of the config: immutable, without unknown keys, without silent conversions.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    Pydantic builds what checks it when it is first needed: ``--help`` needs none, a config one.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 def key(

@@ -10,9 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-from jsonschema.validators import extend
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
@@ -31,15 +28,20 @@ def transforms() -> dict[str, Any]:
     return dict(json.loads(TRANSFORMS_FILE.read_text(encoding="utf-8")))
 
 
-def _nondecreasing(
-    validator: Any, wanted: bool, value: object, schema: Mapping[str, Any]
-) -> Iterator[ValidationError]:
-    """The keyword of transforms.json for ranges [from, to]."""
-    if wanted and isinstance(value, list) and value != sorted(value):
-        yield ValidationError("not in order")
+@cache
+def _argument_validator() -> Any:
+    """The class that checks a value by its schema in transforms.json."""
+    from jsonschema import Draft202012Validator, ValidationError  # --help can do without
+    from jsonschema.validators import extend
 
+    def nondecreasing(
+        validator: Any, wanted: bool, value: object, schema: Mapping[str, Any]
+    ) -> Iterator[ValidationError]:
+        """The keyword of ranges [from, to]."""
+        if wanted and isinstance(value, list) and value != sorted(value):
+            yield ValidationError("not in order")
 
-ArgumentValidator = extend(Draft202012Validator, {"nondecreasing": _nondecreasing})
+    return extend(Draft202012Validator, {"nondecreasing": nondecreasing})
 
 
 class Transform(Section):
@@ -91,7 +93,7 @@ def _broken_arguments(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             allowed = [key for key in properties if key != "type"]
             words = f"unknown argument of {name}, which takes {', '.join(allowed)}"
             yield key, words + did_you_mean(key, allowed)
-        elif not ArgumentValidator(properties[key]).is_valid(value):
+        elif not _argument_validator()(properties[key]).is_valid(value):
             yield key, f"must be {describe(properties[key])}"
     for key in known[name]["required"]:
         if key not in given:
