@@ -53,7 +53,7 @@ def test_every_encoder_and_every_neck_learns(encoder, neck, width):
 
 SWITCHES = [
     ("yolov3", {}, {"box": "ciou", "assignment": "iou_threshold", "rescore": True}),
-    ("yolov3_tiny", {"scale_xy": 2.0}, {"assignment": "ratio", "focal_gamma": 2.0}),
+    ("yolov3_tiny", {"scale_xy": 2.0}, {"assignment": "ratio", "object_scale": 2.0}),
     ("yolov3_tiny", {"scale_xy": 1.1}, {"assignment": "iou_threshold", "label_smoothing": 0.1}),
     ("yolov2", {"scale_xy": 2.0}, {"box": "giou", "assignment": "ratio", "anchor_ratio": 3.0}),
     ("yolov2", {}, {"assignment": "global", "class_scale": 2.0}),

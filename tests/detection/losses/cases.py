@@ -146,7 +146,6 @@ SWITCHES = {
     "v3 ratio": switched(V3, assign=BY_RATIO, scale_xy=2.0),
     "v2 ratio": switched(V2, assign=BY_RATIO, scale_xy=2.0, rescore=False),
     "v3 label smoothing": switched(V3, label_smoothing=0.1),
-    "v3 focal": switched(V3, focal_gamma=1.5, label_smoothing=0.1),
     "v3 scale_xy": switched(V3, scale_xy=1.2),
 }
 """Each switch of the newer recipes, alone or with what it needs."""

@@ -11,13 +11,11 @@ from torchvision.ops import (
     complete_box_iou_loss,
     distance_box_iou_loss,
     generalized_box_iou_loss,
-    sigmoid_focal_loss,
 )
 
 from tests.detection.losses.cases import (
     BY_RATIO,
     CASES,
-    CLASSES,
     CROWDED,
     GENERATIONS,
     V2,
@@ -104,29 +102,6 @@ def test_with_rescore_objectness_learns_the_iou():
         gradients({"object": term * 3}, raw), gradients({"object": expected}, raw), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_focal_loss_is_torchvisions(gamma):
-    """Of objectness everywhere, as nothing is ignored, and of the classes."""
-    raw = double_raw(V3)
-    loss = make_v3(focal_gamma=gamma, focal_alpha=0.3, label_smoothing=0.2, ignore_threshold=1.0)
-    terms = loss(raw, CROWDED, 1)
-    objects = classes = 0
-    for row, _, _, labels in owned_rows(loss, raw, CROWDED, V3_SIZE):
-        wanted = F.one_hot(labels, CLASSES).amax(0).double() * 0.8 + 0.1
-        focal = {"alpha": 0.3, "gamma": gamma, "reduction": "sum"}
-        objects += sigmoid_focal_loss(row[4], torch.ones_like(row[4]), **focal)
-        classes += sigmoid_focal_loss(row[5:], wanted, **focal)
-    nothing = [values[..., 4] for values in raw]
-    owned = loss.place(raw, CROWDED).assignment.owned
-    empty = sum(
-        sigmoid_focal_loss(o[~mine], torch.zeros_like(o[~mine]), **focal)
-        for o, mine in zip(nothing, owned, strict=True)
-    )
-    torch.testing.assert_close(terms["object"], objects)
-    torch.testing.assert_close(terms["no_object"], empty)
-    torch.testing.assert_close(terms["class"], classes)
 
 
 @pytest.mark.parametrize(

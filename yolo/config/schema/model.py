@@ -13,7 +13,6 @@ from yolo.config.schema.base import (
     FilePath,
     Fraction,
     NotNegative,
-    NotNegativeFloat,
     Positive,
     PositiveFraction,
     Section,
@@ -208,10 +207,6 @@ class YOLOv3LossConfig(_AnchorLoss):
     class_loss: Literal["bce", "cross_entropy"] = key(
         "'bce' lets a box have several classes (the paper), 'cross_entropy' only one.", "bce"
     )
-    focal_gamma: NotNegativeFloat = key(
-        "Above 0: focal loss of objectness and of 'bce' classes (arXiv 1708.02002, there 2).", 0.0
-    )
-    focal_alpha: Fraction = key("With focal_gamma: factor on what should be 1.", 0.25)
     ignore_threshold: IgnoreThreshold = 0.7
     class_weights: Annotated[dict[str, Positive], Field(min_length=1)] | None = key(
         "Factors on the class loss by class name; classes not named count 1.", None

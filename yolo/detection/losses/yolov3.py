@@ -39,8 +39,6 @@ class YOLOv3Loss(AnchorLoss):
             ``label_smooth_eps``), and cross entropy spreads e over all classes.
         class_loss: ``bce`` (the paper, section 2.2) or ``cross_entropy``.
         class_weights: (K,) weights of the classes in the ``class`` term.
-        focal_gamma: above 0, objectness and BCE's classes have the focal loss, see ``_focal``.
-        focal_alpha: its factor on what should be 1; 1 - alpha on what should be 0.
     """
 
     class_weights: Tensor | None
@@ -51,13 +49,10 @@ class YOLOv3Loss(AnchorLoss):
         coder: AnchorCoder,
         settings: AnchorSettings = DARKNET,
         class_loss: Literal["bce", "cross_entropy"] = "bce",
-        focal_gamma: float = 0.0,
-        focal_alpha: float = 0.25,
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(coder, settings)
         self.exclusive_classes = class_loss == "cross_entropy"
-        self.focal_gamma, self.focal_alpha = focal_gamma, focal_alpha
         weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -67,11 +62,10 @@ class YOLOv3Loss(AnchorLoss):
         return self.coder.scale_xy * loss
 
     def object_loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        loss = F.softplus(-logits) + (1 - target) * logits  # BCE
-        return self._focal(loss, logits, target)
+        return F.softplus(-logits) + (1 - target) * logits  # BCE
 
     def no_object_loss(self, logits: Tensor) -> Tensor:
-        return self._focal(F.softplus(logits), logits, 0.0)  # BCE with target 0
+        return F.softplus(logits)  # BCE with target 0
 
     def class_loss(self, logits: Tensor, placed: PlacedTruths) -> Tensor:
         weight, smoothing = self.class_weights, self.settings.label_smoothing
@@ -85,13 +79,4 @@ class YOLOv3Loss(AnchorLoss):
         labels.index_put_((placed.assignment.owner, placed.labels), labels.new_ones(()))
         target = labels[:-1] * (1 - smoothing) + smoothing / 2
         loss = F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="none")
-        return self._focal(loss, logits, target).sum(dim=1)
-
-    def _focal(self, loss: Tensor, logits: Tensor, target: Tensor | float) -> Tensor:
-        """Fades a BCE where the answer is right (Lin et al. 2017, equation 5)."""
-        if self.focal_gamma == 0:
-            return loss
-        p = logits.sigmoid()
-        wrong = (p + target - 2 * p * target).clamp(min=torch.finfo(p.dtype).tiny)  # 1 - p_t
-        alpha = self.focal_alpha * target + (1 - self.focal_alpha) * (1 - target)
-        return alpha * wrong**self.focal_gamma * loss
+        return loss.sum(dim=1)
