@@ -17,14 +17,8 @@ import numpy as np
 from yolo.errors import UserError, one_line
 from yolo.letterbox import Letterbox
 
-FINEST_PX = 0.01
-"""Sizes are rounded to this, so that boxes of one size in different places count as equal."""
-
 LISTED_PER_KIND = 1000
 """So many findings of a kind are written out, for scripts/preflight.py; all are counted."""
-
-ROUNDING_PX = 0.02
-"""A box that leaves its image by no more was only rounded (COCO: two decimals) and not reported."""
 
 OTHER_SIZE = "in an image of another size than annotated"
 
@@ -127,7 +121,8 @@ def box_sizes_px(annotations: Annotations, image_size_px: int) -> np.ndarray:
     kept = ~annotations.ignored
     corners = annotations.boxes_xyxy_px[kept].astype(np.float64)
     sizes_wh = (corners[:, 2:] - corners[:, :2]) * scale_wh[annotations.image_index()[kept]]
-    return np.maximum((sizes_wh / FINEST_PX).round(), 1) * FINEST_PX
+    finest_px = 0.01  # so that boxes of one size in different places count as equal
+    return np.maximum((sizes_wh / finest_px).round(), 1) * finest_px
 
 
 def encode_name(name: str) -> bytes:
@@ -231,7 +226,8 @@ def _clip(
     finite = np.isfinite(boxes_xyxy_px).all(axis=1)
     with np.errstate(invalid="ignore"):
         clipped = boxes_xyxy_px.clip(0, np.tile(sizes_hw[:, ::-1].astype(np.float64), 2))
-        outside = np.abs(boxes_xyxy_px - clipped).max(axis=1, initial=0) > ROUNDING_PX
+        # what leaves its image by less was only rounded (COCO: two decimals)
+        outside = np.abs(boxes_xyxy_px - clipped).max(axis=1, initial=0) > 0.02
     # Judged as float32, the precision that is kept: a box may not lose its area afterwards.
     boxes = clipped.astype(np.float32)
     kept = finite & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)

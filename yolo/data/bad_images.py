@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 BAD = (UserError, OSError)
 """What a broken file raises, and what the disk, the network or a lost permission does."""
 
-NOMINAL_SIDE_PX = 416
-"""Of an image of which nothing is known."""
-
 OnBadImage = Callable[[UserError], Any]
 """Is given the reason why an image cannot be read; it raises, or the data set goes on."""
 
@@ -46,12 +43,15 @@ def stop(error: UserError) -> None:
 def nominal_hw(
     boxes_xyxy_px: ArrayLike = (), annotated_hw: tuple[int, int] | None = None
 ) -> tuple[int, int]:
-    """The annotated size, if images can be as large, or one that holds all finite boxes (N, 4)."""
+    """The annotated size, if images can be as large, or one that holds all finite boxes (N, 4).
+
+    It is 416 px square, or larger where the boxes are.
+    """
     if annotated_hw is not None and math.prod(annotated_hw) <= LARGEST_IMAGE_PX:
         return annotated_hw
     corners = np.asarray(boxes_xyxy_px, np.float64).reshape(-1, 4)[:, 2:]
     known = corners[np.isfinite(corners).all(axis=1)].clip(0, math.isqrt(LARGEST_IMAGE_PX))
-    width, height = np.ceil(known.max(axis=0, initial=NOMINAL_SIDE_PX)).astype(int).tolist()
+    width, height = np.ceil(known.max(axis=0, initial=416)).astype(int).tolist()
     return height, width
 
 

@@ -24,9 +24,6 @@ from yolo.data.images import LARGEST_FILE_BYTES
 from yolo.files import atomic_path, atomic_write, read_regular
 
 KEY_BYTES = 20
-ABANDONED_AFTER_S = 3600.0
-"""A temporary file of this age belongs to a process that is gone."""
-
 _HEADER = struct.Struct(f"<8s{KEY_BYTES}s5I")  # magic, key, height, width, those on disk, checksum
 _MAGIC = b"YOLOpix1"
 
@@ -153,7 +150,7 @@ def _header(key: bytes, shape: Sequence[int], pixels: memoryview) -> bytes:
 def _clean_and_count(folder: Path) -> int:
     """The bytes of all images in a folder, once what was abandoned there is gone."""
     total = 0
-    oldest = time.time() - ABANDONED_AFTER_S
+    oldest = time.time() - 3600  # a temporary file from before is that of a process that is gone
     for path in folder.glob("*/*"):
         with suppress(FileNotFoundError):  # renamed or deleted by another process
             status = path.stat()

@@ -40,14 +40,8 @@ IMAGE_SUFFIXES = (
 UNREAD_SUFFIXES = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".dib")
 """Pictures, too, but no such file is read."""
 
-PNG_TAIL_BYTES = 1 << 16
-"""So far before its end a PNG is searched for an EXIF that stands behind the pixels."""
-
 FLIPS = {1: None, 2: 1, 3: -1, 4: 0, 5: None, 6: 1, 7: -1, 8: 0}
 """EXIF orientation -> how OpenCV flips an image upright, which is transposed first from 5 on."""
-
-TURNED_BACK = {6: 8, 8: 6}
-"""The orientations that undo these two; every other one undoes itself."""
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 TIFF_STARTS = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
@@ -55,9 +49,6 @@ DEEP_STARTS = (*TIFF_STARTS, b"\x89PNG", b"P")
 """Of the formats whose pixels may be of other types than uint8, PNM as the last."""
 
 UNREADABLE = "it is damaged, of an unknown format, or not of 8 or 16 bits without sign"
-
-DARKEST_16_BIT = 1 << 12
-"""Below it are all values of cameras with 10 or 12 bits, whose files say 16."""
 
 # OpenCV would report damaged files in lines of its own, beside our sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -125,7 +116,8 @@ def decode(
         raise UserError(f"the image {path} cannot be decoded: {UNREADABLE}.") from None
     orientation, turns = header.orientation, header.turns(expected_hw, upright=upright)
     if content.startswith(TIFF_STARTS):  # which both libraries have turned already
-        orientation, turns = TURNED_BACK.get(orientation, orientation), not turns
+        undoing = {6: 8, 8: 6}  # every other one undoes itself
+        orientation, turns = undoing.get(orientation, orientation), not turns
     if turns:
         image = cv2.transpose(image) if orientation >= 5 else image
         flip = FLIPS[orientation]
@@ -197,8 +189,8 @@ def _known(orientation: object) -> int:
 
 
 def _late_exif(png: BinaryIO) -> bytes:
-    """An EXIF behind the pixels, where Pillow finds it only by decoding these."""
-    png.seek(max(0, png.seek(0, os.SEEK_END) - PNG_TAIL_BYTES))
+    """An EXIF behind the pixels, in the last 64 KiB: Pillow finds it only by decoding these."""
+    png.seek(max(0, png.seek(0, os.SEEK_END) - (1 << 16)))
     head, kind, rest = png.read().rpartition(b"eXIf")
     size = int.from_bytes(head[-4:], "big")
     exif, checksum = rest[:size], rest[size : size + 4]
@@ -220,7 +212,7 @@ def _decode_pixels(path: Path, content: bytes) -> np.ndarray:
     if image is None:
         return _decode_pillow(path, content)
     if image.dtype == np.uint16:
-        if 0 < (most := int(image.max())) < DARKEST_16_BIT:
+        if 0 < (most := int(image.max())) < 1 << 12:  # of a camera with 10 or 12 bits
             raise _unknown_white(path, f"16 bits per channel, none above {most:,}")
         image = (image // 256).astype(np.uint8)
     elif image.dtype != np.uint8:

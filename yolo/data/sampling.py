@@ -11,13 +11,9 @@ import numpy as np
 
 from yolo.data.annotations import Annotations
 
-KEPT_EPOCHS = 3
-"""A batch may span two epochs, and a small data set several: this many orders are cached."""
 BLOCK = 16
 """Places of the stream whose images are mixed among each other: a worker that makes a micro-batch
 of so many decodes each image once."""
-SIZE_STREAM = (0, 2)
-"""Sets the draws of sizes apart from those of the order and of the transforms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class SampleOrder:
     def of_epoch(self, epoch: int) -> np.ndarray:
         """The indices of an epoch in their order, int64."""
         if epoch not in self._orders:
-            if len(self._orders) == KEPT_EPOCHS:
+            if len(self._orders) == 3:  # a batch may span two epochs, or of few images several
                 del self._orders[next(iter(self._orders))]
             generator, images = seeded_generator(self._seed, epoch), np.arange(self._length)
             if self._repeat_factors is not None:
@@ -126,7 +122,8 @@ class RandomSizes:
     def __call__(self, step: int) -> int:
         if self.until_step is not None and step >= self.until_step:
             return self.final_px
-        generator = seeded_generator(self.seed, step // self.every, *SIZE_STREAM)
+        # (0, 2) sets these draws apart from those of the order and of the transforms
+        generator = seeded_generator(self.seed, step // self.every, 0, 2)
         return self.sides_px[generator.integers(len(self.sides_px))]
 
 

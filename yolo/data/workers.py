@@ -27,17 +27,12 @@ from yolo.errors import STOP_SIGNALS, UserError
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """Fork where it is safe: it shares the annotations' memory and imports nothing again."""
 
-OPEN_FILES = 4096
-"""Asked for where fewer are allowed: each tensor of a batch at hand is one."""
-
 END_SECONDS = 1.0
 """How long a worker may take to end by itself."""
 
 WAIT_SECONDS = 1.0
 """A wait for a batch is taken up again so often. One that a signal came just before, or that it did
 not wake because another thread took it, would go on for PyTorch's 5 seconds."""
-
-_SET_PARENT_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 
 _SHARED_MEMORY = (
     "the shared memory in /dev/shm was used up; make it larger (docker run --shm-size=8g or "
@@ -151,12 +146,12 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _allow_open_files() -> None:
-    """Raise the limit of this process and its workers as far as it may."""
+    """Let this process and its workers open 4096: each tensor of a batch at hand is a file."""
     with suppress(ImportError, ValueError, OSError):
         import resource  # no system but Unix has it
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+        most = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
         if soft != resource.RLIM_INFINITY and soft < most:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
@@ -176,7 +171,7 @@ def prepare_worker(worker: int) -> None:
     if sys.platform == "linux":
         # The kernel kills this worker with its parent; PyTorch's own look takes 5 seconds. So long
         # a killed rank's forked workers would keep its connections to the other ranks open.
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _end_worker(error: BaseException, batch: object = None) -> None:

@@ -24,10 +24,6 @@ from yolo.files import read_text
 USUAL = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "_darknet.labels")
 """What labelling tools call such a file."""
 
-NAME_A_LINE = (".txt", ".names", ".labels")
-
-LARGEST_NAMES_BYTES = 1 << 20
-
 
 class _NoAliases(yaml.SafeLoader):
     """Names need no aliases, of which a few lines can stand for billions of values."""
@@ -69,10 +65,10 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 def _load(path: Path) -> Any:
     """What a YAML holds, or a text, which is YAML for a single name over several lines."""
-    text = read_text("the file of class names", path, LARGEST_NAMES_BYTES)
+    text = read_text("the file of class names", path, largest_bytes=1 << 20)
     if re.search(r"^\s*names\s*=", text, re.MULTILINE):
         raise UserError(f"{path} lists Darknet's files; name the one behind its `names =` instead.")
-    if path.suffix.lower() in NAME_A_LINE:
+    if path.suffix.lower() in (".txt", ".names", ".labels"):  # a name a line
         return text
     try:
         content = yaml.load(text, _NoAliases)  # noqa: S506 - a SafeLoader

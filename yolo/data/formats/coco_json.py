@@ -21,9 +21,6 @@ from yolo.files import read_or_refuse
 
 _LISTS = ("images", "annotations", "categories")
 
-MAX_ID = 2**53 - 1
-"""The COCO tools, and json in most languages, keep numbers as doubles."""
-
 NUMBERS = frozenset({int, float})
 IDS = frozenset({int, float, str})
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", list: "a list"}
@@ -62,9 +59,12 @@ class CocoJson:
 
     @cached_property
     def image_numbers(self) -> np.ndarray:
-        """int64 (I,): the images' ids, or 1, 2, ... where one is no whole number below 2^53."""
+        """int64 (I,): the images' ids, or 1, 2, ... where one is no whole number below 2^53.
+
+        The COCO tools, and json in most languages, keep numbers as doubles.
+        """
         ids = self.images.ids
-        if all(isinstance(number, int) and abs(number) <= MAX_ID for number in ids):
+        if all(isinstance(number, int) and abs(number) < 2**53 for number in ids):
             return np.array(ids, np.int64)
         return np.arange(1, len(ids) + 1)
 

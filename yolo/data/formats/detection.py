@@ -28,8 +28,6 @@ DIGITS = 10
 Key = int | str
 """An id as a file has it; the data set's own ids are whole numbers that a double holds."""
 
-_SHARE_STREAM = 1  # sets the draw of a share apart from the other uses of the seed
-
 
 class DetectionDataset:
     """Images with boxes. A format is a subclass whose constructor reads the files.
@@ -165,7 +163,8 @@ class DetectionDataset:
         """
         assert 0 < share <= 1
         count = max(1, round(share * len(self)))
-        order = np.random.default_rng((seed, _SHARE_STREAM)).permutation(len(self))
+        generator = np.random.default_rng((seed, 1))  # apart from the other uses of the seed
+        order = generator.permutation(len(self))
         return self.select(np.sort(order[:count]))
 
     def ground_truth(self) -> dict[str, Any]:

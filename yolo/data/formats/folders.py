@@ -13,9 +13,6 @@ from yolo.data.annotations import Findings
 from yolo.data.formats.detection import first_names
 from yolo.errors import UserError
 
-MISSING_SHARE = 0.05
-"""More files than this share without a partner are a sign of a mistake."""
-
 
 def list_entries(called: str, folder: Path | str) -> list[os.DirEntry[str]]:
     """What a folder itself holds; a UserError that names it as ``called`` if it is unreadable."""
@@ -72,7 +69,7 @@ def match_files(images: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
 def add_left_over(
     findings: Findings, left_over: Mapping[str, Sequence[str]], images: int
 ) -> Findings:
-    """With a note on each kind of files that have no part in a data set, a warning if on many.
+    """With a note on each kind of files that have no part in a data set, a warning if over 5 %.
 
     Args:
         left_over: kind -> the names.
@@ -82,5 +79,5 @@ def add_left_over(
     for kind, names in left_over.items():
         if names:
             text = f"{len(names):,} {kind} ({first_names(names)})"
-            parts[len(names) > MISSING_SHARE * images].append(text)
+            parts[len(names) > 0.05 * images].append(text)
     return replace(findings, notes=tuple(parts[False]), warnings=tuple(parts[True]))

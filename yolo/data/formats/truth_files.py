@@ -21,9 +21,6 @@ from yolo.files import read_or_refuse
 LARGEST_FILE_BYTES = 64 << 20
 """Larger annotations of one image are refused: a wrong file, or an attack."""
 
-MOST_DIGITS = 15
-"""Ids stay below 2^53: the COCO tools keep numbers as doubles."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -207,7 +204,7 @@ def _image_ids(file_names: Sequence[str]) -> np.ndarray:
     every list ("2008_000002.jpg" -> 2008000002); else the place in the list, from 1.
     """
     digits = [re.sub("[^0-9]", "", PurePosixPath(name).stem) for name in file_names]
-    if all(0 < len(number) <= MOST_DIGITS for number in digits):
+    if all(0 < len(number) <= 15 for number in digits):  # the COCO tools keep ids as doubles
         ids = np.array([int(number) for number in digits], np.int64)
         if len(np.unique(ids)) == len(ids):
             return ids

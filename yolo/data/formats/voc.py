@@ -33,8 +33,6 @@ DIFFICULT = {
 }
 """By the text in lower case."""
 
-TOO_LARGE_PX = 2**31
-
 
 class VocDataset(TruthFilesDataset):
     """Image sets of a VOCdevkit, or of a folder of the same form.
@@ -135,7 +133,7 @@ def _size_hw(xml: Element) -> tuple[int, int] | None:
         height, width = (int(float(_text(xml, f"size/{tag}"))) for tag in ("height", "width"))
     except (ValueError, OverflowError):
         return None
-    return (height, width) if 0 < height < TOO_LARGE_PX and 0 < width < TOO_LARGE_PX else None
+    return (height, width) if 0 < height < 2**31 and 0 < width < 2**31 else None
 
 
 def _object(path: Path, place: str, element: Element) -> TruthObject:

@@ -40,9 +40,6 @@ from yolo.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, is_image
 from yolo.errors import UserError
 from yolo.files import atomic_write, decode_text, read_or_refuse
 
-TOO_FAR = 2.0
-"""Not part of an image any more: the file counts pixels, or a 2 marks a key point as visible."""
-
 KEY_POINTS = "; boxes with key points need `kpt_shape` in a data.yaml beside the files"
 
 NO_LABELS = re.compile(r"(^|/)(classes|labels|names|train|valid|val|test|readme.*)\.txt$", re.I)
@@ -191,7 +188,7 @@ def _parse_line(
             f"{where} has the class {label:g}, but there are the classes 0 to {len(names) - 1} "
             f"({first_names(names)})."
         )
-    if max(map(abs, values)) >= TOO_FAR:
+    if max(map(abs, values)) >= 2:  # it counts pixels, or a 2 marks a key point as visible
         raise UserError(
             f"{where} is {' '.join(words)!r}, but cx cy w h must be relative to the image (0 to 1)"
             f"{KEY_POINTS if len(words) > 6 else ''}."

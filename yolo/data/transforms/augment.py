@@ -31,11 +31,6 @@ from yolo.data.transforms.transform_list import (
 from yolo.letterbox import Letterbox
 from yolo.records import Sample
 
-SMALLEST_SIDE_PX = 1.0
-"""A box of which less is left is dropped."""
-MIX_STREAM = 1
-"""Sets the draws of mosaic and MixUp apart from those of the transforms."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
@@ -80,7 +75,7 @@ class Augment:
     of it; then come the geometric transforms, then MixUp with another image that came the same way,
     then the transforms of colour. All that geometry is one map, and the image is painted through it
     once. A box of which too little stays visible becomes an ignored region, and one without a
-    visible pixel is dropped.
+    visible pixel, or less than 1 px wide or high, is dropped.
 
     Args:
         transforms: of each its "type" (one of `transform_list.TRANSFORMS`), "p" and its arguments;
@@ -119,7 +114,8 @@ class Augment:
         """The other images of a sample, which the run's seed decides."""
         if key.step >= self.mixes_until:
             return UNMIXED
-        generator = seeded_generator(seed, key.epoch, key.place, MIX_STREAM)
+        # 1 sets these draws apart from those of the transforms
+        generator = seeded_generator(seed, key.epoch, key.place, 1)
         joins, blends = generator.random(2)
         among = key.neighbours or (key.index,)
 
@@ -159,7 +155,7 @@ class Augment:
         for transform in self._colour:
             image = transform(image=image)["image"]
         boxes = square.boxes_xyxy_px
-        kept = (square.visible > 0) & (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE_PX).all(axis=1)
+        kept = (square.visible > 0) & (boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1)  # px
         ignored = square.ignored | (square.visible < self._min_visibility)
         return replace(
             sample,

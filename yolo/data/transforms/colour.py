@@ -10,13 +10,6 @@ import cv2
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-HAZE_CELLS = 4
-"""A veil's thickness is drawn at so many places along each side, and smooth between them."""
-HAZE_THINNEST = 0.6
-"""The least thickness of such a place, that of the thickest being 1."""
-HAZE_PX = 64
-"""Side at which it is smoothed; from there to the image straight lines are smooth enough."""
-
 
 def nondecreasing(ends: tuple[float, float]) -> tuple[float, float]:
     """A range itself, refused where it starts above its end."""
@@ -115,11 +108,12 @@ class Haze(ColourTransform):
         draw = self._generator.uniform
         strength, depth = draw(*self.strength), draw(*self.depth)
         brightness = draw(*self.brightness)
-        cells = draw(HAZE_THINNEST, 1, (HAZE_CELLS, HAZE_CELLS)).astype(np.float32)
+        cells = draw(0.6, 1, (4, 4)).astype(np.float32)  # the thickness, smooth between them
         if strength == 0:
             return image
-        smooth = cv2.resize(cells, (HAZE_PX, HAZE_PX), interpolation=cv2.INTER_CUBIC)
-        veil = smooth * np.linspace(1, 1 - depth, HAZE_PX)[:, None]  # (P, P) * (P, 1)
+        side_px = 64  # from there to the image straight lines are smooth enough
+        smooth = cv2.resize(cells, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
+        veil = smooth * np.linspace(1, 1 - depth, side_px)[:, None]  # (P, P) * (P, 1)
         return blend_veil(image, veil * (strength / veil.max()), brightness)
 
 

@@ -16,12 +16,6 @@ import numpy as np
 from yolo.letterbox import FILL_COLOUR_RGB, Letterbox
 from yolo.records import Sample
 
-SHRINKS_AT_ONCE = 2
-"""Where a map skips so many pixels or more, they are averaged before; interpolation sees only two
-neighbours and would let fine patterns flicker."""
-FRACTION_BITS = 8
-"""Of the corners that a polygon is filled between."""
-
 
 @dataclass(frozen=True, slots=True)
 class Border:
@@ -210,8 +204,8 @@ def _paint(canvas: np.ndarray, image: np.ndarray, matrix: np.ndarray, interpolat
     part = _warp(image, upright_map(-x0, -y0) @ matrix, size_hw, interpolation, edge)
     mask = np.zeros(size_hw, np.uint8)
     centres = _corners(image, matrix, inset_px=0.5) - [x0 + 0.5, y0 + 0.5]  # of outermost pixels
-    points = np.rint(centres * 2**FRACTION_BITS).astype(np.int32)
-    cv2.fillConvexPoly(mask, points, 255, shift=FRACTION_BITS)
+    points = np.rint(centres * 2**8).astype(np.int32)  # with 8 bits behind the point
+    cv2.fillConvexPoly(mask, points, 255, shift=8)
     cv2.copyTo(part, mask, canvas[y0:y1, x0:x1])
 
 
@@ -247,12 +241,13 @@ def _warp(
 def _shrunk(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average the pixels that a map would skip, and give the map of the smaller image.
 
+    Interpolation sees only two neighbours: with a step of 2 or more fine patterns would flicker.
     Whole blocks take a quarter of the time of fractions of pixels; the part of a block that is left
     over at the right and lower edge is less than a pixel of the frame.
     """
     height, width = image.shape[:2]
     step_x, step_y = _steps(matrix)
-    if max(step_x, step_y) < SHRINKS_AT_ONCE:
+    if max(step_x, step_y) < 2:
         return image, matrix
     block_w, block_h = min(width, max(1, int(step_x))), min(height, max(1, int(step_y)))
     small_w, small_h = width // block_w, height // block_h
