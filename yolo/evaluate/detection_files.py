@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from yolo.data.formats.detection import DetectionDataset
+from yolo.data.formats.detection import DetectionDataset, first_names
 from yolo.errors import UserError
 from yolo.evaluate.evaluators import Found
 from yolo.files import write_or_refuse
@@ -126,10 +126,9 @@ def _words(names: Sequence[str], kind: str) -> list[str]:
 def _refuse_others(folder: Path, pattern: str, names: Sequence[str]) -> None:
     others = sorted({path.name for path in folder.glob(pattern)} - set(names))
     if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise UserError(
-            f"{folder}: holds {others[0]}{more} of another scoring, which would be counted in; "
-            "name an empty folder"
+            f"{folder}: holds {first_names(others, 1)} of another scoring, which would be counted "
+            "in; name an empty folder"
         )
 
 

@@ -26,17 +26,15 @@ KEY = "model.head.anchors"
 ORIGIN = "fitted to data.train"
 """Where the numbers in place of ``anchors: auto`` came from, in a run's config.yaml."""
 
-FEWEST_BOXES = 100
-"""Fewer prove nothing: a head that deserves 3 % of all boxes has none among 100 one time in 20."""
-
 
 def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
     """The config with numbers in place of ``anchors: auto``; any other stays as it is.
 
     The result depends on the config, its seed and the boxes alone. A raw map that would get no box
-    at all of a data set that is large enough to tell (``FEWEST_BOXES``) and was not cut down by
-    ``data.limit`` is a UserError, unless the boxes have fewer sizes than the head has anchors, or
-    other assignments than Darknet's let also anchors learn that are not the best.
+    at all of a data set that has 100 (of so many a head that deserves 3 % gets none one time in 20)
+    and was not cut down by ``data.limit`` is a UserError, unless the boxes have fewer sizes than
+    the head has anchors, or other assignments than Darknet's let also anchors learn that are not
+    the best.
     """
     config = resolved.config
     if not isinstance(config, Config) or isinstance(config.model.head, YOLOv1HeadConfig):
@@ -48,7 +46,7 @@ def settle_anchors(resolved: Resolved, train: DetectionDataset) -> Resolved:
         config = resolved.config
     is_enough = count_distinct(sizes_wh_px) >= count_anchors(config.model.head)
     is_enough &= getattr(config.loss, "assignment", "") in ("best_anchor", "darknet", "global")
-    if config.data.limit is None and is_enough and len(sizes_wh_px) >= FEWEST_BOXES:
+    if config.data.limit is None and is_enough and len(sizes_wh_px) >= 100:
         _, levels = levels_of(config, sizes_wh_px)
         if empty := [_describe_empty(level) for level in levels if not sum(level.counts)]:
             raise UserError(

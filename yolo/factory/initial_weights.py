@@ -50,9 +50,6 @@ from yolo.train.run_folder import checkpoint_file
 MOST_NAMED = 5
 """Layers that an error names; the rest is counted."""
 
-IMAGENET_CLASSES = 1000
-"""Of Darknet's classifiers, whose last convolution stands behind the encoder."""
-
 Loaded = tuple[LoadReport, Preprocessing | None]
 """What was filled, and the input that the file's weights expect; None where it does not know."""
 
@@ -188,8 +185,8 @@ def load_darknet_detector(detector: Detector, path: Path) -> LoadReport:
 
 def _encoder_contents(encoder: Encoder) -> list[_Content]:
     layers, name = list_encoder(encoder), type(encoder).__name__
-    more = IMAGENET_CLASSES * (encoder.out_channels[-1] + 1)
-    classifier = f"{name} as a classifier of {IMAGENET_CLASSES} classes"
+    more = 1000 * (encoder.out_channels[-1] + 1)  # a classifier's last convolution stands behind it
+    classifier = f"{name} as a classifier of 1000 classes"
     return [_Content(f"the encoder {name}", layers), _Content(classifier, layers, more=more)]
 
 

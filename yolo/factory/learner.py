@@ -50,9 +50,6 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "plateau": Plateau,
 }
 
-MOST_FINDINGS = 20
-"""So many corrected boxes a run's introduction names."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -161,7 +158,7 @@ def describe_data(config: TaskConfig, name: str, dataset: DetectionDataset) -> I
     yield f"data.{name}: {'; '.join([counts, *findings.notes])}"
     yield from (f"  warning: {warning}" for warning in findings.warnings)
     yield from (f"  {count:,} boxes: {kind}" for kind, count in findings.counts.items())
-    named = findings.texts[:MOST_FINDINGS]
+    named = findings.texts[:20]
     yield from (f"    {text}" for text in named)
     more = sum(findings.counts.values()) - len(named)
     if more > 0:

@@ -35,13 +35,12 @@ CHANGEABLE = (
 """And where the data lie. The rest decides the weights, or what the best figure so far is compared
 with."""
 
-_COUNTED = ("images", "boxes")
 _PARTS = {
     "order": "other ids, image sizes or order",
     "truth": "other boxes or labels",
     "files": "image files of other sizes in bytes",
 }
-"""Of a data set's fingerprint, in words."""
+"""Of a data set's fingerprint, in words; the others are numbers."""
 
 
 def check_same_config(folder: Path, before: Mapping[str, Any], config: TaskConfig) -> None:
@@ -82,7 +81,7 @@ def changed_parts(before: Any, now: Mapping[str, Any]) -> list[str]:
     """
     before = before if isinstance(before, dict) else now
     return [
-        f"{reprlib.repr(before.get(part))} {part} -> {value}" if part in _COUNTED else _PARTS[part]
+        _PARTS.get(part, f"{reprlib.repr(before.get(part))} {part} -> {value}")
         for part, value in now.items()
         if value != before.get(part)
     ]

@@ -30,12 +30,7 @@ from yolo.evaluate.exported import FIXED, ExportedModel, is_exported
 from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves, ScoredModel
 from yolo.factory.data import Split, build_dataset, image_set, match_classes
-from yolo.factory.detector import (
-    DetectionLoss,
-    build_coder,
-    build_loss,
-    check_yolov1_size,
-)
+from yolo.factory.detector import DetectionLoss, build_coder, build_loss, check_yolov1_size
 from yolo.factory.evaluator import build_classification_evaluator, build_evaluator
 from yolo.factory.initial_weights import load_detector, load_trained, read_config
 from yolo.factory.learner import describe_data

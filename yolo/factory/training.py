@@ -19,6 +19,7 @@ from yolo.factory.data import build_dataset, match_classes, micro_batch_size, na
 from yolo.factory.learner import Parts, build_learner, build_parts
 from yolo.factory.micro_batch import KEY, ORIGIN, settle_micro_batch
 from yolo.factory.resume import check_same_config, describe_changed_data, describe_origin
+from yolo.train.checkpoint import link_checkpoint
 from yolo.train.distributed import Ranks, share_batch_norm
 from yolo.train.failures import Advice
 from yolo.train.launched import note_run, noted_run
@@ -32,7 +33,6 @@ from yolo.train.run_folder import (
     check_run_folder,
     create_run_folder,
     newest_whole_checkpoint,
-    replace_damaged,
     write_config,
 )
 from yolo.train.trainer import Trainer
@@ -42,12 +42,6 @@ SINGLE_VALUE = (
     "learn from in a micro-batch of one image; make data.image_size (or data.multi_scale.min) "
     "larger, or choose training.batch_size and training.micro_batch_size so that no process is "
     "left with a micro-batch of one image"
-)
-
-UNMEASURED = (
-    "warning: data.val has nothing to find that {} could be measured on: best.pt will be the "
-    "newest evaluated model, and training.patience, training.target_figure and a plateau schedule "
-    "do nothing; give data.val boxes, or choose another evaluation.monitor"
 )
 
 
@@ -176,8 +170,9 @@ class _Builder:
         if self.origin is not None:
             progress = Progress(**self.origin.content["progress"])
             self.ranks.gather(None)  # all have read the checkpoint that rank 0 may now rename
-            if self.ranks.is_main:
-                replace_damaged(folder, self.origin)
+            if self.ranks.is_main and self.origin.complaint is not None:
+                # else the damaged file would be taken for the best one, which is linked to it
+                link_checkpoint(self.origin.path, folder / "last.pt")
         if not self.ranks.is_main:
             return RunLog()
         write_config(folder, resolved_yaml(self.resolved))
@@ -220,7 +215,12 @@ class _Builder:
     ) -> Trainer:
         config, evaluator = self.resolved.config, parts.evaluator(precision=learner.precision)
         if isinstance(evaluator, DetectionEvaluator) and not evaluator.has_truth():
-            log.message(UNMEASURED.format(evaluator.monitor))
+            log.message(
+                f"warning: data.val has nothing to find that {evaluator.monitor} could be measured "
+                "on: best.pt will be the newest evaluated model, and training.patience, "
+                "training.target_figure and a plateau schedule do nothing; give data.val boxes, or "
+                "choose another evaluation.monitor"
+            )
         if config.training.compile:
             learner.model.compile()
         of_training = {"steps", "checkpoint_every", "patience", "max_skipped"}

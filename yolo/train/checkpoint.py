@@ -38,9 +38,6 @@ _LISTS: dict[str, set[type]] = {
     "class_conf": {float},  # of validation.py: by label, the lowest score that counts
 }
 
-_MOST_PIECES = 10**6
-"""Of plain data as json: references to one list can stand for billions of values."""
-
 Kind = TypeVar("Kind")
 
 
@@ -130,11 +127,12 @@ def _check_kinds(content: dict[str, Any], foreign: str) -> None:
 
 
 def _is_plain_dict(value: object) -> bool:
+    most = 10**6  # pieces of json: references to one list can stand for billions of values
     try:
-        count = sum(1 for _ in islice(json.JSONEncoder().iterencode(value), _MOST_PIECES))
+        count = sum(1 for _ in islice(json.JSONEncoder().iterencode(value), most))
     except (TypeError, ValueError, RecursionError):  # tensors, circles, depth without end
         return False
-    return isinstance(value, dict) and count < _MOST_PIECES
+    return isinstance(value, dict) and count < most
 
 
 def read_record(kind: type[Kind], content: dict[str, Any], owner: str) -> Kind:

@@ -19,9 +19,6 @@ from yolo.train.interruption import Interrupted, Interruption
 from yolo.train.launched import LAUNCHER, RENDEZVOUS_FILE, SECONDS_TO_STOP, is_rank
 from yolo.train.trainer import Trainer
 
-_SECONDS_AFTER_FAILURE = 30
-"""How long ranks may take to end that have lost one of them."""
-
 
 def train(
     build: Callable[[Ranks], Trainer],
@@ -122,7 +119,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], stop: Interruption, seconds:
         time.sleep(0.05)
         codes = [rank.poll() for rank in ranks]
     if not stop():
-        seconds = min(seconds, _SECONDS_AFTER_FAILURE)
+        seconds = min(seconds, 30)  # they have lost one of them
     end = time.monotonic() + seconds
     for rank in ranks:
         rank.send_signal(stop.signal_number or signal.SIGTERM)  # nothing where it has ended

@@ -33,25 +33,11 @@ from yolo.train.launched import (
 
 T = TypeVar("T")
 
-_EXCHANGE_END_SECONDS = 0.2
-"""Gloo's threads need Python to free the tensors of their last exchange. One that comes to it while
-the interpreter ends aborts the process, and DistributedDataParallel keeps them alive till then."""
-
-_EXCHANGE_TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits in an exchange. One that died is noticed at once, by its closed connection
-or by the launcher; this is for one that hangs, and longer than rank 0 takes to score or to save."""
-
 _MEETING_MINUTES = 10
 """How long a rank waits for all others to start; torchrun gives its agents as long."""
 
 _SILENT_SECONDS = 10
 """How long it does so without a word."""
-
-_LOOPBACK = ("lo", "lo0")
-"""Names of the network interface that only this machine reaches, on Linux and on macOS."""
-
-_BROKEN_EXCHANGE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
-"""In the messages of errors of the exchange between processes."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 _LARGEST_INT = 2**31 - 1
@@ -109,7 +95,10 @@ class Ranks:
         """End the exchange with the other ranks, once all of them do."""
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
-            time.sleep(_EXCHANGE_END_SECONDS)
+            # Gloo's threads need Python to free the tensors of their last exchange, which
+            # DistributedDataParallel keeps alive till then. One that comes to it while the
+            # interpreter ends aborts the process.
+            time.sleep(0.2)
 
     def break_off(self) -> None:
         """End the exchange after a failure that the other ranks may not share.
@@ -123,8 +112,8 @@ class Ranks:
 
 def lost_rank(error: RuntimeError, ranks: Ranks) -> UserError | None:
     """The sentence for an exchange that another process left, or None for any other error."""
-    text = str(error)
-    if ranks.world_size == 1 or not any(sign in text for sign in _BROKEN_EXCHANGE):
+    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+    if ranks.world_size == 1 or not any(sign in str(error) for sign in signs):
         return None
     return UserError(
         f"process {ranks.rank} lost the others in an exchange ({_reason(error)}): most often one "
@@ -182,7 +171,7 @@ def one_process(devices: Sequence[str] | None) -> Ranks:
 def _meet(place: Place, backend: str) -> None:
     """Begin the exchange, once all ranks are there."""
     if place.local_world_size == place.world_size:  # whatever this machine is called
-        for name in {name for _, name in socket.if_nameindex()} & {*_LOOPBACK}:
+        for name in {name for _, name in socket.if_nameindex()} & {"lo", "lo0"}:  # Linux, macOS
             os.environ.update(GLOO_SOCKET_IFNAME=name, NCCL_SOCKET_IFNAME=name)
     at = "" if RENDEZVOUS_FILE in os.environ else " at {MASTER_ADDR}:{MASTER_PORT}"
     at = at.format_map(os.environ)
@@ -200,7 +189,9 @@ def _meet(place: Place, backend: str) -> None:
             store=store,
             rank=place.rank,
             world_size=place.world_size,
-            timeout=_EXCHANGE_TIMEOUT,
+            # for a rank that hangs, and longer than rank 0 takes to score or to save; one that died
+            # is noticed at once, by its closed connection or by the launcher
+            timeout=timedelta(minutes=30),
         )
     except (RuntimeError, WaitedTooLong) as error:
         reason = _reason(error) if str(error) else f"within {_MEETING_MINUTES} minutes"

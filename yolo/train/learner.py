@@ -36,14 +36,6 @@ class StepResult:
     backed_off: bool = False  # only the gradient was not, and the fp16 scale becomes smaller
 
 
-def ramped_decay(decay: float, step: int) -> float:
-    """The decay after ``step`` steps, counted from 0: weights of the start are soon forgotten.
-
-    The formula of TensorFlow's ``ExponentialMovingAverage(num_updates=step)``.
-    """
-    return min(decay, (1 + step) / (10 + step))
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class Learner:
     """All that learns: the model, its averages, the optimizer and the gradient scaler."""
@@ -59,7 +51,7 @@ class Learner:
     images_in_step: int  # over all micro-batches and ranks
     gradient_clip: float | None = None  # largest norm of the whole gradient; None for no limit
     ema_decay: float | None = None  # of the averaged weights; None for none
-    ema_ramp: bool = False  # the decay rises to that, as ``ramped_decay`` says
+    ema_ramp: bool = False  # the decay rises to that: weights of the start are soon forgotten
     seed: int = 0  # of dropout and the like
     accuracy: Accuracy | None = None  # counted from the outputs that are trained on
     freeze: Freeze | None = None
@@ -87,12 +79,7 @@ class Learner:
             for group in self.optimizer.param_groups
         }
 
-    def step(
-        self,
-        step: int,
-        micro_batches: Iterator[Batch],
-        count: int,
-    ) -> StepResult:
+    def step(self, step: int, micro_batches: Iterator[Batch], count: int) -> StepResult:
         """Take an optimizer step; where it raises, or a micro-batch is not there, nothing changes.
 
         Args:
@@ -109,8 +96,10 @@ class Learner:
             for index in range(count):
                 batch = next(micro_batches)
                 inputs.add(batch, self._accumulate(step, batch, counts, last=index == count - 1))
-        except BaseException:
-            self._undo()
+        except BaseException:  # nothing has changed the weights yet
+            self.optimizer.zero_grad(set_to_none=True)
+            self._copy_buffers(self._buffers_before, self._buffers)
+            self.is_whole = True
             raise
         factor = self.schedule(step)
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
@@ -119,12 +108,6 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.is_whole = True
         return result
-
-    def _undo(self) -> None:
-        """Leave a step that has not yet changed the weights."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self._copy_buffers(self._buffers_before, self._buffers)
-        self.is_whole = True
 
     def _begin_training(self, step: int) -> None:
         """Training mode, less what is frozen."""
@@ -181,8 +164,9 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None and self.ema_decay is not None:
-            if self.ema_ramp:
-                self.ema.multi_avg_fn = get_ema_multi_avg_fn(ramped_decay(self.ema_decay, step))
+            if self.ema_ramp:  # as TensorFlow's ``ExponentialMovingAverage(num_updates=step)``
+                decay = min(self.ema_decay, (1 + step) / (10 + step))
+                self.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.ema.update_parameters(self.model)
         return StepResult(terms=terms, counts=counts, gradient_norm=norm)
 

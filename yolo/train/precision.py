@@ -12,10 +12,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-TIMED_PIXELS = 4 * 416 * 416
-"""Most that a timed batch holds: enough to keep a CPU busy. Half a micro-batch at most, so that its
-fp32 activations need no more memory than the training's bf16 ones, but two images."""
-
 WARM_UP_SECONDS = 3.0  # the C library's allocator takes some rounds to learn how large tensors are
 TIMED_SECONDS = 15.0  # after so long no further round begins
 ROUNDS = 5
@@ -66,8 +62,10 @@ def choose_precision(
     by_rule = precision_by_rule(setting, device)
     if by_rule is not None:
         return by_rule
-    least = min(images, 2)  # batch norm refuses one image where the last map is a single cell
-    images = max(least, min(images // 2, TIMED_PIXELS // size_px**2))
+    # Four images of 416 px keep a CPU busy. Of half a micro-batch the fp32 activations need no more
+    # memory than the training's bf16 ones. Batch norm refuses one image where the last map is a
+    # single cell.
+    images = max(min(images, 2), min(images // 2, 4 * 416**2 // size_px**2))
     model = copy.deepcopy(model).train()
 
     def train(name: Format) -> None:

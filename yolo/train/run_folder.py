@@ -14,12 +14,9 @@ from typing import Any, ClassVar
 
 from yolo.errors import UserError
 from yolo.files import atomic_write, open_no_link
-from yolo.train.checkpoint import link_checkpoint, load_checkpoint
+from yolo.train.checkpoint import load_checkpoint
 
 LOCK_NAME = "run.lock"
-
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-"""From a file system that has none; there, nothing keeps a second run out."""
 
 
 def create_run_folder(directory: Path, *, name: str | None, config_name: str) -> Path:
@@ -147,7 +144,8 @@ def _lock(descriptor: int, path: Path) -> None:
             "for its end, or stop it"
         ) from error
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        # on a file system that has no locks nothing keeps a second run out
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise UserError(f"{path}: cannot be locked ({error.strerror})") from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -179,12 +177,3 @@ def newest_whole_checkpoint(folder: Path) -> Origin:
         ) from error
     step = content["progress"]["step"]
     return Origin(best, content, f"{damage}; going on from {best}, which is of step {step}")
-
-
-def replace_damaged(folder: Path, origin: Origin) -> None:
-    """Give the checkpoint that a run goes on from the name ``last.pt``; on one rank.
-
-    Otherwise the damaged file would be taken for the best one, which is linked to it.
-    """
-    if origin.complaint is not None:
-        link_checkpoint(origin.path, folder / "last.pt")

@@ -15,9 +15,6 @@ from typing import Any, Literal
 
 Schedule = Callable[[int], float]
 
-WARMUP_POWER = 4
-"""Darknet's default ``power`` for ``burn_in`` (``get_current_rate`` in network.c)."""
-
 
 def step_schedule(
     *, milestones: Sequence[int], factors: Sequence[float], warmup_steps: int = 0
@@ -154,11 +151,12 @@ class Plateau:
 def warmup(step: int, warmup_steps: int) -> float:
     """Rise to 1 by the fourth power, which step ``warmup_steps - 1`` reaches.
 
-    Darknet begins with a rate of 0; here the step under way counts, so the first one learns too.
+    That is Darknet's default ``power`` for ``burn_in`` (``get_current_rate`` in network.c), which
+    begins with a rate of 0; here the step under way counts, so the first one learns too.
     """
     if step >= warmup_steps:
         return 1.0
-    return ((step + 1) / warmup_steps) ** WARMUP_POWER
+    return ((step + 1) / warmup_steps) ** 4
 
 
 def _between(start: float, end: float, place: float) -> float:

@@ -27,9 +27,6 @@ from yolo.train.log import RunLog
 from yolo.train.progress import Evaluator, Plan, Progress, Window
 from yolo.train.run_folder import RunLock
 
-SECONDS_TO_STOP_TOGETHER = 1.0
-"""How long a rank waits for a batch after a signal, to end the step that the others are in too."""
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Trainer:
@@ -83,7 +80,8 @@ class Trainer:
             if self._is_over():
                 break
             if stream is None:
-                patience_s = 0.0 if self.ranks.world_size == 1 else SECONDS_TO_STOP_TOGETHER
+                # of several ranks each ends the step, if it can, that the others are in too
+                patience_s = 0.0 if self.ranks.world_size == 1 else 1.0
                 batches = self.batches.from_step(progress.step)
                 stream = interruption.heed(batches, patience_s=patience_s)
                 self._window = Window()

@@ -14,20 +14,8 @@ from typing import Any
 import hotcoco
 import numpy as np
 
-from yolo.evaluate.metrics.coco import (
-    CLASS_FIGURES,
-    SCORE,
-    BoxTruth,
-    class_precision,
-    run_hotcoco,
-)
-from yolo.evaluate.metrics.metric import (
-    NOT_COUNTED,
-    RIGHT,
-    WRONG,
-    DetectedBoxes,
-    PrecisionRecall,
-)
+from yolo.evaluate.metrics.coco import CLASS_FIGURES, SCORE, BoxTruth, class_precision, run_hotcoco
+from yolo.evaluate.metrics.metric import NOT_COUNTED, RIGHT, WRONG, DetectedBoxes, PrecisionRecall
 
 MATCH_IOU = 0.5  # from which on a box is a truth's
 BACKGROUND_IOU = 0.1  # below which a box has nothing to do with a truth
@@ -82,9 +70,18 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
     truth = BoxTruth(ground_truth)
     rows = truth.rows(found)
     run: Any = run_hotcoco(hotcoco.COCO(truth.content), rows)
-    verdicts, found_by = _verdicts(run, len(rows), len(truth.ignored))
-    to_find = int((~truth.ignored).sum())
-    conf, precision, recall, f1 = _curve(rows[:, SCORE], verdicts, to_find).best_f1()
+    known = run.image_diagnostics(iou_thr=MATCH_IOU)  # which numbers rows and truths from 1
+    meaning = {"tp": RIGHT, "fp": WRONG}
+    statuses = [known["dt_status"].get(number) for number in range(1, len(rows) + 1)]
+    verdicts = np.array([meaning.get(status, NOT_COUNTED) for status in statuses], np.int64)
+    numbers = range(1, len(truth.ignored) + 1)
+    found_by = np.array([known["gt_match"].get(number, 0) - 1 for number in numbers], np.int64)
+    counted = np.flatnonzero(verdicts != NOT_COUNTED)
+    order = counted[np.argsort(-rows[counted, SCORE], kind="stable")]
+    curve = PrecisionRecall.of_hits(
+        verdicts[order] == RIGHT, rows[order, SCORE], int((~truth.ignored).sum())
+    )
+    conf, precision, recall, f1 = curve.best_f1()
     results, calibration = run.get_results(), run.calibration(iou_threshold=MATCH_IOU)
     precision_of, class_errors = run.eval["precision"], calibration["per_category"]
     tide = run.tide_errors(pos_thr=MATCH_IOU, bg_thr=BACKGROUND_IOU)
@@ -113,25 +110,6 @@ def find_errors(ground_truth: Mapping[str, Any], found: DetectedBoxes) -> Detect
         truth=truth,
         found_by=found_by,
     )
-
-
-def _verdicts(run: Any, detections: int, truths: int) -> tuple[np.ndarray, np.ndarray]:
-    """By row and by truth; hotcoco numbers both from 1."""
-    known = run.image_diagnostics(iou_thr=MATCH_IOU)
-    meaning = {"tp": RIGHT, "fp": WRONG}
-    verdicts, found_by = np.full(detections, NOT_COUNTED), np.full(truths, -1)
-    for number, status in known["dt_status"].items():
-        verdicts[number - 1] = meaning.get(status, NOT_COUNTED)
-    for number, detection in known["gt_match"].items():
-        found_by[number - 1] = detection - 1
-    return verdicts, found_by
-
-
-def _curve(scores: np.ndarray, verdicts: np.ndarray, to_find: int) -> PrecisionRecall:
-    """Of the detections of all classes."""
-    counted = np.flatnonzero(verdicts != NOT_COUNTED)
-    order = counted[np.argsort(-scores[counted], kind="stable")]
-    return PrecisionRecall.of_hits(verdicts[order] == RIGHT, scores[order], to_find)
 
 
 def _known(figure: float) -> float:

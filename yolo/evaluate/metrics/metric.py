@@ -21,9 +21,6 @@ RIGHT, WRONG, NOT_COUNTED = 1, 0, -1
 NO_TRUTH = -1.0
 """In place of a figure that nothing in the ground truth counts for."""
 
-_OBJECT_THRESHOLD = 0.5
-"""The objectness above which a box claims an object."""
-
 
 class DetectedBoxes(NamedTuple):
     """What was found in all images of a data set."""
@@ -117,7 +114,7 @@ def grid_accuracy(matches: GridMatches) -> dict[str, Tensor]:
     - ``placed``: truths that own a place, of all but the ignored ones; the others lost it to a
       truth in the same cell and are not learnt
     """
-    positive = matches.objectness > _OBJECT_THRESHOLD  # (M,)
+    positive = matches.objectness > 0.5  # (M,), the boxes that claim an object
     right = matches.class_logits.argmax(dim=1) == matches.labels  # (P,)
     counts = {
         "class": (right & matches.counted, matches.counted),
