@@ -31,7 +31,6 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source_hw: tuple[int, int], size_px: int) -> Letterbox:
-        """The letterbox of an image of ``source_hw`` in a square of ``size_px``."""
         height, width = source_hw
         scale = size_px / max(height, width)
         scaled_h, scaled_w = (min(size_px, max(1, round(side * scale))) for side in source_hw)

@@ -74,7 +74,6 @@ class Annotations:
         return self.name_bytes[start:end].tobytes().decode()
 
     def size_hw(self, index: int) -> tuple[int, int]:
-        """Height and width of an image in pixels."""
         height, width = self.sizes_hw[index].tolist()
         return height, width
 
@@ -157,8 +156,6 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What was read of a data set."""
-
     class_names: tuple[str, ...]  # by label
     annotations: Annotations
     findings: Findings

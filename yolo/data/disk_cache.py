@@ -59,7 +59,7 @@ class DiskCache(ImageCache):
         self._is_closed = multiprocessing.Value(ctypes.c_bool, False)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._lock():
+            with FileLock(folder / "lock"):
                 atomic_write(self._total_file, str(_clean_and_count(folder)).encode())
         except (OSError, NotImplementedError) as problem:
             self._close(problem)
@@ -116,7 +116,7 @@ class DiskCache(ImageCache):
 
     def _reserve(self, count: int) -> bool:
         """Count bytes in, for all processes; False where they do not fit."""
-        with self._lock():
+        with FileLock(self._root / "lock"):
             try:
                 total = int(self._total_file.read_text())
             except (FileNotFoundError, ValueError):
@@ -125,9 +125,6 @@ class DiskCache(ImageCache):
             if fits:
                 atomic_write(self._total_file, str(total + count).encode())
             return fits
-
-    def _lock(self) -> FileLock:
-        return FileLock(self._root / "lock")
 
     def _close(self, reason: str | Exception) -> None:
         """Write no more, in no process of this run, and log it once."""

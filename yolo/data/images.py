@@ -45,8 +45,6 @@ FLIPS = {1: None, 2: 1, 3: -1, 4: 0, 5: None, 6: 1, 7: -1, 8: 0}
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 TIFF_STARTS = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
-DEEP_STARTS = (*TIFF_STARTS, b"\x89PNG", b"P")
-"""Of the formats whose pixels may be of other types than uint8, PNM as the last."""
 
 UNREADABLE = "it is damaged, of an unknown format, or not of 8 or 16 bits without sign"
 
@@ -222,7 +220,7 @@ def _decode_pixels(path: Path, content: bytes) -> np.ndarray:
 
 def _decode_cv2(content: bytes) -> np.ndarray | None:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    if content.startswith(DEEP_STARTS):
+    if content.startswith((*TIFF_STARTS, b"\x89PNG", b"P")):  # the last is PNM: more than uint8
         flags |= cv2.IMREAD_ANYDEPTH
     with contextlib.suppress(cv2.error):
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)

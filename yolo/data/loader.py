@@ -20,13 +20,11 @@ from yolo.data.workers import (
     explain_shortage,
     lost_worker,
     prepare_worker,
-    shortage,
     start_workers,
 )
 from yolo.errors import UserError, one_line
 from yolo.records import Batch, Sample
 
-PREFETCHED_BATCHES = 4  # that each worker keeps ready
 POOL_BYTES = 256 * 2**20
 """Most decoded images that a process keeps to mix them: some 280 of COCO's."""
 
@@ -71,7 +69,6 @@ class TrainingBatches:
         return self._running
 
     def close(self) -> None:
-        """End the workers."""
         if self._running is not None:
             self._running.close()
             self._running = None
@@ -154,8 +151,7 @@ class _KeyedBatches(Dataset):
         except UserError as error:
             return str(error)
         except (OSError, MemoryError) as error:
-            number = shortage(error)
-            return explain_shortage(number) if number else one_line(str(error))
+            return explain_shortage(error) or one_line(str(error))
 
 
 def _batches(
@@ -172,7 +168,7 @@ def _batches(
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=prepare_worker if workers > 0 else None,
-        prefetch_factor=PREFETCHED_BATCHES if workers > 0 else None,
+        prefetch_factor=4 if workers > 0 else None,  # batches that each worker keeps ready
         multiprocessing_context=START_METHOD if workers > 0 else None,
         generator=torch.Generator(),  # leaves the global one, and so a run's dropout, alone
     )

@@ -68,9 +68,11 @@ def shortage(error: BaseException) -> int | None:
     return number if number in _REMEDIES else None
 
 
-def explain_shortage(number: int) -> str:
-    """The sentence for what ran out in the loader."""
-    return f"the loader of the images ended: {_REMEDIES[number]}, {_FEWER}"
+def explain_shortage(error: BaseException) -> str | None:
+    """The sentence for what ran out in the loader, where that is why an error came; else None."""
+    number = shortage(error)
+    ended = "the loader of the images ended"
+    return None if number is None else f"{ended}: {_REMEDIES[number]}, {_FEWER}"
 
 
 def start_workers(loader: DataLoader) -> Any:
@@ -99,9 +101,9 @@ def start_workers(loader: DataLoader) -> Any:
                 begun._shutdown = True  # half of its parts are not there
                 for worker in getattr(begun, "_workers", []):
                     worker.kill()
-        if (number := shortage(error)) is None:
+        if (sentence := explain_shortage(error)) is None:
             raise
-        raise UserError(explain_shortage(number)) from None
+        raise UserError(sentence) from None
     finally:
         if child is not None and threading.current_thread() is threading.main_thread():
             signal.signal(child, signal.SIG_DFL if handler is None else handler)
@@ -189,8 +191,8 @@ def lost_worker(error: Exception, batches: Any) -> UserError | None:
     ready = wait([worker.sentinel for worker in workers], timeout=1) if workers else []
     ended = [worker for worker in workers if worker.sentinel in ready]
     if not ended:
-        number = shortage(error)
-        return None if number is None else UserError(explain_shortage(number))
+        sentence = explain_shortage(error)
+        return None if sentence is None else UserError(sentence)
     for worker in ended:
         worker.join(timeout=1)  # its files are closed a moment before it has an exit code
     told = next((_REMEDIES[w.exitcode] for w in ended if w.exitcode in _REMEDIES), _UNKNOWN)

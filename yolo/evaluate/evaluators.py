@@ -32,7 +32,6 @@ class ClassificationEvaluator:
     picture_count: int = 0  # spread over the data, which may be sorted by class
 
     def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
-        """Run the network once over all images; None if any rank was interrupted."""
         pictures: list[np.ndarray] = []
 
         def decode(logits: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ class ClassificationEvaluator:
         def keep(_: int, batch: Batch, scores: Tensor) -> None:
             if self.pictures is not None and self.network.ranks.is_main:
                 left = self.picture_count - len(pictures)
-                pictures.extend(self._draw(self.pictures, batch, scores, left))
+                pictures.extend(self._draw(batch, scores, left))
 
         run = self.network.run(model, interruption, decode=decode, keep=keep)
         if run is None:
@@ -62,10 +61,9 @@ class ClassificationEvaluator:
             pictures=pictures,
         )
 
-    def _draw(
-        self, pictures: Pictures, batch: Batch, scores: Tensor, at_most: int
-    ) -> list[np.ndarray]:
+    def _draw(self, batch: Batch, scores: Tensor, at_most: int) -> list[np.ndarray]:
         """A batch's share of the pictures, its images evenly spaced."""
+        assert self.pictures is not None
         share = -(-self.picture_count // len(self.network.batches))
         count, drawn = min(share, at_most, len(batch)), []
         for i in np.linspace(0, len(batch), count, endpoint=False).astype(int).tolist():
@@ -73,7 +71,7 @@ class ClassificationEvaluator:
             score, answer = scores[i : i + 1].max(dim=1)
             frame = torch.from_numpy(truth.boxes_xyxy_px)
             best = Detections(boxes_xyxy_px=frame, scores=score, labels=answer)
-            drawn.append(pictures.draw(truth, best, self.class_names))
+            drawn.append(self.pictures.draw(truth, best, self.class_names))
         return drawn
 
 
@@ -120,7 +118,6 @@ class DetectionEvaluator:
     per_class: bool = False  # add each class's AP to the table
 
     def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
-        """Find and score, on all ranks together; None if any of them was interrupted."""
         found = self.find(model, interruption)
         if found is None:
             return None

@@ -26,9 +26,7 @@ _PREFIX = "yolo."
 
 FIXED = "an exported file is fixed; --tta, --precision and --choose-conf are for checkpoints"
 
-_SUFFIXES = (".onnx", ".torchscript")
 _MULTIPLE_PX = 32  # of which height and width of images are multiples
-_LARGEST_PX = 2048  # of --image-size
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -68,7 +66,7 @@ class ExportMetadata:
 
     class_names: Annotated[tuple[str, ...], Field(min_length=1)]
     category_ids: tuple[int | str, ...]  # by label
-    image_size_px: Annotated[int, Field(ge=32, le=_LARGEST_PX, multiple_of=_MULTIPLE_PX)]  # input
+    image_size_px: Annotated[int, Field(ge=32, le=2048, multiple_of=_MULTIPLE_PX)]  # of the input
     fill_colour_rgb: tuple[Byte, Byte, Byte]  # of the letterbox
     conf: Share
     iou: Share
@@ -120,12 +118,10 @@ class ExportMetadata:
         return metadata
 
     def inputs(self) -> Arrays:
-        """What the file takes."""
         size_px = None if self.dynamic_size else self.image_size_px
         return {"images": ("float" if self.float_input else "uint8", (None, 3, size_px, size_px))}
 
     def outputs(self, batch: int | None = None, rows: int | None = None) -> Arrays:
-        """What the file gives."""
         found = {"boxes": ("float", (batch, rows, 4))}
         if not self.nms:
             return {**found, "scores": ("float", (batch, rows, len(self.class_names)))}
@@ -135,8 +131,7 @@ class ExportMetadata:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether the name is that of an exported file."""
-    return path.suffix.lower() in _SUFFIXES
+    return path.suffix.lower() in (".onnx", ".torchscript")
 
 
 class ExportedModel(nn.Module):
@@ -156,7 +151,6 @@ class ExportedModel(nn.Module):
 
     @classmethod
     def open(cls, path: Path) -> ExportedModel:
-        """Open an ONNX file."""
         if path.suffix.lower() == ".torchscript":
             raise UserError(
                 f"{path}: a TorchScript file is a program, which could do anything here; export "
@@ -277,5 +271,4 @@ def _check_arrays(path: Path, found: Iterable[Array], wanted: Arrays) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -113,7 +113,7 @@ class DetectorScorer(ScoredModel):
         return {"confidence": conf, "found_boxes": len(kept.scores), "stats": result.stats}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModelCurves:
     """Precision over recall of one model."""
 
@@ -125,14 +125,7 @@ class ModelCurves:
 
     @classmethod
     def of_found(cls, scorer: DetectorScorer, found: Found) -> ModelCurves:
-        """Of all that a detector found."""
-        dataset = scorer.dataset
-        metric = VocMetric.of_dataset(dataset, iou=scorer.voc_iou)
-        curves = metric.curves(found.boxes)  # by label
-        return cls(
-            checkpoint=scorer.path,
-            step=scorer.step,
-            split=scorer.split,
-            iou=scorer.voc_iou,
-            curves=dict(zip(dataset.class_names, curves.values(), strict=True)),
-        )
+        metric = VocMetric.of_dataset(scorer.dataset, iou=scorer.voc_iou)
+        of_labels = metric.curves(found.boxes).values()
+        curves = dict(zip(scorer.dataset.class_names, of_labels, strict=True))
+        return cls(scorer.path, scorer.step, scorer.split, scorer.voc_iou, curves)

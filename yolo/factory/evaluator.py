@@ -73,7 +73,6 @@ def build_classification_evaluator(
     precision: Precision,
     pictures: Pictures | None = None,
 ) -> ClassificationEvaluator:
-    """The same for a classifier."""
     return ClassificationEvaluator(
         network=NetworkRun(
             batches=build_evaluation_batches(config, dataset, ranks),

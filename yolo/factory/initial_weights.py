@@ -26,6 +26,7 @@ from yolo.darknet.weights import (
     layers_in_name,
     read_weights,
 )
+from yolo.data.formats.detection import first_names
 from yolo.errors import UserError
 from yolo.factory.data import naming
 from yolo.factory.detector import build_classifier, build_detector
@@ -46,9 +47,6 @@ from yolo.models.torch_weights import (
 )
 from yolo.train.checkpoint import load_checkpoint
 from yolo.train.run_folder import checkpoint_file
-
-MOST_NAMED = 5
-"""Layers that an error names; the rest is counted."""
 
 Loaded = tuple[LoadReport, Preprocessing | None]
 """What was filled, and the input that the file's weights expect; None where it does not know."""
@@ -108,9 +106,7 @@ def _load_all(model: nn.Module, config: InitConfig) -> Loaded:
             "name a file of Darknet's as model.encoder.weights"
         )
     if report.share < config.min_matched:
-        more = len(report.left) - MOST_NAMED
-        layers = ", ".join(report.left[:MOST_NAMED])
-        layers += f" and {more:,} more layers" if more > 0 else ""
+        layers = first_names(report.left) + (" layers" if len(report.left) > 5 else "")
         raise UserError(
             f"{path}: fits {report.parameters_filled:,} of the model's {report.parameters:,} "
             f"parameters ({report.share:.1%}), and model.init.min_matched asks for "
@@ -246,7 +242,6 @@ def load_trained(
 
 
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
-    """The checkpoint's detector."""
     detector = load_trained(path, checkpoint, config)
     assert isinstance(detector, Detector)
     return detector

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -62,9 +62,9 @@ class Parts:
     batches: TrainingBatches  # this rank's
     train: DetectionDataset  # defines what the labels mean
     evaluator: Callable[..., Evaluator]  # of ``precision``, once the loss is on its device
-    data_lines: Sequence[str] = ()  # about the data sets, for the run's introduction
-    task_metadata: dict[str, Any] = field(default_factory=dict)  # of the task, for checkpoints
-    load_reports: Sequence[LoadReport] = ()
+    data_lines: Sequence[str]  # about the data sets, for the run's introduction
+    task_metadata: Mapping[str, Any]  # of the task, for checkpoints
+    load_reports: Sequence[LoadReport]
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -92,42 +92,36 @@ def build_parts(
 ) -> Parts:
     """Everything that training on a task needs.
 
-    Args:
-        origin: what an old run goes on from, instead of the initial weights that the config names.
-        pictures: draws what an evaluation shows; None draws nothing.
+    ``origin`` is what an old run goes on from, instead of the config's initial weights.
     """
     names, kind = train.class_names, config.model.encoder.type
     model, reports = _build_model(config, names, origin)
-    common: dict[str, Any] = {
-        "model": model,
-        "batches": build_training_batches(config, train, ranks),
-        "train": train,
-        "load_reports": reports,
-    }
+    batches = build_training_batches(config, train, ranks)
     of_run = (val.share(config.evaluation.share, seed=config.seed), ranks)
     lines = [*describe_data(config, "train", train), *describe_data(config, "val", val)]
+    loss: nn.Module
+    evaluator: Callable[..., Evaluator]
     if isinstance(config, Config):
-        coder = build_coder(config)
-        loss = build_loss(config, coder, names)
-        evaluator = partial(build_evaluator, config, *of_run, coder=coder, loss=loss)
-        return Parts(
-            **common,
-            title=f"{kind} + {config.model.neck.type}, {len(names)} classes",
-            loss=loss,
-            accuracy=accuracy_of(loss),
-            evaluator=partial(evaluator, pictures=pictures),
-            data_lines=[*lines, *describe_anchors(config, train)],
-            task_metadata={"anchors_px": anchors_px(config)},
-        )
-    of_images = ClassificationLoss(label_smoothing=config.loss.label_smoothing)
-    score = partial(build_classification_evaluator, config, *of_run, loss=of_images)
+        title, coder = f"{kind} + {config.model.neck.type}", build_coder(config)
+        loss = of_boxes = build_loss(config, coder, names)
+        accuracy, metadata = accuracy_of(of_boxes), {"anchors_px": anchors_px(config)}
+        evaluator = partial(build_evaluator, config, *of_run, coder=coder)
+        lines += describe_anchors(config, train)
+    else:
+        title, accuracy, metadata = f"{kind} classifier", top_k, {}
+        loss = ClassificationLoss(label_smoothing=config.loss.label_smoothing)
+        evaluator = partial(build_classification_evaluator, config, *of_run)
     return Parts(
-        **common,
-        title=f"{kind} classifier, {len(names)} classes",
-        loss=of_images,
-        accuracy=top_k,
-        evaluator=partial(score, pictures=pictures),
+        title=f"{title}, {len(names)} classes",
+        model=model,
+        loss=loss,
+        accuracy=accuracy,
+        batches=batches,
+        train=train,
+        evaluator=partial(evaluator, loss=loss, pictures=pictures),
         data_lines=lines,
+        task_metadata=metadata,
+        load_reports=reports,
     )
 
 

@@ -27,7 +27,6 @@ from yolo.evaluate.detection_files import (
 )
 from yolo.evaluate.evaluators import PICTURE_CONF, Found
 from yolo.evaluate.exported import FIXED, ExportedModel, is_exported
-from yolo.evaluate.metrics.voc import VocMetric
 from yolo.evaluate.scoring import ClassifierScorer, DetectorScorer, Log, ModelCurves, ScoredModel
 from yolo.factory.data import Split, build_dataset, image_set, match_classes
 from yolo.factory.detector import DetectionLoss, build_coder, build_loss, check_yolov1_size
@@ -41,7 +40,6 @@ from yolo.train.precision import Precision
 from yolo.train.run_folder import find_checkpoint
 
 Analyse = Callable[[DetectorScorer, Found], object]
-DrawCurves = Callable[[Sequence[ModelCurves]], object]
 
 
 def score_checkpoints(
@@ -49,7 +47,7 @@ def score_checkpoints(
     log: Log,
     *,
     analyse: Analyse | None = None,
-    draw_curves: DrawCurves | None = None,
+    draw_curves: Callable[[Sequence[ModelCurves]], object] | None = None,
 ) -> dict[str, Any]:
     """Score one checkpoint, or several one after the other, and write what was asked for.
 
@@ -116,10 +114,9 @@ def _choose_conf(scorer: DetectorScorer, log: Log, found: Found) -> None:
 
     It is rounded down to 4 digits, so that no box is lost to the last bits of its score.
     """
-    dataset, confs = scorer.dataset, []
+    confs = []
     log(f"\nconfidence of the best F1 at IoU {scorer.voc_iou:g}, now in {scorer.path}:")
-    curves = VocMetric.of_dataset(dataset, iou=scorer.voc_iou).curves(found.boxes).values()
-    for name, curve in zip(dataset.class_names, curves, strict=True):
+    for name, curve in ModelCurves.of_found(scorer, found).curves.items():
         conf, precision, recall, f1 = curve.best_f1()
         confs.append(math.floor(conf * 1e4) / 1e4 if f1 else PICTURE_CONF)
         figures = f"F1 = {f1:.3f}  precision = {precision:.3f}  recall = {recall:.3f}"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from yolo.config import Resolved, TaskConfig, resolved_yaml
-from yolo.data.formats.detection import DetectionDataset
 from yolo.errors import UserError
 from yolo.evaluate.evaluators import DetectionEvaluator
 from yolo.factory.anchors import settle_anchors
@@ -58,11 +57,9 @@ def build_trainer(
 
     Args:
         resolved: the config; of an old run its own, with overrides of what may change.
-        ranks: this process among all; rank 0 makes the folder and prints.
         name: the new folder's name; None for date, time and the config's name.
         resume: the old run's folder; it goes on from its ``last.pt``, or where that is damaged from
             its ``best.pt``.
-        pictures: draws what an evaluation shows; None draws nothing.
         accept_changed_data: go on with an old run though its data sets are not what they were.
 
     Raises:
@@ -133,7 +130,11 @@ class _Builder:
             ids, names = origin.content["category_ids"], origin.content["class_names"]
             train = match_classes(train, "train", ids, names, owner=str(origin.path))
         val = match_classes(val, "val", train.category_ids, train.class_names, owner="data.train")
-        self.compare_data({"train": train, "val": val})
+        mine = {"train": train.fingerprint(), "val": val.fingerprint()} if ranks.is_main else {}
+        self.fingerprints = ranks.broadcast(mine)
+        if origin is not None:
+            accepted = self.accept_changed_data
+            self.changes = list(describe_changed_data(origin, self.fingerprints, accepted=accepted))
         self.resolved = settle_micro_batch(self.resolved, train, val, ranks)
         config = self.resolved.config
         parts = build_parts(config, train, val, ranks, origin=origin, pictures=self.pictures)
@@ -141,15 +142,6 @@ class _Builder:
             with naming("training.sync_batch_norm"):
                 share_batch_norm(parts.model, ranks)  # before anything holds on to the layers
         return parts
-
-    def compare_data(self, datasets: Mapping[str, DetectionDataset]) -> None:
-        """With what the origin was trained on; rank 0 looks at the files."""
-        found = {name: each.fingerprint() for name, each in datasets.items() if self.ranks.is_main}
-        self.fingerprints = self.ranks.broadcast(found)
-        if self.origin is not None:
-            accepted = self.accept_changed_data
-            changes = describe_changed_data(self.origin, self.fingerprints, accepted=accepted)
-            self.changes = list(changes)
 
     def find_folder(self, name: str | None, find: Callable[..., Path | None]) -> Path | None:
         """What ``find(directory, name=name)`` gives on rank 0; a run of that name that torchrun

@@ -39,9 +39,6 @@ _MEETING_MINUTES = 10
 _SILENT_SECONDS = 10
 """How long it does so without a word."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
-_LARGEST_INT = 2**31 - 1
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
@@ -267,4 +264,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+    trim_threshold, mmap_max = -1, -4  # malloc.h
+    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))

@@ -20,13 +20,9 @@ SECONDS_TO_STOP = {"cpu": 120, "cuda": 30}
 """How long ranks may take to end their step and write a checkpoint before they are killed. A large
 batch on a CPU takes more than torchrun's 30 s; on GPUs a rank may wait in NCCL for a lost one."""
 
-_MOST_RANKS, _LARGEST_PORT = 1_000_000, 65_535
-
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A process among those that train together."""
-
     rank: int
     world_size: int
     local_rank: int  # among those of this machine
@@ -45,7 +41,7 @@ def read_place() -> Place:
     """From the environment; a UserError names the variable that is missing or out of range."""
     if not any(map(os.environ.get, ("RANK", "WORLD_SIZE"))):
         return ALONE
-    world_size = _number("WORLD_SIZE", 1, _MOST_RANKS)
+    world_size = _number("WORLD_SIZE", 1, 1_000_000)
     local_world_size = _number("LOCAL_WORLD_SIZE", 1, world_size, default=1)
     of_this_machine = local_world_size if os.environ.get("LOCAL_WORLD_SIZE") else world_size
     place = Place(
@@ -57,7 +53,7 @@ def read_place() -> Place:
     if world_size > 1 and RENDEZVOUS_FILE not in os.environ:
         if not os.environ.get("MASTER_ADDR"):
             raise _wrong("MASTER_ADDR", "the name or address of the machine of rank 0")
-        _number("MASTER_PORT", 1, _LARGEST_PORT)
+        _number("MASTER_PORT", 1, 65_535)
     return place
 
 

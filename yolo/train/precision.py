@@ -28,8 +28,6 @@ DTYPES: dict[Format, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Precision:
-    """A number format, and why it was chosen."""
-
     name: Format
     reason: str = "as configured"
 

@@ -19,9 +19,6 @@ from yolo.errors import UserError
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.records import Sample
 
-LONGEST_NAME = 255
-"""Characters in the name of a class."""
-
 DIGITS = 10
 """Decimals to which sums of exact numbers are rounded: far below float32, far above float64."""
 
@@ -44,7 +41,6 @@ class DetectionDataset:
         image_root: the folder that the file names are relative to.
         contents: what was read; the findings stay those of the whole data set in every selection.
         category_ids: label -> the id of the class in files; None: label + 1.
-        upright: see above.
     """
 
     def __init__(
@@ -57,10 +53,10 @@ class DetectionDataset:
         upright: bool = True,
     ) -> None:
         for name in contents.class_names:  # shown on terminals and in files of one name a line
-            if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
+            if not (0 < len(name) <= 255 and name.isprintable()):
                 raise UserError(
-                    f"{source}: the class name {reprlib.repr(name)} must be 1 to {LONGEST_NAME} "
-                    "printable characters on one line; correct it there or in class_names."
+                    f"{source}: the class name {reprlib.repr(name)} must be 1 to 255 printable "
+                    "characters on one line; correct it there or in class_names."
                 )
         self.source = source
         self._image_root = image_root
@@ -80,7 +76,6 @@ class DetectionDataset:
         return {number: number for number in self.annotations.image_ids.tolist()}
 
     def image_path(self, index: int) -> Path:
-        """The file of an image."""
         return self._image_root / self.annotations.file_name(index)
 
     def image_name(self, index: int) -> str:

@@ -25,8 +25,6 @@ _log = logging.getLogger(__name__)
 
 
 class ListedImage(NamedTuple):
-    """An image as its data set lists it."""
-
     name: str  # relative to the image root, as far as the list gives it
     truth: Path | None  # its annotation file; None if it has none, and so no boxes
     where: str = ""  # file and line of the list for messages; "" where a folder is the list
@@ -36,7 +34,6 @@ class ListedImage(NamedTuple):
         return f"{self.where}: {text}" if self.where else str(text)
 
     def read(self) -> bytes:
-        """The content of the annotation file."""
         if self.truth is None:
             return b""
         called = self.message("the annotation file")
@@ -45,8 +42,6 @@ class ListedImage(NamedTuple):
 
 
 class TruthObject(NamedTuple):
-    """An object of an annotation file."""
-
     place: str  # in the file: "object 3", "line 3"
     class_name: str
     box_xyxy: tuple[float, ...]  # in pixels, or in a data set of relative boxes in sides' lengths
@@ -55,8 +50,6 @@ class TruthObject(NamedTuple):
 
 
 class ImageTruth(NamedTuple):
-    """What an annotation file holds."""
-
     file_name: str  # of the image, relative to the data set's image root
     objects: Sequence[TruthObject]  # in the file's order
     annotated_hw: tuple[int, int] | None = None  # in the annotation file where it may differ
