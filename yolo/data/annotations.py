@@ -74,6 +74,7 @@ class Annotations:
         return self.name_bytes[start:end].tobytes().decode()
 
     def size_hw(self, index: int) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
         height, width = self.sizes_hw[index].tolist()
         return height, width
 

@@ -32,6 +32,7 @@ class ClassificationEvaluator:
     picture_count: int = 0  # spread over the data, which may be sorted by class
 
     def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
+        """Run the network once over all images; None if any rank was interrupted."""
         pictures: list[np.ndarray] = []
 
         def decode(logits: Tensor) -> Tensor:
@@ -118,6 +119,7 @@ class DetectionEvaluator:
     per_class: bool = False  # add each class's AP to the table
 
     def evaluate(self, model: nn.Module, interruption: Interruption) -> Evaluation | None:
+        """Find and score, on all ranks together; None if any of them was interrupted."""
         found = self.find(model, interruption)
         if found is None:
             return None

@@ -46,6 +46,8 @@ class RunTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRun:
+    """Runs a network over a data set."""
+
     batches: EvaluationBatches | Sequence[Batch]  # letterboxed; the i-th is rank i % world_size's
     images: int  # of all ranks
     precision: Precision

@@ -23,6 +23,8 @@ batch on a CPU takes more than torchrun's 30 s; on GPUs a rank may wait in NCCL 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
+    """A process among those that train together."""
+
     rank: int
     world_size: int
     local_rank: int  # among those of this machine

@@ -28,6 +28,8 @@ DTYPES: dict[Format, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Precision:
+    """A number format, and why it was chosen."""
+
     name: Format
     reason: str = "as configured"
 

@@ -30,6 +30,8 @@ from yolo.train.run_folder import RunLock
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Trainer:
+    """Train a model, counted in optimizer steps."""
+
     learner: Learner
     batches: TrainingBatches
     evaluator: Evaluator

@@ -72,6 +72,7 @@ class ClassFolderDataset(DetectionDataset):
         super().__init__(root, root, contents, range(len(names)))
 
     def load(self, index: int) -> Sample:
+        """Decode an image at its full size, with one box over all of it."""
         return self.sample(index, decode(self.image_path(index)))
 
     def empty(self, index: int) -> Sample:

@@ -79,6 +79,7 @@ class CocoDataset(DetectionDataset):
         return CocoJson(self.source, self._image_root)
 
     def own_image_ids(self) -> dict[int, Key]:
+        """The id of each image -> that in the json."""
         data = self._read_again()
         return dict(zip(data.image_numbers.tolist(), data.images.own_ids(), strict=True))
 

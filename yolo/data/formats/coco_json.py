@@ -146,6 +146,7 @@ class CocoJson:
         return self._box.references("category_id", self.categories)
 
     def describe(self, place: int) -> str:
+        """How a message names a box."""
         entry, image = self._box.entries[place], self.image_index[place]
         number = entry.get("id", self._box.places[place] + 1)
         return f"{self.file_names[image]}: annotation {number}, bbox {entry['bbox']}"

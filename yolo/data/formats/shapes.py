@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
+    """A generated data set."""
+
     version: int  # raised by whoever changes what is drawn; folders of another one are made anew
     draw: Callable[[Path, str, int, int], None]  # into a folder: the split, number of images, seed
     read: Callable[[Path, Sequence[str] | None], DetectionDataset]  # such a folder, class names

@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 
 class ListedImage(NamedTuple):
+    """An image as its data set lists it."""
+
     name: str  # relative to the image root, as far as the list gives it
     truth: Path | None  # its annotation file; None if it has none, and so no boxes
     where: str = ""  # file and line of the list for messages; "" where a folder is the list
@@ -42,6 +44,8 @@ class ListedImage(NamedTuple):
 
 
 class TruthObject(NamedTuple):
+    """An object of an annotation file."""
+
     place: str  # in the file: "object 3", "line 3"
     class_name: str
     box_xyxy: tuple[float, ...]  # in pixels, or in a data set of relative boxes in sides' lengths
@@ -50,6 +54,8 @@ class TruthObject(NamedTuple):
 
 
 class ImageTruth(NamedTuple):
+    """What an annotation file holds."""
+
     file_name: str  # of the image, relative to the data set's image root
     objects: Sequence[TruthObject]  # in the file's order
     annotated_hw: tuple[int, int] | None = None  # in the annotation file where it may differ

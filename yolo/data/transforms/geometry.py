@@ -79,6 +79,7 @@ class Layout:
 
     @classmethod
     def letterboxed(cls, image: LabelledImage, size_px: int) -> Layout:
+        """An image fit into a square."""
         fit, matrix = letterbox_map(image.size_hw, size_px)
         return cls((image,), matrix[None], (size_px, size_px), resize=fit.image)
 
