@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from yolo.apps.preflight.checks import Outcome, Preflight
-from yolo.apps.report.page import Cell, density_chart, table
+from yolo.apps.report.page import density_chart, table
 from yolo.apps.report.plots import Line, draw_curves
 from yolo.config import Config
 from yolo.config.schema.model import YOLOv1HeadConfig
@@ -26,12 +26,8 @@ from yolo.detection.anchors import (
 from yolo.factory.anchors import KEY, fit_to_head, levels_of, settle_anchors
 from yolo.factory.detector import STRIDES_PX, anchors_px
 
-WORST_IOU = 0.35
-"""An average IoU below it is no fit: five fitted anchors reach 0.6, a single one for all 0.4."""
-
-
-WORTHWHILE = 0.1
-"""So much more average IoU of fitted anchors is worth a word."""
+WORST_IOU = 0.35  # an average below it is no fit: five fitted anchors reach 0.6, a single one 0.4
+WORTHWHILE = 0.1  # so much more average IoU of fitted anchors is worth a word
 
 
 def check_anchors(preflight: Preflight) -> Outcome:
@@ -43,27 +39,19 @@ def check_anchors(preflight: Preflight) -> Outcome:
     if preflight.config.model.head.anchors == "auto":
         preflight.resolved = settle_anchors(preflight.resolved, train)
     fit, levels = levels_of(preflight.config, sizes_wh_px)
-    fault = None
-    if fit.average_iou >= WORST_IOU:
+    fault = (
+        f"{KEY}: their average IoU with the boxes of data.train is {fit.average_iou:.2f} at "
+        f"{size_px} px, below {WORST_IOU}: they are of another scale; fit them "
+        f"with scripts/fit_anchors.py, or set {KEY}: auto."
+    )
+    if is_fit := fit.average_iou >= WORST_IOU:
         settle_anchors(preflight.resolved, train)  # refuses a raw map without boxes
-    else:
-        fault = (
-            f"{KEY}: their average IoU with the boxes of data.train is {fit.average_iou:.2f} at "
-            f"{size_px} px, below {WORST_IOU}: they are of another scale; fit them "
-            f"with scripts/fit_anchors.py, or set {KEY}: auto."
-        )
-    totals = {level.stride_px: sum(level.counts) for level in levels}
-    shares = ", ".join(f"{total:,} at stride {stride}" for stride, total in totals.items())
+    shares = ", ".join(f"{sum(level.counts):,} at stride {level.stride_px}" for level in levels)
     return Outcome(
         summary=f"average IoU {fit.average_iou:.3f}, {fit.recall:.0%} of the boxes above "
         f"{RECALL_IOU}; {shares}",
-        fault=fault,
-        warnings=[
-            f"no training box belongs to the anchors of stride {stride}"
-            for stride, total in totals.items()
-            if total == 0
-        ]
-        + _warn_of_better(preflight.config, sizes_wh_px, fit),
+        fault=None if is_fit else fault,
+        warnings=list(_warnings(preflight.config, sizes_wh_px, fit, levels)),
         figures={
             "average_iou": fit.average_iou,
             "recall": fit.recall,
@@ -76,21 +64,22 @@ def check_anchors(preflight: Preflight) -> Outcome:
     )
 
 
-def _warn_of_better(config: Config, sizes_wh_px: np.ndarray, fit: AnchorFit) -> list[str]:
-    """A sentence where fitted anchors would be much better."""
-    if not len(sizes_wh_px):
-        return []
+def _warnings(
+    config: Config, sizes_wh_px: np.ndarray, fit: AnchorFit, levels: list[Level]
+) -> Iterator[str]:
+    for level in levels:
+        if not sum(level.counts):
+            yield f"no training box belongs to the anchors of stride {level.stride_px}"
     best = measure_fit(sizes_wh_px, np.array(fit_to_head(config, sizes_wh_px))).average_iou
-    if best - fit.average_iou < WORTHWHILE:
-        return []
-    return [
-        f"{KEY}: their average IoU is {fit.average_iou:.2f}, and fitted ones have {best:.2f}: set "
-        f"{KEY}: auto, or take those that scripts/fit_anchors.py prints"
-    ]
+    if best - fit.average_iou >= WORTHWHILE:
+        yield (
+            f"{KEY}: their average IoU is {fit.average_iou:.2f}, and fitted ones have {best:.2f}: "
+            f"set {KEY}: auto, or take those that scripts/fit_anchors.py prints"
+        )
 
 
 def _blocks(levels: list[Level], sizes_wh_px: np.ndarray, size_px: int) -> list[Markup]:
-    rows: list[list[Cell]] = [
+    rows = [
         [level.stride_px, f"{width:g} x {height:g}", count]
         for level in levels
         for (width, height), count in zip(level.anchors_px, level.counts, strict=True)
@@ -99,7 +88,7 @@ def _blocks(levels: list[Level], sizes_wh_px: np.ndarray, size_px: int) -> list[
     title = f"Training boxes and anchors at {size_px} px"
     return [
         table(["stride", "anchor, px", "training boxes"], rows),
-        density_chart(title, sizes_wh_px, anchors, "anchors", x="width, px", y="height, px"),
+        density_chart(title, sizes_wh_px, anchors),
     ]
 
 
@@ -139,17 +128,12 @@ class AnchorComparison:
         sizes, most = self._sizes_wh_px, count_distinct(self._sizes_wh_px)
         fitted = [fit_anchors(sizes, n, seed=self._seed) for n in counts if n <= most]
         current = [np.array(self._anchors["current"])] if "current" in self._anchors else []
+        figures = {"average IoU": "average_iou", f"recall at IoU {RECALL_IOU}": "recall"}
         lines = []
         for whose, marker, sets in (("fitted", "o", fitted), ("current", "x", current)):
             x, fits = np.array(list(map(len, sets))), [measure_fit(sizes, one) for one in sets]
-            figures = {
-                "average IoU": [fit.average_iou for fit in fits],
-                f"recall at IoU {RECALL_IOU}": [fit.recall for fit in fits],
-            }
-            lines += [
-                Line(name=f"{name}, {whose} anchors", x=x, y=np.array(y), marker=marker)
-                for name, y in figures.items()
-                if fits
-            ]
+            for name, field in figures.items() if fits else ():
+                y = np.array([getattr(fit, field) for fit in fits])
+                lines.append(Line(name=f"{name}, {whose} anchors", x=x, y=y, marker=marker))
         title = f"Anchors fitted to {self._boxes}"
         return draw_curves(lines, title=title, x="number of anchors", y="share")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import io
-import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +35,6 @@ COLOURS = ("#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#8a63d2", "#b8860b", "#0
 MOST_POINTS = 400  # of a line; longer ones show means of neighbours
 CELLS = 30  # of a density, in each direction
 _INK = "#010203"  # drawn with it, then replaced by the colour of the page's text
-_ATTRIBUTE, _DECIMALS = re.compile(r'="[^"]*"'), re.compile(r"(\d\.\d\d)\d+")
 _CSS_STYLES = {"-": "solid", "--": "dashed", ":": "dotted"}
 _LOG_FROM = 20  # largest over smallest value from which on an axis is logarithmic
 
@@ -68,7 +66,7 @@ def _written(value: str | int | float | None) -> str:
 
 
 def _has_numbers(rows: Sequence[Sequence[Cell]], column: int) -> bool:
-    return bool(rows) and not any(isinstance(row[column], str) for row in rows)
+    return not any(isinstance(row[column], str) for row in rows)
 
 
 _TEMPLATES = Environment(
@@ -80,7 +78,10 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {"written": _written, "has_numbers": _has_numbers}
-_BLOCKS = vars(_TEMPLATES.get_template("blocks.html").module)
+_BLOCKS: Any = _TEMPLATES.get_template("blocks.html").module
+
+table, grid, details = _BLOCKS.table, _BLOCKS.grid, _BLOCKS.details
+"""The macros of blocks.html, which describes their arguments; they return Markup."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -96,21 +97,6 @@ def write_page(path: Path, content: str, *, is_named: bool = True) -> None:
     write_or_refuse("the page", path, content.encode("utf-8", "replace"), remedy=remedy)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str = "") -> Markup:
-    """A table that scrolls sideways where it is too wide; one that has no row is nothing."""
-    return Markup(_BLOCKS["table"](head, rows, caption)) if rows else Markup("")
-
-
-def grid(blocks: Sequence[Markup], *, least_px: int) -> Markup:
-    """Blocks side by side in columns of at least so many pixels."""
-    return Markup(_BLOCKS["grid"](blocks, least_px))
-
-
-def details(summary: str, content: Markup) -> Markup:
-    """What a click unfolds."""
-    return Markup(_BLOCKS["details"](summary, content))
-
-
 def picture(
     image: np.ndarray, *, caption: str = "", longest_px: int = 1200, quality: int = 80
 ) -> Markup:
@@ -121,7 +107,7 @@ def picture(
     assert ok
     height, width = image.shape[:2]
     source = f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}"
-    return Markup(_BLOCKS["picture"](source, width, height, caption))
+    return _BLOCKS.picture(source, width, height, caption)
 
 
 def line_chart(
@@ -173,7 +159,7 @@ def histogram_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bin
     known = np.concatenate(list(values.values()))
     edges = np.geomspace(known.min() * 0.999, known.max() * 1.001, bins + 1)
     legend = []
-    for (name, found), colour in zip(values.items(), itertools.cycle(COLOURS), strict=False):
+    for (name, found), colour in zip(values.items(), COLOURS, strict=False):
         share = np.histogram(found, edges)[0] / max(len(found), 1)
         axes.stairs(share, edges, fill=True, alpha=0.35, color=colour)
         legend.append((name, colour, "solid"))
@@ -182,24 +168,22 @@ def histogram_chart(title: str, values: Mapping[str, np.ndarray], *, x: str, bin
     return _chart(title, figure, legend)
 
 
-def density_chart(
-    title: str, points: np.ndarray, marks: np.ndarray, marks_name: str, *, x: str, y: str
-) -> Markup:
-    """Where many points (P, 2) lie, on logarithmic axes, and a few marks (M, 2) among them."""
-    figure, axes = _frame(x)
-    axes.set_ylabel(y, color=_INK, fontsize=9, parse_math=False)
-    known = np.concatenate([points, marks])
+def density_chart(title: str, boxes: np.ndarray, anchors: np.ndarray) -> Markup:
+    """Where boxes (N, 2) lie by width and height, on logarithmic axes, and anchors (A, 2)."""
+    figure, axes = _frame("width, px")
+    axes.set_ylabel("height, px", color=_INK, fontsize=9, parse_math=False)
+    known = np.concatenate([boxes, anchors])
     edges = [np.geomspace(side.min() * 0.95, side.max() * 1.05, CELLS + 1) for side in known.T]
-    counts, across, up = np.histogram2d(points[:, 0], points[:, 1], bins=edges)
+    counts, across, up = np.histogram2d(boxes[:, 0], boxes[:, 1], bins=edges)
     widths, heights = np.diff(across), np.diff(up)
     for column, row in np.argwhere(counts > 0).tolist():
         depth = 0.15 + 0.85 * np.sqrt(counts[column, row] / counts.max())
         corner, size = (across[column], up[row]), (widths[column], heights[row])
         axes.add_patch(Rectangle(corner, *size, color=COLOURS[0], alpha=depth, lw=0))
-    axes.scatter(marks[:, 0], marks[:, 1], marker="x", s=30, color=COLOURS[1], linewidths=1.6)
+    axes.scatter(anchors[:, 0], anchors[:, 1], marker="x", s=30, color=COLOURS[1], linewidths=1.6)
     axes.set(xlim=(across[0], across[-1]), ylim=(up[0], up[-1]), xscale="log", yscale="log")
     _write_plain_ticks(axes)
-    legend = [("boxes", COLOURS[0], "solid"), (marks_name, COLOURS[1], "solid")]
+    legend = [("boxes", COLOURS[0], "solid"), ("anchors", COLOURS[1], "solid")]
     return _chart(title, figure, legend)
 
 
@@ -227,9 +211,7 @@ def _write_plain_ticks(axes: Axes) -> None:
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most ``MOST_POINTS`` points, each the mean of as many neighbours."""
-    each = -(-len(x) // MOST_POINTS)
-    if each <= 1:
-        return x, y
+    each = max(1, -(-len(x) // MOST_POINTS))
     starts = np.arange(0, len(x), each)
     known = np.isfinite(y)
     counts = np.add.reduceat(known.astype(float), starts)
@@ -251,8 +233,8 @@ def _chart(title: str, figure: Figure, legend: Sequence[tuple[str, str, str]]) -
     rest = re.sub(r"<style.*?</style>", "", rest, count=1, flags=re.DOTALL)
     rest = re.sub(r' id="(?!m|p)[^"]*"', "", rest)  # only markers and clips are referred to
     rest = re.sub(r"font-family: [^;\"]*;?", "", rest)
-    rest = _ATTRIBUTE.sub(lambda match: _DECIMALS.sub(r"\1", match.group()), rest)
+    rest = re.sub(r'="[^"]*"', lambda at: re.sub(r"(\d\.\d\d)\d+", r"\1", at.group()), rest)
     rest = rest.replace(_INK, "currentColor")
     label = f'role="img" aria-label="{escape(title)}"'
     svg = Markup(f'<svg {view.group()} {label} style="stroke-linejoin:round">{rest}')
-    return Markup(_BLOCKS["chart"](title, svg, legend))
+    return _BLOCKS.chart(title, svg, legend)

@@ -34,8 +34,7 @@ CHARTS = {
 }
 """Title -> names of the validation's figures, which lie between 0 and 1."""
 
-Figures = Mapping[str, Mapping[str, np.ndarray]]
-"""Phase -> name -> (R,)."""
+Figures = Mapping[str, Mapping[str, np.ndarray]]  # phase -> name -> (R,)
 
 KEEPS_UP, SLOWS_DOWN = 0.05, 0.2  # shares of time spent waiting for data: good up to, bad above
 LARGEST = 1e18  # of steps and figures: more is damage
@@ -171,12 +170,11 @@ def _evaluations(records: Records, best: int | None) -> dict[str, Any]:
         if not name.startswith(("loss/", "accuracy/"))
     }
     rows = [[name, *(column[i] for i in shown)] for name, column in columns.items()]
-    half = -(-len(rows) // 2)
     heads = [f"{'best' if row == best else 'last'}, step {records.steps[row]:,}" for row in shown]
     every = list(zip(records.steps.tolist(), *columns.values(), strict=True))
     return {
         "head": ["figure", *heads],
-        "halves": [part for part in (rows[:half], rows[half:]) if part],
+        "rows": rows,
         "names": list(columns),
         "all": every[-MOST_ROWS:],
         "marked": None if best is None else best - max(0, len(every) - MOST_ROWS),
@@ -207,14 +205,12 @@ def _charts(run: RunFolder) -> list[Markup]:
         }
         wanted[title] = {"validation": known}
     accuracies = {phase: records.under("accuracy") for phase, records in phases.items()}
-    if any(re.fullmatch(CHARTS["Right answers"], name) for name in accuracies["training"]):
-        wanted["Right answers in training"] = {"training": accuracies["training"]}
-    else:
-        wanted["Right answers of the grid"] = accuracies
-    rates = {n: v for n, v in run.training.figures.items() if "learning_rate" in n}
-    wanted["Learning rate"] = {"training": rates}
-    norms = {n: v for n, v in run.training.figures.items() if n == "gradient_norm"}
-    wanted["Norm of the gradient"] = {"training": norms}
+    of_images = any(re.fullmatch(CHARTS["Right answers"], name) for name in accuracies["training"])
+    wanted[f"Right answers {'in training' if of_images else 'of the grid'}"] = accuracies
+    more = {"Learning rate": "learning_rate", "Norm of the gradient": "gradient_norm"}
+    for title, part in more.items():
+        known = {name: v for name, v in run.training.figures.items() if part in name}
+        wanted[title] = {"training": known}
     marks = [] if run.best is None else [float(run.validation.steps[run.best])]
     return [
         line_chart(title, lines, marks=marks, may_be_log=title in with_wide_span)
