@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def write_analysis(
         matrix=_matrix(errors.confusion, names) if len(names) <= MOST_CLASSES_IN_MATRIX else None,
         names=names,
         confusions=_confusions(errors.confusion, names),
-        classes=_classes(scorer, found, errors),
+        classes=_classes(names, found, errors),
         sizes=_sizes(errors),
         calibration=_calibration(errors),
         most_per_image=MOST_PER_IMAGE,
@@ -113,20 +112,20 @@ def _confusions(matrix: np.ndarray, names: list[str]) -> list[list[Cell]]:
     ]
 
 
-def _classes(scorer: DetectorScorer, found: Found, errors: DetectionErrors) -> list[list[Cell]]:
+def _classes(names: list[str], found: Found, errors: DetectionErrors) -> list[list[Cell]]:
     """Counts and average precisions, the worst class first, those without a truth last."""
-    dataset = scorer.dataset
     to_find = errors.truth.category_ids[~errors.truth.ignored]
     labels = found.labels[found.scores >= errors.conf]
-    boxes = np.bincount(labels, minlength=len(dataset.class_names)).tolist()
-    rows: list[tuple[float, list[Cell]]] = []
-    for label, (name, count) in enumerate(zip(dataset.class_names, boxes, strict=True)):
-        figures = errors.per_class[label]
-        row: list[Cell] = [name, int((to_find == label).sum()), count]
-        row += [_bar(figures[key]) for key in ("AP", "AP50", "AP75")]
-        row += [figures[key] for key in ("APs", "APm", "APl", "calibration_error")]
-        rows.append((figures["AP"] if math.isfinite(figures["AP"]) else math.inf, row))
-    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+    truths, boxes = (np.bincount(each, minlength=len(names)).tolist() for each in (to_find, labels))
+    precisions = [errors.per_class[label]["AP"] for label in range(len(names))]
+    return [
+        [
+            *(names[label], truths[label], boxes[label]),
+            *(_bar(errors.per_class[label][key]) for key in ("AP", "AP50", "AP75")),
+            *(errors.per_class[label][key] for key in ("APs", "APm", "APl", "calibration_error")),
+        ]
+        for label in np.argsort(precisions, kind="stable").tolist()  # NaN is last
+    ]
 
 
 def _sizes(errors: DetectionErrors) -> list[list[Cell]]:

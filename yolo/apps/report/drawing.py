@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from yolo.errors import UserError
 from yolo.files import write_or_refuse
-from yolo.letterbox import FILL_COLOUR_RGB
+from yolo.letterbox import FILL_COLOUR_RGB, Letterbox
 from yolo.records import Detections, Sample
 
 Colour = tuple[int, int, int]
@@ -69,13 +69,9 @@ def draw_boxes(
 def draw_detections(
     image: np.ndarray, detections: Detections, class_names: Sequence[str]
 ) -> np.ndarray:
-    return draw_boxes(
-        image,
-        detections.boxes_xyxy_px.detach().cpu().numpy(),
-        detections.labels.cpu().numpy(),
-        class_names,
-        scores=detections.scores.detach().cpu().numpy(),
-    )
+    tensors = detections.boxes_xyxy_px, detections.labels, detections.scores
+    boxes, labels, scores = (tensor.detach().cpu().numpy() for tensor in tensors)
+    return draw_boxes(image, boxes, labels, class_names, scores=scores)
 
 
 class EvaluationPictures:
@@ -111,9 +107,8 @@ def draw_tile(
     too long is cut at its start; the others are as in ``draw_boxes``.
     """
     height, width = image.shape[:2]
-    scale = side_px / max(height, width)
-    scaled_h, scaled_w = max(1, round(height * scale)), max(1, round(width * scale))
-    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    scaled_h, scaled_w = Letterbox.fit((height, width), side_px).scaled_hw
+    smooth = cv2.INTER_AREA if side_px < max(height, width) else cv2.INTER_NEAREST
     scaled = cv2.resize(image, (scaled_w, scaled_h), interpolation=smooth)
     canvas = np.full((max(scaled_h, side_px // 6), side_px, 3), FILL_COLOUR_RGB, np.uint8)
     top, left = (canvas.shape[0] - scaled_h) // 2, (side_px - scaled_w) // 2
@@ -197,9 +192,7 @@ def _inside(boxes_xyxy_px: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
     height, width = size_hw
     boxes = np.array(boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)  # (N, 4)
     boxes[:, 2:] = np.maximum(boxes[:, 2:] - 1, boxes[:, :2])  # the last pixel inside the box
-    boxes[:, 0::2] = boxes[:, 0::2].clip(0, width - 1)
-    boxes[:, 1::2] = boxes[:, 1::2].clip(0, height - 1)
-    return boxes
+    return boxes.clip(0, np.tile([width - 1, height - 1], 2))
 
 
 def _thickness(canvas: np.ndarray) -> int:

@@ -64,20 +64,11 @@ class Gallery:
         return _cut(sample.image, box, FALSE, truth_px, TRUTH, caption)
 
     def _miss(self, number: int) -> Markup:
-        truth, found = self._errors.truth, self._found
+        truth = self._errors.truth
         sample, file_name = self._load(int(truth.image_ids[number]))
-        box = truth.boxes_xyxy_px[number]
-        label = int(truth.category_ids[number])
-        by = int(self._errors.found_by[number])
-        if by >= 0:
-            why = f"found with confidence {found.scores[by]:.3f} only"
-            shown = found.boxes_xyxy_px[by : by + 1]
-        else:
-            mine = found.image_ids == truth.image_ids[number]
-            rows = np.flatnonzero(mine & (found.scores >= self._errors.conf))
-            why, shown = self._why_missed(box, label, rows)
-        caption = f"{self._names[label]}: {why} · {file_name}"
-        return _cut(sample.image, box, MISSED, shown, FALSE, caption)
+        why, shown = self._why_missed(number)
+        caption = f"{self._names[truth.category_ids[number]]}: {why} · {file_name}"
+        return _cut(sample.image, truth.boxes_xyxy_px[number], MISSED, shown, FALSE, caption)
 
     def _why_wrong(self, overlap: np.ndarray, label: int, truth_labels: np.ndarray) -> str:
         """TIDE's kinds in words, by the box's overlap (n,) with the truths of its image."""
@@ -94,19 +85,25 @@ class Gallery:
             return "wrong class and badly placed"
         return "nothing there"
 
-    def _why_missed(self, box: np.ndarray, label: int, rows: np.ndarray) -> tuple[str, np.ndarray]:
-        """In words, and the box (1, 4) or none that came nearest; ``rows`` are the image's."""
-        boxes = self._found.boxes_xyxy_px[rows]
-        overlap = _overlap(box, boxes)
-        if overlap.max(initial=0.0) < BACKGROUND_IOU:
+    def _why_missed(self, number: int) -> tuple[str, np.ndarray]:
+        """In words, and the box (1, 4) or none that came nearest to a truth."""
+        truth, found, by = self._errors.truth, self._found, int(self._errors.found_by[number])
+        boxes = found.boxes_xyxy_px
+        if by >= 0:
+            return f"found with confidence {found.scores[by]:.3f} only", boxes[by : by + 1]
+        mine = found.image_ids == truth.image_ids[number]
+        rows = np.flatnonzero(mine & (found.scores >= self._errors.conf))
+        overlap = _overlap(truth.boxes_xyxy_px[number], boxes[rows])
+        iou = overlap.max(initial=0.0)
+        if iou < BACKGROUND_IOU:
             return "not found", boxes[:0]
-        best = int(overlap.argmax())
-        nearest, score = int(self._found.labels[rows[best]]), self._found.scores[rows[best]]
-        what = "nearest" if nearest == label else "taken for"
-        if nearest == label and overlap[best] >= MATCH_IOU:
+        row = int(rows[overlap.argmax()])
+        label = found.labels[row]
+        what = "nearest" if label == truth.category_ids[number] else "taken for"
+        if what == "nearest" and iou >= MATCH_IOU:
             what = "shares its box with another object:"
-        why = f"{what} {self._names[nearest]} {score:.2f}, IoU {_cut_off(overlap[best]):.2f}"
-        return why, boxes[best : best + 1]
+        why = f"{what} {self._names[label]} {found.scores[row]:.2f}, IoU {_cut_off(iou):.2f}"
+        return why, boxes[row : row + 1]
 
     def _load(self, image_id: int) -> tuple[Sample, str]:
         index = self._index_of[image_id]
@@ -160,12 +157,9 @@ def _cut(
     scaled = [max(1, round(side * factor)) for side in sides.tolist()]
     smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     canvas = cv2.resize(image[top:bottom, left:right], scaled, interpolation=smooth)
-    for other in np.asarray(others, np.float64).reshape(-1, 4):
-        _outline(canvas, (other - np.tile(start, 2)) * factor, others_colour, 1)
-    _outline(canvas, (box - np.tile(start, 2)) * factor, colour, 2)
+    looks = [*((other, others_colour, 1) for other in others), (box, colour, 2)]
+    for shown, ink, thickness in looks:
+        corners = np.nan_to_num((shown - np.tile(start, 2)) * factor)
+        x1, y1, x2, y2 = corners.clip(-4 * SIDE_PX, 4 * SIDE_PX).round().astype(int).tolist()
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
     return picture(canvas, caption=caption, longest_px=SIDE_PX, quality=82)
-
-
-def _outline(canvas: np.ndarray, box: np.ndarray, colour: Colour, thickness: int) -> None:
-    corners = np.nan_to_num(box).clip(-4 * SIDE_PX, 4 * SIDE_PX).round().astype(int).tolist()
-    cv2.rectangle(canvas, tuple(corners[:2]), tuple(corners[2:]), colour, thickness, cv2.LINE_AA)

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from yolo.apps.report.drawing import save_image
@@ -28,14 +29,10 @@ MOST_CLASSES = 30  # with more of them, several models are compared without a pa
 LEGEND_ROWS = 25
 DOTS_PER_INCH = 120
 TITLE_LETTERS, NAME_LETTERS, LEGEND_LETTERS = 90, 40, 105  # longer ones are cut
-LOG_SPAN = 1e6
-"""A logarithmic axis ends so far below the highest value: a rise from almost nothing is no news."""
-
-RECALL_LEVELS = np.linspace(0, 1, 101)
-"""Where the curves of several classes are averaged."""
-
+LOG_SPAN = 1e6  # a logarithmic axis ends so far below the highest value: less is no news
+RECALL_LEVELS = np.linspace(0, 1, 101)  # where the curves of several classes are averaged
+UNIT_SQUARE = {"xlim": (0, 1.01), "ylim": (0, 1.03)}  # with room for the lines at 1
 LOOKS = [(style, f"C{i}") for style in ("-", "--", ":", "-.") for i in range(10)]
-"""Styles with colours, which change fastest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,17 +111,16 @@ def _compare(models: Sequence[ModelCurves]) -> np.ndarray:
 
 def _overview(of_name: dict[str, ModelCurves]) -> list[Panel]:
     """The mean of the classes; recall and precision of all boxes of at least a confidence."""
-    boxes = {name: pooled(model.curves.values()) for name, model in of_name.items()}
     means = [_mean(name, model) for name, model in of_name.items()]
     panels = [Panel(title="mean of the classes", lines=means, figure="mAP")]
+    labels = {"title": "all classes", "figure": "of all boxes", "x": "confidence"}
     for what in ("recall", "precision"):
-        values = {name: getattr(curve, what) for name, curve in boxes.items()}
-        lines = [
-            Line(name=name, x=boxes[name].scores, y=y, figure=y[-1] if len(y) else 0.0)
-            for name, y in values.items()
-        ]
-        labels = {"figure": "of all boxes", "x": "confidence", "y": what}
-        panels.append(Panel(title="all classes", lines=lines, **labels))
+        lines = []
+        for name, model in of_name.items():
+            curve = pooled(model.curves.values())
+            y = getattr(curve, what)
+            lines.append(Line(name=name, x=curve.scores, y=y, figure=y[-1] if len(y) else 0.0))
+        panels.append(Panel(lines=lines, y=what, **labels))
     return panels
 
 
@@ -179,12 +175,11 @@ def draw_curves(
     for line, (style, colour) in zip(lines, itertools.cycle(LOOKS), strict=False):
         name = _short(line.name, LEGEND_LETTERS)
         axes.plot(line.x, line.y, style, color=colour, marker=line.marker, label=name)
-    axes.set(xlabel=x, ylabel=y, yscale=y_scale)
+    axes.set_yscale(y_scale)
     highest = max((float(line.y.max()) for line in lines if len(line.y)), default=1.0)
     axes.set_ylim(bottom=0.0 if y_scale == "linear" else highest / LOG_SPAN)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title(_short(title, TITLE_LETTERS), fontsize="medium")
-    axes.grid(alpha=0.3)
+    _label(axes, title, x, y)
     axes.margins(x=0.02)
     figure.legend(loc="outside lower center", ncols=1, fontsize="small")
     return as_picture(figure)
@@ -199,14 +194,14 @@ def draw_classes(lines: Sequence[Line], mean: Line, *, title: str) -> np.ndarray
     width = 7 + columns * (0.7 + 0.085 * max(map(len, labels)))
     figure = Figure(figsize=(width, 6), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
-    _frame(axes, title, "recall", "precision")
-    drawn = [
-        axes.plot(line.x, line.y, color=colour, linestyle=style, linewidth=1.4)[0]
-        for line, (style, colour) in zip(best_first, itertools.cycle(LOOKS), strict=False)
-    ]
-    drawn = [*axes.plot(mean.x, mean.y, color="black", linewidth=2.5), *drawn]
-    looks = {"ncols": columns, "fontsize": "small", "title": "average precision"}
-    figure.legend(drawn, labels, loc="outside right upper", **looks)
+    _label(axes, title, "recall", "precision")
+    axes.set(**UNIT_SQUARE)
+    axes.plot(mean.x, mean.y, color="black", linewidth=2.5, label=labels[0], zorder=2.1)  # on top
+    for line, label, look in zip(best_first, labels[1:], itertools.cycle(LOOKS), strict=False):
+        axes.plot(line.x, line.y, look[0], color=look[1], linewidth=1.4, label=label)
+    figure.legend(
+        loc="outside right upper", ncols=columns, fontsize="small", title="average precision"
+    )
     return as_picture(figure)
 
 
@@ -219,27 +214,24 @@ def draw_models(panels: Sequence[Panel], models: Sequence[str], *, title: str) -
     looks = dict(zip(models, itertools.cycle(LOOKS), strict=False))
     for number, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, number)
-        _frame(axes, panel.title, panel.x, panel.y)
+        _label(axes, panel.title, panel.x, panel.y)
+        axes.set(**UNIT_SQUARE)
         for line in panel.lines:
             style, colour = looks[line.name]
             label = f"{line.figure:.3f}"
             axes.plot(line.x, line.y, style, color=colour, linewidth=1.4, label=label)
         axes.legend(loc="lower left", fontsize="small", title=panel.figure, title_fontsize="small")
-    handles = [
-        figure.axes[0].plot([], [], color=colour, linestyle=style)[0]
-        for style, colour in looks.values()
-    ]
+    handles = [Line2D([], [], color=colour, ls=style) for style, colour in looks.values()]
     names = [_short(name, TITLE_LETTERS) for name in looks]
     figure.legend(handles, names, loc="outside lower center", ncols=1, fontsize="medium")
     figure.suptitle(_short(title, TITLE_LETTERS))
     return as_picture(figure)
 
 
-def _frame(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel=x, ylabel=y)
+def _label(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set(xlabel=x, ylabel=y)
     axes.set_title(_short(title, TITLE_LETTERS), fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.set_axisbelow(True)
 
 
 def _short(name: str, most: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -28,11 +29,8 @@ LEAST_TILE_PX = 320  # smaller images are enlarged, so that the text on them can
 def training_step(config: TaskConfig, dataset: DetectionDataset, step: int) -> list[Batch]:
     """All micro-batches of an optimizer step, from 0 on, as a single process trains on them."""
     ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    batches = build_training_batches(config, dataset, ranks)
-    try:
+    with closing(build_training_batches(config, dataset, ranks)) as batches:
         return list(islice(batches.from_step(step), batches.micro_batches_per_step))
-    finally:
-        batches.close()
 
 
 def build_normalise(config: TaskConfig, class_names: Sequence[str]) -> Normalise:
@@ -72,10 +70,7 @@ def draw_step(
 
 
 def learning_rate_curves(name: str, config: TaskConfig) -> Iterator[Line]:
-    """The optimizer's rate before each step, and the encoder's where it has its own.
-
-    A plateau's is drawn as if the monitored figure always rose, and its name notes it.
-    """
+    """The optimizer's rate before each step, and the encoder's where it has its own."""
     training = config.training
     schedule, kind = build_schedule(config), str(training.schedule.type)
     if isinstance(schedule, Plateau):
