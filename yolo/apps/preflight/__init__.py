@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic_core import to_json
 
@@ -21,35 +21,25 @@ from yolo.apps.report.page import render, write_page
 from yolo.errors import UserError
 from yolo.files import write_or_refuse
 
+STAGES = (
+    ("files", "Files", check_files),
+    ("headers", "Image files", check_headers),
+    ("boxes", "Boxes", check_boxes),
+    ("classes", "Classes and label map", check_classes),
+    ("anchors", "Anchors", check_anchors),
+    ("decoding", "Decoding", check_decoding),
+    ("truth", "The truth as predictions", check_truth),
+    ("overfitting", "Overfitting one batch", check_overfitting),
+    ("speed", "Speed, memory and time", check_speed),
+)
+"""Name, title and check, the cheapest first; a ``UserError`` of the check is a fault."""
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One thing to look at: a ``UserError`` of its check is a fault."""
+
+class Result(NamedTuple):
+    """A stage that was run, what it found, and how long it took."""
 
     name: str
     title: str
-    check: Callable[[Preflight], Outcome]
-
-
-STAGES = (
-    Stage("files", "Files", check_files),
-    Stage("headers", "Image files", check_headers),
-    Stage("boxes", "Boxes", check_boxes),
-    Stage("classes", "Classes and label map", check_classes),
-    Stage("anchors", "Anchors", check_anchors),
-    Stage("decoding", "Decoding", check_decoding),
-    Stage("truth", "The truth as predictions", check_truth),
-    Stage("overfitting", "Overfitting one batch", check_overfitting),
-    Stage("speed", "Speed, memory and time", check_speed),
-)
-"""The cheapest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A stage that was run, what it found, and how long it took."""
-
-    stage: Stage
     outcome: Outcome
     seconds: float
 
@@ -58,7 +48,7 @@ class Result:
         found = self.outcome
         mark = "FAULT" if found.fault is not None else "ok"
         return [
-            f"{self.stage.name:<12} {mark:<5} {self.seconds:5.1f} s  {found.summary}",
+            f"{self.name:<12} {mark:<5} {self.seconds:5.1f} s  {found.summary}",
             *(f"    {line}" for line in found.lines),
             *(f"  warning: {warning}" for warning in found.warnings),
         ]
@@ -66,13 +56,13 @@ class Result:
 
 def run_stages(preflight: Preflight) -> Iterator[Result]:
     """Run the stages up to the first fault."""
-    for stage in STAGES:
+    for name, title, check in STAGES:
         start = time.perf_counter()
         try:
-            outcome = stage.check(preflight)
+            outcome = check(preflight)
         except UserError as error:
             outcome = Outcome(summary="could not be finished", fault=str(error))
-        yield Result(stage, outcome, time.perf_counter() - start)
+        yield Result(name, title, outcome, time.perf_counter() - start)
         if outcome.fault is not None:
             return
 
@@ -81,7 +71,7 @@ def conclusion(results: Sequence[Result]) -> str:
     """The last line."""
     seconds, fault = sum(result.seconds for result in results), results[-1].outcome.fault
     if fault is not None:
-        return f"FAULT in stage {results[-1].stage.name}, after {seconds:.0f} s: {fault}"
+        return f"FAULT in stage {results[-1].name}, after {seconds:.0f} s: {fault}"
     warnings = sum(len(result.outcome.warnings) for result in results)
     return f"nothing that would spoil the run was found in {seconds:.0f} s; warnings: {warnings}"
 
@@ -93,7 +83,7 @@ def write_json(path: Path, preflight: Preflight, results: Sequence[Result]) -> N
         "fault": results[-1].outcome.fault,
         "stages": [
             {
-                "name": result.stage.name,
+                "name": result.name,
                 "seconds": round(result.seconds, 3),
                 "summary": result.outcome.summary,
                 "fault": result.outcome.fault,
