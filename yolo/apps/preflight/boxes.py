@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -48,8 +48,8 @@ class Suspect(NamedTuple):
 def check_boxes(preflight: Preflight) -> Outcome:
     """Judge the boxes as annotated, and show their classes and sizes."""
     datasets, size_px = preflight.datasets, preflight.config.data.image_size
-    faults = (_fault(split, dataset) for split, dataset in datasets.items())
-    fault = next(filter(None, faults), None)
+    faults = ((split, _fault(dataset)) for split, dataset in datasets.items())
+    fault = next((f"data.{split}: {what}." for split, what in faults if what), None)
     if any(dataset.annotations.ignored.all() for dataset in datasets.values()):
         return Outcome(summary="there is no box to judge", fault=fault)
     sizes = {split: box_sizes_px(data.annotations, size_px) for split, data in datasets.items()}
@@ -71,7 +71,7 @@ def check_boxes(preflight: Preflight) -> Outcome:
         f"{size_px} px",
         fault=fault,
         warnings=[f"{kind}: {count:,} boxes" for kind, count in counts.items()],
-        lines=_first_of_each_kind(suspects),
+        lines=list(_first_of_each_kind(suspects)),
         figures={
             "suspects": [suspect._asdict() for suspect in suspects],
             "counts": counts,
@@ -81,29 +81,30 @@ def check_boxes(preflight: Preflight) -> Outcome:
     )
 
 
-def _fault(split: Split, dataset: DetectionDataset) -> str | None:
-    """The sentence on boxes that mean something else than they should, or on none to find."""
+def _fault(dataset: DetectionDataset) -> str | None:
+    """What is wrong where boxes mean something else than they should, or there is none to find."""
     truth, ignored = dataset.ground_truth(), dataset.annotations.ignored
     sizes = {image["id"]: (image["width"], image["height"]) for image in truth["images"]}
     boxes = np.array([entry["bbox"] for entry in truth["annotations"]], np.float64).reshape(-1, 4)
     owners = np.array([sizes[entry["image_id"]] for entry in truth["annotations"]])
     finite = np.isfinite(boxes).all(axis=1)
-    wrong = measure_boxes(boxes[finite], owners[finite]).fault() if finite.any() else None
+    if finite.any() and (wrong := measure_boxes(boxes[finite], owners[finite]).fault()):
+        return wrong
     lost = dataset.findings.counts.get("no area", 0)
     share = lost / max(lost + len(ignored), 1)
-    if wrong is None and share > LOST_SHARE and lost >= FEWEST_OUTSIDE:
-        wrong = (
+    if share > LOST_SHARE and lost >= FEWEST_OUTSIDE:
+        return (
             f"{share:.0%} of its boxes have no area inside their images; their unit is not the "
             "images' pixel, x and y are swapped, or they belong to other images"
         )
-    elif wrong is None and len(ignored) == 0:
-        wrong = f"none of its {len(dataset):,} images has a box"
-    elif wrong is None and ignored.all():
-        wrong = (
+    if len(ignored) == 0:
+        return f"none of its {len(dataset):,} images has a box"
+    if ignored.all():
+        return (
             f"all {len(ignored):,} boxes are ignored regions (crowd or difficult), so that no "
             'object is left; correct "iscrowd" or <difficult> in the annotations'
         )
-    return None if wrong is None else f"data.{split}: {wrong}."
+    return None
 
 
 def _suspects(
@@ -144,14 +145,12 @@ def _describe(dataset: DetectionDataset, place: int) -> str:
     )
 
 
-def _first_of_each_kind(suspects: Sequence[Suspect]) -> list[str]:
-    lines: list[str] = []
+def _first_of_each_kind(suspects: Sequence[Suspect]) -> Iterator[str]:
     for (split, kind), group in groupby(suspects, key=lambda suspect: suspect[:2]):
         boxes = [suspect.box for suspect in group]
-        lines += [f"data.{split}, {kind}: {box}" for box in boxes[:PRINTED]]
+        yield from (f"data.{split}, {kind}: {box}" for box in boxes[:PRINTED])
         if len(boxes) > PRINTED:
-            lines.append(f"and {len(boxes) - PRINTED:,} more such (--html and --json list them)")
-    return lines
+            yield f"and {len(boxes) - PRINTED:,} more such (--html and --json list them)"
 
 
 def _charts(preflight: Preflight, sizes_wh_px: dict[Split, np.ndarray]) -> Markup:

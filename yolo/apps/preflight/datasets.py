@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from yolo.apps.preflight.checks import Outcome, Preflight
-from yolo.apps.report.page import Cell, Filled, details, table
+from yolo.apps.report.page import Filled, details, table
 from yolo.config.schema.training import TrainingConfig
 from yolo.data.formats.detection import DetectionDataset, first_names
 from yolo.factory.data import Split, build_dataset, match_classes
@@ -23,6 +22,7 @@ LISTED_CLASSES = 30  # more than these the terminal cuts; page and json have all
 END_BYTES = 4096  # two photographs of one size differ in them
 MANY_EPOCHS = 1000  # a few hundred train from random weights
 SPLITS: tuple[Split, ...] = ("train", "val")
+COLUMNS = ("label", "id", "name", "train_boxes", "train_images", "val_boxes", "val_images")
 
 
 def check_files(preflight: Preflight) -> Outcome:
@@ -83,79 +83,55 @@ def count_labels(dataset: DetectionDataset) -> tuple[np.ndarray, np.ndarray]:
     return np.bincount(labels, minlength=classes), np.bincount(pairs % classes, minlength=classes)
 
 
-class LabelRow(NamedTuple):
-    """A class of the label map, and what there is of it."""
-
-    label: int
-    id: int | str
-    name: str
-    train_boxes: int
-    train_images: int
-    val_boxes: int
-    val_images: int
-
-
 def check_classes(preflight: Preflight) -> Outcome:
     """Count the boxes of each class in both data sets."""
     dataset = preflight.datasets["train"]
-    train, val = (count_labels(preflight.datasets[split]) for split in SPLITS)
-    counts = np.stack([*train, *val], axis=1).tolist()  # (K, 4)
-    known = zip(dataset.category_ids, dataset.class_names, counts, strict=True)
-    rows = [LabelRow(i, number, name, *found) for i, (number, name, found) in enumerate(known)]
-    most = max(rows, key=lambda row: row.train_boxes)
-    never_seen = [repr(row.name) for row in rows if row.val_boxes and not row.train_boxes]
+    names, ids = dataset.class_names, dataset.category_ids
+    counted = [count_labels(preflight.datasets[split]) for split in SPLITS]
+    (train, _), (val, _) = counted  # boxes (K,)
+    every = np.concatenate(counted)  # (4, K): boxes and images of train, then of val
+    rows = list(zip(range(len(names)), ids, names, *every.tolist(), strict=True))
+    most = int(train.argmax())
+    never_seen = [repr(names[label]) for label in np.flatnonzero((val > 0) & (train == 0))]
     return Outcome(
-        summary=f"{len(rows)} classes, most often {most.name} with "
-        f"{most.train_boxes:,} training boxes",
+        summary=f"{len(names)} classes, most often {names[most]} with "
+        f"{train[most]:,} training boxes",
         fault=_lacking(never_seen, "has no box of"),
-        warnings=_warnings(rows),
+        warnings=list(_warnings(names, train, val)),
         lines=_lines(rows),
-        figures={"classes": [row._asdict() for row in rows]},
+        figures={"classes": [dict(zip(COLUMNS, row, strict=True)) for row in rows]},
         blocks=[_table(rows)],
     )
 
 
-def _warnings(rows: Sequence[LabelRow]) -> list[str]:
+def _warnings(names: Sequence[str], train: np.ndarray, val: np.ndarray) -> Iterator[str]:
     kinds = {
-        "in data.train but not in data.val, which cannot judge them": [
-            row.name for row in rows if row.train_boxes and not row.val_boxes
-        ],
-        "without a box in either": [
-            row.name for row in rows if not row.train_boxes + row.val_boxes
-        ],
-        f"of fewer than {FEW_BOXES} boxes in data.train": [
-            row.name for row in rows if 0 < row.train_boxes < FEW_BOXES
-        ],
+        "in data.train but not in data.val, which cannot judge them": (train > 0) & (val == 0),
+        "without a box in either": train + val == 0,
+        f"of fewer than {FEW_BOXES} boxes in data.train": (train > 0) & (train < FEW_BOXES),
     }
-    return [
-        f"{len(names)} of {len(rows)} classes {kind}: {first_names(names)}"
-        for kind, names in kinds.items()
-        if names
-    ]
+    for kind, is_such in kinds.items():
+        if is_such.any():
+            such = [names[label] for label in np.flatnonzero(is_such).tolist()]
+            yield f"{len(such)} of {len(names)} classes {kind}: {first_names(such)}"
 
 
-def _lines(rows: Sequence[LabelRow]) -> list[str]:
-    width = max(len(row.name) for row in rows)
+def _lines(rows: Sequence[Sequence[Any]]) -> list[str]:
+    width = max(len(name) for _, _, name, *_ in rows)
     lines = [f"label     id  {'name':<{width}}  train boxes  val boxes"]
     lines += [
-        f"{row.label:>5} {row.id:>6}  {row.name:<{width}}  {row.train_boxes:>11,}  "
-        f"{row.val_boxes:>9,}"
-        for row in rows[:LISTED_CLASSES]
+        f"{label:>5} {number:>6}  {name:<{width}}  {train:>11,}  {val:>9,}"
+        for label, number, name, train, _, val, _ in rows[:LISTED_CLASSES]
     ]
     more = len(rows) - LISTED_CLASSES
     return [*lines, f"and {more} more (--html and --json list all)"] if more > 0 else lines
 
 
-def _table(rows: Sequence[LabelRow]) -> Markup:
-    most_train = max(1, *(row.train_boxes for row in rows))
-    most_val = max(1, *(row.val_boxes for row in rows))
-    cells: list[list[Cell]] = [
-        [
-            *row[:3],
-            *(Filled(row.train_boxes, row.train_boxes / most_train), row.train_images),
-            *(Filled(row.val_boxes, row.val_boxes / most_val), row.val_images),
-        ]
-        for row in rows
+def _table(rows: Sequence[Sequence[Any]]) -> Markup:
+    most_train, most_val = (max(1, *(row[column] for row in rows)) for column in (3, 5))
+    cells = [
+        [*known, Filled(train, train / most_train), of_train, Filled(val, val / most_val), of_val]
+        for *known, train, of_train, val, of_val in rows
     ]
     head = ["label", "id", "name", "train boxes", "in images", "val boxes", "in images"]
     shown = table(head, cells, caption="label map")
@@ -218,7 +194,7 @@ def same_content(paths: Sequence[Path]) -> list[list[int]]:
 
 def _end(path: Path) -> bytes:
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - END_BYTES), os.SEEK_SET)
+        file.seek(max(0, path.stat().st_size - END_BYTES))
         return file.read()
 
 

@@ -27,10 +27,7 @@ THREADS = 2  # OpenCV lets others run while it decodes
 AT_ONCE = 16
 SHOWN, SHOWN_PX = 12, 400
 LISTED = 5  # images at fault on the terminal; page and json name all
-FLAT_LEVELS = 16
-"""Of 256: an image whose pixels, but for 1 % of the darkest and of the brightest, lie within them
-shows next to nothing."""
-
+FLAT_LEVELS = 16  # of 256: an image with 98 % of its pixels within them shows next to nothing
 LOOK = (
     ": the page of --html shows whether the boxes sit on the objects; the data set's `upright` "
     "chooses the other reading"
@@ -45,68 +42,55 @@ class BadImage(NamedTuple):
     reason: str
 
 
-class Seen(NamedTuple):
-    """What a check found, of as many images as there was time for."""
-
-    counts: Counter[Split]  # images looked at
-    sound: list[tuple[Split, Any]]  # what it gave of each image that can be used
-    bad: list[BadImage]
-
-
 def check_headers(preflight: Preflight) -> Outcome:
     """Sizes from the headers, before anything is decoded; then the contents, by digest."""
-    seen = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
-    sizes = Counter(size for _, (size, _) in seen.sound)
-    turns = Counter((split, note) for split, (_, note) in seen.sound if note)
-    copies = find_copies(preflight, without={one.file for one in seen.bad})
+    counts, sound, bad = _look(preflight, _missing_first, _read_size, HEADER_SECONDS)
+    sizes = Counter(size for found in sound.values() for size, _ in found)
+    turns = Counter((split, note) for split, found in sound.items() for _, note in found if note)
+    copies = find_copies(preflight, without={one.file for one in bad})
     total = sum(map(len, preflight.datasets.values()))
     return Outcome(
-        summary=f"{seen.counts.total():,} of {total:,} headers read, {len(sizes):,} "
+        summary=f"{sum(counts.values()):,} of {total:,} headers read, {len(sizes):,} "
         f"sizes, the most frequent {first_names([size for size, _ in sizes.most_common(3)])} px",
-        fault=_fault(preflight, seen) or copies.fault,
+        fault=_fault(preflight, counts, bad) or copies.fault,
         warnings=[
-            *_warnings(seen.bad),
+            *_warnings(bad),
             *copies.warnings,
             *(f"data.{split}: {n:,} {note}{LOOK}" for (split, note), n in turns.items()),
         ],
         figures={
-            "headers": dict(seen.counts),
+            "headers": counts,
             "sizes": dict(sizes.most_common()),
             "exif": {f"data.{split}: {note}": n for (split, note), n in turns.items()},
-            "bad_images": [one._asdict() for one in seen.bad],
+            "bad_images": [one._asdict() for one in bad],
             **copies.figures,
         },
-        blocks=[_table(seen.bad), *copies.blocks],
+        blocks=[_table(bad), *copies.blocks],
     )
 
 
 def check_decoding(preflight: Preflight) -> Outcome:
     """Decode all images, or as many as the time allows, and show some with their boxes."""
-    seen = _look(preflight, Preflight.shuffled, _decode, DECODE_SECONDS)
-    flat = {
-        split: [path for of, path in seen.sound if of == split and path]
-        for split in preflight.datasets
-    }
-    totals = {split: len(dataset) for split, dataset in preflight.datasets.items()}
-    counts = (f"{seen.counts[split]:,} of {n:,} of data.{split}" for split, n in totals.items())
+    counts, sound, bad = _look(preflight, Preflight.shuffled, _decode, DECODE_SECONDS)
+    flat = {split: [file for file in files if file] for split, files in sound.items()}
+    decoded = (
+        f"{counts[split]:,} of {len(dataset):,} of data.{split}"
+        for split, dataset in preflight.datasets.items()
+    )
     return Outcome(
-        summary=f"{', '.join(counts)} decoded",
-        fault=_fault(preflight, seen),
+        summary=f"{', '.join(decoded)} decoded",
+        fault=_fault(preflight, counts, bad),
         warnings=[
-            *_warnings(seen.bad),
+            *_warnings(bad),
             *(
-                f"data.{split}: {len(files):,} of {seen.counts[split]:,} images are nearly of one "
+                f"data.{split}: {len(files):,} of {counts[split]:,} images are nearly of one "
                 f"colour, first {first_names(files)}: were they converted to 8 bits as they should?"
                 for split, files in flat.items()
                 if files
             ),
         ],
-        figures={
-            "decoded": dict(seen.counts),
-            "flat": flat,
-            "broken": [one._asdict() for one in seen.bad],
-        },
-        blocks=[_table(seen.bad), _samples(preflight, without={one.file for one in seen.bad})],
+        figures={"decoded": counts, "flat": flat, "broken": [one._asdict() for one in bad]},
+        blocks=[_table(bad), _samples(preflight, without={one.file for one in bad})],
     )
 
 
@@ -115,8 +99,12 @@ def _look(
     ordered: Callable[[Preflight, DetectionDataset], np.ndarray],
     check: Callable[[DetectionDataset, int], Any],
     seconds: float,
-) -> Seen:
-    """Check the images of each data set in this order until the time is up."""
+) -> tuple[dict[Split, int], dict[Split, list[Any]], list[BadImage]]:
+    """Check the images of each data set in this order until the time is up.
+
+    Returns:
+        How many there was time for, what ``check`` gave of those that can be used, and the others.
+    """
 
     def look(split: Split, index: int) -> Any:
         dataset = preflight.datasets[split]
@@ -125,16 +113,16 @@ def _look(
         except UserError as error:
             return BadImage(split, str(dataset.image_path(index)), str(error))
 
-    counts, sound, bad = Counter[Split](), [], []
+    counts, sound, bad = {}, {}, list[BadImage]()
     with ThreadPoolExecutor(THREADS) as pool:
         for split, dataset in preflight.datasets.items():
             order = ordered(preflight, dataset)
             parts = within(seconds, np.split(order, range(AT_ONCE, len(order), AT_ONCE)))
             found = [one for part in parts for one in pool.map(partial(look, split), part.tolist())]
             counts[split] = len(found)
-            sound += [(split, one) for one in found if not isinstance(one, BadImage)]
+            sound[split] = [one for one in found if not isinstance(one, BadImage)]
             bad += sorted(one for one in found if isinstance(one, BadImage))
-    return Seen(counts, sound, bad)
+    return counts, sound, bad
 
 
 def _missing_first(preflight: Preflight, dataset: DetectionDataset) -> np.ndarray:
@@ -183,26 +171,25 @@ def _samples(preflight: Preflight, without: set[str]) -> Markup:
         if str(dataset.image_path(index)) not in without
         and len(dataset.annotations.truth(index)[0])
     )
-    tiles = [_tile(dataset, index) for index in islice(sound, SHOWN)]
-    caption = "training images with their boxes: do they sit on the objects?"
+    tiles = []
+    for index in islice(sound, SHOWN):
+        one, title = dataset.load(index), dataset.annotations.file_name(index)
+        truth = one.boxes_xyxy_px, one.labels, dataset.class_names
+        tile = draw_tile(one.image, *truth, side_px=SHOWN_PX, title=title, ignored=one.ignored)
+        tiles.append(tile)
     if not tiles:
         return Markup("")
+    caption = "training images with their boxes: do they sit on the objects?"
     return picture(contact_sheet(tiles, columns=4), caption=caption, longest_px=1600)
 
 
-def _tile(dataset: DetectionDataset, index: int) -> np.ndarray:
-    sample, title = dataset.load(index), dataset.annotations.file_name(index)
-    truth = sample.boxes_xyxy_px, sample.labels, dataset.class_names
-    return draw_tile(sample.image, *truth, side_px=SHOWN_PX, title=title, ignored=sample.ignored)
-
-
-def _fault(preflight: Preflight, seen: Seen) -> str | None:
+def _fault(preflight: Preflight, counts: dict[Split, int], bad: Sequence[BadImage]) -> str | None:
     """The sentence on bad images, unless so few are skipped."""
-    data, counts = preflight.config.data, Counter(one.split for one in seen.bad)
-    worst = max(counts[split] / max(looked, 1) for split, looked in seen.counts.items())
-    if not seen.bad or (data.on_error == "skip" and worst <= data.max_bad_share):
+    data, of_split = preflight.config.data, Counter(one.split for one in bad)
+    worst = max(of_split[split] / max(looked, 1) for split, looked in counts.items())
+    if not bad or (data.on_error == "skip" and worst <= data.max_bad_share):
         return None
-    first, more = seen.bad[0], len(seen.bad) - 1
+    first, more = bad[0], len(bad) - 1
     likewise = f" ({more:,} more images are at fault)" if more else ""
     return f"data.{first.split}: {first.reason.rstrip('.')}{likewise}."
 
