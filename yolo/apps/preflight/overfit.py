@@ -57,6 +57,7 @@ def check_overfitting(preflight: Preflight) -> Outcome:
     start, end = known[0], float(np.mean(known[-max(1, len(known) // 4) :]))
     few = f"only {len(losses)} steps in {OVERFIT_SECONDS:.0f} s: too few to judge the loss"
     line = Line(name="loss", x=np.arange(1, len(losses) + 1), y=np.array(losses))
+    chart = line_chart("Loss of one batch", [line], may_be_log=True)
     return Outcome(
         summary=f"loss {start:.4g} to {end:.4g} in {len(losses)} steps on {images} images "
         f"({trial.parts.title}, {precision})",
@@ -64,9 +65,7 @@ def check_overfitting(preflight: Preflight) -> Outcome:
         warnings=[few] if len(losses) < JUDGED_STEPS else [],
         lines=[line for report in trial.parts.load_reports for line in report.lines()],
         figures={"images": images, "losses": losses, "precision": precision},
-        blocks=[line_chart("Loss of one batch", [line], may_be_log=True)]
-        if math.isfinite(start)
-        else [],
+        blocks=[chart] if math.isfinite(start) else [],
     )
 
 
@@ -90,17 +89,10 @@ class Overfit(NamedTuple):
 
     figure: float  # the best mAP@0.5
     bound: float  # of it: what encoding and decoding the truth gives
+    is_reached: bool
     step: int  # of the best
     minutes: float  # of training and evaluating
     folder: Path
-
-    @property
-    def is_reached(self) -> bool:
-        return self.figure >= _target(self.bound)
-
-
-def _target(bound: float) -> float:
-    return min(TARGET_FIGURE, bound - TOLERANCE)
 
 
 def overfit(
@@ -117,18 +109,21 @@ def overfit(
     trainer = build_trainer(resolved, ranks, pictures=EvaluationPictures())
     assert isinstance(resolved.config, Config)
     assert isinstance(trainer.evaluator, DetectionEvaluator)
-    bound = find_bound(trainer.evaluator, build_coder(resolved.config))
-    figure = bound.stats[FIGURE]
+    encoded = find_bound(trainer.evaluator, build_coder(resolved.config))
+    bound = encoded.stats[FIGURE]
     log(
-        f"the truth itself, encoded and decoded again, reaches mAP@0.5 {figure:.4f} "
-        f"({bound.placed} of {bound.truths} boxes have a place)"
+        f"the truth itself, encoded and decoded again, reaches mAP@0.5 {bound:.4f} "
+        f"({encoded.placed} of {encoded.truths} boxes have a place)"
     )
-    trainer.plan = replace(trainer.plan, target_figure=_target(figure))
+    target = min(TARGET_FIGURE, bound - TOLERANCE)
+    trainer.plan = replace(trainer.plan, target_figure=target)
     start = time.monotonic()
     progress = trainer.fit()
+    figure = -1.0 if progress.best_figure is None else progress.best_figure
     return Overfit(
-        figure=-1.0 if progress.best_figure is None else progress.best_figure,
-        bound=figure,
+        figure=figure,
+        bound=bound,
+        is_reached=figure >= target,
         step=progress.best_step,
         minutes=(time.monotonic() - start) / 60,
         folder=trainer.folder,
@@ -145,11 +140,9 @@ def choose_images(dataset: DetectionDataset, images: int) -> list[int]:
 
 
 def overfitting_config(resolved: Resolved, image_ids: list[int], *, steps: int) -> Resolved:
-    """The config with the values that overfitting a few images takes.
+    """The config with the values that overfitting a few images takes; all others stay.
 
-    The images of ``data.train``, as they are, are the validation set too; each step sees all of
-    them. The optimizer is the config's, its learning rate constant after a short warm-up, without
-    averaging of weights; the figure is COCO's AP50. Everything else stays.
+    The images of ``data.train``, as they are, are the validation set too; each step sees all.
     """
     count, most = len(image_ids), resolved.config.training.micro_batch_size
     sizes = [n for n in range(1, count + 1) if count % n == 0]

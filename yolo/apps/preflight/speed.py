@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from yolo.apps.preflight.checks import Outcome, Preflight, TrialRun, first_images
-from yolo.apps.report.page import Cell, Filled, table
+from yolo.apps.preflight.checks import Outcome, Preflight, TrialRun, first_images, within
+from yolo.apps.report.page import Filled, table
 from yolo.config import Config
 from yolo.data.image_cache import memory_bytes
 from yolo.factory.data import largest_side_px
@@ -156,18 +156,20 @@ def _table(speed: Speed, device: torch.device) -> Markup:
         "evaluation": speed.evaluation,
     }
     most = max(kinds.values())
-    rows: list[list[Cell]] = [[kind, Filled(round(v, 1), v / most)] for kind, v in kinds.items()]
+    rows = [[kind, Filled(round(rate, 1), rate / most)] for kind, rate in kinds.items()]
     return table(["what", "images/s"], rows)
 
 
 def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
     batches, images = trial.parts.batches, _affordable_images(trial)
-    network = _step_speed(trial, itertools.repeat(trial.batch), images, NETWORK_SECONDS)
-    stream = batches.from_step(0)
+    steps = _train(trial, itertools.repeat(trial.batch), images)
+    network = _images_per_second(steps, NETWORK_SECONDS)
     # the batches that the workers keep ready come first and are not counted: a second goes by
-    loader = _images_per_second(lambda: len(next(stream)), LOADER_SECONDS, LOADER_SECONDS / 4)
+    counts = map(len, batches.from_step(0))
+    loader = _images_per_second(counts, LOADER_SECONDS, LOADER_SECONDS / 4)
     batches.close()
-    together = _step_speed(trial, batches.from_step(0), images, TOGETHER_SECONDS)
+    steps = _train(trial, batches.from_step(0), images)
+    together = _images_per_second(steps, TOGETHER_SECONDS)
     batches.close()
     largest_px = largest_side_px(preflight.config.data)
     return Speed(
@@ -194,25 +196,22 @@ def _affordable_images(trial: TrialRun) -> int:
     return max(few, min(len(trial.batch), int(STEP_SECONDS / each)))
 
 
-def _images_per_second(take: Callable[[], int], seconds: float, warm_up_seconds: float) -> float:
-    """Of something that takes some images each time: done for so long, first without counting.
+def _images_per_second(counts: Iterable[int], seconds: float, warm_up_seconds: float = 0) -> float:
+    """Of something that counts its images: for so long, first without measuring.
 
-    It is done once at least for either, for the first time waits for workers.
+    It counts once at least for either, for the first time waits for workers.
     """
-    for limit in (warm_up_seconds, seconds):
-        start, images = time.perf_counter(), 0
-        while not images or time.perf_counter() - start < limit:
-            images += take()
-    return images / (time.perf_counter() - start)
+    sum(within(warm_up_seconds, counts))
+    start = time.perf_counter()
+    return sum(within(seconds, counts)) / (time.perf_counter() - start)
 
 
-def _step_speed(trial: TrialRun, batches: Iterator[Batch], images: int, seconds: float) -> float:
-    def step() -> int:
-        batch = first_images(next(batches), images)
-        trial.step(batch)
-        return len(batch)  # the last micro-batch of a step may be smaller
-
-    return _images_per_second(step, seconds, warm_up_seconds=0.0)
+def _train(trial: TrialRun, batches: Iterable[Batch], images: int) -> Iterator[int]:
+    """A step for each batch, and how many images it had: the last micro-batch may be smaller."""
+    for batch in batches:
+        some = first_images(batch, images)
+        trial.step(some)
+        yield len(some)
 
 
 def _evaluation_speed(preflight: Preflight, trial: TrialRun) -> float:

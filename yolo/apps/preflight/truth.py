@@ -42,7 +42,10 @@ _CPU = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
 def check_truth(preflight: Preflight) -> Outcome:
     """Let an oracle take the network's place, then one that answers in raw maps."""
     val, config = preflight.datasets["val"], preflight.config
-    val = val.select(_chosen(preflight, val))
+    order = preflight.shuffled(val)
+    # without an object among the images that are scored there would be no figure
+    empty_last = order[np.argsort(count_objects(val)[order] == 0, kind="stable")]
+    val = val.select(np.sort(empty_last[:MOST_IMAGES]))
     coder = build_coder(config)
     evaluator = build_evaluator(config, val, _CPU, coder=coder, precision=Precision("fp32"))
     batches, monitor = list(evaluator.network.batches), evaluator.monitor
@@ -105,13 +108,6 @@ def count_objects(dataset: DetectionDataset) -> np.ndarray:
     """Boxes of each image that are to be found: int64 (I,)."""
     packed = dataset.annotations
     return np.bincount(packed.image_index()[~packed.ignored], minlength=len(dataset))
-
-
-def _chosen(preflight: Preflight, val: DetectionDataset) -> np.ndarray:
-    """The images to score, ascending: without an object among them there would be no figure."""
-    order = preflight.shuffled(val)
-    empty_last = order[np.argsort(count_objects(val)[order] == 0, kind="stable")]
-    return np.sort(empty_last[:MOST_IMAGES])
 
 
 def _score(evaluator: DetectionEvaluator, model: nn.Module) -> dict[str, float]:
