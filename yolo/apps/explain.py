@@ -100,12 +100,9 @@ def _maps_of(detector: Detector, names: Sequence[str], images: Tensor) -> list[T
 def _check_map(name: str, output: Any) -> Tensor:
     if isinstance(output, Tensor) and output.ndim == 4:
         return output
-    if output is None:
-        problem = "does not run by itself"
-    elif isinstance(output, Tensor):
+    problem = "does not run by itself" if output is None else "returns several"
+    if isinstance(output, Tensor):
         problem = f"returns numbers of shape {tuple(output.shape)}"
-    else:
-        problem = "returns several"
     raise UserError(
         f"EigenCAM needs a layer that returns one map, and {name} {problem}; "
         "choose one inside it (scripts/explain.py --list)"
@@ -129,10 +126,8 @@ def _overlay(
     heat = heat[top : top + letterbox.scaled_hw[0], left : left + letterbox.scaled_hw[1]]
     heat = (heat - heat.min()) / max(float(heat.max() - heat.min()), 1e-7)
     heat = cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)
-    picture: np.ndarray = package.utils.image.show_cam_on_image(
-        image.astype(np.float32) / 255, heat, use_rgb=True, image_weight=0.5
-    )
-    return picture
+    pixels = image.astype(np.float32) / 255
+    return package.utils.image.show_cam_on_image(pixels, heat, use_rgb=True, image_weight=0.5)
 
 
 def _import_package() -> ModuleType:

@@ -103,12 +103,11 @@ def _images_to_write(
     packed: Annotations, names: Sequence[str], *, ignored: bool
 ) -> list[WrittenImage]:
     """All images under other names; their ignored boxes only on request."""
-    boxes = packed.boxes_xyxy_px.astype(str).astype(np.float64)  # 0.1, not 0.10000000149011612
     images = []
     for index, name in enumerate(names):
-        _, labels, flags = packed.truth(index)
+        boxes, labels, flags = packed.truth(index)
         kept = ~flags | ignored
-        own = boxes[packed.offsets[index] : packed.offsets[index + 1]][kept]
+        own = boxes[kept].astype(str).astype(np.float64)  # 0.1, not 0.10000000149011612
         truth = labels[kept].tolist(), flags[kept].tolist()
         images.append(WrittenImage(name, *packed.size_hw(index), own, *truth))
     return images
