@@ -22,9 +22,7 @@ from yolo.errors import print_any_text
 
 DEFAULT_CONFIG = REPOSITORY_ROOT / "configs" / "quickstart.yaml"
 
-LONGEST_NAME_BYTES = 200
-"""Of a run's folder; file systems take 255."""
-
+LONGEST_NAME_BYTES = 200  # of a run's folder; file systems take 255
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".onnx", ".torchscript")
 PAGE_SUFFIXES = (".html", ".htm")

@@ -84,7 +84,7 @@ class _Sentences:
                 yield f"{self.file_of(key)}: holds text that is not Unicode"
             case "extra_forbidden":
                 allowed = ", ".join(without_null(schema)["properties"])
-                meant = meant_key(key, self._value(key), self.schema, self.data)
+                meant = meant_key(key, value_at(self.data, key), self.schema, self.data)
                 yield self._line(key, f"unknown key, allowed are {allowed}{meant}")
             case "union_tag_invalid" | "union_tag_not_found":
                 members = without_null(schema)["oneOf"]
@@ -95,19 +95,16 @@ class _Sentences:
                 yield self._must_be(key, describe(schema), names)
 
     def _line(self, key: Key, words: str) -> str:
-        value = self._value(key)
+        value = value_at(self.data, key, _MISSING)
         shown = "" if value is _MISSING else f"{show(value)}: "
         return f"{self.file_of(key)}: {dotted(key)}: {shown}{words}"
 
     def _must_be(self, key: Key, allowed: str, names: Sequence[object]) -> str:
-        value = self._value(key)
+        value = value_at(self.data, key, _MISSING)
         missing = "missing: " if value is _MISSING else ""
         near = did_you_mean(value, names) if isinstance(value, str) else ""
         lost = self.lost(key) if missing else ""
         return self._line(key, f"{missing}must be {allowed}{near}{lost}")
-
-    def _value(self, key: Key) -> Any:
-        return value_at(self.data, key, _MISSING)
 
     def _locate(self, location: Key) -> tuple[Key, Schema]:
         """Key and schema of an error; for an unknown key, the schema of the mapping it is in.

@@ -16,8 +16,7 @@ from yolo.errors import did_you_mean
 
 REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 
-MOST_FILES = 100
-"""Behind one config: a few small ones could otherwise name each other without end."""
+MOST_FILES = 100  # behind one config: a few could otherwise name each other without end
 
 
 @dataclass(frozen=True)

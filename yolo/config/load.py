@@ -152,16 +152,10 @@ def _validate(data: Mapping[str, Any], file_of: About, lost: About) -> TaskConfi
 def _file_of(key: Key, origins: Mapping[Key, Origin], file: str) -> str:
     """Names the file to look into for a wrong, unknown or missing key."""
     above = [key[:length] for length in range(len(key), 0, -1)]
-    for written in above:
-        if written in origins:
-            return origins[written].label
-    inside = [origin.label for leaf, origin in origins.items() if leaf[: len(key)] == key]
-    if inside and key:
-        return inside[-1]
-    for component in above:  # missing: who chose the component, wants it
-        if (*component, "type") in origins:
-            return origins[(*component, "type")].label
-    return file
+    inside = [leaf for leaf in origins if key and leaf[: len(key)] == key]
+    types = [(*component, "type") for component in above]  # who chose one, wants what is missing
+    places = (*above, *inside[-1:], *types)
+    return next((origins[place].label for place in places if place in origins), file)
 
 
 def _lost(key: Key, replaced: Mapping[Key, Tree]) -> str:

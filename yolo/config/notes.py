@@ -12,11 +12,7 @@ from yolo.config.wording import Key, dotted, show, value_at
 def notes_on_types(
     data: Mapping[str, Any], defaults: Collection[Key], replaced: Mapping[Key, Tree]
 ) -> Iterator[str]:
-    """Settings that went with their `type` although the new one has them too, by default.
-
-    Args:
-        defaults: keys of the values that nobody wrote.
-    """
+    """Settings that went with their `type` and that the new one has by default (``defaults``)."""
     for section, before in replaced.items():
         values = value_at(data, section, {})
         lost = [

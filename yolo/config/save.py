@@ -12,9 +12,6 @@ from yolo.config.load import Resolved, leaf_values, load_config
 from yolo.config.read import CoreLoader, read_yaml_file
 from yolo.config.wording import Key, dotted
 
-CONFIG_FILE = "config.yaml"
-"""The saved config in a run's folder."""
-
 _HEADER = ("# Resolved from ", ": every value with the place it came from.")
 """Before and behind the YAML's name."""
 _ORIGIN_MARK = "  # "
@@ -82,7 +79,7 @@ def read_settings(path: Path) -> dict[str, Setting]:
 
     What a run saved is taken as it stands, even where this version knows other settings.
     """
-    file = path / CONFIG_FILE if path.is_dir() else path
+    file = path / "config.yaml" if path.is_dir() else path
     values = read_yaml_file(file, str(file))
     text = file.read_text("utf-8")
     if text.startswith(_HEADER[0]):

@@ -37,12 +37,11 @@ class ScoreArguments:
 
     def detector_options(self) -> list[str]:
         """The given options that mean something only to a detector."""
-        names = {"confs": "--conf", "image_size_px": "--image-size"} | {
-            name: "--" + name.replace("_", "-")
-            for name in (
-                *("precision", "metric", "voc_iou", "labels", "nms", "tta", "choose_conf"),
-                *("per_class", "detections", "curves", "analyse", "save_txt", "save_voc"),
-            )
-        }
-        values = {option: getattr(self, name) for name, option in names.items()}
-        return [o for o, value in values.items() if value is not None and value is not False]
+        others = {"checkpoints", "overrides", "logs", "devices", "split", "json"}
+        others |= {"analysis_place", "competition"}  # they go with --analyse and --save-voc
+        renamed = {"confs": "conf", "image_size_px": "image_size"}
+        return [
+            "--" + renamed.get(name, name).replace("_", "-")
+            for name, value in vars(self).items()
+            if name not in others and value is not None and value is not False
+        ]

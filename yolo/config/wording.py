@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-LONGEST_VALUE = 60
-"""Characters of a value in a message."""
+LONGEST_VALUE = 60  # characters of a value in a message
 
 Schema = Mapping[str, Any]
 Key = tuple[str | int, ...]

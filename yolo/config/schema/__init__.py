@@ -14,11 +14,6 @@ from yolo.config.schema.model import LOSSES_OF_HEADS, Loss, ModelConfig
 from yolo.config.schema.training import EvaluationConfig, LoggingConfig, TrainingConfig
 from yolo.config.schema.transforms import transform_schema
 
-EXTENDS = {
-    "description": "YAML files to start from, relative to this file; later ones win.",
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-}
-
 
 class Config(Section):
     """Training of a detector."""
@@ -70,8 +65,12 @@ def editor_schema(transforms: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [_loosened(model.model_json_schema()) for model in TASKS.values()]
     definitions = {name: schema for task in tasks for name, schema in task.pop("$defs").items()}
     definitions["Transform"] = transform_schema(transforms)
+    extends = {
+        "description": "YAML files to start from, relative to this file; later ones win.",
+        "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+    }
     for task in tasks:
-        task["properties"] = {"extends": EXTENDS, **task["properties"]}
+        task["properties"] = {"extends": extends, **task["properties"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "anyOf": tasks,

@@ -27,7 +27,6 @@ ClassNames = Annotated[tuple[str, ...], Field(min_length=1)]
 Limit = AtLeastOne | Annotated[tuple[int, ...], Field(min_length=1)]
 """A number of images, or which."""
 
-
 UPRIGHT = (
     "Boxes were drawn on the images as their EXIF turns them upright, which annotation tools show, "
     "unless an annotated size tells that it was not so; false: on the pixels as they are stored, "
@@ -184,14 +183,12 @@ class ImagesConfig(Section):
     )
     max_bad_share: Fraction = key("With 'skip', the run ends above this share of bad images.", 0.01)
 
-    def smallest_side_px(self) -> int:
-        """The smallest side of the input while training."""
-        return self.image_size
-
     @model_validator(mode="after")
     def _augment_fits(self) -> "ImagesConfig":
         """A cut larger than the image would fail only when it fires."""
-        smallest = self.smallest_side_px()
+        smallest, scales = self.image_size, getattr(self, "multi_scale", None)
+        if scales is not None:
+            smallest = scales.min if scales.until_step is None else min(scales.min, smallest)
         rule = f"must be at most {smallest}, the smallest side of the training images"
         broken = [
             (f"augment.{place}.{argument}", rule)
@@ -220,9 +217,8 @@ def _least_sides_px(transform: Transform) -> dict[str, float]:
     if transform.type == "RandomCrop" and not given.get("pad_if_needed", False):
         return {argument: given[argument] for argument in ("height", "width")}
     if transform.type == "CoarseDropout":
-        ranges = {
-            name: given.get(name, (0, 0)) for name in ("hole_height_range", "hole_width_range")
-        }
+        names = ("hole_height_range", "hole_width_range")
+        ranges = {name: given.get(name, (0, 0)) for name in names}
         return {name: least for name, (least, most) in ranges.items() if most >= 1}
     return {}
 
@@ -240,10 +236,3 @@ class DataConfig(ImagesConfig):
     mosaic: MosaicConfig | None = key("Join four images into one; null is off.", None)
     mixup: MixUpConfig | None = key("Blend two images; null is off.", None)
     multi_scale: MultiScaleConfig | None = key("Train at changing input sizes; null is off.", None)
-
-    def smallest_side_px(self) -> int:
-        """The smallest side of the input while training."""
-        if self.multi_scale is None:
-            return self.image_size
-        in_the_end = [] if self.multi_scale.until_step is None else [self.image_size]
-        return min([self.multi_scale.min, *in_the_end])

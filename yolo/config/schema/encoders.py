@@ -15,10 +15,6 @@ FileWeights = Annotated[
         "or other PyTorch file; null starts from random weights."
     ),
 ]
-TorchvisionWeights = Annotated[
-    Literal["imagenet"] | FilePath | None,
-    Field(description="'imagenet' for torchvision's pretrained weights, a weights file, or null."),
-]
 
 
 class DarknetConfig(Section):
@@ -38,7 +34,9 @@ class TorchvisionConfig(Section):
     type: Literal[
         "mobilenet_v3_large", "mobilenet_v3_small", "resnet18", "resnet50", "resnet101"
     ] = key("torchvision's classifier of that name, without its last layers.")
-    weights: TorchvisionWeights = None
+    weights: Literal["imagenet"] | FilePath | None = key(
+        "'imagenet' for torchvision's pretrained weights, a weights file, or null.", None
+    )
 
 
 # A new encoder joins a list of names above, or the union as one more section.
