@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from yolo.apps.demo import pictures
-from yolo.apps.demo.pictures import Overlay, Row, Views
+from yolo.apps.demo.pictures import Row, Views
 from yolo.errors import UserError
 
 try:
@@ -26,8 +26,6 @@ except ImportError:
 
 TITLE = "Object detection"
 LOOPBACK = "127.0.0.1"
-_MOST_WAITING = 64  # requests; one runs at a time, for it uses every core
-_FONTS = ("system-ui", "sans-serif")  # of the visitor's system: none is loaded
 _MOST_NAMES = 20
 
 Seen = TypeVar("Seen")
@@ -39,8 +37,9 @@ _ONE_AT_A_TIME: dict[str, Any] = {"preprocess": False, "concurrency_id": "networ
 def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: float) -> gr.Blocks:
     """Lay out the page: picture files to choose from, and the sliders at `conf` and `iou`."""
     delete_cache = (KEEP_SECONDS // 3, KEEP_SECONDS)
-    names = ", ".join(map(html.escape, views.class_names[:_MOST_NAMES]))
-    more = len(views.class_names) - _MOST_NAMES
+    class_names = views.predictor.class_names
+    names = ", ".join(map(html.escape, class_names[:_MOST_NAMES]))
+    more = len(class_names) - _MOST_NAMES
     rest = f" and {more} more classes" if more > 0 else ""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=delete_cache) as page:
         gr.Markdown(f"# {TITLE}\nFinds {names}{rest}.")
@@ -57,26 +56,23 @@ def build_page(views: Views, examples: Sequence[Path], *, conf: float, iou: floa
                 conf_slider = gr.Slider(0, 1, conf, step=0.01, label="Confidence", elem_id="conf")
                 iou_slider = gr.Slider(0, 1, iou, step=0.01, label="IoU", elem_id="iou")
                 gr.Examples([[str(path)] for path in examples], picture, cache_examples=False)
-                _add_maps(views, picture)
+                explain = gr.Button("Show what the network looks at", elem_id="explain")
+                maps = gr.Gallery(
+                    label="EigenCAM",
+                    format="jpeg",
+                    columns=3,
+                    height="auto",
+                    object_fit="contain",
+                    elem_id="maps",
+                )
+                show = partial(_shown, views.maps)
+                explain.click(show, picture, maps, api_name="explain", **_ONE_AT_A_TIME)
+                picture.change(lambda: None, outputs=maps, api_visibility="private", queue=False)
             with gr.Column():
                 _add_boxes(views, [picture, conf_slider, iou_slider])
-    page.queue(max_size=_MOST_WAITING)
+    page.queue(max_size=64)  # requests; one runs at a time, for it uses every core
     _fetch_no_address(page)
     return page
-
-
-def _add_maps(views: Views, picture: gr.Image) -> None:
-    button = gr.Button("Show what the network looks at", elem_id="explain")
-    maps = gr.Gallery(
-        label="EigenCAM",
-        format="jpeg",
-        columns=3,
-        height="auto",
-        object_fit="contain",
-        elem_id="maps",
-    )
-    button.click(partial(_maps, views), picture, maps, api_name="explain", **_ONE_AT_A_TIME)
-    picture.change(lambda: None, outputs=maps, api_visibility="private", queue=False)
 
 
 def _add_boxes(views: Views, inputs: list[Any]) -> None:
@@ -111,6 +107,7 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
     """Serve a page while the block runs, at a free port from 7860 on by default; yields where."""
     hosts = (LOOPBACK, "localhost") if host == LOOPBACK else ()
     uploads = Path(os.environ["GRADIO_TEMP_DIR"])  # see ``own_folder``
+    fonts = ("system-ui", "sans-serif")  # of the visitor's system: none is loaded
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -118,7 +115,6 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
             prevent_thread_lock=True,
             quiet=True,
             share=False,
-            inbrowser=False,
             ssr_mode=False,
             pwa=False,
             mcp_server=False,
@@ -126,9 +122,8 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
             run_history=False,
             footer_links=[],
             allowed_paths=[],
-            show_error=False,
             max_file_size=pictures.LARGEST_UPLOAD_MIB * 2**20,
-            theme=gr.themes.Base(font=_FONTS, font_mono=("ui-monospace", "monospace")),
+            theme=gr.themes.Base(font=fonts, font_mono=("ui-monospace", "monospace")),
             app_kwargs={"middleware": [Middleware(RequestFilter, uploads, hosts)]},
         )
     except OSError as error:
@@ -145,10 +140,6 @@ def _boxes(
     views: Views, picture: dict[str, Any] | None, conf: float, iou: float
 ) -> tuple[np.ndarray | None, list[Row]]:
     return (None, []) if picture is None else _shown(views.boxes, picture, conf, iou)
-
-
-def _maps(views: Views, picture: dict[str, Any] | None) -> list[Overlay]:
-    return _shown(views.maps, picture)
 
 
 def _shown(view: Callable[..., Seen], picture: dict[str, Any] | None, *thresholds: float) -> Seen:

@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,53 +15,43 @@ from PIL import Image
 
 from yolo.apps.predict import Predictor
 from yolo.apps.report.drawing import draw_detections, save_image, shrink
+from yolo.config.wording import joined
 from yolo.data.formats.shapes_drawing import draw_scene
 from yolo.data.images import decode
 from yolo.errors import UserError
 
 LARGEST_UPLOAD_MIB = 20
-LARGEST_PICTURE_PX = 50_000_000
-"""A telephone's largest pictures pass; decoded, this is 150 MB."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Pillow's names of the formats that are accepted; no other reader of its is tried."""
-
+LARGEST_PICTURE_PX = 50_000_000  # a telephone's largest pass; decoded, this is 150 MB
 LONGEST_SHOWN_SIDE_PX = 1600
 
-TABLE_COLUMNS = ("class", "score", "left", "top", "width", "height")
-"""Boxes are in pixels of the uploaded picture."""
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP"]
+"""Pillow's names of the formats that are accepted; no other reader of its is tried."""
 
+TABLE_COLUMNS = ("class", "score", "left", "top", "width", "height")
 Row = tuple[str, float, int, int, int, int]
+"""The columns of a table; boxes are in pixels of the uploaded picture."""
 
 Overlay = tuple[np.ndarray, str]
 """A picture uint8 (H, W, 3), RGB, and its caption."""
 
 
+@dataclass(frozen=True)
 class Views:
-    """What the page shows of a picture.
+    """What the page shows of a picture, at most 1,600 px long.
 
     `explain` draws what the network looks at: image uint8 (H, W, 3), RGB -> one overlay per scale.
     """
 
-    def __init__(
-        self, predictor: Predictor, explain: Callable[[np.ndarray], Sequence[Overlay]]
-    ) -> None:
-        self._predictor = predictor
-        self.class_names = list(predictor.class_names)
-        self._explain = explain
+    predictor: Predictor
+    explain: Callable[[np.ndarray], Sequence[Overlay]]
 
     def boxes(self, image: np.ndarray, conf: float, iou: float) -> tuple[np.ndarray, list[Row]]:
-        """Find objects in an image, uint8 (H, W, 3), RGB.
-
-        Returns:
-            The picture with boxes and names, at most 1,600 px long; and the table's rows, the best
-            score first.
-        """
+        """Image uint8 (H, W, 3), RGB -> the same with boxes; the table's rows, the best first."""
         for name, value in (("confidence", conf), ("IoU", iou)):  # a browser may send anything
             if not (isinstance(value, int | float) and 0 <= value <= 1):
                 raise UserError(f"{name}: must be a number from 0 to 1.")
-        found = self._predictor([image], conf=float(conf), iou=float(iou))[0].detections
-        shown, names = shrink(image, LONGEST_SHOWN_SIDE_PX), self.class_names
+        found = self.predictor([image], conf=float(conf), iou=float(iou))[0].detections
+        shown, names = shrink(image, LONGEST_SHOWN_SIDE_PX), self.predictor.class_names
         scale = np.tile(np.divide(shown.shape[1::-1], image.shape[1::-1]), 2)
         scaled = replace(found, boxes_xyxy_px=found.boxes_xyxy_px * torch.from_numpy(scale))
         rows: list[Row] = []
@@ -71,8 +61,7 @@ class Views:
         return draw_detections(shown, scaled, names), rows
 
     def maps(self, image: np.ndarray) -> list[Overlay]:
-        """What the network looks at, for each scale, on the picture shown at most 1,600 px long."""
-        return list(self._explain(shrink(image, LONGEST_SHOWN_SIDE_PX)))
+        return list(self.explain(shrink(image, LONGEST_SHOWN_SIDE_PX)))
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -81,14 +70,14 @@ def read_picture(path: Path) -> np.ndarray:
     Errors name the file without its folder.
     """
     try:
-        _check_size(path)
-        _check_header(path)
+        _check(path)
         return decode(path)
     except UserError as error:
         raise UserError(str(error).replace(str(path), path.name)) from None
 
 
-def _check_size(path: Path) -> None:
+def _check(path: Path) -> None:
+    """Size, format and number of pixels, from the first bytes only."""
     try:
         size = path.stat().st_size
     except OSError:
@@ -98,10 +87,6 @@ def _check_size(path: Path) -> None:
             f"the picture {path} has {size / 2**20:.0f} MiB, at most {LARGEST_UPLOAD_MIB} "
             "are allowed."
         )
-
-
-def _check_header(path: Path) -> None:
-    """Format and number of pixels, from the first bytes only."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -111,8 +96,7 @@ def _check_header(path: Path) -> None:
         is_large = True
     except Exception:  # readers of damaged headers raise nearly anything
         raise UserError(
-            f"the file {path} is no picture that can be read: choose a "
-            f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} file."
+            f"the file {path} is no picture that can be read: choose a {joined(FORMATS)} file."
         ) from None
     if is_large:
         raise UserError(

@@ -117,7 +117,5 @@ def _is_of_another_page(headers: Mapping[str, str]) -> bool:
     """
     if site := headers.get("sec-fetch-site"):
         return site not in ("same-origin", "none")
-    origin = headers.get("origin")
-    return (
-        origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower()
-    )
+    own, origin = headers.get("host", "").lower(), headers.get("origin")
+    return origin is not None and origin.partition("://")[2].lower() != own

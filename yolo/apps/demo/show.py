@@ -29,11 +29,6 @@ from yolo.files import atomic_write, read_or_refuse
 from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
-OLDEST_GRADIO = "6.0.0"
-"""Named in a Space's front matter where Gradio is not installed."""
-
-_ONLY_FOR_TRAINING = ("optimizer", "scaler", "ema")
-
 _APP = '''"""The demo page: ``pip install -r requirements.txt``, then ``python app.py``.
 
 Written by scripts/demo.py --make-space.
@@ -148,10 +143,12 @@ def make_space(checkpoint: Path, folder: Path) -> list[Path]:
     try:
         gradio = version("gradio")
     except PackageNotFoundError:
-        gradio = OLDEST_GRADIO
+        gradio = "6.0.0"  # the oldest that will do
+    own = (REPOSITORY_ROOT / "requirements.txt").read_text("utf-8")
+    exported = "onnxruntime\n" if is_exported(checkpoint) else ""
     texts = {
         "app.py": _APP.format(model=model),
-        "requirements.txt": _requirements(checkpoint),
+        "requirements.txt": f"{own}# the page\ngradio\ngrad-cam>=1.5.7\n{exported}",
         "README.md": _README.format(gradio=gradio),
         "LICENSE": (REPOSITORY_ROOT / "LICENSE").read_text("utf-8"),
     }
@@ -184,12 +181,7 @@ def _read_model(checkpoint: Path) -> Callable[[Path], object]:
     if is_exported(checkpoint):
         return partial(atomic_write, content=read_or_refuse("the model", checkpoint))
     content = load_checkpoint(checkpoint)
-    kept = {key: value for key, value in content.items() if key not in _ONLY_FOR_TRAINING}
+    lost = ("optimizer", "scaler", "ema")  # only for training
+    kept = {key: value for key, value in content.items() if key not in lost}
     kept["config"] = portable(read_config(checkpoint, content).model_dump())
     return partial(save_checkpoint, content={**kept, "model": evaluated_tensors(content)})
-
-
-def _requirements(checkpoint: Path) -> str:
-    own = (REPOSITORY_ROOT / "requirements.txt").read_text("utf-8")
-    exported = "onnxruntime\n" if is_exported(checkpoint) else ""
-    return f"{own}# the page\ngradio\ngrad-cam>=1.5.7\n{exported}"

@@ -15,12 +15,8 @@ from yolo.apps.download.downloads import download, exclusive, readable_size, rem
 from yolo.errors import UserError
 from yolo.files import atomic_write
 
-MOST_GROWTH = 100
-"""Times its own size may a zip's content be: images hardly grow, text tenfold."""
-
-PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""The others can want any amount of memory."""
-
+MOST_GROWTH = 100  # times its own size may a zip's content be: images hardly grow, text tenfold
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can want any amount of memory
 BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error),
     *(EOFError, LookupError, OverflowError, RuntimeError, ValueError),

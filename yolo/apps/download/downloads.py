@@ -140,20 +140,17 @@ class _Part:
             if start not in (0, offset) or (start and known != version):
                 self.discard()
                 raise _Interrupted("the file there has changed, beginning anew")
-            if total is not None:
-                self._check_extent(start, total)
+            if total is not None:  # what cannot end well is refused before the first byte
+                _check_size(self.url, total, self.expected_size, "; nothing was fetched")
+                free, needed = shutil.disk_usage(self.path.parent).free, total - start
+                if needed > free:
+                    raise UserError(
+                        f"no space in {self.path.parent}: {self.url} needs "
+                        f"{readable_size(needed)}, {readable_size(free)} are free; make room, or "
+                        "choose another folder"
+                    )
             atomic_write(self.version_path, version)
             self._receive(response, start, total)
-
-    def _check_extent(self, start: int, total: int) -> None:
-        """Refuses before the first byte what cannot end well: another size, too little space."""
-        _check_size(self.url, total, self.expected_size, "; nothing was fetched")
-        free = shutil.disk_usage(self.path.parent).free
-        if total - start > free:
-            raise UserError(
-                f"no space in {self.path.parent}: {self.url} needs {readable_size(total - start)}, "
-                f"{readable_size(free)} are free; make room, or choose another folder"
-            )
 
     def _receive(self, response: http.client.HTTPResponse, offset: int, total: int | None) -> None:
         flags = os.O_WRONLY | (os.O_APPEND if offset else os.O_TRUNC)
