@@ -199,10 +199,7 @@ def load_config_or_exit(
 ) -> Resolved:
     """Reads the config of a command; exits with 2 after printing every problem.
 
-    Args:
-        path, overrides: as ``load_config`` takes them.
-        task: the only one that the command is for; None for any.
-        advice: follows "must be 'detect'" where the config is of another task.
+    With ``task`` it must be of that one; ``advice`` follows "must be 'detect'" where it is not.
     """
     try:
         resolved = load_config(path, overrides)

@@ -106,12 +106,10 @@ def _count(data: object, key: Key) -> int | None:
 def meant_option(
     option: str, value: str, options: Sequence[str], positions: Sequence[str], schema: Schema | None
 ) -> str:
-    """The same for an unknown option of a command line.
+    """The same for an unknown option of a command line, which ``value`` follows.
 
-    Args:
-        value: what follows the option.
-        options, positions: what the command takes, such as "--gpu" and "source".
-        schema: of the config that the command reads, if any.
+    The command takes the ``options`` and ``positions``, such as "--gpu" and "source", and reads a
+    config of that ``schema``, if any.
     """
     key = tuple(option.lstrip("-").replace("-", "_").split("."))
     ours = WORDS.get(key[-1].lower(), key[-1])
