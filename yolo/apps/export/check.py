@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from yolo.data.formats.shapes_drawing import draw_scene
@@ -17,15 +17,12 @@ from yolo.data.images import IMAGE_SUFFIXES
 from yolo.data.images import decode as decode_image
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
+from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.letterbox import FILL_COLOUR_RGB, Letterbox
 from yolo.records import Detections
 
-Decode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images uint8 (B, 3, H, W) -> boxes (B, N, 4) and scores (B, N, K) before the suppression."""
-
 BATCH = 4
-MOST_IMAGES = 16
-"""Of a folder; the first by name."""
+MOST_IMAGES = 16  # of a folder; the first by name
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,13 @@ def check_batches(folder: Path | None, sizes_hw: Sequence[tuple[int, int]]) -> l
     """
     if folder is None:
         images = [draw_scene(np.random.default_rng(seed)).image for seed in range(BATCH)]
+    elif not folder.is_dir():
+        raise UserError(f"--images {folder}: there is no such folder")
     else:
-        images = _read(folder)
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not paths:
+            raise UserError(f"--images {folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        images = [decode_image(path) for path in paths[:MOST_IMAGES]]
     batches = []
     for height, width in sizes_hw:
         batches.append([np.full((height, width, 3), FILL_COLOUR_RGB, np.uint8)])
@@ -71,46 +73,36 @@ def check_batches(folder: Path | None, sizes_hw: Sequence[tuple[int, int]]) -> l
     return [torch.from_numpy(np.stack(b)).permute(0, 3, 1, 2).contiguous() for b in batches]
 
 
-def _read(folder: Path) -> list[np.ndarray]:
-    if not folder.is_dir():
-        raise UserError(f"--images {folder}: there is no such folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise UserError(f"--images {folder}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    return [decode_image(path) for path in paths[:MOST_IMAGES]]
-
-
 @torch.inference_mode()
 def check_export(
     batches: Sequence[Tensor],
-    *,
-    reference: Decode,
-    decode: Decode,
-    detect: Callable[[Tensor], list[Detections]],
-    postprocess: Postprocess,
-    bounds: Bounds,
+    reference: nn.Module,
+    metadata: ExportMetadata,
+    before: ExportedModel,
+    after: ExportedModel,
 ) -> str:
     """Compare an export with PyTorch on batches of images, uint8 (B, 3, H, W) each.
 
-    Before the suppression, every box and every score of ``decode`` has to be within ``bounds`` of
-    the ``reference``, PyTorch's. Behind it, what ``detect`` finds has to be what ``postprocess``
-    makes of the export's own boxes and scores, see ``check_suppression``.
+    ``before`` the suppression, every box (B, N, 4) and every score (B, N, K) has to be within the
+    precision's ``BOUNDS`` of the ``reference``, PyTorch's. What is found ``after`` it has to be
+    what PyTorch makes of the export's own boxes and scores, see ``check_suppression``.
 
     Returns:
         The largest differences, and on how many images, as a sentence's end.
     """
     box_px, score, detections = 0.0, 0.0, 0
+    postprocess, bounds = metadata.postprocess(), BOUNDS[metadata.precision]
     for images in batches:
         count, _, height, width = images.shape
         try:
-            boxes, scores = decode(images)
+            boxes, scores = before(images)
             expected_boxes, expected_scores = reference(images)
             shapes = [tuple(t.shape) for t in (expected_boxes, expected_scores, boxes, scores)]
             if shapes[:2] != shapes[2:]:
                 raise Disagreement(f"boxes and scores are {shapes[2:]}, not {shapes[:2]}")
             box_px = max(box_px, _compare_boxes(expected_boxes, boxes, bounds))
             score = max(score, _compare_scores(expected_scores, scores, bounds))
-            for i, found in enumerate(detect(images)):
+            for i, found in enumerate(after.detect(images)):
                 if postprocess.suppression == "greedy":  # a soft one is PyTorch's own
                     check_suppression(i, boxes[i], scores[i], found, postprocess, bounds)
                 detections += len(found)

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from yolo.apps.export.exporting import cannot_be_written, load_trained_detector
+from yolo.apps.export.exporting import exported_file
+from yolo.apps.predict.predictor import load_trained_detector
 from yolo.config import Config
 from yolo.config.schema.model import YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.darknet.cfg import Options, cfg_text
 from yolo.darknet.weights import write_weights
 from yolo.errors import UserError
 from yolo.factory.detector import anchors_px
-from yolo.files import output_path
 from yolo.models.detector import list_detector
-from yolo.models.layers import Normalise
 
 
 def export_darknet(
@@ -38,7 +37,14 @@ def export_darknet(
     checkpoint, config, detector = load_trained_detector(checkpoint_path)
     try:
         layers = list_detector(detector)
-        _check_preprocessing(detector.normalise)
+        # Darknet divides by 255 and that is all. Mean and deviation could only move into the first
+        # convolution if it had no padding: the zeros around the image mean another colour then.
+        if detector.normalise.mean.any() or (detector.normalise.std != 1).any():
+            raise UserError(
+                "the model's input is normalised with a mean and a deviation "
+                "(model.preprocessing), and Darknet knows RGB / 255 only; train with "
+                "model.preprocessing: unit_range"
+            )
         options = _detection_options(config, thresh)
     except UserError as error:
         raise UserError(f"{checkpoint_path}: {error}") from error
@@ -52,26 +58,10 @@ def export_darknet(
         Path(f"{stem}.weights"): lambda path: write_weights(path, layers, seen=seen),
         Path(f"{stem}.names"): lambda path: path.write_text(names, encoding="utf-8"),
     }
-    try:
-        with ExitStack() as stack:  # all under temporary names, then all renamed
-            for path, write in files.items():
-                write(stack.enter_context(output_path(path)))
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
+    with ExitStack() as stack:  # all under temporary names, then all renamed
+        for path, write in files.items():
+            write(stack.enter_context(exported_file(path)))
     return list(files)
-
-
-def _check_preprocessing(normalise: Normalise) -> None:
-    """Darknet divides by 255 and that is all.
-
-    Mean and deviation could only move into the first convolution if it had no padding: the zeros
-    around the image mean another colour before than after.
-    """
-    if normalise.mean.any() or (normalise.std != 1).any():
-        raise UserError(
-            "the model's input is normalised with a mean and a deviation (model.preprocessing), "
-            "and Darknet knows RGB / 255 only; train with model.preprocessing: unit_range"
-        )
 
 
 def _detection_options(config: Config, thresh: float | None) -> Options:

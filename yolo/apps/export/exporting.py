@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from yolo.apps.export import graph as graphs
-from yolo.apps.export.check import BOUNDS, Disagreement, check_batches, check_export
-from yolo.config import Config
+from yolo.apps.export.check import Disagreement, check_batches, check_export
+from yolo.apps.predict.predictor import load_trained_detector
 from yolo.config.load import portable
 from yolo.detection.postprocess import Labels
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
-from yolo.factory.initial_weights import load_detector, read_config
 from yolo.files import output_path
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector
-from yolo.train.checkpoint import load_checkpoint
-
-
-def load_trained_detector(path: Path) -> tuple[dict[str, Any], Config, Detector]:
-    """A checkpoint's content, its config, and its detector in evaluation mode on the CPU.
-
-    Averaged weights are taken if there are some. A file that cannot be read or holds a classifier
-    is a ``UserError``.
-    """
-    checkpoint = load_checkpoint(path)
-    config = read_config(path, checkpoint)
-    if not isinstance(config, Config):
-        raise UserError(f"{path}: holds a classifier, and only detectors can be exported")
-    return checkpoint, config, load_detector(path, checkpoint, config)
 
 
 def export_model(
@@ -113,20 +98,10 @@ def _write_checked(
     # where other sizes are promised, a larger one that is no square too
     others = [(size_px + 32, size_px + 96)] if metadata.dynamic_size else []
     batches = check_batches(images, [(size_px, size_px), *others])
-    try:
-        with output_path(path) as temporary:
-            graph = graphs.ExportGraph(detector, coder, half=metadata.precision == "fp16")
-            before, after = _write(temporary, graph, metadata)
-            return check_export(
-                batches,
-                reference=nn.Sequential(detector, coder),
-                decode=before,
-                detect=after.detect,
-                postprocess=metadata.postprocess(),
-                bounds=BOUNDS[metadata.precision],
-            )
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
+    with exported_file(path) as temporary:
+        graph = graphs.ExportGraph(detector, coder, half=metadata.precision == "fp16")
+        models = _write(temporary, graph, metadata)
+        return check_export(batches, nn.Sequential(detector, coder), metadata, *models)
 
 
 def _write(
@@ -146,7 +121,13 @@ def _write(
     return before, ExportedModel.open(path)
 
 
-def cannot_be_written(path: Path, error: OSError) -> UserError:
-    """A full disk or a lost permission, in a sentence."""
-    why = error.strerror or error
-    return UserError(f"{path}: cannot be written ({why}); make room, or name another --output")
+@contextmanager
+def exported_file(path: Path) -> Iterator[Path]:
+    """`output_path`, with a sentence for a full disk or a lost permission."""
+    try:
+        with output_path(path) as temporary:
+            yield temporary
+    except OSError as error:
+        why = error.strerror or error
+        advice = "make room, or name another --output"
+        raise UserError(f"{path}: cannot be written ({why}); {advice}") from error

@@ -26,17 +26,8 @@ from yolo.evaluate.exported import ExportedModel, ExportMetadata, need
 from yolo.models.detector import Detector
 from yolo.models.fusing import fuse
 
-OPSET = 18
-"""The oldest that torch's exporter writes without converting; ONNX Runtime knows it from 1.14."""
-
-LARGEST_BYTES = 2**31 - 1
-"""Of one ONNX file, which is one protocol buffer."""
-
 METADATA_FILE = "card.json"
 """The metadata's place among the extra files of a TorchScript file."""
-
-NOBODY = -1.0
-"""The score of what takes no part in the suppression; a score of 0 does where ``conf`` is 0."""
 
 
 class ExportGraph(nn.Module):
@@ -108,7 +99,7 @@ def trace_onnx(graph: ExportGraph, metadata: ExportMetadata) -> Any:
     for package in ("onnx", "onnxscript"):
         need(package)
     weights_bytes = sum(t.nbytes for t in graph.state_dict().values())
-    if weights_bytes > LARGEST_BYTES:
+    if weights_bytes > 2**31 - 1:  # of one protocol buffer, which the file is
         raise UserError(
             f"the network's weights take {weights_bytes / 1e9:.1f} GB, and an ONNX file holds 2; "
             "export with --fp16"
@@ -125,7 +116,7 @@ def trace_onnx(graph: ExportGraph, metadata: ExportMetadata) -> Any:
             input_names=["images"],
             output_names=[f"{prefix}boxes", f"{prefix}scores"],
             dynamic_shapes=(dimensions,),
-            opset_version=OPSET,
+            opset_version=18,  # the oldest that is not converted; ONNX Runtime has it from 1.14
             external_data=False,
             verbose=False,
         )
@@ -133,19 +124,14 @@ def trace_onnx(graph: ExportGraph, metadata: ExportMetadata) -> Any:
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # the lines of code that called it, in files of this machine
-    if metadata.dynamic_size:
-        _name_dimensions(model)
+    if metadata.dynamic_size:  # plain names instead of formulas: 63*((s14//32))*((s54//32))
+        (images,) = model.graph.input
+        axes = images.type.tensor_type.shape.dim
+        axes[2].dim_param, axes[3].dim_param = "height", "width"
+        for output in model.graph.output:
+            output.type.tensor_type.shape.dim[1].dim_param = "candidates"
+        del model.graph.value_info[:]  # shapes within, in terms of the old names
     return model
-
-
-def _name_dimensions(model: Any) -> None:
-    """Plain names instead of formulas such as ``63*((s14//32))*((s54//32))``."""
-    (images,) = model.graph.input
-    axes = images.type.tensor_type.shape.dim
-    axes[2].dim_param, axes[3].dim_param = "height", "width"
-    for output in model.graph.output:
-        output.type.tensor_type.shape.dim[1].dim_param = "candidates"
-    del model.graph.value_info[:]  # shapes within, in terms of the old names
 
 
 @contextlib.contextmanager
@@ -206,7 +192,8 @@ def _suppression(postprocess: Postprocess) -> Any:
     onnxscript = need("onnxscript")
     op = onnxscript.opset18
     # onnxscript makes constants of these: numbers of shape (), lists of shape (n,)
-    nobody, somebody, conf = NOBODY, NOBODY / 2, postprocess.conf
+    conf = postprocess.conf
+    nobody, somebody = -1.0, -0.5  # a score of 0 takes part where `conf` is 0
     iou, passing = [postprocess.iou], [somebody]
     most, candidates = [postprocess.max_detections], [postprocess.max_candidates]
     all_classes = postprocess.labels == "all_classes"

@@ -143,33 +143,42 @@ class Predictor:
         path = checkpoint_file(Path(path))
         if image_size_px is not None and (image_size_px < 32 or image_size_px % 32):
             raise UserError(f"the image size must be a multiple of 32, not {image_size_px}")
+        network: TrainedNetwork | ExportedModel
         if is_exported(path):
             if tta or precision != "auto":
                 raise UserError(f"{path}: {FIXED}")
-            return _open_exported(path, conf, iou, image_size_px, labels)
-        checkpoint = load_checkpoint(path)
-        config = read_config(path, checkpoint)
-        if not isinstance(config, Config):
-            raise UserError(f"{path}: holds a classifier, which finds no boxes; name a detector's")
-        size_px = image_size_px or config.data.image_size
-        check_yolov1_size(path, config, size_px, f", not at {size_px}")
-        network = TrainedNetwork(
-            load_detector(path, checkpoint, config),
-            build_coder(config),
-            device=prepare_device(None if device == "auto" else [device]),
-            size_px=size_px,
-            precision=precision,
-            tta=tta,
-        )
-        own = replace(build_postprocess(config), labels=labels or "best_class")
-        lowest, class_conf = _by_class(path, conf, checkpoint.get("class_conf"))
+            network, size_px, own = _open_exported(path, image_size_px)
+            content: Mapping[str, Any] = vars(network.metadata)
+        else:
+            refusal = "which finds no boxes; name a detector's"
+            content, config, detector = load_trained_detector(path, refusal)
+            size_px = image_size_px or config.data.image_size
+            check_yolov1_size(path, config, size_px, f", not at {size_px}")
+            network = TrainedNetwork(
+                detector,
+                build_coder(config),
+                device=prepare_device(None if device == "auto" else [device]),
+                size_px=size_px,
+                precision=precision,
+                tta=tta,
+            )
+            own = replace(build_postprocess(config), labels="best_class", conf=CONF)
+        class_conf: Sequence[float] = ()
+        if conf == "auto":
+            class_conf = content.get("class_conf", ())
+            if not class_conf:
+                raise UserError(
+                    f"{path}: has no confidences of its classes; validation.py --choose-conf puts "
+                    "them into a checkpoint, before it is exported"
+                )
+            conf = min(class_conf)
         return cls(
             network=network,
-            class_names=checkpoint["class_names"],
-            category_ids=checkpoint["category_ids"],
+            class_names=content["class_names"],
+            category_ids=content["category_ids"],
             image_size_px=size_px,
-            postprocess=_with(own, CONF if lowest is None else lowest, iou),
-            config=checkpoint["config"],
+            postprocess=_with(replace(own, labels=labels or own.labels), conf, iou),
+            config=content["config"],
             class_conf=class_conf,
         )
 
@@ -210,6 +219,21 @@ class Predictor:
             found = replace(found, boxes_xyxy_px=letterbox.undo(found.boxes_xyxy_px))
             predictions.append(Prediction(found, names, letterbox.source_hw))
         return predictions
+
+
+def load_trained_detector(
+    path: Path, refusal: str = "and only detectors can be exported"
+) -> tuple[dict[str, Any], Config, Detector]:
+    """A checkpoint's content, its config, and its detector in evaluation mode on the CPU.
+
+    Averaged weights are taken if there are some. A file that cannot be read or holds a classifier
+    is a ``UserError``, the latter's with ``refusal`` at its end.
+    """
+    checkpoint = load_checkpoint(path)
+    config = read_config(path, checkpoint)
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: holds a classifier, {refusal}")
+    return checkpoint, config, load_detector(path, checkpoint, config)
 
 
 def _faster_format(detector: Detector, size_px: int) -> Precision:
@@ -259,25 +283,8 @@ def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Po
     return replace(postprocess, conf=conf, iou=iou)
 
 
-def _by_class(
-    path: Path, conf: float | Literal["auto"] | None, chosen: Sequence[float] | None
-) -> tuple[float | None, Sequence[float]]:
-    """The lowest score of all classes, and of each where they are asked for."""
-    if conf != "auto":
-        return conf, ()
-    if not chosen:
-        way = "validation.py --choose-conf puts them into a checkpoint, before it is exported"
-        raise UserError(f"{path}: has no confidences of its classes; {way}")
-    return min(chosen), chosen
-
-
-def _open_exported(
-    path: Path,
-    conf: float | Literal["auto"] | None,
-    iou: float | None,
-    image_size_px: int | None,
-    labels: Labels | None,
-) -> Predictor:
+def _open_exported(path: Path, image_size_px: int | None) -> tuple[ExportedModel, int, Postprocess]:
+    """The model, the side of its input, and the suppression, whose own is fixed in the file."""
     model = ExportedModel.open(path)
     metadata = model.metadata
     size_px = image_size_px or metadata.image_size_px
@@ -286,15 +293,7 @@ def _open_exported(
             f"{path}: was exported only for {metadata.image_size_px} px, not for {size_px}; "
             "export it for another size, or for any"
         )
-    own = replace(metadata.postprocess(), conf=max(CONF, metadata.conf) if metadata.nms else CONF)
-    own = replace(own, labels=labels or (own.labels if metadata.nms else "best_class"))
-    lowest, class_conf = _by_class(path, conf, metadata.class_conf)
-    return Predictor(
-        network=model,
-        class_names=metadata.class_names,
-        category_ids=metadata.category_ids,
-        image_size_px=size_px,
-        postprocess=_with(own, lowest, iou),
-        config=metadata.config,
-        class_conf=class_conf,
-    )
+    own = metadata.postprocess()
+    if metadata.nms:
+        return model, size_px, replace(own, conf=max(CONF, own.conf))
+    return model, size_px, replace(own, conf=CONF, labels="best_class")

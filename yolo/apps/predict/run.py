@@ -61,7 +61,8 @@ def predict_sources(
     with contextlib.ExitStack() as stack:  # all are closed, also where one fails: the last first
         for result in reversed(results):
             stack.callback(result.close)
-        progress = stack.enter_context(contextlib.closing(_Progress(sources, log)))
+        progress = _Progress(sources, log)
+        stack.enter_context(progress.bar)
         depth = 1 if live else max(PREFETCHED, 2 * batch_size)
         prepared = (
             (frame, None if frame.image is None else predictor.prepare(frame.image))
@@ -85,7 +86,8 @@ def predict_sources(
                 progress.advance(frame.lost)
                 if frame.source.name not in reported:
                     reported.add(frame.source.name)
-                    progress.message(f"skipped: {frame.error}")
+                    progress.bar.clear()
+                    log(f"skipped: {frame.error}")
         except KeyboardInterrupt:  # the usual end of a camera
             tally.interrupted = True
     tally.seconds = time.perf_counter() - start
@@ -182,18 +184,11 @@ class _Progress:
         self._log, self._done = log, 0
         self._next_line = time.monotonic() + PLAIN_LINE_EVERY_SECONDS
         shown = sys.stderr.isatty()
-        self._bar = tqdm(total=self._total, unit="image", dynamic_ncols=True, disable=not shown)
+        self.bar = tqdm(total=self._total, unit="image", dynamic_ncols=True, disable=not shown)
 
     def advance(self, frames: int) -> None:
         self._done += frames
-        self._bar.update(frames)
-        if self._bar.disable and time.monotonic() >= self._next_line:
+        self.bar.update(frames)
+        if self.bar.disable and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + PLAIN_LINE_EVERY_SECONDS
             self._log(f"{self._done:,} of {self._total:,}" if self._total else f"{self._done:,}")
-
-    def message(self, text: str) -> None:
-        self._bar.clear()
-        self._log(text)
-
-    def close(self) -> None:
-        self._bar.close()

@@ -108,11 +108,8 @@ def find_sources(texts: Sequence[str]) -> tuple[list[Source], list[str]]:
             sources.append(_live(text))
             continue
         for path, name in _files(text):
-            if _is_image(path):
-                sources.append(Source(name, path))
-                continue
             try:
-                sources.append(_video(path, name))
+                sources.append(Source(name, path) if _is_image(path) else _video(path, name))
             except UserError as error:
                 broken.append(str(error))
     if any(source.live for source in sources) and len(sources) > 1:
