@@ -242,9 +242,25 @@ def load_trained(
 
 
 def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> Detector:
+    """`load_trained` of a detector's config."""
     detector = load_trained(path, checkpoint, config)
     assert isinstance(detector, Detector)
     return detector
+
+
+def load_trained_detector(
+    path: Path, refusal: str = "and only detectors can be exported"
+) -> tuple[dict[str, Any], Config, Detector]:
+    """A checkpoint's content, its config, and its detector in evaluation mode on the CPU.
+
+    Averaged weights are taken if there are some. A file that cannot be read or holds a classifier
+    is a ``UserError``, the latter's with ``refusal`` at its end.
+    """
+    checkpoint = load_checkpoint(path)
+    config = read_config(path, checkpoint)
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: holds a classifier, {refusal}")
+    return checkpoint, config, load_detector(path, checkpoint, config)
 
 
 def read_config(

@@ -122,6 +122,7 @@ def serving(page: gr.Blocks, *, host: str = LOOPBACK, port: int | None = None) -
             run_history=False,
             footer_links=[],
             allowed_paths=[],
+            show_error=False,
             max_file_size=pictures.LARGEST_UPLOAD_MIB * 2**20,
             theme=gr.themes.Base(font=fonts, font_mono=("ui-monospace", "monospace")),
             app_kwargs={"middleware": [Middleware(RequestFilter, uploads, hosts)]},

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from yolo.apps.export.exporting import exported_file
-from yolo.apps.predict.predictor import load_trained_detector
 from yolo.config import Config
 from yolo.config.schema.model import YOLOv2LossConfig, YOLOv3LossConfig
 from yolo.darknet.cfg import Options, cfg_text
 from yolo.darknet.weights import write_weights
 from yolo.errors import UserError
 from yolo.factory.detector import anchors_px
+from yolo.factory.initial_weights import load_trained_detector
 from yolo.models.detector import list_detector
 
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from yolo.apps.export import graph as graphs
 from yolo.apps.export.check import Disagreement, check_batches, check_export
-from yolo.apps.predict.predictor import load_trained_detector
 from yolo.config.load import portable
 from yolo.detection.postprocess import Labels
 from yolo.errors import UserError
 from yolo.evaluate.exported import ExportedModel, ExportMetadata
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
+from yolo.factory.initial_weights import load_trained_detector
 from yolo.files import output_path
 from yolo.letterbox import FILL_COLOUR_RGB
 from yolo.models.detector import Detector

@@ -14,19 +14,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from yolo.config import Config
 from yolo.data.images import decode
 from yolo.detection.postprocess import Labels, Postprocess
 from yolo.detection.tta import AugmentedDetector
 from yolo.errors import UserError
 from yolo.evaluate.exported import FIXED, ExportedModel, is_exported
 from yolo.factory.detector import Coder, build_coder, build_postprocess, check_yolov1_size
-from yolo.factory.initial_weights import load_detector, read_config
+from yolo.factory.initial_weights import load_trained_detector
 from yolo.letterbox import Letterbox
 from yolo.models.detector import Detector
 from yolo.models.fusing import cast_weights, fuse
 from yolo.records import Detections
-from yolo.train.checkpoint import load_checkpoint
 from yolo.train.distributed import prepare_device
 from yolo.train.failures import explain_out_of_memory
 from yolo.train.precision import DTYPES, Format, Precision, faster_format, precision_by_rule
@@ -219,21 +217,6 @@ class Predictor:
             found = replace(found, boxes_xyxy_px=letterbox.undo(found.boxes_xyxy_px))
             predictions.append(Prediction(found, names, letterbox.source_hw))
         return predictions
-
-
-def load_trained_detector(
-    path: Path, refusal: str = "and only detectors can be exported"
-) -> tuple[dict[str, Any], Config, Detector]:
-    """A checkpoint's content, its config, and its detector in evaluation mode on the CPU.
-
-    Averaged weights are taken if there are some. A file that cannot be read or holds a classifier
-    is a ``UserError``, the latter's with ``refusal`` at its end.
-    """
-    checkpoint = load_checkpoint(path)
-    config = read_config(path, checkpoint)
-    if not isinstance(config, Config):
-        raise UserError(f"{path}: holds a classifier, {refusal}")
-    return checkpoint, config, load_detector(path, checkpoint, config)
 
 
 def _faster_format(detector: Detector, size_px: int) -> Precision:
