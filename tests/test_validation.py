@@ -69,14 +69,14 @@ def test_the_metric_of_the_training_and_its_losses(run, tmp_path, capsys):
         for kind in ("loss/", "accuracy/")
     )
     losses["loss"] = logged["loss"]
-    assert report["losses"] == losses and {"loss", "xy", "no_object"} <= set(losses)
+    assert report["losses"] == losses and {"loss", "box", "no_object"} <= set(losses)
     assert report["accuracy"] == accuracy
     assert set(report["accuracy"]) == {"class", "object", "no_object", "placed"}
     printed = capsys.readouterr().out.splitlines()
     assert [line.startswith(" Mean Average") for line in printed].count(True) == 3
     averages = [line for line in printed if line.startswith(" Average")]
     assert len(averages) == 12 and averages[0].endswith(f"= {logged['AP']:.3f}")
-    assert printed[-2].startswith(f"loss {losses['loss']:.4g} (xy ")
+    assert printed[-2].startswith(f"loss {losses['loss']:.4g} (box ")
     assert " accuracy: class " in printed[-2] and " images/s network" in printed[-1]
 
 

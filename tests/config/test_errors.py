@@ -62,7 +62,7 @@ def test_missing_keys(problems, write):
 
 def test_neighbouring_cells_need_centres_that_leave_their_cell(problems, write):
     ratio, far = "loss.assignment=ratio", "model.head.scale_xy=2"
-    assert problems(write(""), ratio) == [
+    assert problems(write(""), ratio, "model.head.scale_xy=1.9") == [
         "command line: loss.assignment: 'ratio': needs model.head.scale_xy 2 or more: "
         "neighbouring cells learn the centre too"
     ]

@@ -283,12 +283,12 @@ NOTES = {
     "training.steps=20 training.schedule={type: step, milestones: [10, 20, 1000], factors: "
     "[1, 1, 1, 1], warmup_steps: 0}": "training.schedule.milestones: 20, 1,000 never come, for "
     "training.steps is 20",
-    "data.mixup={off_for_last: 1300}": "data.mixup: is off in all steps: off_for_last is 1,300, "
-    "training.steps is 1,300",
-    "data.multi_scale={min: 96, max: 128, until_step: 1300}": "data.multi_scale.until_step: 1,300 "
-    "never comes, for training.steps is 1,300",
-    "training.freeze={unfreeze_at: 1300} model.encoder.weights=x": "training.freeze.unfreeze_at: "
-    "1,300 never comes, for training.steps is 1,300",
+    "data.mixup={off_for_last: 1170}": "data.mixup: is off in all steps: off_for_last is 1,170, "
+    "training.steps is 1,170",
+    "data.multi_scale={min: 96, max: 128, until_step: 1170}": "data.multi_scale.until_step: 1,170 "
+    "never comes, for training.steps is 1,170",
+    "training.freeze={unfreeze_at: 1170} model.encoder.weights=x": "training.freeze.unfreeze_at: "
+    "1,170 never comes, for training.steps is 1,170",
     "training.freeze={until: encoder}": f"training.freeze: {FREEZE}model.init.weights is set",
     "model.encoder={type: darknet53, weights: x} training.freeze={until: encoder}": None,
     "model.init.weights=x training.freeze={until: encoder}": None,

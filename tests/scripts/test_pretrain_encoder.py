@@ -46,10 +46,10 @@ def test_a_run_writes_what_every_run_writes(run):
     assert {"config.yaml", "last.pt", "best.pt", "metrics.jsonl", "pictures"} <= names
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     expected = [("training", 2), ("validation", 2), ("training", 4), ("validation", 4)]
-    assert [(r["phase"], r["step"]) for r in records] == expected
+    assert [(r["phase"], r["step"]) for r in records] == [("training", 1), *expected]
     assert {"loss/class", "accuracy/top1", "accuracy/top5"} <= set(records[0])
-    assert {"top1", "top5", "loss", "loss/class"} <= set(records[1])
-    assert 0 <= records[1]["top1"] <= records[1]["top5"] <= 1
+    assert {"top1", "top5", "loss", "loss/class"} <= set(records[2])
+    assert 0 <= records[2]["top1"] <= records[2]["top5"] <= 1
 
 
 def test_resume_is_exact(run, tiny, tmp_path):

@@ -226,8 +226,9 @@ def test_reports_average_over_their_steps(tmp_path: Path) -> None:
     often = fit(tmp_path / "a").log
     rarely = fit(tmp_path / "b", log_every=4, evaluate_every=6).log
     losses = [figures["loss"] for _, figures in often.trained]
-    assert [step for step, _ in rarely.trained] == [4, 6]  # the last step is always reported
-    expected = [sum(losses[:4]) / 4, sum(losses[4:]) / 2]
+    # the first and the last step are always reported
+    assert [step for step, _ in rarely.trained] == [1, 4, 6]
+    expected = [losses[0], sum(losses[1:4]) / 3, sum(losses[4:]) / 2]
     assert [figures["loss"] for _, figures in rarely.trained] == pytest.approx(expected, rel=1e-6)
 
 
@@ -276,13 +277,14 @@ def test_the_loss_knows_how_many_images_were_seen_before(tmp_path: Path) -> None
 def test_accuracy_is_counted_over_the_steps_of_a_report(tmp_path: Path) -> None:
     run = fit(
         tmp_path,
-        log_every=3,
-        steps=3,
-        batches=ToyBatches(change=spoil(1)),  # a skipped step counts nowhere
+        log_every=4,
+        steps=4,
+        evaluate_every=4,
+        batches=ToyBatches(change=spoil(2)),  # a skipped step counts nowhere
         accuracy=toy_accuracy,
     )
-    ((_, figures),) = run.log.trained
-    boxes = [toy_image(step, place)[1][0] for step in (0, 2) for place in range(IMAGES)]
+    (_, figures) = run.log.trained[1]  # after that of the first step
+    boxes = [toy_image(step, place)[1][0] for step in (1, 3) for place in range(IMAGES)]
     assert figures["accuracy/bright"] == sum(box > 0.5 for box in boxes) / (2 * IMAGES)
     assert 0 < figures["accuracy/bright"] < 1
     assert "accuracy/never" not in figures

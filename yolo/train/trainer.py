@@ -143,7 +143,7 @@ class Trainer:
     def _report(self) -> None:
         step = self.progress.step
         self.log.progress(step)
-        if step % self.plan.log_every and step != self.plan.steps:
+        if step % self.plan.log_every and step not in (1, self.plan.steps):
             return
         figures = self._window.figures(self.ranks)
         self._check_place()
