@@ -200,13 +200,19 @@ def test_the_house_is_in_order(rule) -> None:
     assert rule(ROOT) == []
 
 
-def test_reading_a_config_loads_no_torch() -> None:
-    """What AST cannot see: an import hidden behind another package's."""
-    program = "import sys, yolo.config; print(*sys.modules)"
+def test_the_config_loads_no_torch_and_builds_no_schema_before_one_is_read() -> None:
+    """What AST cannot see: an import hidden behind another package's. ``--help`` is quick."""
+    program = (
+        "import sys, yolo.config.command_line\n"
+        "from yolo.config.schema import Config\n"
+        "print(Config.__pydantic_complete__, *sys.modules)"
+    )
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert {"torch", "torchvision", "albumentations"}.isdisjoint(result.stdout.split())
+    complete, *modules = result.stdout.split()
+    assert {"torch", "torchvision", "albumentations", "jsonschema"}.isdisjoint(modules)
+    assert complete == "False"
 
 
 def test_the_public_names_are_imported_at_their_first_use() -> None:

@@ -70,7 +70,10 @@ def draw_step(
 
 
 def learning_rate_curves(name: str, config: TaskConfig) -> Iterator[Line]:
-    """The optimizer's rate before each step, and the encoder's where it has its own."""
+    """The optimizer's rate before each step, and the encoder's where it has its own.
+
+    A plateau's is drawn as if the monitored figure always rose, and its name notes it.
+    """
     training = config.training
     schedule, kind = build_schedule(config), str(training.schedule.type)
     if isinstance(schedule, Plateau):
