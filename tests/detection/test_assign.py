@@ -196,11 +196,15 @@ def test_anchors_above_an_iou_against_a_loop() -> None:
 
 
 def test_anchors_within_a_ratio_against_a_loop() -> None:
-    rows, wanted = many_truths(95), []
+    rows, wanted, unfit = many_truths(95), [], 0
     for t, (image, x, y, w, h, ignored) in enumerate(rows):
+        worst = [
+            max(w / anchor_w, anchor_w / w, h / anchor_h, anchor_h / h)
+            for anchor_w, anchor_h in TWO_MAPS.anchors_px.view(-1, 2).tolist()
+        ]
+        unfit += min(worst) >= 2.5  # these have the nearest anchor
         for level, anchor in np.ndindex(2, 2):
-            anchor_w, anchor_h = TWO_MAPS.anchors_px[level, anchor].tolist()
-            if ignored or max(w / anchor_w, anchor_w / w, h / anchor_h, anchor_h / h) >= 2.5:
+            if ignored or worst[2 * level + anchor] >= max(2.5, min(worst) + 1e-6):
                 continue
             cells = SIZE // TWO_MAPS.stride_px[level]
             column, x_within = divmod(x / TWO_MAPS.stride_px[level], 1)
@@ -211,6 +215,7 @@ def test_anchors_within_a_ratio_against_a_loop() -> None:
             places = [cell for cell in near if min(cell) >= 0 and max(cell) < cells]
             wanted += [(t, (level, image, anchor, *map(int, cell))) for cell in places]
     assert_later_pairs_win(by_ratio(rows), rows, wanted)
+    assert unfit > 5
 
 
 @pytest.mark.parametrize("rule", [by_iou, by_ratio])

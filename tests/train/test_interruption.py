@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,40 @@ def test_a_signal_ends_a_wait_and_nothing_else(number: int) -> None:
         with pytest.raises(WaitEnded):  # also one that begins later
             next(interruption.heed([3]))
     assert list(Interruption().heed([1, 2])) == [1, 2]
+
+
+class Finalized:
+    """Gets a signal while it is cleared away."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+class Watched:
+    """The same by a callback of its own, as the workers' end has one."""
+
+    def __init__(self) -> None:
+        Finalize(self, signal.raise_signal, [signal.SIGTERM])
+
+
+@pytest.mark.parametrize("kind", [Finalized, Watched])
+@pytest.mark.parametrize("patience_s", [0.0, 0.1])
+def test_a_signal_in_a_finalizer_ends_the_wait_once_that_is_over(
+    kind, patience_s, monkeypatch
+) -> None:
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    def stalled() -> Iterator[int]:
+        one = kind()
+        del one
+        time.sleep(5)
+        yield 1
+
+    start = time.monotonic()
+    with Interruption() as interruption, pytest.raises(WaitEnded):
+        next(interruption.heed(stalled(), patience_s=patience_s))
+    assert time.monotonic() - start < 2 and lost == []
 
 
 def test_the_patience_of_a_wait_begins_at_the_signal() -> None:

@@ -124,12 +124,14 @@ def assign_by_ratio(
     YOLOv5's rule, as arXiv 2208.09686 describes it: the cell of the truth's centre, and the nearer
     ones of its neighbours, left or right and above or below, where the map has them. The centre is
     up to half a cell outside those: the coder needs a ``scale_xy`` of 2 or more. A truth that no
-    anchor fits is dropped. P = T * L * A * 3.
+    anchor fits has the nearest, where YOLOv5 drops it. P = T * L * A * 3.
     """
     truth, (level, anchor, row, column) = _every_anchor(boxes_cxcywh_px, coder, raw)
     boxes_px = boxes_cxcywh_px[truth]  # (T * L * A, 4)
     ratio = boxes_px[:, 2:] / coder.anchors_px[level, anchor]
-    fits = torch.maximum(ratio, 1 / ratio).amax(dim=1) < factor
+    worst = torch.maximum(ratio, 1 / ratio).amax(dim=1)  # (T * L * A,)
+    worst = worst.view(len(targets), coder.anchors_px[..., 0].numel())
+    fits = (worst < factor).scatter(1, worst.argmin(dim=1, keepdim=True), True).flatten()
     within = boxes_px[:, :2] / coder.strides[level][:, None] - torch.stack((column, row), dim=1)
     right, down = torch.where(within < 0.5, -1, 1).unbind(1)
     rows = torch.stack((row, row, row + down), dim=1).flatten()  # (T * L * A, 3) -> (P,)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -145,17 +146,33 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number is None:
             self.signal_number = number
-        self._hurry()
+        self._hurry(frame)
 
-    def _hurry(self) -> None:
-        if not self._patience_s or not hasattr(signal, "setitimer"):
-            self._end_wait()
-            return
+    def _hurry(self, frame: FrameType | None = None) -> None:
+        if self._patience_s and hasattr(signal, "setitimer"):
+            self._end_wait_in(self._patience_s)
+        else:
+            self._end_wait(0, frame)
+
+    def _end_wait_in(self, seconds: float) -> None:
         before = signal.signal(signal.SIGALRM, self._end_wait)
         self._before.setdefault(signal.SIGALRM, before)
-        signal.setitimer(signal.ITIMER_REAL, self._patience_s)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def _end_wait(self, *signalled: object) -> None:
-        if self._patience_s is not None:
-            self._patience_s = None
-            raise WaitEnded
+    def _end_wait(self, number: int, frame: FrameType | None) -> None:
+        if self._patience_s is None:
+            return
+        if _is_in_finalizer(frame) and hasattr(signal, "setitimer"):
+            self._end_wait_in(0.05)
+            return
+        self._patience_s = None
+        raise WaitEnded
+
+
+def _is_in_finalizer(frame: FrameType | None) -> bool:
+    """Whether Python is clearing something away, where an exception is printed and lost."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code is Finalize.__call__.__code__:
+            return True
+        frame = frame.f_back
+    return False

@@ -191,7 +191,8 @@ class _AnchorLoss(Section):
 
 OTHER_ASSIGNMENTS = (
     "'iou_threshold', all anchors whose IoU with its shape is above anchor_iou; 'ratio', all whose "
-    "sides are within anchor_ratio, in up to three cells (YOLOv5; needs model.head.scale_xy of 2)."
+    "sides are within anchor_ratio, else the nearest, in up to three cells (YOLOv5; needs "
+    "model.head.scale_xy of 2)."
 )
 RESCORE = "The target of objectness is the box's IoU with its truth, not 1."
 
