@@ -34,7 +34,7 @@ KINDS = {
         f"NaN or Inf out of a layer, {_ALL}: named, weights, EMA and optimizer as before",
     ),
     "label": ("the boxes of image", "the same in a box"),
-    "term": ("wh", "the same in a term of the loss"),
+    "term": ("box", "the same in a term of the loss"),
     "gradient": ("gradient", "the same in the gradient alone"),
 }
 """What the line about a skipped step must hold, and what is checked."""
@@ -64,7 +64,7 @@ def spoiled(kind: str, value: float, is_bad: Callable[[], bool]) -> Iterator[Non
     ) -> dict[str, Tensor]:
         terms = compute(self, raw, targets, *rest, **named)
         if is_bad() and kind == "term":
-            terms["wh"] = terms["wh"] + value
+            terms["box"] = terms["box"] + value
         return terms
 
     def encoder(module: Any, inputs: Any, outputs: Any) -> Any:
