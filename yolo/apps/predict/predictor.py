@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,19 +149,8 @@ class Predictor:
             network, size_px, own = _open_exported(path, image_size_px)
             content: Mapping[str, Any] = vars(network.metadata)
         else:
-            refusal = "which finds no boxes; name a detector's"
-            content, config, detector = load_trained_detector(path, refusal)
-            size_px = image_size_px or config.data.image_size
-            check_yolov1_size(path, config, size_px, f", not at {size_px}")
-            network = TrainedNetwork(
-                detector,
-                build_coder(config),
-                device=prepare_device(None if device == "auto" else [device]),
-                size_px=size_px,
-                precision=precision,
-                tta=tta,
-            )
-            own = replace(build_postprocess(config), labels="best_class", conf=CONF)
+            build = partial(TrainedNetwork, precision=precision, tta=tta)
+            content, network, size_px, own = _open_trained(path, image_size_px, device, build)
         class_conf: Sequence[float] = ()
         if conf == "auto":
             class_conf = content.get("class_conf", ())
@@ -264,6 +254,20 @@ def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Po
         if not 0 <= value <= 1:
             raise UserError(f"{name} must be from 0 to 1, not {value:g}")
     return replace(postprocess, conf=conf, iou=iou)
+
+
+def _open_trained(
+    path: Path, image_size_px: int | None, device: str, build: Callable[..., TrainedNetwork]
+) -> tuple[Mapping[str, Any], TrainedNetwork, int, Postprocess]:
+    """The checkpoint's content, its network, the side of its input, and the suppression."""
+    refusal = "which finds no boxes; name a detector's"
+    content, config, detector = load_trained_detector(path, refusal)
+    size_px = image_size_px or config.data.image_size
+    check_yolov1_size(path, config, size_px, f", not at {size_px}")
+    place = prepare_device(None if device == "auto" else [device])
+    network = build(detector, build_coder(config), device=place, size_px=size_px)
+    own = replace(build_postprocess(config), labels="best_class", conf=CONF)
+    return content, network, size_px, own
 
 
 def _open_exported(path: Path, image_size_px: int | None) -> tuple[ExportedModel, int, Postprocess]:
