@@ -22,7 +22,7 @@ from yolo.data import loader
 from yolo.data.loader import DecodedPool, EvaluationBatches
 from yolo.data.sampling import RandomSizes, SampleOrder
 from yolo.data.transforms.augment import MixUp, Mosaic
-from yolo.data.workers import prepare_worker, start_workers
+from yolo.data.workers import WorkerBatches, prepare_worker, start_workers
 from yolo.errors import STOP_SIGNALS, UserError
 from yolo.records import Sample
 
@@ -139,7 +139,7 @@ def test_a_signal_while_the_workers_start_ends_none_of_them(monkeypatch, number:
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])  # the main process hears them again
 
 
-def test_a_handler_runs_only_once_all_workers_have_started() -> None:
+def test_a_handler_runs_only_once_all_workers_have_started(monkeypatch) -> None:
     """Though another thread takes the signal, which this one blocks while they start."""
 
     class Stopped(Exception):
@@ -148,20 +148,21 @@ def test_a_handler_runs_only_once_all_workers_have_started() -> None:
     def stop(number: int, frame: object) -> None:
         raise Stopped
 
-    class Loader(DataLoader):
-        def __iter__(self) -> Any:
+    class Signalled(WorkerBatches):
+        def __init__(self, of: DataLoader) -> None:
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.05)
-            made.append(super().__iter__())
-            return made[0]
+            super().__init__(of)
+            made.append(self)
 
+    monkeypatch.setattr("yolo.data.workers.WorkerBatches", Signalled)
     made: list[Any] = []
     done = threading.Event()
     threading.Thread(target=done.wait, daemon=True).start()
     before = signal.signal(signal.SIGUSR1, stop)
     try:
         with pytest.raises(Stopped):
-            start_workers(Loader(range(4), num_workers=2, worker_init_fn=prepare_worker))
+            start_workers(DataLoader(range(4), num_workers=2, worker_init_fn=prepare_worker))
         assert signal.getsignal(signal.SIGUSR1) is stop
     finally:
         signal.signal(signal.SIGUSR1, before)

@@ -118,12 +118,18 @@ def test_a_signal_ends_a_wait_that_it_does_not_wake() -> None:
         batches.close()
 
 
-def test_workers_that_hang_are_ended_by_force() -> None:
-    batches = training(workers=2)
-    next(batches.from_step(0))
+@pytest.mark.parametrize("after_the_last_batch", [False, True])
+def test_workers_that_hang_are_ended_by_force(after_the_last_batch: bool) -> None:
+    batches = loader._batches(
+        lambda key: Noise().load(key), [[0], [1]], workers=2, pin_memory=False
+    )
+    for _ in range(2 if after_the_last_batch else 1):
+        next(batches)
     workers = multiprocessing.active_children()
     for worker in workers:
         os.kill(worker.pid, signal.SIGSTOP)
     began = time.monotonic()
+    if after_the_last_batch:
+        assert next(batches, None) is None
     batches.close()
     assert time.monotonic() - began < 4 and not any(worker.is_alive() for worker in workers)

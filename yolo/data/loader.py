@@ -16,7 +16,6 @@ from yolo.data.sampling import StepSampler
 from yolo.data.transforms.augment import Augment, letterbox_sample
 from yolo.data.workers import (
     START_METHOD,
-    end_workers,
     explain_shortage,
     lost_worker,
     prepare_worker,
@@ -183,4 +182,4 @@ def _batches(
         raise lost_worker(error, batches) or error from None
     finally:  # not left to the iterator's own end: the traceback of what is raised holds it
         if workers > 0:
-            end_workers(batches)
+            batches.end()

@@ -9,10 +9,8 @@ import signal
 import sys
 import threading
 import traceback
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from multiprocessing.util import Finalize
@@ -75,7 +73,32 @@ def explain_shortage(error: BaseException) -> str | None:
     return None if number is None else f"{ended}: {_REMEDIES[number]}, {_FEWER}"
 
 
-def start_workers(loader: DataLoader) -> Any:
+class WorkerBatches(_MultiProcessingDataLoaderIter):
+    """PyTorch's iterator, whose waits a signal or a stopped worker does not draw out."""
+
+    def _try_get_data(self, timeout: float = WAIT_SECONDS) -> tuple[bool, Any]:
+        return super()._try_get_data(WAIT_SECONDS)
+
+    def _shutdown_workers(self) -> None:
+        """End the workers; by force where one is stopped or waits for a disk that is gone.
+
+        PyTorch would wait 10 seconds for each, and calls this after the last batch too.
+        """
+        if self._shutdown or sys.is_finalizing():  # then they are killed, and no thread can start
+            return
+        ending = threading.Thread(target=super()._shutdown_workers, daemon=True)
+        try:
+            ending.start()
+            ending.join(END_SECONDS)
+        finally:
+            for worker in self._workers:
+                worker.kill()
+        ending.join(END_SECONDS)
+
+    end = _shutdown_workers
+
+
+def start_workers(loader: DataLoader) -> WorkerBatches:
     """Start the workers, and leave their deaths to be noticed where a batch is waited for.
 
     PyTorch's handler of SIGCHLD raises wherever the process happens to be, also where it is just
@@ -87,13 +110,13 @@ def start_workers(loader: DataLoader) -> Any:
     _allow_open_files()
     child = getattr(signal, "SIGCHLD", None)  # Windows has none
     handler = child and signal.getsignal(child)
-    batches: Any = None
+    batches: WorkerBatches | None = None
     try:
         with _signals_held_back():
-            batches = iter(loader)
+            batches = WorkerBatches(loader)
     except BaseException as error:
         if batches is not None:  # what came is a signal
-            end_workers(batches)
+            batches.end()
             raise
         for frame, _ in traceback.walk_tb(error.__traceback__):
             begun = frame.f_locals.get("self")
@@ -111,8 +134,6 @@ def start_workers(loader: DataLoader) -> Any:
     # workers a SIGTERM, which they do not heed, and waits for them: they have to be gone by then.
     for worker in batches._workers:
         Finalize(batches, worker.kill, exitpriority=0)
-    wait_for_batch = type(batches)._try_get_data
-    batches._try_get_data = partial(wait_for_batch, weakref.proxy(batches), WAIT_SECONDS)
     if pinning := getattr(batches, "_pin_memory_thread", None):
         pinning._invoke_excepthook = lambda thread: None  # a lost worker is told in a sentence
     return batches
@@ -198,18 +219,3 @@ def lost_worker(error: Exception, batches: Any) -> UserError | None:
     told = next((_REMEDIES[w.exitcode] for w in ended if w.exitcode in _REMEDIES), _UNKNOWN)
     pids = ", ".join(str(worker.pid) for worker in ended)
     return UserError(f"a data loading process was lost (process {pids} ended): {told}, {_FEWER}")
-
-
-def end_workers(batches: Any) -> None:
-    """End PyTorch's iterator; by force where a worker is stopped or waits for a disk that is gone.
-
-    PyTorch would wait 10 seconds for each.
-    """
-    if sys.is_finalizing():  # the workers have been killed, and no thread can start any more
-        return
-    ending = threading.Thread(target=batches._shutdown_workers, daemon=True)
-    ending.start()
-    ending.join(END_SECONDS)
-    for worker in batches._workers:
-        worker.kill()
-    ending.join(END_SECONDS)
