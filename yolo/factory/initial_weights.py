@@ -248,18 +248,16 @@ def load_detector(path: Path, checkpoint: Mapping[str, Any], config: Config) -> 
     return detector
 
 
-def load_trained_detector(
-    path: Path, refusal: str = "and only detectors can be exported"
-) -> tuple[dict[str, Any], Config, Detector]:
+def load_trained_detector(path: Path) -> tuple[dict[str, Any], Config, Detector]:
     """A checkpoint's content, its config, and its detector in evaluation mode on the CPU.
 
     Averaged weights are taken if there are some. A file that cannot be read or holds a classifier
-    is a ``UserError``, the latter's with ``refusal`` at its end.
+    is a ``UserError``.
     """
     checkpoint = load_checkpoint(path)
     config = read_config(path, checkpoint)
     if not isinstance(config, Config):
-        raise UserError(f"{path}: holds a classifier, {refusal}")
+        raise UserError(f"{path}: holds a classifier, which finds no boxes; name a detector's")
     return checkpoint, config, load_detector(path, checkpoint, config)
 
 

@@ -260,8 +260,7 @@ def _open_trained(
     path: Path, image_size_px: int | None, device: str, build: Callable[..., TrainedNetwork]
 ) -> tuple[Mapping[str, Any], TrainedNetwork, int, Postprocess]:
     """The checkpoint's content, its network, the side of its input, and the suppression."""
-    refusal = "which finds no boxes; name a detector's"
-    content, config, detector = load_trained_detector(path, refusal)
+    content, config, detector = load_trained_detector(path)
     size_px = image_size_px or config.data.image_size
     check_yolov1_size(path, config, size_px, f", not at {size_px}")
     place = prepare_device(None if device == "auto" else [device])

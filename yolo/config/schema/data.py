@@ -183,12 +183,14 @@ class ImagesConfig(Section):
     )
     max_bad_share: Fraction = key("With 'skip', the run ends above this share of bad images.", 0.01)
 
+    def smallest_side_px(self) -> int:
+        """The smallest side of the input while training."""
+        return self.image_size
+
     @model_validator(mode="after")
     def _augment_fits(self) -> "ImagesConfig":
         """A cut larger than the image would fail only when it fires."""
-        smallest, scales = self.image_size, getattr(self, "multi_scale", None)
-        if scales is not None:
-            smallest = scales.min if scales.until_step is None else min(scales.min, smallest)
+        smallest = self.smallest_side_px()
         rule = f"must be at most {smallest}, the smallest side of the training images"
         broken = [
             (f"augment.{place}.{argument}", rule)
@@ -236,3 +238,9 @@ class DataConfig(ImagesConfig):
     mosaic: MosaicConfig | None = key("Join four images into one; null is off.", None)
     mixup: MixUpConfig | None = key("Blend two images; null is off.", None)
     multi_scale: MultiScaleConfig | None = key("Train at changing input sizes; null is off.", None)
+
+    def smallest_side_px(self) -> int:
+        if self.multi_scale is None:
+            return self.image_size
+        at_the_end = [] if self.multi_scale.until_step is None else [self.image_size]
+        return min([self.multi_scale.min, *at_the_end])
