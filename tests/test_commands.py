@@ -76,9 +76,10 @@ def test_validation_at_several_confidences_and_as_coco_results(run, tmp_path, ca
     assert re.search(r"circle +AP = ", capsys.readouterr().out)
 
 
-def test_resume_is_exact(run, shapes, tmp_path):
+def test_resume_is_exact(run, shapes, tmp_path, capsys):
     """Stopped after 3 of 6 steps and gone on: the same weights to the bit."""
     halved = train(shapes, tmp_path, "halved", "training.steps=3")
+    assert "training: 3 steps of 4 images, 1.0 epochs\n" in capsys.readouterr().out
     assert resume(halved, f"training.steps={TRAINED_STEPS}", "data.workers=2") == 0
     whole, ours = (torch.load(folder / "last.pt", weights_only=True) for folder in (run, halved))
     assert whole["progress"] == ours["progress"]

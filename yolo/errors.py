@@ -86,7 +86,7 @@ def exit_code(work: Callable[[], int | None], *, when_stopped: str = "") -> int:
         return code
     except BrokenPipeError:
         stop_printing()  # whoever read the lines, such as `head`, has stopped
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE, which Windows has not
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

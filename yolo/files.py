@@ -124,7 +124,7 @@ def atomic_path(
         temporary.touch(exist_ok=False)
         yield temporary
         if sync:
-            _sync(temporary)
+            _sync(temporary, os.O_RDWR)  # Windows syncs no file that is open for reading alone
     if sync:
         _sync_folder(path.parent)
 
@@ -212,8 +212,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -223,7 +223,7 @@ def _sync(path: Path) -> None:
 def _sync_folder(path: Path) -> None:
     """Put the names in a folder on the disk, where the file system can do so for a folder."""
     try:
-        _sync(path)
+        _sync(path, os.O_RDONLY)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise

@@ -51,6 +51,7 @@ DEVICES = {
     "auto": None,
     "cpu": ["cpu"],
     "cpu,cpu": ["cpu", "cpu"],
+    "mps": ["mps"],
     "3": ["cuda:3"],
     "0,1": ["cuda:0", "cuda:1"],
     "0, 1": ["cuda:0", "cuda:1"],
@@ -63,10 +64,11 @@ def test_devices(text):
 
 
 LONG = "x" * 300  # file systems take 255
-GPU = "must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, or auto"
+GPU = "must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, mps (a Mac's GPU), or auto"
 OWN = "--resume goes on with a run's own folder and config: drop"
 WRITTEN = "a setting of the config is written"
 BAD_USAGE = {
+    "--gpu mps,mps": f"argument --gpu: 'mps,mps' {GPU}",
     "--gpu cuda": f"argument --gpu: 'cuda' {GPU}",
     "--gpu 0,cpu": f"argument --gpu: '0,cpu' {GPU}",
     "--gpu=": f"argument --gpu: '' {GPU}",

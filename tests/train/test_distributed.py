@@ -88,6 +88,7 @@ NO_GPU = "--gpu 3: this machine has no GPU that PyTorch can use; choose --gpu cp
     [
         (0, {}, "cuda:3", NO_GPU),
         (2, {}, "cuda:3", "--gpu 3: this machine has 2 GPU"),
+        (0, {}, "mps", "--gpu mps: this is no Mac whose GPU"),
         (1, {}, "cuda:0", r"--gpu 0: this GPU cannot be used \(CUDA error: .* busy\);"),
         (0, TWO_RANKS, "cpu", r"the 2 processes .* do not meet at node:29500 \(The .* 29500\); "),
         (2, ONE_MACHINE, "cuda:0", "2 processes on this machine need as many GPUs"),
@@ -98,6 +99,7 @@ def test_a_device_or_an_exchange_that_is_not_to_be_had(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", Mock(side_effect=BUSY))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(dist, "rendezvous", Mock(side_effect=TAKEN))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -53,6 +53,10 @@ def test_a_gpu_by_its_generation(monkeypatch, capability, name) -> None:
     assert chosen.name == name and "natively" in chosen.reason
 
 
+def test_a_macs_gpu_is_not_measured() -> None:
+    assert choose("auto", torch.device("mps")).name == "fp32"
+
+
 def test_a_cpu_without_bf16(monkeypatch) -> None:
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)

@@ -1,8 +1,11 @@
+import errno
 import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch
 import main as training
 from tests.train.toys import differences, quickstart
 from yolo.errors import UserError
-from yolo.train import checkpoint
+from yolo.train import checkpoint, run_folder
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 from yolo.train.run_folder import (
     LOCK_NAME,
@@ -105,6 +108,27 @@ def test_one_run_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).write_text("process 1 on " + "a" * 300)  # a longer name from before
     RunLock(tmp_path).release()
     assert (tmp_path / LOCK_NAME).read_text() == f"process {os.getpid()} on {host}\n"
+
+
+def test_the_lock_of_windows(tmp_path: Path, monkeypatch) -> None:
+    """One byte behind the owner's name, which the other run has to read."""
+    held = []
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count, os.lseek(descriptor, 0, os.SEEK_CUR)) == (3, 1, 1 << 20)
+        if held:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        held.append(descriptor)
+
+    windows = SimpleNamespace(LK_NBLCK=3, locking=locking)
+    monkeypatch.setattr(run_folder, "msvcrt", windows, raising=False)
+    with monkeypatch.context() as system:
+        system.setattr(sys, "platform", "win32")
+        lock = RunLock(tmp_path)
+        with pytest.raises(UserError, match=rf"another run .*process {os.getpid()} on"):
+            RunLock(tmp_path)
+    assert (tmp_path / LOCK_NAME).read_text().startswith(f"process {os.getpid()} on")
+    lock.release()
 
 
 def test_a_killed_run_leaves_the_folder_free_though_its_worker_lives_on(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--gpu",
             type=parse_devices,
-            help="an index (0), a list for several processes (0,1 or cpu,cpu), cpu, or auto",
+            help="an index (0), a list for several processes (0,1 or cpu,cpu), cpu, mps, or auto",
         )
 
     def add_config_options(self) -> None:
@@ -228,11 +228,12 @@ def parse_devices(text: str) -> Devices:
     if text == "auto":
         return None
     names = [name.strip() for name in text.split(",")]
-    if all(name == "cpu" for name in names):
+    if all(name == "cpu" for name in names) or names == ["mps"]:
         return names
     if not all(name.isascii() and name.isdigit() for name in names):
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, or auto"
+            f"{text!r} must be an index such as 0, a list such as 0,1 or cpu,cpu, cpu, mps (a "
+            "Mac's GPU), or auto"
         )
     devices = [f"cuda:{int(name)}" for name in names]
     if len(set(devices)) < len(devices):

@@ -201,6 +201,9 @@ class _Builder:
         if training.sync_batch_norm and ranks.world_size == 1:
             yield "training.sync_batch_norm: changes nothing, for one process has the whole batch"
         yield from parts.data_lines
+        size = training.batch_size
+        epochs = training.steps * size / len(parts.train)
+        yield f"training: {training.steps:,} steps of {size:,} images, {epochs:,.1f} epochs"
 
     def assemble(
         self, parts: Parts, learner: Learner, folder: Path, log: RunLog, lock: RunLock | None

@@ -250,6 +250,8 @@ def check_devices(names: Sequence[str]) -> None:
     for device in map(torch.device, names):
         if device.type == "cuda" and device.index >= count:
             raise UserError(f"--gpu {device.index}: {found}")
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise UserError("--gpu mps: this is no Mac whose GPU PyTorch can use; choose --gpu cpu")
 
 
 def keep_freed_memory() -> bool:

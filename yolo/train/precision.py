@@ -90,6 +90,8 @@ def precision_by_rule(setting: Literal["auto"] | Format, device: torch.device) -
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return Precision("bf16", "this GPU computes it natively")
         return Precision("fp16", "this GPU computes it natively and has no native bf16")
+    if device.type == "mps":
+        return Precision("fp32", "no shorter format has been tried on this device")
     if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported():
         return None
     return Precision("fp32", "this CPU has no native bf16 (AMX or AVX512-bf16)")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +15,11 @@ from typing import Any, ClassVar
 from yolo.errors import UserError
 from yolo.files import atomic_write, open_no_link
 from yolo.train.checkpoint import load_checkpoint
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 LOCK_NAME = "run.lock"
 
@@ -130,15 +135,16 @@ class RunLock:
         cls._held.clear()
 
 
-os.register_at_fork(after_in_child=RunLock._close_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=RunLock._close_in_child)
 
 
 def _lock(descriptor: int, path: Path) -> None:
     """Take the lock, and write into it whose it is."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(descriptor)
     except BlockingIOError as error:
-        owner = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+        owner = os.read(descriptor, 200).decode("utf-8", "replace").strip()
         raise UserError(
             f"{path.parent}: another run is at work here ({owner or 'it has just begun'}); wait "
             "for its end, or stop it"
@@ -148,7 +154,21 @@ def _lock(descriptor: int, path: Path) -> None:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise UserError(f"{path}: cannot be locked ({error.strerror})") from error
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _take(descriptor: int) -> None:
+    """Lock an open file, or raise a BlockingIOError where another process has."""
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # nobody else can read what is locked there
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except PermissionError as error:
+        raise BlockingIOError(error.errno, error.strerror) from error
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 @dataclass(frozen=True)
