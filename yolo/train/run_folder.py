@@ -159,16 +159,16 @@ def _lock(descriptor: int, path: Path) -> None:
 
 def _take(descriptor: int) -> None:
     """Lock an open file, or raise a BlockingIOError where another process has."""
-    if sys.platform != "win32":
+    if sys.platform == "win32":
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # nobody else can read what is locked there
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # nobody else can read what is locked there
-    try:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except PermissionError as error:
-        raise BlockingIOError(error.errno, error.strerror) from error
-    finally:
-        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 @dataclass(frozen=True)
