@@ -20,7 +20,7 @@ msvcrt = sys.modules["msvcrt"] = types.ModuleType("msvcrt")
 msvcrt.LK_NBLCK, msvcrt.locking = 3, lambda *arguments: None
 for name in ("fork", "register_at_fork", "sched_getaffinity", "pread", "pwrite"):
     delattr(os, name)
-for name in ("SIGHUP", "SIGUSR1", "SIGXCPU", "SIGPIPE", "SIGCHLD", "SIGALRM", "SIGBUS"):
+for name in ("SIGHUP", "SIGUSR1", "SIGXCPU", "SIGPIPE", "SIGALRM", "SIGBUS"):
     delattr(signal, name)
 del signal.setitimer
 system, sys.platform = sys.platform, "win32"
