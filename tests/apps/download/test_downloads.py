@@ -249,6 +249,15 @@ def test_a_server_that_sends_a_byte_now_and_then_is_not_waited_for(target, monke
     for name, value in (("SLOW_S", 0.5), ("TRIES", 3), ("PAUSE_S", 0)):
         monkeypatch.setattr(downloads, name, value)
 
+    class SlowToEnd(threading.Timer):
+        """Still alive when the connection that it has ended fails here."""
+
+        def run(self) -> None:
+            super().run()
+            time.sleep(0.2)
+
+    monkeypatch.setattr(threading, "Timer", SlowToEnd)
+
     class Drip(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(9999)

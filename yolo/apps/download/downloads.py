@@ -194,13 +194,14 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
         class Connection(http_class):
             def getresponse(self) -> http.client.HTTPResponse:
                 timer = threading.Timer(SLOW_S, self.sock.shutdown, [socket.SHUT_RDWR])
+                start = time.monotonic()
                 timer.start()
                 try:
                     return super().getresponse()
                 finally:
-                    if not timer.is_alive():
-                        raise _too_slow(req.full_url)
                     timer.cancel()
+                    if time.monotonic() - start >= SLOW_S:
+                        raise _too_slow(req.full_url)
 
         return super().do_open(Connection, req, **options)
 
