@@ -57,11 +57,21 @@ def test_outside_a_terminal_each_report_is_one_plain_line(tmp_path: Path, capfd)
     assert all(c == "\n" or c.isprintable() for c in out)
     assert out.splitlines() == [
         "hello",
-        "step 10/20  loss 8 (xy 2 wh 6)  lr 1.00e-03  12.3 images/s  waiting for data 5%  "
-        "1 day, 1:59:50 left",
-        "step 20/20  loss 8 (xy 2 wh 6)  lr 1.00e-03  12.3 images/s  waiting for data 5%  "
-        "1 day, 1:59:40 left",
+        "step 10/20  loss 8 (xy 2 wh 6)  lr 1.0e-3  12.3 images/s  25:59:50 left",
+        "step 20/20  loss 8 (xy 2 wh 6)  lr 1.0e-3  12.3 images/s  25:59:40 left",
     ]
+
+
+def test_a_report_has_at_most_120_columns(tmp_path: Path, capsys) -> None:
+    """That of a YOLOv3 after many steps, with days to go."""
+    terms = {"box": 4.987, "object": 3.524, "class": 1.268, "no_object": 1.135}
+    loss = {f"loss/{name}": value for name, value in terms.items()}
+    speed = {"images_per_second": 34.567, "learning_rate": 0.000148, "accuracy/object": 0.5}
+    log = FolderLog(folder=tmp_path, steps=150_000)
+    log.training(123_400, {"loss": 10.914, **loss, **speed}, seconds_left=359_999)
+    log.close()
+    line = capsys.readouterr().out.rstrip("\n")
+    assert line.endswith("lr 1.5e-4  34.57 images/s  99:59:59 left") and len(line) <= 120
 
 
 class Terminal(io.StringIO):
@@ -110,7 +120,9 @@ def test_a_report_without_a_finished_step_is_still_json(tmp_path: Path, capsys) 
 def test_pictures_are_one_file_and_one_picture_each_in_tensorboard(tmp_path: Path, capsys) -> None:
     red, blue = np.zeros((2, 20, 30, 3), np.uint8)
     red[..., 0] = blue[..., 2] = 255
-    log = FolderLog(folder=tmp_path, steps=4, save_pictures=EvaluationPictures().save)
+    log = FolderLog(folder=tmp_path, steps=3, save_pictures=EvaluationPictures().save)
+    log.evaluation(2, {"AP": 0.1}, [blue, red])
+    assert capsys.readouterr().out == ""  # the last ones alone are named
     log.evaluation(3, {"AP": 0.1}, [red, blue])
     log.close()
     path = tmp_path / "pictures" / "step_000003.jpg"
@@ -121,7 +133,7 @@ def test_pictures_are_one_file_and_one_picture_each_in_tensorboard(tmp_path: Pat
 
     reader = EventAccumulator(str(tmp_path)).Reload()
     for index, picture in enumerate((red, blue)):
-        (event,) = reader.Images(f"validation/{index}")
+        _, event = reader.Images(f"validation/{index}")
         encoded = np.frombuffer(event.encoded_image_string, np.uint8)
         shown = cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
         assert event.step == 3 and (shown == picture).all()

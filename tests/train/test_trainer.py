@@ -1,5 +1,6 @@
 """The training loop with a network, a loss, batches and an evaluator that know no detection."""
 
+import re
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -439,6 +440,18 @@ def test_best_is_the_first_of_the_highest(tmp_path: Path) -> None:
     assert Progress(**last["progress"]) == progress and progress.step == 6
     assert progress.figures == {"toy": 0.25} and progress.evaluations_since_best == 4
     assert run.log.messages[-1] == f"best toy 0.3000 at step 2: {tmp_path / 'best.pt'}"
+
+
+def test_an_evaluation_is_one_line_and_the_last_table_is_printed_at_the_end(
+    tmp_path: Path,
+) -> None:
+    messages = fit(tmp_path, steps=3, evaluate_every=1).log.messages
+    told = [m for m in messages if m.startswith(("step ", "evaluation ", "a table", "best "))]
+    assert [re.sub(r"  \d+ s(, the best so far)?$", "", m) for m in told[:3]] == [
+        f"step {step}: toy" for step in (1, 2, 3)
+    ]
+    assert told[3] == "evaluation at step 3:\na table" and told[4].startswith("best toy ")
+    assert len(told) == 5
 
 
 def test_a_figure_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ class ToyEvaluator:
             figures={"toy": -1 if figure is None else figure},
             images_per_second=1.0,
             text="a table",
+            headline="toy",
         )
 
 

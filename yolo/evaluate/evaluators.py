@@ -59,6 +59,7 @@ class ClassificationEvaluator:
             figures=figures,
             images_per_second=run.images_per_second,
             text="\n".join([*lines, f" loss            = {figures['loss']:.4f}"]),
+            headline="  ".join(f"{name} {share:.4f}" for name, share in shares.items()),
             pictures=pictures,
         )
 
@@ -133,11 +134,13 @@ class DetectionEvaluator:
             "found_boxes": float(len(found.scores)),
         }
         figure = result.stats[self.monitor]
+        names = dict.fromkeys((self.monitor, "AP50", "AP", "AP75", "mAP"))
         return Evaluation(
             figure=None if figure == NO_TRUTH else figure,
             figures=figures,
             images_per_second=found.run.images_per_second,
             text=result.table,
+            headline="  ".join(f"{name} {figures[name]:.4f}" for name in names if name in figures),
             pictures=found.pictures,
         )
 

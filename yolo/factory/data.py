@@ -201,12 +201,6 @@ def _size_px(config: TaskConfig) -> Callable[[int], int]:
     )
 
 
-def largest_side_px(data: DataConfig | ClassificationDataConfig) -> int:
-    """The largest side of the input while training."""
-    given = getattr(data, "multi_scale", None)
-    return data.image_size if given is None else max(data.image_size, given.max)
-
-
 def _training_images(
     data: DataConfig | ClassificationDataConfig, dataset: DetectionDataset
 ) -> ImageData:
@@ -215,7 +209,7 @@ def _training_images(
     Cached are decoded images at the largest size of the training.
     """
     images: ImageData = dataset
-    settings: dict[str, Any] = {"side_px": largest_side_px(data), "setting": "data.cache"}
+    settings: dict[str, Any] = {"side_px": data.largest_side_px(), "setting": "data.cache"}
     limit_bytes = int(data.cache_limit_gb * 1e9)
     if data.cache == "ram":
         own_bytes = limit_bytes // local_processes()

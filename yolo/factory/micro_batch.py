@@ -16,7 +16,7 @@ from yolo.config import Config, Resolved, TaskConfig
 from yolo.data.formats.detection import DetectionDataset
 from yolo.data.image_cache import memory_bytes
 from yolo.errors import UserError
-from yolo.factory.data import largest_side_px, local_processes
+from yolo.factory.data import local_processes
 from yolo.factory.learner import Parts, build_learner, build_parts
 from yolo.models.summary import dry_run
 from yolo.records import Batch, Sample
@@ -68,7 +68,7 @@ def _limit(config: TaskConfig, parts: Parts, alone: Ranks) -> Callable[[int], bo
     if alone.device.type == "cuda":
         train = partial(train_on_noise, config, build_learner(config, parts, alone))
         return partial(fits_gpu, alone.device, train)
-    image_bytes = dry_run(parts.model, largest_side_px(config.data)).activation_bytes
+    image_bytes = dry_run(parts.model, config.data.largest_side_px()).activation_bytes
     room = CPU_SHARE * (memory_bytes() or math.inf) / local_processes()
     return lambda images: images * image_bytes <= room
 
@@ -91,7 +91,7 @@ def train_on_noise(config: TaskConfig, learner: Learner, images: int) -> None:
 
     It is the training's last step: what is frozen for a while is frozen no more.
     """
-    side_px, generator = largest_side_px(config.data), np.random.default_rng(0)
+    side_px, generator = config.data.largest_side_px(), np.random.default_rng(0)
     boxes = BOXES if isinstance(config, Config) else 1  # an image of a classifier has one label
     corners = np.sort(generator.uniform(0, side_px, (boxes, 2, 2)), axis=1)  # low and high, x and y
     noise = Sample(

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,8 @@ class RunLog:
 class FolderLog(RunLog):
     """Writes a run's folder and prints to the terminal.
 
-    In a terminal a progress bar; elsewhere (``nohup``, a pipe) one plain line for each report. A
-    file that cannot be written is a ``UserError`` in every method.
+    In a terminal a progress bar; elsewhere (``nohup``, a pipe) one plain line for each report, with
+    at most 120 columns. A file that cannot be written is a ``UserError`` in every method.
 
     Args:
         start_step: where the training begins; reports of later steps, which a resumed run will
@@ -109,17 +108,11 @@ class FolderLog(RunLog):
         if self._bar is not None:
             self._bar.set_postfix(loss=f"{figures['loss']:.3g}", refresh=False)
             return
-        left = timedelta(seconds=round(seconds_left))
-        terms, right = (
-            " ".join(f"{n[len(at) :]} {v:{form}}" for n, v in figures.items() if n.startswith(at))
-            for at, form in (("loss/", ".3g"), ("accuracy/", ".0%"))
-        )
-        self.message(
-            f"step {step}/{self._steps}  loss {figures['loss']:.4g} ({terms})  "
-            + (f"right ({right})  " if right else "")
-            + f"lr {figures['learning_rate']:.2e}  {figures['images_per_second']:.1f} images/s  "
-            f"waiting for data {figures['data_wait_share']:.0%}  {left} left"
-        )
+        terms = " ".join(f"{n[5:]} {v:.3g}" for n, v in figures.items() if n.startswith("loss/"))
+        line = f"step {step}/{self._steps}  loss {figures['loss']:.3g} ({terms})  "
+        line += f"lr {figures['learning_rate']:.1e}  {figures['images_per_second']:.4g} images/s  "
+        line += f"{tqdm.format_interval(seconds_left)} left"
+        self.message(line.replace("e-0", "e-"))
 
     def evaluation(
         self, step: int, figures: Mapping[str, float], pictures: Sequence[np.ndarray]
@@ -131,7 +124,8 @@ class FolderLog(RunLog):
                 with _explain_unwritable(place):
                     check_no_link(place)
             self._save_pictures(path, pictures)
-            self.message(f"pictures: {path}")
+            if step == self._steps:
+                self.message(f"pictures: {path}")
         with _explain_unwritable(self._events.path):
             for index, picture in enumerate(pictures):
                 self._events.write_picture(step, f"validation/{index}", picture)

@@ -88,6 +88,7 @@ class Evaluation:
     figures: dict[str, float]  # all, the loss terms too; the same names for the same model
     images_per_second: float
     text: str  # a table for people
+    headline: str  # the monitored figure and a few more, in one line
     pictures: Sequence[np.ndarray] = ()  # uint8 (H, W, 3), RGB
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -67,7 +68,7 @@ class Trainer:
         return self.progress
 
     def _fit(self, interruption: Interruption) -> None:
-        progress, stream = self.progress, None
+        progress, stream, table = self.progress, None, ""
         if progress.step >= self.plan.steps:
             advice = self.advice.finished
             self.log.message(f"{self.folder}: finished already, at step {progress.step}; {advice}")
@@ -76,7 +77,7 @@ class Trainer:
             step, plan = progress.step, self.plan
             is_due = step % plan.evaluate_every == 0 or step == plan.steps
             if is_due and step > progress.evaluated_step:
-                self._evaluate(interruption)
+                table = f"evaluation at step {step}:\n{self._evaluate(interruption)}"
             if self._is_over():
                 break
             if stream is None:
@@ -90,6 +91,8 @@ class Trainer:
                 self._stop(interruption)
             if progress.step % self.plan.checkpoint_every == 0:
                 self.save()
+        if table:
+            self.log.message(table)
         if progress.best_figure is not None:
             best = f"best {self._monitored(progress.best_figure)} at step {progress.best_step}"
             self.log.message(f"{best}: {self.folder / 'best.pt'}")
@@ -155,25 +158,27 @@ class Trainer:
         self.log.training(step, figures, seconds_left=seconds_left)
         self._window = Window()
 
-    def _evaluate(self, interruption: Interruption) -> None:
-        advice, step = self.advice.evaluation_memory, self.progress.step
+    def _evaluate(self, interruption: Interruption) -> str:
+        """Score the model as it stands, report and save it; a table of all figures."""
+        advice, step, start = self.advice.evaluation_memory, self.progress.step, time.monotonic()
         with explain_out_of_memory(self.ranks.device, advice), self._rescuing():
             evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
         if evaluation is None:
             self._stop(interruption)
         self.progress.note(evaluation.figure, evaluation.figures)
-        self.log.message(evaluation.text)
         if evaluation.figure is None:
             self.log.message(f"step {step}: no figure, for {self.evaluator.monitor} has no truth")
         else:
             self.learner.note_figure(evaluation.figure)
             mark = ", the best so far" if self.progress.is_best else ""
-            self.log.message(f"step {step}: {self._monitored(evaluation.figure)}{mark}")
+            seconds = f"{time.monotonic() - start:.0f} s"
+            self.log.message(f"step {step}: {evaluation.headline}  {seconds}{mark}")
         speed = {"images_per_second": evaluation.images_per_second}
         self._check_place()
         self.log.evaluation(step, {**evaluation.figures, **speed}, evaluation.pictures)
         self.save()
         self._window = Window()
+        return evaluation.text
 
     def _is_over(self) -> bool:
         plan, progress = self.plan, self.progress

@@ -21,7 +21,6 @@ from yolo.apps.preflight.checks import Outcome, Preflight, TrialRun, first_image
 from yolo.apps.report.page import Filled, table
 from yolo.config import Config
 from yolo.data.image_cache import memory_bytes
-from yolo.factory.data import largest_side_px
 from yolo.factory.detector import DetectionLoss
 from yolo.factory.evaluator import build_evaluator
 from yolo.records import Batch
@@ -171,7 +170,7 @@ def _measure(preflight: Preflight, trial: TrialRun) -> Speed:
     steps = _train(trial, batches.from_step(0), images)
     together = _images_per_second(steps, TOGETHER_SECONDS)
     batches.close()
-    largest_px = largest_side_px(preflight.config.data)
+    largest_px = preflight.config.data.largest_side_px()
     return Speed(
         loader=loader,
         network=network,

@@ -1,6 +1,7 @@
 """The section `data`: which images, in which order, transformed how."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -183,14 +184,18 @@ class ImagesConfig(Section):
     )
     max_bad_share: Fraction = key("With 'skip', the run ends above this share of bad images.", 0.01)
 
-    def smallest_side_px(self) -> int:
-        """The smallest side of the input while training."""
-        return self.image_size
+    def sides_px(self) -> Sequence[int]:
+        """The sides that the input has while training."""
+        return (self.image_size,)
+
+    def largest_side_px(self) -> int:
+        """Of the input, while training and in evaluations."""
+        return max(self.image_size, *self.sides_px())
 
     @model_validator(mode="after")
     def _augment_fits(self) -> "ImagesConfig":
         """A cut larger than the image would fail only when it fires."""
-        smallest = self.smallest_side_px()
+        smallest = min(self.sides_px())
         rule = f"must be at most {smallest}, the smallest side of the training images"
         broken = [
             (f"augment.{place}.{argument}", rule)
@@ -239,8 +244,9 @@ class DataConfig(ImagesConfig):
     mixup: MixUpConfig | None = key("Blend two images; null is off.", None)
     multi_scale: MultiScaleConfig | None = key("Train at changing input sizes; null is off.", None)
 
-    def smallest_side_px(self) -> int:
-        if self.multi_scale is None:
-            return self.image_size
-        at_the_end = [] if self.multi_scale.until_step is None else [self.image_size]
-        return min([self.multi_scale.min, *at_the_end])
+    def sides_px(self) -> Sequence[int]:
+        given = self.multi_scale
+        if given is None:
+            return super().sides_px()
+        at_the_end = () if given.until_step is None else (self.image_size,)
+        return (*range(given.min, given.max + 1, given.step), *at_the_end)
