@@ -29,47 +29,8 @@ from yolo.files import atomic_write, read_or_refuse
 from yolo.models.torch_weights import evaluated_tensors
 from yolo.train.checkpoint import load_checkpoint, save_checkpoint
 
-_APP = '''"""The demo page: ``pip install -r requirements.txt``, then ``python app.py``.
-
-Written by scripts/demo.py --make-space.
-"""
-
-import os
-import sys
-from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-from yolo.apps.demo.show import show
-from yolo.errors import exit_code
-
-if __name__ == "__main__":
-    # a host names its address in the environment
-    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
-    port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
-    sys.exit(exit_code(lambda: show(HERE / "{model}", host=host, port=port)))
-'''
-
-_README = """---
-title: Object detection
-emoji: 🔎
-colorFrom: blue
-colorTo: gray
-sdk: gradio
-sdk_version: {gradio}
-app_file: app.py
-license: mit
-pinned: false
----
-
-# Object detection
-
-Upload a picture, or take one by webcam: the page shows what the model finds and, by EigenCAM, what
-it looks at. To run it elsewhere: `pip install -r requirements.txt`, then `python app.py`.
-
-The licence in the front matter is the code's; change it if the model's is another.
-"""
+_SPACE = Path(__file__).with_name("space")
+"""The templates of a Space's ``app.py`` and ``README.md``."""
 
 
 def show(
@@ -147,9 +108,9 @@ def make_space(checkpoint: Path, folder: Path) -> list[Path]:
     own = (REPOSITORY_ROOT / "requirements.txt").read_text("utf-8")
     exported = "onnxruntime\n" if is_exported(checkpoint) else ""
     texts = {
-        "app.py": _APP.format(model=model),
+        "app.py": (_SPACE / "app.txt").read_text("utf-8").format(model=model),
         "requirements.txt": f"{own}# the page\ngradio\ngrad-cam>=1.5.7\n{exported}",
-        "README.md": _README.format(gradio=gradio),
+        "README.md": (_SPACE / "readme.txt").read_text("utf-8").format(gradio=gradio),
         "LICENSE": (REPOSITORY_ROOT / "LICENSE").read_text("utf-8"),
     }
     try:
