@@ -13,8 +13,9 @@ from PIL import Image
 from tests.checkpoints import CONF, make_predictor, write_checkpoint
 from tests.exported_files import METADATA
 from yolo.apps.export.exporting import export_model
-from yolo.apps.predict import Predictor
+from yolo.apps.predict import Prediction, Predictor
 from yolo.apps.predict.predictor import TrainedNetwork
+from yolo.apps.report.drawing import class_colour, draw_detections
 from yolo.data.formats.shapes import SHAPES, open_shapes
 from yolo.detection.postprocess import Postprocess
 from yolo.errors import UserError
@@ -115,6 +116,24 @@ def test_every_kind_of_image(predictor, image, tmp_path):
     same(predictor(grey)[0].detections, predictor(image[:, :, 0])[0].detections)
     assert len(predictor(Image.fromarray(image).convert("CMYK"))) == 1
     assert predictor([]) == []
+
+
+def test_a_prediction_draws_itself_and_says_what_it_is(image, tmp_path):
+    boxes = torch.tensor([[10.0, 20.0, 60.0, 50.0], [70.0, 30.0, 110.0, 60.0]])
+    scores, labels = torch.tensor([0.912, 0.5]), torch.tensor([7, 2])
+    found = Detections(boxes_xyxy_px=boxes, scores=scores, labels=labels)
+    prediction = Prediction(found, ["big dog", "cat"], (70, 120))
+    assert repr(prediction) == "Prediction(big dog 0.91, cat 0.50 in 120 x 70 px)"
+    drawn, names = prediction.draw(image), dict(enumerate("abcdefgh")) | {7: "big dog", 2: "cat"}
+    assert (drawn == draw_detections(image, found, names)).all()
+    assert (drawn[40:60, 70] == class_colour(2)).all() and (drawn != image).any()
+    prediction.save(tmp_path / "new" / "drawn.png", Image.fromarray(image))
+    assert (np.array(Image.open(tmp_path / "new" / "drawn.png")) == drawn).all()
+    none = replace(found, boxes_xyxy_px=boxes[:0], scores=scores[:0], labels=labels[:0])
+    assert repr(Prediction(none, [], (70, 120))) == "Prediction(nothing in 120 x 70 px)"
+    assert (Prediction(none, [], (70, 120)).draw(image) == image).all()
+    many = Detections(boxes.repeat(4, 1), scores.repeat(4), labels.repeat(4))
+    assert "cat 0.91 and 3 more in 120 x 70 px" in repr(Prediction(many, ["cat"] * 8, (70, 120)))
 
 
 def test_a_damaged_pil_image(predictor, image, tmp_path):

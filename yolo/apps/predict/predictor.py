@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
-from yolo.data.images import decode
+from yolo.apps.predict.prediction import ImageLike, Prediction, to_rgb
 from yolo.detection.postprocess import Labels, Postprocess
 from yolo.detection.tta import AugmentedDetector
 from yolo.errors import UserError
@@ -34,9 +34,6 @@ from yolo.train.run_folder import checkpoint_file
 CONF = 0.25
 """Lowest score that is reported unless another is asked for: training scores from far lower on,
 for its metric wants everything, but nobody wants to see it."""
-
-ImageLike = np.ndarray | Image.Image | str | os.PathLike
-"""RGB uint8 (H, W, 3), or (B, H, W, 3) for a batch; a PIL image of any mode; a file's path."""
 
 Prepared = tuple[np.ndarray, Letterbox]
 """An image in the network's square: uint8 (S, S, 3), and the way back."""
@@ -84,15 +81,6 @@ class TrainedNetwork:
     def autocast(self) -> AbstractContextManager:
         """The context in which ``detector`` runs."""
         return self.precision.autocast(self.device)
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What was found in one image: boxes in pixels of the original, on the host."""
-
-    detections: Detections
-    names: list[str]  # the class of each
-    image_hw: tuple[int, int]  # of the original
 
 
 @dataclass(kw_only=True, eq=False)
@@ -185,7 +173,7 @@ class Predictor:
         found: list[Prediction] = []
         for start in range(0, len(images), self.network.batch_size):
             some = images[start : start + self.network.batch_size]
-            found += self.find([self.prepare(_to_rgb(image)) for image in some], conf=conf, iou=iou)
+            found += self.find([self.prepare(to_rgb(image)) for image in some], conf=conf, iou=iou)
         return found
 
     def prepare(self, image: np.ndarray) -> Prepared:
@@ -220,30 +208,6 @@ def _faster_format(detector: Detector, size_px: int) -> Precision:
             networks[name](image)
 
     return faster_format(predict, "predicts", warm_up_seconds=0.1, timed_seconds=1.5)
-
-
-def _to_rgb(image: ImageLike) -> np.ndarray:
-    if isinstance(image, str | os.PathLike):
-        return decode(Path(image))
-    if isinstance(image, Image.Image):
-        if image.mode.startswith(("I", "F")):
-            what = f"a PIL image of mode {image.mode} does not tell which value is white"
-            raise UserError(f"{what}: convert it to 8 bits, such as value * 255 / white")
-        try:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # PIL decodes only now
-            raise UserError(f"an image cannot be decoded: {error}") from error
-    given = type(image).__name__
-    if isinstance(image, np.ndarray):
-        given = f"{image.dtype} {image.shape}"
-        if image.dtype == np.uint8 and image.size and image.ndim == 2:
-            return np.repeat(image[:, :, None], 3, axis=2)  # (H, W) -> (H, W, 3)
-        if image.dtype == np.uint8 and image.size and image.shape[2:] == (3,):
-            return np.ascontiguousarray(image)
-    raise UserError(
-        f"an image must be a uint8 array (height, width, 3) in RGB, a PIL image or a path, "
-        f"not {given}"
-    )
 
 
 def _with(postprocess: Postprocess, conf: float | None, iou: float | None) -> Postprocess:

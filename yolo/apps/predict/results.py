@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from yolo.apps.predict.predictor import Prediction, Predictor
+from yolo.apps.predict.prediction import Prediction
+from yolo.apps.predict.predictor import Predictor
 from yolo.apps.predict.sources import USUAL_FPS, Frame, Source, count_frames, opencv_name
 from yolo.apps.report.drawing import (
     contact_sheet,

@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
-from yolo.apps.predict.predictor import Prediction, Predictor, Prepared
+from yolo.apps.predict.prediction import Prediction
+from yolo.apps.predict.predictor import Predictor, Prepared
 from yolo.apps.predict.results import Results
 from yolo.apps.predict.sources import Frame, Source
 

@@ -6,7 +6,7 @@ Images are uint8 (H, W, 3) RGB everywhere; coordinates are pixels of the image t
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -41,7 +41,7 @@ def draw_boxes(
     image: np.ndarray,
     boxes_xyxy_px: np.ndarray,  # (N, 4); drawn in reverse, so that the first is on top
     labels: np.ndarray,  # int (N,), indices into the names
-    class_names: Sequence[str],  # any Unicode; what the font lacks shows as an empty box
+    class_names: Sequence[str] | Mapping[int, str],  # Unicode; what the font lacks is an empty box
     *,
     scores: np.ndarray | None = None,  # (N,), written behind the name
     ignored: np.ndarray | None = None,  # bool (N,), regions drawn hatched and dashed instead
