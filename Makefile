@@ -6,10 +6,11 @@ PY := $(VENV)/bin/python
 REQUIREMENTS := requirements.txt pyproject.toml
 RUNTIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-development
+DOCUMENTATION := $(VENV)/.installed-documentation
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-browser faults lint format schema bench clean
+.PHONY: help install demo test test-slow test-browser faults lint format schema docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,11 +44,14 @@ format: $(DEVELOPMENT) ## format the code and fix what ruff can fix
 schema: $(RUNTIME) ## regenerate the config's JSON files (editors' schema, Albumentations' arguments)
 	$(PY) scripts/make_schema.py
 
+docs: $(DOCUMENTATION) ## build the documentation into site/, every link checked
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
 bench: $(RUNTIME) ## measure speed and memory on this machine
 	$(PY) scripts/benchmark.py
 
 clean: ## remove .venv and caches; data, logs and weights stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUNTIME): $(REQUIREMENTS) | $(PY)
@@ -56,6 +60,10 @@ $(RUNTIME): $(REQUIREMENTS) | $(PY)
 
 $(DEVELOPMENT): $(REQUIREMENTS) | $(PY)
 	$(call install_project,.[export$(,)demo$(,)explain$(,)test])
+	@touch $(RUNTIME) $@
+
+$(DOCUMENTATION): $(REQUIREMENTS) | $(PY)
+	$(call install_project,.[docs])
 	@touch $(RUNTIME) $@
 
 , := ,

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+import yaml
 
 from yolo.config import REPOSITORY_ROOT, load_config
 from yolo.factory.detector import (
@@ -54,10 +55,24 @@ def test_a_recipe_builds_over_other_detectors(path, recipe, tmp_path):
     build_and_run(resolved.config)
 
 
-def test_the_readmes_own_data_example_builds(tmp_path):
+def own_data_examples():
+    """That of the README, and those of its page in docs/, one for each format."""
+    readme = (REPOSITORY_ROOT / "README.md").read_text("utf-8").split("\n## Your own images\n")[1]
+    page = (REPOSITORY_ROOT / "docs/own-images.md").read_text("utf-8")
+    examples = [re.search(r"```yaml\n(.*?)```", readme, re.DOTALL)[1]]
+    return examples + re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+
+
+def test_there_is_an_own_data_example_for_each_format():
+    types = [yaml.safe_load(text)["data"]["train"]["type"] for text in own_data_examples()]
+    assert types == ["coco", "coco", "voc", "yolo_text", "csv_boxes"]
+
+
+@pytest.mark.parametrize(
+    "text", own_data_examples(), ids=["README", "coco", "voc", "yolo_text", "csv_boxes"]
+)
+def test_an_own_data_example_builds(text, tmp_path):
     """With anchors from its boxes; nothing that people extend names the classes of other data."""
-    readme = (REPOSITORY_ROOT / "README.md").read_text("utf-8").split("## Train on your own images")
-    text = re.search(r"```yaml\n(.*?)```", readme[1], re.DOTALL)[1]
     assert "extends: base/small_data.yaml\n" in text
     file = tmp_path / "mine.yaml"
     file.write_text(text.replace("base/small_data.yaml", str(SMALL_DATA)))
