@@ -26,7 +26,8 @@ API = """
 ::: yolo.apps.predict.predictor.Predictor
     options: {members: [from_checkpoint, __call__]}
 
-::: yolo.apps.predict.predictor.Prediction
+::: yolo.apps.predict.prediction.Prediction
+    options: {members: [draw, save]}
 
 ::: yolo.records.Detections
 

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from yolo.apps.download.archives import Archive, fetch_archives
+from yolo.config.command_line import Parser
 from yolo.errors import exit_code
 
 BASE_URL = "http://images.cocodataset.org"
@@ -27,7 +28,7 @@ ARCHIVES = {
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fetches and unpacks COCO 2017.")
+    parser = Parser("Fetches and unpacks COCO 2017.")
     add = parser.add_argument
     add("--root", type=Path, default=REPOSITORY / "data/coco", help="folder (default: data/coco)")
     add(
@@ -41,7 +42,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--delete-zips", action="store_true", help="remove each zip once it is unpacked")
     add("--base-url", default=BASE_URL, help=f"server or mirror (default: {BASE_URL})")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def fetch_coco(arguments: argparse.Namespace) -> None:

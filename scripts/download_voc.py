@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from yolo.apps.download.archives import Archive, fetch_archives
+from yolo.config.command_line import Parser
 from yolo.errors import exit_code
 
 BASE_URL = "http://host.robots.ox.ac.uk/pascal/VOC"
@@ -26,7 +27,7 @@ ARCHIVES = {
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fetches and unpacks Pascal VOC 2007 and 2012.")
+    parser = Parser("Fetches and unpacks Pascal VOC 2007 and 2012.")
     add = parser.add_argument
     add(
         "--root",
@@ -44,7 +45,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--delete-tars", action="store_true", help="remove each tar once it is unpacked")
     add("--base-url", default=BASE_URL, help=f"server or mirror (default: {BASE_URL})")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def fetch_voc(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from yolo.apps.download.downloads import download, readable_size
+from yolo.config.command_line import Parser
 from yolo.errors import exit_code
 
 MIRROR = "https://pjreddie.com/media/files"
@@ -31,13 +32,13 @@ SIZES = {
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fetches weights of Darknet's.")
+    parser = Parser("Fetches weights of Darknet's.")
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=", ".join(SIZES))
     add("--list", action="store_true", help="show what there is, and what lies here already")
     add("--folder", type=Path, default=REPOSITORY / "weights", help="folder (default: weights)")
     add("--mirror", default=MIRROR, metavar="URL", help=f"where they lie (default: {MIRROR})")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse(argv)
     unknown = [name for name in arguments.names if name not in SIZES]
     if unknown:
         parser.error(f"no such weights: {', '.join(unknown)}; there are {', '.join(SIZES)}")

@@ -16,8 +16,8 @@ from tests.faults.trial import Property, Result
 HEAD = """# Faults
 
 Run on {date} with `make faults` (`python -m tests.faults`): {trials:,} trials, {failures} failures,
-{minutes:.0f} minutes of trials, {jobs} at a time. What is guaranteed stands in the README; the
-trials in `tests/faults/`.
+{minutes:.0f} minutes of trials, {jobs} at a time. What is guaranteed stands in docs/guarantees.md;
+the trials in `tests/faults/`.
 
 - CPU: {cpu}, {cores} cores
 - Python {python}, PyTorch {torch}

@@ -212,9 +212,9 @@ class _Builder:
         if isinstance(evaluator, DetectionEvaluator) and not evaluator.has_truth():
             log.message(
                 f"warning: data.val has nothing to find that {evaluator.monitor} could be measured "
-                "on: best.pt will be the newest evaluated model, and training.patience, "
-                "training.target_figure and a plateau schedule do nothing; give data.val boxes, or "
-                "choose another evaluation.monitor"
+                "on: best.pt will be the newest evaluated model, and training.patience and a "
+                "plateau schedule do nothing; give data.val boxes, or choose another "
+                "evaluation.monitor"
             )
         if config.training.compile:
             learner.model.compile()
