@@ -165,7 +165,7 @@ class Learner:
             decay = self.ema_decay if self.ema.n_averaged else 0.0
             if self.ema_ramp:  # as TensorFlow's ``ExponentialMovingAverage(num_updates=step)``
                 decay = min(decay, (1 + step) / (10 + step))
-            pairs = list(self.ema.module.parameters()), list(self.model.parameters())
+            pairs = tuple(self.ema.module.parameters()), tuple(self.model.parameters())
             with torch.no_grad():  # ``update_parameters`` would wait, to copy ``n_averaged``
                 torch._foreach_lerp_(*pairs, 1 - decay)
             self._copy_buffers(self._buffers, list(self.ema.module.buffers()))
