@@ -6,7 +6,6 @@ PY := $(VENV)/bin/python
 REQUIREMENTS := requirements.txt pyproject.toml
 RUNTIME := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-development
-DOCUMENTATION := $(VENV)/.installed-documentation
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -47,7 +46,7 @@ format: $(DEVELOPMENT) ## format the code and fix what ruff can fix
 schema: $(RUNTIME) ## regenerate the config's JSON files (editors' schema, Albumentations' arguments)
 	$(PY) scripts/make_schema.py
 
-docs: $(DOCUMENTATION) ## build the documentation into site/, every link checked
+docs: $(DEVELOPMENT) ## build the documentation into site/, every link checked
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 bench: $(RUNTIME) ## measure speed and memory on this machine
@@ -62,11 +61,7 @@ $(RUNTIME): $(REQUIREMENTS) | $(PY)
 	@touch $@
 
 $(DEVELOPMENT): $(REQUIREMENTS) | $(PY)
-	$(call install_project,.[export$(,)demo$(,)explain$(,)test])
-	@touch $(RUNTIME) $@
-
-$(DOCUMENTATION): $(REQUIREMENTS) | $(PY)
-	$(call install_project,.[docs])
+	$(call install_project,.[export$(,)demo$(,)explain$(,)docs$(,)test])
 	@touch $(RUNTIME) $@
 
 , := ,
