@@ -107,6 +107,21 @@ def test_a_device_or_an_exchange_that_is_not_to_be_had(
         join([device])
 
 
+@pytest.mark.skipif(torch.version.cuda is None, reason="a PyTorch without CUDA counts no GPUs")
+def test_a_gpu_that_is_counted_and_not_there_is_a_sentence(monkeypatch) -> None:
+    """As with a driver that fails, or CUDA_VISIBLE_DEVICES changed after it was read."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 100)
+    with pytest.raises(UserError, match=r"--gpu 99: this GPU cannot be used \(\w.*\); see nvidia"):
+        join(["cuda:99"])
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "99", "GPU-nonsense", "0,0", "nonsense"])
+def test_a_variable_that_hides_gpus_is_a_sentence(visible: str, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match="--gpu 50: this machine has "):
+        join(["cuda:50"])
+
+
 @pytest.mark.parametrize(
     ("present", "message"),
     [

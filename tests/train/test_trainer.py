@@ -400,6 +400,9 @@ def test_the_scaler_of_fp16_looks_for_its_scale_and_resumes_with_it(tmp_path: Pa
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously ..."),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
     ],
 )
 def test_out_of_memory_is_explained(tmp_path: Path, error: RuntimeError | None) -> None:

@@ -181,21 +181,21 @@ def build_learner(
         parts.loss.to(ranks.device)  # its coder with it
         if precision is None:
             precision = _choose_precision(config, model, ranks)
-    return Learner(
-        model=model,
-        loss=parts.loss,
-        accuracy=parts.accuracy,
-        freeze=build_freeze(config, model),
-        optimizer=build_optimizer(config, model),
-        schedule=schedule or build_schedule(config),
-        precision=precision,
-        ranks=ranks,
-        images_in_step=images_in_step or training.batch_size,
-        gradient_clip=training.gradient_clip,
-        ema_decay=None if training.ema is None else training.ema.decay,
-        ema_ramp=training.ema is not None and training.ema.ramp,
-        seed=config.seed,
-    )
+        return Learner(
+            model=model,
+            loss=parts.loss,
+            accuracy=parts.accuracy,
+            freeze=build_freeze(config, model),
+            optimizer=build_optimizer(config, model),
+            schedule=schedule or build_schedule(config),
+            precision=precision,
+            ranks=ranks,
+            images_in_step=images_in_step or training.batch_size,
+            gradient_clip=training.gradient_clip,
+            ema_decay=None if training.ema is None else training.ema.decay,
+            ema_ramp=training.ema is not None and training.ema.ramp,
+            seed=config.seed,
+        )
 
 
 def _choose_precision(config: TaskConfig, model: nn.Module, ranks: Ranks) -> Precision:

@@ -5,6 +5,7 @@ Where something is not finite is looked for only once a step or a save has faile
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -22,11 +23,11 @@ from yolo.train.distributed import Ranks
 _OUT_OF_MEMORY = (
     "not enough memory",  # of a CPU
     "can't allocate memory",
-    "CUDA error: out of memory",  # outside PyTorch's allocator: a context, page-locked memory
+    "error: out of memory",  # of CUDA outside PyTorch's allocator: a context, page-locked memory
+    "[CUDA]: out of memory",  # of Triton, which runs compiled networks
     "cudaErrorMemoryAllocation",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "_STATUS_ALLOC_FAILED",  # of cuBLAS and cuSOLVER
+    "ALLOCATION_FAILED",  # of cuDNN 9
 )
 """In the messages of errors that are no ``torch.OutOfMemoryError``."""
 
@@ -57,6 +58,7 @@ def explain_out_of_memory(device: torch.device, advice: str) -> Iterator[None]:
     except RuntimeError as error:
         known = any(sign in str(error) for sign in _OUT_OF_MEMORY)
         if known or isinstance(error, torch.OutOfMemoryError):
+            traceback.clear_frames(error.__traceback__)  # they hold all that a step has computed
             raise UserError(f"out of memory on {device}: {advice}") from error
         raise
 
@@ -121,11 +123,9 @@ def explain_step(model: nn.Module, step: StepInputs, compute: Compute, ranks: Ra
     The model has the step's gradients. Micro-batches are computed again where the step itself does
     not show it: their gradients were added up, and no layer's output is kept.
     """
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    bad_gradients = find_nonfinite(gradients)
-    what = "the norm of the whole gradient"
-    if bad_gradients:
-        what = f"the gradient of {first_names(bad_gradients, MOST_NAMED)}"
+    bad_gradients = find_nonfinite({name: p.grad for name, p in model.named_parameters()})
+    names = first_names(bad_gradients, MOST_NAMED)
+    what = f"the gradient of {names}" if bad_gradients else "the norm of the whole gradient"
     with _prepared(model):
         pairs = zip(step.batches, step.terms, strict=True)
         found = [_explain_forward(model, batch, terms, compute) for batch, terms in pairs]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from yolo.records import Batch
 from yolo.train.distributed import Ranks, in_parallel
@@ -60,9 +60,7 @@ class Learner:
         model, ranks = self.model, self.ranks
         self.is_whole = True  # the state is that of a whole step: none is changing the weights
         self.scaler = self.precision.scaler(ranks.device)
-        self.ema = None
-        if self.ema_decay is not None:
-            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+        self.ema = None if self.ema_decay is None else AveragedModel(model)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         if self.freeze is not None:
             self.freeze.apply(step=0)
@@ -164,10 +162,14 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None and self.ema_decay is not None:
+            decay = self.ema_decay if self.ema.n_averaged else 0.0
             if self.ema_ramp:  # as TensorFlow's ``ExponentialMovingAverage(num_updates=step)``
-                decay = min(self.ema_decay, (1 + step) / (10 + step))
-                self.ema.multi_avg_fn = get_ema_multi_avg_fn(decay)
-            self.ema.update_parameters(self.model)
+                decay = min(decay, (1 + step) / (10 + step))
+            pairs = tuple(self.ema.module.parameters()), tuple(self.model.parameters())
+            with torch.no_grad():  # ``update_parameters`` would wait, to copy ``n_averaged``
+                torch._foreach_lerp_(*pairs, 1 - decay)
+            self._copy_buffers(self._buffers, list(self.ema.module.buffers()))
+            self.ema.n_averaged += 1
         return StepResult(terms=terms, counts=counts, gradient_norm=norm)
 
     def _skip(self, step: int, inputs: StepInputs, *, backed_off: bool) -> StepResult:
@@ -204,10 +206,8 @@ class Learner:
         self.ranks.broadcast_buffers(self.model)
         if self.ema is None:
             return self.model
-        averaged = self.ema.module
-        for ours, theirs in zip(averaged.buffers(), self.model.buffers(), strict=True):
-            ours.copy_(theirs)
-        return averaged
+        self._copy_buffers(self._buffers, list(self.ema.module.buffers()))
+        return self.ema.module
 
     def note_figure(self, figure: float) -> None:
         """Give an evaluation's figure, the same on all ranks, to a schedule that goes by it."""

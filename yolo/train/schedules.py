@@ -48,9 +48,7 @@ def cosine_restarts(
     assert t_0 > 0 and t_mult >= 1, "cycles have a length and do not shrink"
 
     def factor(step: int) -> float:
-        position, length = step, t_0  # in integers, hence exact
-        if t_mult == 1:
-            position %= t_0
+        position, length = step % t_0 if t_mult == 1 else step, t_0  # in integers, hence exact
         while position >= length:
             position -= length
             length *= t_mult

@@ -96,17 +96,16 @@ class Trainer:
 
     def _report_freezing(self, *, starting: bool) -> None:
         freeze = self.learner.freeze
-        line = freeze and freeze.describe(self.progress.step, starting=starting)
-        if line:
+        if line := freeze and freeze.describe(self.progress.step, starting=starting):
             self.log.message(line)
 
     def _step(self, stream: Iterator[Batch]) -> None:
         """One optimizer step; one that lacks a batch when a signal comes is as if not begun."""
         count = self.batches.micro_batches_per_step
         with (
+            self._rescuing(),
             explain_out_of_memory(self.ranks.device, self.advice.step_memory),
             explain_single_value(self.advice.single_value),
-            self._rescuing(),
         ):
             micro_batches = self._window.fetch(stream, count)
             result = self.learner.step(self.progress.step, micro_batches, count)
@@ -157,7 +156,7 @@ class Trainer:
 
     def _evaluate(self, interruption: Interruption) -> None:
         advice, step = self.advice.evaluation_memory, self.progress.step
-        with explain_out_of_memory(self.ranks.device, advice), self._rescuing():
+        with self._rescuing(), explain_out_of_memory(self.ranks.device, advice):
             evaluation = self.evaluator.evaluate(self.learner.evaluated_model(), interruption)
         if evaluation is None:
             self._stop(interruption)
@@ -252,7 +251,10 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the state of ``last.pt``, exactly; a kill may have come before ``best.pt``."""
         try:
-            self.learner.load_state_dict(state)
+            with explain_out_of_memory(self.ranks.device, self.advice.step_memory):
+                self.learner.load_state_dict(state)
+        except UserError:
+            raise
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise UserError(
                 f"{self.folder / 'last.pt'}: its state is not of this training; begin anew"
