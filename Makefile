@@ -9,7 +9,7 @@ DEVELOPMENT := $(VENV)/.installed-development
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-browser faults lint format schema bench clean
+.PHONY: help install demo test test-slow test-browser test-gpu faults lint format schema bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -20,13 +20,16 @@ demo: $(RUNTIME) ## train configs/quickstart.yaml on generated images; ends with
 	$(PY) main.py --config configs/quickstart.yaml
 
 test: $(DEVELOPMENT) ## run the test suite, a file of tests on each core
-	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not browser" tests
+	$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile -m "not slow and not browser and not gpu" tests
 
 test-slow: $(DEVELOPMENT) ## run the tests that take minutes
-	$(PY) -m pytest -m "slow and not browser" tests
+	$(PY) -m pytest -m "slow and not browser and not gpu" tests
 
 test-browser: $(DEVELOPMENT) ## drive the demo page in a headless Chromium (needs chromium-driver)
-	$(PY) -m pytest -s -m browser tests
+	$(PY) -m pytest -s -m "browser and not gpu" tests
+
+test-gpu: $(DEVELOPMENT) ## run the tests that need a CUDA device (four minutes; skipped where there is none)
+	$(PY) -m pytest -m gpu tests
 
 faults: $(DEVELOPMENT) ## test the guarantees in full (continues where it was stopped); writes benchmarks/faults.md
 	$(PY) -m tests.faults

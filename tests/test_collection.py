@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKERS = ("slow", "browser")
+MARKERS = ("slow", "browser", "gpu")
 
 
 class _CollectedFiles:
@@ -65,7 +65,7 @@ def test_the_make_targets_cover_every_marker() -> None:
     expressions = re.findall(
         r'-m pytest .*?-m "?([^"\n]+?)"? tests', (ROOT / "Makefile").read_text()
     )
-    assert len(expressions) == 3
+    assert len(expressions) == 4
     for marked in itertools.product([False, True], repeat=len(MARKERS)):
         markers = dict(zip(MARKERS, marked, strict=True))
         chosen = [eval(each, {}, markers) for each in expressions]  # noqa: S307 - our own Makefile
