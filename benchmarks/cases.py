@@ -11,6 +11,7 @@ from benchmarks.annotations import lacks_linux, measure_annotations
 from benchmarks.coco_metric import measure_coco_metric
 from benchmarks.detection import measure_detection
 from benchmarks.figures import Case, Result, Settings
+from benchmarks.gpu import lacks_gpu, measure_gpu
 from benchmarks.loader import lacks_images, measure_loader
 from benchmarks.loss import measure_loss
 from benchmarks.prediction import lacks_onnx, measure_prediction, measure_suppression
@@ -43,6 +44,7 @@ CASES = (
     Case(name="loader", measure=measure_loader, lacks=lacks_images),
     Case(name="coco-metric", measure=measure_coco_metric),
     Case(name="annotations-memory", measure=measure_annotations, lacks=lacks_linux),
+    Case(name="gpu", measure=measure_gpu, lacks=lacks_gpu),
 )
 
 

@@ -48,11 +48,12 @@ def measure_detection(settings: Settings) -> Iterator[Figure]:
     for name in CONFIGS[:1] if settings.tiny else CONFIGS:
         overrides = ["model.encoder.weights=null"]
         config = load_config(REPOSITORY_ROOT / "configs" / f"{name}.yaml", overrides).config
-        yield from _measure(name, config, settings)
+        yield from measure_network(name, config, settings)
         gc.collect()
 
 
-def _measure(name: str, config: Config, settings: Settings) -> Iterator[Figure]:
+def measure_network(name: str, config: Config, settings: Settings) -> Iterator[Figure]:
+    """Of one model, whose name begins the figures' names."""
     size_px = 64 if settings.tiny else config.data.image_size
     images = 2 if settings.tiny else GPU_IMAGES if settings.device.type == "cuda" else IMAGES
     pixels = random_batch(images, size_px).images.to(settings.device)

@@ -20,6 +20,7 @@ class Settings:
         data: a folder with ``annotations/instances_train2017.json`` and ``train2017/``.
         slow: also measure what is only there for comparison and takes minutes.
         tiny: sizes that only show that a case runs.
+        kernels: file for the table of the GPU's kernels; None writes none.
     """
 
     rounds: int
@@ -27,6 +28,7 @@ class Settings:
     data: Path
     slow: bool = False
     tiny: bool = False
+    kernels: Path | None = None
 
 
 class Goal(NamedTuple):

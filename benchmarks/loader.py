@@ -52,7 +52,7 @@ PARTS = ("decode", "geometry", "colour", "rest")
 
 def lacks_images(settings: Settings) -> str | None:
     """The sentence for a machine without the images."""
-    missing = [path for path in _paths(settings.data) if not path.exists()]
+    missing = [path for path in image_paths(settings.data) if not path.exists()]
     if not missing:
         return None
     return (
@@ -66,7 +66,7 @@ def measure_loader(settings: Settings) -> Iterator[Figure]:
 
     The work is done in this process, with OpenCV's threads off as in a worker's.
     """
-    annotations, images = _paths(settings.data)
+    annotations, images = image_paths(settings.data)
     dataset = CocoDataset(annotations=annotations, images=images).limit(MOST_IMAGES)
     size_px = 64 if settings.tiny else 416
     profile = Profile(dataset, size_px)
@@ -188,7 +188,8 @@ class Profile:
             yield Figure(f"share of {part}", 100 * seconds / total, "%")
 
 
-def _paths(data: Path) -> tuple[Path, Path]:
+def image_paths(data: Path) -> tuple[Path, Path]:
+    """Annotations and images of the folder that ``--data`` names."""
     return data / "annotations" / "instances_train2017.json", data / "train2017"
 
 

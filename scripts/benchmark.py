@@ -32,6 +32,7 @@ CASES = {
     "loader": "training loader on real images: default transforms, mosaic, disk cache, a profile",
     "coco-metric": "COCO evaluation of 200,000 detections",
     "annotations-memory": "memory of COCO's annotations with 0 to 4 loader processes",
+    "gpu": "on a GPU: steps, kernels, the floor, memory, evaluation, training with the loader",
 }
 """What can be measured; how, benchmarks/cases.py knows, which needs seconds to import."""
 
@@ -65,6 +66,7 @@ def measure(arguments: argparse.Namespace, argv: Sequence[str]) -> None:
         data=arguments.data,
         slow=arguments.slow,
         tiny=arguments.tiny,
+        kernels=arguments.kernels,
     )
     machine = describe(settings.device)
     print(*machine, sep="\n", flush=True)
@@ -88,6 +90,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rounds", type=int, default=6, help="turns, of which the first is dropped (6)")
     add("--data", type=Path, default=default_data(), help="folder like coco-mini, for the loader")
     add("--output", type=Path, metavar="FILE", help="write the figures as a Markdown page")
+    add("--kernels", type=Path, metavar="FILE", help="gpu: append the table of its kernels")
     add("--slow", action="store_true", help="time pycocotools beside hotcoco too: a minute")
     add("--tiny", action="store_true", help="tiny sizes, to see each case run; no figures")
     parser.add_gpu_option(one_for="measuring uses")
@@ -99,6 +102,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.rounds < 2:
         parser.error("--rounds must be at least 2, for the first round is dropped")
     parser.check_file(arguments.output, "--output ")
+    parser.check_file(arguments.kernels, "--kernels ")
     return arguments
 
 

@@ -19,7 +19,7 @@ from scripts import benchmark
 from tests.coco_files import write_coco
 from yolo.factory.detector import build_detector
 
-CHEAP = ("train-tiny", "detection", "suppression", "loss", "loader", "coco-metric")
+CHEAP = ("train-tiny", "detection", "suppression", "loss", "loader", "coco-metric", "gpu")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,7 +53,7 @@ def test_cheap_cases_give_figures_and_a_page(images, tmp_path, capsys):
         assert len(row) == 5
         value, unit = row[2].split()
         assert float(value.replace(",", "")) > 0, row
-        assert unit in ("images/s", "times", "ms", "s", "%")
+        assert unit in ("images/s", "times", "ms", "s", "%", "GB", "GB/s", "TFLOP/s")
     shares = [float(row[2].split()[0]) for row in rows if row[1].startswith("share of ")]
     assert len(shares) == 4 and abs(sum(shares) - 100) < 1  # of one sample of the loader
     assert f"`python scripts/benchmark.py {CHEAP[0]}" in page.read_text()
@@ -99,6 +99,7 @@ def test_an_unnamed_case_without_its_data_is_left_out(tmp_path):
     settings = Settings(rounds=2, device=torch.device("cpu"), data=tmp_path)
     lacks = {case.name: case.lacks(settings) for case in CASES}
     assert "does not exist" in (lacks.pop("loader") or "")
+    assert "there is no GPU" in (lacks.pop("gpu") or "")
     if sys.platform == "linux":
         assert set(lacks.values()) == {None}
 
