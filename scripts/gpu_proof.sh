@@ -7,9 +7,10 @@
 #
 # Where the folder .whl lies beside main.py, what PyTorch's own environment lacks is installed from
 # it into .site, without a network; real images are taken from .gpu-data (coco-mini, bccd), or from
-# where YOLO_TEST_DATA says. PYTHON names the Python (python3). YOLO_GPU_TESTS_ON=cpu tries the
-# script itself where no GPU is, at tiny sizes.
+# where YOLO_TEST_DATA says. PYTHON names the Python (python3), PARTS some of the parts ("ranks runs").
+# YOLO_GPU_TESTS_ON=cpu tries the script itself where no GPU is, at tiny sizes.
 set -uo pipefail
+{ # all of it is read before it begins, so that an edit does not change a run under way
 cd "$(dirname "$0")/.." || exit 1
 total=${1:-560}
 out=${OUT:-logs/gpu_proof}
@@ -26,6 +27,7 @@ say() { printf '%s\n' "$*" | tee -a "$log"; }
 
 part() { # NAME LIMIT_SECONDS COMMAND...
     local name=$1 limit=$2 left=$((total - SECONDS)) start=$SECONDS code=0 how
+    [[ -z "${PARTS:-}" || " $PARTS " == *" $name "* ]] || return 0
     shift 2
     limit=$((limit * slower))
     ((limit < left)) || limit=$left
@@ -66,8 +68,14 @@ if [ "${YOLO_GPU_TESTS_ON:-}" = cpu ]; then
 fi
 
 part versions 60 "$python" -c '
-import subprocess, sys, torch, torchvision
+import importlib, subprocess, sys, torch, torchvision
 print(sys.version, torch.__version__, torchvision.__version__, torch.version.cuda, sep="\n")
+names = "albumentations attrs cv2 defusedxml filelock hotcoco jinja2 jsonschema matplotlib numpy PIL"
+for name in [*names.split(), "pycocotools", "pydantic", "pytest", "tensorboard", "tqdm", "yaml"]:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print("MISSING:", error)
 if torch.cuda.is_available():
     print(subprocess.run(["nvidia-smi"], capture_output=True, text=True).stdout)
     print("cuDNN", torch.backends.cudnn.version(), "NCCL", torch.cuda.nccl.version())
@@ -101,3 +109,4 @@ for seed in 0 1 2; do
 done
 say "all in $SECONDS of $total s; what each part printed is in $out"
 exit "$failed"
+}

@@ -17,9 +17,10 @@ pytestmark = pytest.mark.gpu
 LEARNT = 0.9
 """The last losses over the first one, at most: thirty steps on the same eight images."""
 
-FIRST, EARLY, LATE = 1e-4, 1e-2, 0.15
-"""How far a loss in fp32 may be from the CPU's, relatively: of the first step, of the next four,
-and at the end. Rounding, batch norm over few numbers and Adam drive two trainings apart."""
+FIRST, EARLY, LATE = 1e-4, 0.03, 0.15
+"""How far a loss in fp32 may be from the CPU's, in first losses: of the first step, of the next
+four, and of the last. Rounding, batch norm over few numbers and Adam drive two trainings apart: on
+a CPU, with the weights in another memory layout, by 3e-7, 8e-3 and 2e-2 at most."""
 
 COMPARED = (*GENERATIONS, "darknet53", "mobilenet_v3_small")
 
@@ -54,7 +55,7 @@ def test_losses_in_fp32_are_the_cpus(name: str) -> None:
     ours, theirs = (
         train(make_learner(case, ranks=ranks), make_batch(case)) for ranks in (RANKS, ONE_RANK)
     )
-    apart = [abs(a - b) / b for a, b in zip(ours, theirs, strict=True)]
+    apart = [abs(a - b) / theirs[0] for a, b in zip(ours, theirs, strict=True)]
     print(f"{name}: apart {apart[0]:.1e}, {max(apart[:5]):.1e}, {max(apart):.1e}")
     assert apart[0] <= FIRST and max(apart[:5]) <= EARLY and max(apart) <= LATE, apart
     assert sum(ours[-5:]) / 5 < LEARNT * ours[0], ours
