@@ -170,6 +170,12 @@ def lose_the_images(root: Path) -> None:
     coco_json(root / "train.json", "train")
 
 
+def number_the_images(root: Path) -> None:
+    annotations = [{"bbox": [0, 0, 9, 9], "image_id": 1, "category_id": 1}]
+    content = {"images": [{"id": 1, "file_name": 1}], "annotations": annotations}
+    (root / "train.json").write_text(json.dumps(content))
+
+
 def misspell_a_class(root: Path) -> None:
     ultralytics(root)
     (root / "labels/train/a.txt").write_text("7 0.5 0.5 0.5 0.5\n")
@@ -185,6 +191,7 @@ def misspell_a_class(root: Path) -> None:
         (leave_out_val, "has images for train, but none for val"),
         (repeat_a_split, "both are for train; take one out"),
         (lose_the_images, "its first image, a.png, is in no folder of"),
+        (number_the_images, "nothing of a known form was found"),
         (misspell_a_class, "line 1 has the class 7, but there are the classes 0 to 1"),
     ],
 )

@@ -60,7 +60,7 @@ def _find_jsons(folder: Path) -> Sections:
             has_boxes = any("bbox" in annotation for annotation in content["annotations"])
         except (ValueError, LookupError, TypeError, OSError):
             continue
-        if not splits or not has_boxes:
+        if not splits or not has_boxes or not isinstance(name, str):
             continue
         near = [file.parent, folder / "images", folder, *sorted(folder.rglob("*/"))]
         images = next((place for place in near if (place / name).is_file()), None)
