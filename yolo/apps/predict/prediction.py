@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from yolo.apps.report.drawing import draw_boxes, save_image
+from yolo.apps.report.drawing import draw_detections, save_image
 from yolo.data.images import decode
 from yolo.errors import UserError
 from yolo.records import Detections
@@ -30,10 +30,8 @@ class Prediction:
 
     def draw(self, image: ImageLike) -> np.ndarray:
         """The image that this was found in, with boxes and names: RGB uint8 (H, W, 3), a copy."""
-        found = self.detections
-        names = dict(zip(found.labels.tolist(), self.names, strict=True))
-        boxes, labels = found.boxes_xyxy_px.numpy(), found.labels.numpy()
-        return draw_boxes(to_rgb(image), boxes, labels, names, scores=found.scores.numpy())
+        names = dict(zip(self.detections.labels.tolist(), self.names, strict=True))
+        return draw_detections(to_rgb(image), self.detections, names)
 
     def save(self, path: str | os.PathLike, image: ImageLike) -> None:
         """Write the drawn image in the format of the path's suffix; folders are made."""

@@ -67,7 +67,7 @@ def draw_boxes(
 
 
 def draw_detections(
-    image: np.ndarray, detections: Detections, class_names: Sequence[str]
+    image: np.ndarray, detections: Detections, class_names: Sequence[str] | Mapping[int, str]
 ) -> np.ndarray:
     tensors = detections.boxes_xyxy_px, detections.labels, detections.scores
     boxes, labels, scores = (tensor.detach().cpu().numpy() for tensor in tensors)
