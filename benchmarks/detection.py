@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.figures import Figure, Settings
-from benchmarks.timing import take_turns
+from benchmarks.timing import take_turns, wait_for
 from benchmarks.training import CLASSES, random_batch
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.factory.detector import build_coder, build_detector, build_postprocess
@@ -72,8 +72,7 @@ def measure_network(name: str, config: Config, settings: Settings) -> Iterator[F
     def network() -> list[Tensor]:
         with precision.autocast(settings.device):
             raw = detector(pixels)
-        if settings.device.type == "cuda":
-            torch.cuda.synchronize(settings.device)
+        wait_for(settings.device)
         return raw
 
     postprocess = build_postprocess(config, conf=_conf_that_lets_pass(coder, network()))

@@ -20,7 +20,7 @@ from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.kernels import profile_steps, write_table
 from benchmarks.loader import image_paths, lacks_images
 from benchmarks.memory import GB, peak_bytes
-from benchmarks.timing import take_turns
+from benchmarks.timing import take_turns, wait_for
 from benchmarks.training import CLASSES, random_batch
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.errors import UserError
@@ -158,7 +158,7 @@ def measure_rates(settings: Settings) -> Rates:
     def repeated(call: Callable[[], object]) -> None:
         for _ in range(repeats):
             call()
-        _wait_for(settings.device)
+        wait_for(settings.device)
 
     contestants = {name: lambda call=call: repeated(call) for name, call in work.items()}
     rounds = take_turns(contestants, rounds=settings.rounds)
@@ -277,7 +277,7 @@ def _make_batch(network: Network, settings: Settings) -> Batch:
 def _run(learner: Learner, batch: Batch, steps: int, settings: Settings) -> None:
     for step in range(LATE_STEP, LATE_STEP + steps):
         learner.step(step, iter([batch]), 1)
-    _wait_for(settings.device)
+    wait_for(settings.device)
 
 
 def _seconds_per_step(learner: Learner, batch: Batch, settings: Settings) -> float:
@@ -325,7 +325,7 @@ def _loader(network: Network, settings: Settings) -> Iterator[Figure]:
         def step() -> None:
             learner.step(next(numbers), window.fetch(stream, 1), 1)
 
-        seconds = _seconds_each(step, warm_up, steps, lambda: _wait_for(settings.device))
+        seconds = _seconds_each(step, warm_up, steps, lambda: wait_for(settings.device))
         yield Figure(f"{network}, training with the loader", network.images / seconds, "images/s")
         waited = window.figures(learner.ranks)["data_wait_share"]
         yield Figure(f"{network}: share of the time that training waits for it", 100 * waited, "%")
@@ -358,11 +358,6 @@ def _is_goal(settings: Settings) -> bool:
     if settings.tiny or settings.device.type != "cuda":
         return False
     return GPU_OF_THE_GOALS in torch.cuda.get_device_name(settings.device)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _free_memory(device: torch.device) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.timing import wait_for
+
 KINDS = {
     "layout changes": r"nchwtonhwc|nhwctonchw|transpose|permute",
     "copies": r"memcpy|memset|copy",
@@ -77,8 +79,7 @@ def profile_steps(step: Callable[[], object], device: torch.device, *, steps: in
     with profile(activities=activities) as profiler:
         for _ in range(steps):
             step()
-        if on_gpu:
-            torch.cuda.synchronize(device)
+        wait_for(device)
     times = KernelTimes()
     for event in profiler.events() or ():
         if _is_work(event, on_gpu=on_gpu):

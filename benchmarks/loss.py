@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.figures import Figure, Goal, Settings
-from benchmarks.timing import take_turns
+from benchmarks.timing import take_turns, wait_for
 from benchmarks.training import BOXES_PER_IMAGE, CLASSES, random_batch
 from yolo.config.schema.model import COCO_ANCHORS_PX
 from yolo.detection.coders import AnchorCoder
@@ -33,14 +33,14 @@ def measure_loss(settings: Settings) -> Iterator[Figure]:
     def forward() -> None:
         for _ in range(CALLS):
             loss(raw, targets, images)
-        _wait(settings.device)
+        wait_for(settings.device)
 
     def forward_and_backward() -> None:
         for _ in range(CALLS):
             torch.stack(list(loss(raw, targets, images).values())).sum().backward()
             for values in raw:
                 values.grad = None
-        _wait(settings.device)
+        wait_for(settings.device)
 
     seconds = take_turns(
         {"forward": forward, "forward and backward": forward_and_backward}, rounds=settings.rounds
@@ -61,8 +61,3 @@ def _maps(images: int, size_px: int, device: torch.device) -> list[torch.Tensor]
         values = torch.randn(images, cells, cells, ANCHORS_PER_CELL, fields, device=device)
         maps.append(values.permute(0, 3, 1, 2, 4).requires_grad_())  # (B, H, W, A, 5 + K) -> ...
     return maps
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

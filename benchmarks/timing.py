@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 
 @dataclass(frozen=True)
 class Rounds:
@@ -37,3 +39,9 @@ def take_turns(contestants: Mapping[str, Callable[[], object]], *, rounds: int) 
             work()
             seconds[name].append(time.perf_counter() - start)
     return Rounds({name: values[1:] for name, values in seconds.items()})
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.figures import Figure, Goal, Settings
 from benchmarks.machine import has_amx
 from benchmarks.memory import GB, in_fresh_process, peak_bytes
-from benchmarks.timing import take_turns
+from benchmarks.timing import take_turns, wait_for
 from yolo.config import REPOSITORY_ROOT, Config, load_config
 from yolo.factory.detector import build_coder, build_detector, build_loss
 from yolo.factory.learner import build_optimizer
@@ -93,8 +93,7 @@ class Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
 
 
 def measure_training(training: Training, settings: Settings) -> Iterator[Figure]:
